@@ -1,0 +1,398 @@
+//! The wire of SPEC.md part 1: every message is one text frame holding one JSON object with a string `type`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+
+/// Who speaks when the server does. Nobody can join under this name.
+pub const SYSTEM: &str = "System";
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientMessage {
+    /// The name that a connection joins with; it counts only until it has joined.
+    pub username: Field,
+    pub body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    Join,
+    Public { content: String },
+    Command { content: String },
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServerMessage {
+    Public { username: Arc<str>, content: String },
+    Private { from: Arc<str>, to: Arc<str>, content: String },
+    System { content: String },
+    Error { content: String },
+    UserList { content: Vec<User> },
+    CommandList { content: &'static [CommandUsage] },
+}
+
+/// An entry of the `user_list`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct User {
+    pub username: Arc<str>,
+    pub is_mod: bool,
+    pub is_timed_out: bool,
+}
+
+/// An entry of the `command_list`.
+#[derive(Debug, PartialEq)]
+pub struct CommandUsage {
+    /// With its slash.
+    pub name: &'static str,
+    pub usage: &'static str,
+    /// One line on what it does, for `/help`.
+    pub about: &'static str,
+}
+
+impl ServerMessage {
+    /// Appends the message as JSON, its fields in the order of SPEC.md.
+    pub fn encode(&self, timestamp: &str, json: &mut Vec<u8>) {
+        let stamped = Stamped { message: self, timestamp };
+        serde_json::to_writer(json, &stamped)
+            .expect("strings and booleans always encode, and a Vec always takes them");
+    }
+}
+
+struct Stamped<'a> {
+    message: &'a ServerMessage,
+    timestamp: &'a str,
+}
+
+impl Serialize for Stamped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        match self.message {
+            ServerMessage::Public { username, content } => {
+                object.serialize_entry("type", "public")?;
+                object.serialize_entry("username", username)?;
+                object.serialize_entry("content", content)?;
+            }
+            ServerMessage::Private { from, to, content } => {
+                object.serialize_entry("type", "private")?;
+                object.serialize_entry("from", from)?;
+                object.serialize_entry("to", to)?;
+                object.serialize_entry("content", content)?;
+            }
+            ServerMessage::System { content } => {
+                object.serialize_entry("type", "system")?;
+                object.serialize_entry("username", SYSTEM)?;
+                object.serialize_entry("content", content)?;
+            }
+            ServerMessage::Error { content } => {
+                object.serialize_entry("type", "error")?;
+                object.serialize_entry("username", SYSTEM)?;
+                object.serialize_entry("content", content)?;
+            }
+            ServerMessage::UserList { content } => {
+                object.serialize_entry("type", "user_list")?;
+                object.serialize_entry("content", content)?;
+            }
+            ServerMessage::CommandList { content } => {
+                object.serialize_entry("type", "command_list")?;
+                object.serialize_entry("content", &CommandList(content))?;
+            }
+        }
+        object.serialize_entry("timestamp", self.timestamp)?;
+        object.end()
+    }
+}
+
+/// An object from command name to `{usage}`.
+struct CommandList(&'static [CommandUsage]);
+
+impl Serialize for CommandList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Usage {
+            usage: &'static str,
+        }
+        serializer.collect_map(self.0.iter().map(|&CommandUsage { name, usage, .. }| (name, Usage { usage })))
+    }
+}
+
+impl ClientMessage {
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for the client.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        // serde would take an array for a struct, too.
+        if !text.trim_start().starts_with('{') {
+            let is_json = serde_json::from_str::<IgnoredAny>(text);
+            return Err(is_json.err().map_or(Fault::NotAnObject, |error| Fault::NotJson(error.to_string())));
+        }
+        let message: Fields =
+            serde_json::from_str(text).map_err(|error| Fault::NotJson(error.to_string()))?;
+        let kind = message.kind.text("type")?;
+        let body = match kind.as_str() {
+            "join" => Body::Join,
+            "public" => Body::Public { content: message.content.not_blank("content")? },
+            "command" => Body::Command { content: message.content.not_blank("content")? },
+            _ => return Err(Fault::UnknownType(kind)),
+        };
+        Ok(Self { username: message.username, body })
+    }
+}
+
+/// The fields that a client's message may have; others are ignored.
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(default, rename = "type")]
+    kind: Field,
+    #[serde(default)]
+    username: Field,
+    #[serde(default)]
+    content: Field,
+}
+
+/// A field that should hold a string, and what it holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Field {
+    #[default]
+    Missing,
+    Text(String),
+    /// Something else, in a word.
+    Other(&'static str),
+}
+
+impl Field {
+    /// The field's string.
+    ///
+    /// # Errors
+    /// It is missing or something else.
+    pub fn text(self, name: &'static str) -> Result<String, Fault> {
+        match self {
+            Self::Missing => Err(Fault::Missing(name)),
+            Self::Text(text) => Ok(text),
+            Self::Other(found) => Err(Fault::WrongType(name, found)),
+        }
+    }
+
+    fn not_blank(self, name: &'static str) -> Result<String, Fault> {
+        self.text(name)
+            .and_then(|text| if text.trim().is_empty() { Err(Fault::Blank(name)) } else { Ok(text) })
+    }
+}
+
+/// Why a message could not be understood.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    Binary,
+    /// With the parser's own words.
+    NotJson(String),
+    NotAnObject,
+    UnknownType(String),
+    Missing(&'static str),
+    Blank(&'static str),
+    /// The field, and what it holds.
+    WrongType(&'static str, &'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Binary => write!(formatter, "Binary frames are not understood: send JSON in a text frame."),
+            Self::NotJson(error) => write!(formatter, "This is not JSON: {error}."),
+            Self::NotAnObject => write!(formatter, "A message must be a JSON object."),
+            Self::UnknownType(kind) => {
+                let kind: String = kind.chars().take(40).collect();
+                write!(formatter, "Unknown type \"{kind}\": use join, public or command.")
+            }
+            Self::Missing(name) => write!(formatter, "The field \"{name}\" is missing."),
+            Self::Blank(name) => write!(formatter, "The field \"{name}\" must not be blank."),
+            Self::WrongType(name, found) => {
+                write!(formatter, "The field \"{name}\" must be a string, but is {found}.")
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("any value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Field, E> {
+        Ok(Field::Text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Field, E> {
+        Ok(Field::Text(text))
+    }
+
+    fn visit_unit<E>(self) -> Result<Field, E> {
+        Ok(Field::Other("null"))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Field, E> {
+        Ok(Field::Other("a boolean"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Field, E> {
+        Ok(Field::Other("a number"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Field, E> {
+        Ok(Field::Other("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Field, E> {
+        Ok(Field::Other("a number"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Field, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Field::Other("an array"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Field, A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Field::Other("an object"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn encoded(message: ServerMessage) -> String {
+        let mut json = Vec::new();
+        message.encode("12:00:00", &mut json);
+        String::from_utf8(json).unwrap()
+    }
+
+    #[test]
+    fn what_the_server_says_field_by_field() {
+        let name: Arc<str> = "Bob".into();
+        let content = "hi \"there\"".to_owned();
+        for (message, expected) in [
+            (
+                ServerMessage::Public { username: name.clone(), content: content.clone() },
+                r#"{"type":"public","username":"Bob","content":"hi \"there\"","timestamp":"12:00:00"}"#,
+            ),
+            (
+                ServerMessage::Private { from: name.clone(), to: "Eve".into(), content: content.clone() },
+                r#"{"type":"private","from":"Bob","to":"Eve","content":"hi \"there\"","timestamp":"12:00:00"}"#,
+            ),
+            (
+                ServerMessage::System { content: content.clone() },
+                r#"{"type":"system","username":"System","content":"hi \"there\"","timestamp":"12:00:00"}"#,
+            ),
+            (
+                ServerMessage::Error { content },
+                r#"{"type":"error","username":"System","content":"hi \"there\"","timestamp":"12:00:00"}"#,
+            ),
+            (
+                ServerMessage::UserList {
+                    content: vec![User { username: name, is_mod: true, is_timed_out: false }],
+                },
+                r#"{"type":"user_list","content":[{"username":"Bob","is_mod":true,"is_timed_out":false}],"timestamp":"12:00:00"}"#,
+            ),
+            (
+                ServerMessage::CommandList {
+                    content: &[CommandUsage { name: "/help", usage: "/help [command]", about: "Helps." }],
+                },
+                r#"{"type":"command_list","content":{"/help":{"usage":"/help [command]"}},"timestamp":"12:00:00"}"#,
+            ),
+        ] {
+            assert_eq!(encoded(message), expected);
+        }
+    }
+
+    #[test]
+    fn what_clients_say() {
+        let parse = |value: Value| ClientMessage::parse(&value.to_string()).unwrap();
+        let bob = Field::Text("Bob".into());
+        assert_eq!(
+            parse(json!({"type": "join", "username": "Bob", "timestamp": 5, "more": [{}]})),
+            ClientMessage { username: bob.clone(), body: Body::Join }
+        );
+        assert_eq!(
+            parse(json!({"type": "public", "content": " hi "})),
+            ClientMessage { username: Field::Missing, body: Body::Public { content: " hi ".into() } }
+        );
+        assert_eq!(
+            parse(json!({"type": "command", "username": 7, "content": "/help"})),
+            ClientMessage {
+                username: Field::Other("a number"),
+                body: Body::Command { content: "/help".into() }
+            }
+        );
+    }
+
+    #[test]
+    fn every_fault_says_what_was_wrong() {
+        for (text, expected) in [
+            ("hello", "This is not JSON"),
+            ("", "This is not JSON"),
+            ("{", "This is not JSON"),
+            (r#"{"type":"join"} {}"#, "This is not JSON"),
+            (r#"{"type":"\ud800"}"#, "This is not JSON"),
+            ("[]", "must be a JSON object"),
+            (r#"["public","Bob","hi"]"#, "must be a JSON object"),
+            ("null", "must be a JSON object"),
+            ("{}", "\"type\" is missing"),
+            (r#"{"type":5}"#, "\"type\" must be a string, but is a number"),
+            (r#"{"type":"shout"}"#, "Unknown type \"shout\""),
+            (r#"{"type":"public"}"#, "\"content\" is missing"),
+            (r#"{"type":"public","content":null}"#, "\"content\" must be a string, but is null"),
+            (r#"{"type":"public","content":["a"]}"#, "but is an array"),
+            (r#"{"type":"public","content":{"a":[1]}}"#, "but is an object"),
+            (r#"{"type":"command","content":true}"#, "but is a boolean"),
+            (r#"{"type":"public","content":" \t "}"#, "must not be blank"),
+        ] {
+            let fault = ClientMessage::parse(text).expect_err(text).to_string();
+            assert!(fault.contains(expected), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_not_a_stack_overflow() {
+        let deep = format!("{{\"type\":\"join\",\"x\":{}", "[".repeat(16_000));
+        assert!(matches!(ClientMessage::parse(&deep), Err(Fault::NotJson(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text: String) {
+            let _ = ClientMessage::parse(&text);
+        }
+
+        #[test]
+        fn no_object_makes_it_panic(kind in "join|public|command|x", name: Option<String>, content: Option<String>) {
+            let _ = ClientMessage::parse(&json!({"type": kind, "username": name, "content": content}).to_string());
+        }
+
+        #[test]
+        fn what_was_said_arrives_unchanged(name in ".{1,40}", said: String) {
+            let content = said.clone();
+            let json = encoded(ServerMessage::Public { username: name.as_str().into(), content });
+            let read: Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&read["username"], &name);
+            prop_assert_eq!(&read["content"], &said);
+        }
+    }
+}

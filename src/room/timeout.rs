@@ -1,0 +1,90 @@
+//! Time-outs: who may only read, and until when. They belong to names, so leaving and coming back ends none.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use super::username::NameKey;
+
+/// The longest time-out, in seconds: a year.
+pub const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
+/// How many names can be timed out at once.
+pub const MAX_TIMEOUTS: usize = 10_000;
+
+#[derive(Default)]
+pub struct Timeouts {
+    ends: HashMap<NameKey, Instant>,
+    /// The same by time, so that the next to end is at hand.
+    queue: BTreeSet<(Instant, NameKey)>,
+}
+
+impl Timeouts {
+    /// Times a name out, in place of a time-out that it may have. `false`: there are too many.
+    pub fn set(&mut self, name: &NameKey, ends: Instant) -> bool {
+        if self.ends.len() >= MAX_TIMEOUTS && !self.contains(name) {
+            return false;
+        }
+        if let Some(before) = self.ends.insert(name.clone(), ends) {
+            self.queue.remove(&(before, name.clone()));
+        }
+        self.queue.insert((ends, name.clone()))
+    }
+
+    pub fn contains(&self, name: &NameKey) -> bool {
+        self.ends.contains_key(name)
+    }
+
+    /// The whole seconds that a name has left, rounded up; `None` if it may speak.
+    pub fn seconds_left(&self, name: &NameKey, now: Instant) -> Option<u64> {
+        let left = self.ends.get(name)?.saturating_duration_since(now);
+        (!left.is_zero()).then(|| whole_seconds(left))
+    }
+
+    pub fn next_end(&self) -> Option<Instant> {
+        self.queue.first().map(|&(ends, _)| ends)
+    }
+
+    /// Takes out a name whose time is over, if there is one.
+    pub fn pop_ended(&mut self, now: Instant) -> Option<NameKey> {
+        let (_, name) = self.queue.first().filter(|&&(ends, _)| ends <= now)?.clone();
+        self.queue.pop_first();
+        self.ends.remove(&name);
+        Some(name)
+    }
+}
+
+/// A time to wait in whole seconds, rounded up: who waits that long has waited long enough.
+pub fn whole_seconds(left: Duration) -> u64 {
+    left.as_nanos().div_ceil(1_000_000_000) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_time_out_replaces_the_first() {
+        let (start, bob) = (Instant::now(), NameKey::of("bob"));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timeouts = Timeouts::default();
+        timeouts.set(&bob, at(60));
+        timeouts.set(&bob, at(10));
+        assert_eq!(timeouts.seconds_left(&bob, at(0)), Some(10));
+        assert_eq!(timeouts.seconds_left(&bob, start + Duration::from_millis(9001)), Some(1));
+        assert_eq!(timeouts.pop_ended(at(9)), None);
+        assert_eq!(timeouts.next_end(), Some(at(10)));
+        assert_eq!(timeouts.seconds_left(&bob, at(10)), None);
+        assert_eq!(timeouts.pop_ended(at(10)), Some(bob));
+        assert_eq!((timeouts.next_end(), timeouts.pop_ended(at(99))), (None, None));
+    }
+
+    #[test]
+    fn their_number_is_bounded() {
+        let ends = Instant::now();
+        let mut timeouts = Timeouts::default();
+        for number in 0..MAX_TIMEOUTS {
+            assert!(timeouts.set(&NameKey::of(&number.to_string()), ends));
+        }
+        assert!(!timeouts.set(&NameKey::of("one too many"), ends));
+        assert!(timeouts.set(&NameKey::of("0"), ends + Duration::from_secs(1)));
+    }
+}
