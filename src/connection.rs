@@ -1,0 +1,359 @@
+//! One client's thread: the handshake under one deadline, and then the reading loop.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use ipnet::IpNet;
+use log::{debug, info, warn};
+use rustls::ServerConfig;
+use tungstenite::handshake::server::Request;
+use tungstenite::http::header::ORIGIN;
+
+use crate::admission::{Admission, Full, Place, network};
+use crate::forwarded::client_address;
+use crate::http::{self, Answer, MAX_HEAD_BYTES};
+use crate::hub::{Event, Peer};
+use crate::keep_alive::{Due, KeepAlive};
+use crate::link::{Ended, Link, Received, Sent};
+use crate::protocol::{ClientMessage, Fault};
+use crate::rate::Rate;
+use crate::room::ConnectionId;
+use crate::settings::{Limits, Origin};
+use crate::stream::{Stream, Wait, by_deadline, discard, wait};
+
+/// How long a connection that the server ends has to take what was said last.
+const LINGER: Duration = Duration::from_secs(2);
+/// The first byte of a TLS handshake (RFC 8446, section 5.1), which begins no HTTP request.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// What all connections share.
+pub struct Context {
+    pub limits: Limits,
+    pub allowed_origins: Option<Vec<Origin>>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub admission: Admission,
+    pub hub: Sender<Event>,
+}
+
+impl Context {
+    /// Whether this peer speaks for others, so that its own address is nobody's.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// A connection that was accepted.
+pub struct Arrival {
+    pub id: ConnectionId,
+    pub socket: Arc<TcpStream>,
+    pub address: SocketAddr,
+    /// `None`: plaintext.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// What it holds until it ends.
+    pub places: Vec<Place>,
+}
+
+/// Serves one client from its first byte to its last.
+pub fn serve(mut arrival: Arrival, context: &Context) {
+    let deadline = Instant::now() + context.limits.handshake_timeout;
+    match shake_hands(&mut arrival, context, deadline) {
+        Ok(upgraded) => converse(arrival.id, upgraded, arrival.socket, context),
+        Err(failure) => {
+            let address = arrival.address;
+            match failure {
+                Failure::Gone => debug!("{address}: gone before it was a WebSocket"),
+                failure => info!("{address}: {failure}"),
+            }
+        }
+    }
+}
+
+/// Tells a client that there is no place for it.
+pub fn refuse(arrival: Arrival, full: Full) {
+    let deadline = Instant::now() + LINGER;
+    let mut stream = Stream::plain(arrival.socket);
+    // Reading the request first keeps the system from throwing the answer away.
+    let request = read_head(&mut stream, deadline);
+    if !matches!(request, Err(Failure::Gone)) {
+        answer(&mut stream, &unavailable(full), None);
+    }
+}
+
+/// An upgraded connection.
+struct Upgraded {
+    stream: Stream,
+    peer: Peer,
+    /// What the client sent right behind its request.
+    read: Vec<u8>,
+    /// What it holds until it ends, beside what it held when it arrived.
+    _place: Option<Place>,
+}
+
+/// Why there is no WebSocket.
+enum Failure {
+    Gone,
+    TimedOut,
+    Tls(io::Error),
+    /// The answer was given.
+    Answered(Answer),
+    TlsOnPlain,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Gone => formatter.write_str("gone"),
+            Self::TimedOut => formatter.write_str("closed: the handshake took longer than HANDSHAKE_TIMEOUT"),
+            Self::Tls(error) => write!(formatter, "closed: no TLS: {error}"),
+            Self::Answered(answer) => write!(formatter, "answered {answer}"),
+            Self::TlsOnPlain => formatter
+                .write_str("closed: it speaks TLS, but this is plain ws://: use ws://, or set USE_SSL=true"),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut => Self::TimedOut,
+            ErrorKind::InvalidData => Self::Tls(error),
+            _ => Self::Gone,
+        }
+    }
+}
+
+fn shake_hands(arrival: &mut Arrival, context: &Context, deadline: Instant) -> Result<Upgraded, Failure> {
+    let mut stream = match &arrival.tls {
+        None => Stream::plain(arrival.socket.clone()),
+        Some(config) => start_tls(&arrival.socket, config.clone(), deadline)?,
+    };
+    let scheme = if arrival.tls.is_some() { "wss" } else { "ws" };
+    let (request, read) = match read_head(&mut stream, deadline) {
+        Err(Failure::Answered(bad)) => {
+            answer(&mut stream, &bad, None);
+            return Err(Failure::Answered(bad));
+        }
+        head => head?,
+    };
+    let own_address = arrival.address.ip().to_canonical();
+    let forwarded_for = http::lines(&request, "x-forwarded-for");
+    let client = client_address(own_address, &context.trusted_proxies, forwarded_for);
+    let accepted = http::upgrade(&request, scheme).and_then(|response| {
+        if !is_allowed(&request, context.allowed_origins.as_deref()) {
+            return Err(Answer::new(
+                "403 Forbidden",
+                "Pages from this origin may not connect (ALLOWED_ORIGINS).",
+            ));
+        }
+        let by_proxy = context.is_proxy(own_address);
+        let place = if by_proxy { context.admission.address(client).map_err(unavailable)? } else { None };
+        Ok((response, place))
+    });
+    let (response, place) = match accepted {
+        Ok(accepted) => accepted,
+        Err(refusal) => {
+            answer(&mut stream, &refusal, Some(&request));
+            return Err(Failure::Answered(refusal));
+        }
+    };
+    write_all(&mut stream, &response, deadline)?;
+    let name = if client == own_address {
+        arrival.address.to_string()
+    } else {
+        format!("{client} (through {})", arrival.address)
+    };
+    Ok(Upgraded { stream, peer: Peer { name: name.into(), network: network(client) }, read, _place: place })
+}
+
+fn start_tls(
+    socket: &Arc<TcpStream>,
+    config: Arc<ServerConfig>,
+    deadline: Instant,
+) -> Result<Stream, Failure> {
+    let mut first = [0];
+    let mut plain = Stream::plain(socket.clone());
+    if by_deadline(&mut plain, Wait::Read, deadline, |_| socket.peek(&mut first))? == 0 {
+        return Err(Failure::Gone);
+    }
+    if first[0].is_ascii_alphabetic() {
+        let line = "This port speaks TLS: use wss:// (or https://) instead of ws:// (or http://).";
+        let http_on_tls = Answer::bad_request(line);
+        answer(&mut plain, &http_on_tls, None);
+        return Err(Failure::Answered(http_on_tls));
+    }
+    let mut stream =
+        Stream::tls(socket.clone(), config).map_err(|error| Failure::Tls(io::Error::other(error)))?;
+    by_deadline(&mut stream, Wait::Read, deadline, Stream::shake_hands)?;
+    Ok(stream)
+}
+
+/// Reads a request head, and what came right behind it.
+fn read_head(stream: &mut Stream, deadline: Instant) -> Result<(Request, Vec<u8>), Failure> {
+    let mut bytes = Vec::new();
+    let mut portion = [0; 1024];
+    loop {
+        let read = by_deadline(stream, Wait::Read, deadline, |stream| stream.read(&mut portion))?;
+        if read == 0 {
+            return Err(Failure::Gone);
+        }
+        bytes.extend_from_slice(&portion[..read]);
+        if bytes[0] == TLS_HANDSHAKE {
+            return Err(Failure::TlsOnPlain);
+        }
+        // What is behind the head may be long; the head may not.
+        match http::parse(&bytes).map_err(Failure::Answered)? {
+            Some((request, length)) => return Ok((request, bytes.split_off(length))),
+            None => debug_assert!(bytes.len() < MAX_HEAD_BYTES),
+        }
+    }
+}
+
+fn is_allowed(request: &Request, allowed: Option<&[Origin]>) -> bool {
+    // Only browsers send an origin, and it is their pages that must not use their users' way in.
+    match (request.headers().get(ORIGIN), allowed) {
+        (Some(origin), Some(allowed)) => allowed.iter().any(|allowed| allowed.is(origin.as_bytes())),
+        _ => true,
+    }
+}
+
+fn unavailable(full: Full) -> Answer {
+    Answer::new("503 Service Unavailable", &format!("No place: {full}."))
+}
+
+/// Sends an answer and ends the connection.
+fn answer(stream: &mut Stream, answer: &Answer, request: Option<&Request>) {
+    let until = Instant::now() + LINGER;
+    if write_all(stream, &answer.to_bytes(request.map(Request::method)), until).is_ok() {
+        stream.finish();
+        let socket = stream.socket();
+        discard(&socket, until, |buffer| stream.read(buffer));
+    }
+}
+
+fn write_all(stream: &mut Stream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = by_deadline(stream, Wait::Write, deadline, |stream| stream.write(bytes))?;
+        bytes = &bytes[written..];
+    }
+    by_deadline(stream, Wait::Write, deadline, Stream::flush)
+}
+
+fn converse(id: ConnectionId, upgraded: Upgraded, socket: Arc<TcpStream>, context: &Context) {
+    let Upgraded { stream, peer, read, _place } = upgraded;
+    let link = Arc::new(Link::new(stream, socket, read, &context.limits));
+    debug!("{peer}: connected");
+    let Some(registered) = Registered::new(id, &link, &peer, &context.hub) else { return };
+    let ended = read_messages(id, &link, context);
+    let closing = match &ended {
+        End::Link(Ended::Closed) => {
+            debug!("{peer}: closed");
+            true
+        }
+        End::Link(Ended::Gone) | End::ServerStopped => {
+            debug!("{peer}: gone");
+            false
+        }
+        End::Link(Ended::Broke(code, reason)) => {
+            info!("{peer}: closed with {code}: {reason}");
+            link.close(*code, reason, Instant::now()).is_ok()
+        }
+        End::Silent => {
+            warn!("{peer}: cut off: no answer to a ping (PING_INTERVAL)");
+            false
+        }
+    };
+    // The name is free before the last bytes are gone.
+    drop(registered);
+    if closing {
+        link.finish(Instant::now() + LINGER);
+    }
+    link.cut();
+}
+
+/// Why a conversation is over.
+enum End {
+    Link(Ended),
+    Silent,
+    ServerStopped,
+}
+
+impl From<Ended> for End {
+    fn from(ended: Ended) -> Self {
+        Self::Link(ended)
+    }
+}
+
+fn read_messages(id: ConnectionId, link: &Link, context: &Context) -> End {
+    let mut rate = Rate::new(context.limits.message_rate, Instant::now());
+    let mut keep_alive = KeepAlive::new(context.limits.ping_interval, Instant::now());
+    loop {
+        let event = match next_message(link, &mut rate, &mut keep_alive) {
+            Ok(Received::Text(text)) => Event::Said(id, ClientMessage::parse(&text)),
+            Ok(Received::Binary) => Event::Said(id, Err(Fault::Binary)),
+            Ok(Received::Control | Received::Nothing) => match link.flush(Instant::now()) {
+                Ok(Sent::Waiting) => Event::Waiting(id),
+                _ => continue,
+            },
+            Err(end) => return end,
+        };
+        // A full inbox makes this thread wait, and TCP its client.
+        if context.hub.send(event).is_err() {
+            return End::ServerStopped;
+        }
+    }
+}
+
+/// Waits for the next message, no faster than the client may send. [`Received::Nothing`]: it was pinged.
+fn next_message(link: &Link, rate: &mut Rate, keep_alive: &mut KeepAlive) -> Result<Received, End> {
+    while let Some(until) = rate.wait_until(Instant::now()) {
+        if wait(link.socket(), Wait::End, until).unwrap_or(true) {
+            return Err(Ended::Gone.into());
+        }
+    }
+    loop {
+        match link.read()? {
+            Received::Nothing => {}
+            received => {
+                rate.count();
+                keep_alive.heard(Instant::now());
+                return Ok(received);
+            }
+        }
+        match wait(link.socket(), Wait::Read, keep_alive.next()) {
+            Ok(true) => {}
+            Ok(false) => match keep_alive.due(Instant::now()) {
+                Due::Nothing => {}
+                Due::Ping => {
+                    link.ping(Instant::now()).map_err(|_| Ended::Gone)?;
+                    return Ok(Received::Nothing);
+                }
+                Due::Gone => return Err(End::Silent),
+            },
+            Err(_) => return Err(Ended::Gone.into()),
+        }
+    }
+}
+
+/// A connection that the hub knows of, until this is dropped, be it by a panic: then the name is free again.
+struct Registered<'a> {
+    id: ConnectionId,
+    hub: &'a Sender<Event>,
+}
+
+impl<'a> Registered<'a> {
+    fn new(id: ConnectionId, link: &Arc<Link>, peer: &Peer, hub: &'a Sender<Event>) -> Option<Self> {
+        hub.send(Event::Connected(id, link.clone(), peer.clone())).ok()?;
+        Some(Self { id, hub })
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        // Without a hub there is no name to free.
+        let _ = self.hub.send(Event::Gone(self.id));
+    }
+}

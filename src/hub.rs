@@ -1,0 +1,262 @@
+//! The hub thread: it owns the room, and sends everybody what follows from what is said.
+//!
+//! It takes a batch from its inbox, lets the room decide, writes the effects on the tape, and gives each client
+//! its part of it in one write. It never waits for a client.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{debug, info, warn};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::clock::local_time;
+use crate::link::{CutOff, Link, Sent};
+use crate::protocol::{ClientMessage, Fault, ServerMessage};
+use crate::room::{Audience, ConnectionId, Effect, Input, Room};
+use crate::settings::ModPassword;
+use crate::tape::Tape;
+
+/// How many events wait for the hub before whoever brings more waits himself.
+pub const INBOX_EVENTS: usize = 1024;
+/// The most events in a batch, which bounds how long the first of them waits for the last.
+const BATCH_EVENTS: usize = 256;
+/// A batch ends when its tape is this long, in bytes.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// How often what a slow client has not taken is offered again.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
+/// How long clients have to answer the closing handshake when the server stops.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the hub is told.
+pub enum Event {
+    Connected(ConnectionId, Arc<Link>, Peer),
+    Said(ConnectionId, Result<ClientMessage, Fault>),
+    /// Something waits for this client that its own thread put there.
+    Waiting(ConnectionId),
+    Gone(ConnectionId),
+    /// Take leave of everybody.
+    Stop,
+}
+
+/// Who a connection is.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// As the log names it.
+    pub name: Arc<str>,
+    /// What counts as its address where addresses are limited.
+    pub network: IpAddr,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+/// Starts the hub. It ends when it was told to stop and everybody is gone, or has had [`STOP_PATIENCE`] to go;
+/// then `on_end` is called, also if it should panic.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn start(
+    mod_password: Option<ModPassword>,
+    on_end: impl FnOnce() + Send + 'static,
+) -> io::Result<(Sender<Event>, JoinHandle<()>)> {
+    let (sender, inbox) = bounded(INBOX_EVENTS);
+    let hub = Hub {
+        inbox,
+        room: Room::new(mod_password),
+        tape: Tape::default(),
+        clients: HashMap::new(),
+        waiting: HashSet::new(),
+        flush_at: Instant::now(),
+        stopping: None,
+    };
+    let run = move || {
+        let _on_end = OnEnd(Some(on_end));
+        hub.run();
+    };
+    let thread = thread::Builder::new().name("hub".into()).spawn(run)?;
+    Ok((sender, thread))
+}
+
+struct Hub {
+    inbox: Receiver<Event>,
+    room: Room,
+    tape: Tape,
+    /// Everybody who is connected and has not been cut off.
+    clients: HashMap<ConnectionId, Client>,
+    /// Who has not taken all that was sent.
+    waiting: HashSet<ConnectionId>,
+    /// When they are next offered it again.
+    flush_at: Instant,
+    /// When the server ends at the latest, once it was told to.
+    stopping: Option<Instant>,
+}
+
+struct Client {
+    link: Arc<Link>,
+    peer: Peer,
+}
+
+impl Hub {
+    fn run(mut self) {
+        loop {
+            match self.next_event() {
+                Ok(event) => self.batch(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            if self.stopping.is_some_and(|until| self.clients.is_empty() || now >= until) {
+                return;
+            }
+            if self.room.next_deadline().is_some_and(|due| due <= now) {
+                let effects = self.room.expire(now);
+                self.write(&effects, &local_time());
+            }
+            self.deliver(now);
+            self.flush(now);
+        }
+    }
+
+    /// The next event, or `Timeout` when something else is due.
+    fn next_event(&self) -> Result<Event, RecvTimeoutError> {
+        let flush = (!self.waiting.is_empty()).then_some(self.flush_at);
+        match [self.room.next_deadline(), flush, self.stopping].into_iter().flatten().min() {
+            Some(due) => self.inbox.recv_deadline(due),
+            None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Handles an event and those that have come in since.
+    fn batch(&mut self, first: Event) {
+        let (now, timestamp) = (Instant::now(), local_time());
+        self.handle(now, &timestamp, first);
+        for _ in 1..BATCH_EVENTS {
+            match self.inbox.try_recv() {
+                Ok(event) if self.tape.len() < BATCH_BYTES => self.handle(now, &timestamp, event),
+                Ok(event) => return self.handle(now, &timestamp, event),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, timestamp: &str, event: Event) {
+        match event {
+            Event::Connected(id, link, peer) => {
+                self.room.handle(now, id, Input::Connected(peer.network));
+                self.clients.insert(id, Client { link, peer });
+                if self.stopping.is_some() {
+                    self.take_leave(id, now);
+                }
+            }
+            Event::Waiting(id) => {
+                if self.clients.contains_key(&id) {
+                    self.waiting.insert(id);
+                }
+            }
+            Event::Said(id, message) => self.input(now, timestamp, id, Input::Said(message)),
+            Event::Gone(id) => {
+                self.input(now, timestamp, id, Input::Gone);
+                self.clients.remove(&id);
+                self.waiting.remove(&id);
+            }
+            Event::Stop => {
+                self.deliver(now);
+                self.stopping.get_or_insert(now + STOP_PATIENCE);
+                let ids: Vec<ConnectionId> = self.clients.keys().copied().collect();
+                ids.into_iter().for_each(|id| self.take_leave(id, now));
+            }
+        }
+    }
+
+    /// Lets the room decide. Once the server stops nobody is told anything more.
+    fn input(&mut self, now: Instant, timestamp: &str, from: ConnectionId, input: Input) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let effects = self.room.handle(now, from, input);
+        self.write(&effects, timestamp);
+        if let Some(Client { peer, .. }) = self.clients.get(&from) {
+            effects.iter().for_each(|effect| log(peer, effect));
+        }
+    }
+
+    fn write(&mut self, effects: &[Effect], timestamp: &str) {
+        effects.iter().for_each(|effect| self.tape.write(effect, timestamp));
+    }
+
+    /// Gives each client its part of the tape.
+    fn deliver(&mut self, now: Instant) {
+        let batch = self.tape.finish();
+        let recipients: Vec<ConnectionId> = self.tape.recipients(&batch).collect();
+        let mut slices = Vec::new();
+        for id in recipients {
+            batch.slices(id, &mut slices);
+            self.attempt(id, |link| link.send(&slices, now));
+        }
+    }
+
+    /// Offers slow clients again what they have not taken, if it is time.
+    fn flush(&mut self, now: Instant) {
+        if now < self.flush_at || self.waiting.is_empty() {
+            return;
+        }
+        self.flush_at = now + FLUSH_INTERVAL;
+        let waiting: Vec<ConnectionId> = self.waiting.iter().copied().collect();
+        waiting.into_iter().for_each(|id| self.attempt(id, |link| link.flush(now)));
+    }
+
+    fn take_leave(&mut self, id: ConnectionId, now: Instant) {
+        self.attempt(id, |link| link.close(CloseCode::Away, "the server stops", now));
+    }
+
+    /// Sends something to a client, if it is still there, and cuts it off if it must be.
+    fn attempt(&mut self, id: ConnectionId, send: impl FnOnce(&Link) -> Result<Sent, CutOff>) {
+        let Some(Client { link, peer }) = self.clients.get(&id) else { return };
+        match send(link) {
+            Ok(Sent::All) => {
+                self.waiting.remove(&id);
+            }
+            Ok(Sent::Waiting) => {
+                self.waiting.insert(id);
+            }
+            Err(reason) => {
+                match reason {
+                    CutOff::Gone(_) => debug!("{peer}: {reason}"),
+                    _ => warn!("{peer}: cut off: {reason}"),
+                }
+                link.cut();
+                // Its thread will say that it is gone, and only then does the room know.
+                self.clients.remove(&id);
+                self.waiting.remove(&id);
+            }
+        }
+    }
+}
+
+/// Logs what everybody is told of somebody, which holds names and nothing that people say.
+fn log(peer: &Peer, effect: &Effect) {
+    match effect {
+        Effect::Tell(Audience::Everybody, ServerMessage::System { content }) => info!("{peer}: {content}"),
+        Effect::WrongPassword(_) => warn!("{peer}: wrong moderator password"),
+        _ => {}
+    }
+}
+
+struct OnEnd<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnEnd<F> {
+    fn drop(&mut self) {
+        if let Some(on_end) = self.0.take() {
+            on_end();
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! One client's WebSocket and backlog behind its lock.
+//!
+//! The connection's thread reads, the hub sends, flushes and cuts off. tungstenite reads and answers pings and
+//! closes; what it writes goes through the same [`Backlog`] as what the hub sends, so frames never interleave.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
+
+use crate::settings::Limits;
+use crate::stream::{Stream, Transport, Wait, discard, wait};
+
+/// A client that takes nothing for this long while bytes wait for it is cut off.
+pub const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// What is allocated for each connection to read into, in bytes.
+const READ_BUFFER_BYTES: usize = 4096;
+/// What is read in one go, in bytes, before the hub may have the connection: a flood must not keep it waiting.
+const READ_ALLOWANCE: usize = 32 * 1024;
+/// How many slices go to the system in one write.
+const MAX_SLICES: usize = 64;
+
+pub struct Link {
+    socket: Arc<TcpStream>,
+    websocket: Mutex<WebSocket<Wire>>,
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub enum Received {
+    /// Nothing whole, for now.
+    Nothing,
+    Text(Utf8Bytes),
+    Binary,
+    Control,
+}
+
+/// Why there is nothing more to read.
+#[derive(Debug)]
+pub enum Ended {
+    /// The closing handshake is done.
+    Closed,
+    /// The client went without one.
+    Gone,
+    /// The client broke the rules, for which the code and the reason tell it.
+    Broke(CloseCode, String),
+}
+
+/// Why a client is to be cut off, or is gone.
+#[derive(Debug)]
+pub enum CutOff {
+    QueueFull { waiting: usize },
+    Stuck,
+    Gone(io::Error),
+}
+
+/// Whether a client has taken all that was sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sent {
+    All,
+    /// Something waits, and wants [`Link::flush`] again.
+    Waiting,
+}
+
+impl Link {
+    /// A link on an upgraded connection, of which these bytes have been read already.
+    pub fn new(stream: Stream, socket: Arc<TcpStream>, read: Vec<u8>, limits: &Limits) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(limits.send_queue_bytes.max(1))
+            .max_message_size(Some(limits.message_bytes))
+            .max_frame_size(Some(limits.message_bytes));
+        let wire = Wire { stream, backlog: Backlog::new(limits.send_queue_bytes), allowance: READ_ALLOWANCE };
+        let websocket = WebSocket::from_partially_read(wire, read, Role::Server, Some(config));
+        Self { socket, websocket: Mutex::new(websocket) }
+    }
+
+    /// What to wait on, without the lock.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Reads one message. To be repeated until there is [`Received::Nothing`] before waiting, for more may be
+    /// here already.
+    ///
+    /// # Errors
+    /// Why there is nothing more to read.
+    pub fn read(&self) -> Result<Received, Ended> {
+        let mut websocket = self.lock();
+        websocket.get_mut().allowance = READ_ALLOWANCE;
+        loop {
+            return match websocket.read() {
+                Ok(Message::Text(text)) => Ok(Received::Text(text)),
+                Ok(Message::Binary(_)) => Ok(Received::Binary),
+                // The answer goes out with the next read.
+                Ok(Message::Close(_)) => continue,
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
+                    websocket.flush().map(|()| Received::Control).or_else(ended)
+                }
+                Err(error) => ended(error),
+            };
+        }
+    }
+
+    /// Sends finished frames, as far as the client takes them now.
+    ///
+    /// # Errors
+    /// The client is to be cut off, or gone.
+    pub fn send(&self, frames: &[Bytes], now: Instant) -> Result<Sent, CutOff> {
+        let mut websocket = self.lock();
+        let Wire { stream, backlog, .. } = websocket.get_mut();
+        frames.iter().for_each(|frame| backlog.push(frame.clone()));
+        backlog.flush(stream, now)
+    }
+
+    /// Sends what waits, as far as the client takes it now.
+    ///
+    /// # Errors
+    /// The client is to be cut off, or gone.
+    pub fn flush(&self, now: Instant) -> Result<Sent, CutOff> {
+        self.send(&[], now)
+    }
+
+    /// Sends a ping.
+    ///
+    /// # Errors
+    /// The client is to be cut off, or gone.
+    pub fn ping(&self, now: Instant) -> Result<Sent, CutOff> {
+        self.control(now, |websocket| websocket.write(Message::Ping(Bytes::new())))
+    }
+
+    /// Begins the closing handshake.
+    ///
+    /// # Errors
+    /// The client is to be cut off, or gone.
+    pub fn close(&self, code: CloseCode, reason: &str, now: Instant) -> Result<Sent, CutOff> {
+        let frame = CloseFrame { code, reason: reason.into() };
+        self.control(now, |websocket| websocket.close(Some(frame)))
+    }
+
+    /// Ends the connection at once; its thread will notice.
+    pub fn cut(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Ends the connection politely: sends what waits, says goodbye, and takes what the client still sends (or
+    /// the system would throw away what the client has not read yet), all within the time given.
+    pub fn finish(&self, until: Instant) {
+        while let Ok(Sent::Waiting) = self.flush(Instant::now()) {
+            if !matches!(wait(&self.socket, Wait::Write, until), Ok(true)) {
+                break;
+            }
+        }
+        self.lock().get_mut().stream.finish();
+        discard(&self.socket, until, |buffer| self.lock().get_mut().stream.read(buffer));
+    }
+
+    fn control(
+        &self,
+        now: Instant,
+        write: impl FnOnce(&mut WebSocket<Wire>) -> Result<(), Error>,
+    ) -> Result<Sent, CutOff> {
+        let mut websocket = self.lock();
+        match write(&mut websocket) {
+            // A connection that is closing already is told nothing more.
+            Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => {}
+            Err(Error::Io(error)) => return Err(CutOff::Gone(error)),
+            Err(error) => return Err(CutOff::Gone(io::Error::other(error))),
+        }
+        let Wire { stream, backlog, .. } = websocket.get_mut();
+        backlog.flush(stream, now)
+    }
+
+    /// A thread that panicked with the lock has lost its client, not the hub's way past it.
+    fn lock(&self) -> MutexGuard<'_, WebSocket<Wire>> {
+        self.websocket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an error of tungstenite's means for the connection; `WouldBlock` means nothing.
+fn ended(error: Error) -> Result<Received, Ended> {
+    Err(match error {
+        Error::Io(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
+        Error::ConnectionClosed | Error::AlreadyClosed => Ended::Closed,
+        Error::Capacity(_) => Ended::Broke(CloseCode::Size, "message too long".into()),
+        Error::Utf8(_) => Ended::Broke(CloseCode::Invalid, "text that is not UTF-8".into()),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ended::Gone,
+        Error::Protocol(error) => Ended::Broke(CloseCode::Protocol, error.to_string()),
+        _ => Ended::Gone,
+    })
+}
+
+impl fmt::Display for CutOff {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::QueueFull { waiting } => {
+                write!(formatter, "{waiting} bytes wait for it, more than SEND_QUEUE_BYTES")
+            }
+            Self::Stuck => write!(formatter, "it has taken nothing for {} seconds", STUCK_AFTER.as_secs()),
+            Self::Gone(error) => write!(formatter, "it is gone ({error})"),
+        }
+    }
+}
+
+/// The stream as tungstenite sees it: reads come from the socket, in portions; writes go to the backlog.
+struct Wire {
+    stream: Stream,
+    backlog: Backlog,
+    /// The bytes that may still be read in this go.
+    allowance: usize,
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.allowance == 0 {
+            // More may well be there, and `poll` will say so.
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let read = self.stream.read(buffer)?;
+        self.allowance = self.allowance.saturating_sub(read);
+        Ok(read)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        self.backlog.push(Bytes::copy_from_slice(frame));
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.backlog.flush(&mut self.stream, Instant::now()) {
+            Ok(_) => Ok(()),
+            Err(CutOff::Gone(error)) => Err(error),
+            Err(cut_off) => Err(io::Error::other(cut_off.to_string())),
+        }
+    }
+}
+
+/// What waits for a client, as slices of tapes.
+struct Backlog {
+    slices: VecDeque<Bytes>,
+    bytes: usize,
+    /// The most that may wait, in bytes.
+    limit: usize,
+    /// Since when it waits and the client has taken nothing.
+    stuck_since: Option<Instant>,
+}
+
+impl Backlog {
+    fn new(limit: usize) -> Self {
+        Self { slices: VecDeque::new(), bytes: 0, limit, stuck_since: None }
+    }
+
+    fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.slices.push_back(frame);
+    }
+
+    fn flush(&mut self, stream: &mut impl Transport, now: Instant) -> Result<Sent, CutOff> {
+        let before = stream.taken();
+        match self.write(stream) {
+            Ok(()) => {
+                self.stuck_since = None;
+                // What a slow time has made large is given back.
+                self.slices.shrink_to(MAX_SLICES);
+                return Ok(Sent::All);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(CutOff::Gone(error)),
+        }
+        if self.bytes > self.limit {
+            return Err(CutOff::QueueFull { waiting: self.bytes });
+        }
+        if stream.taken() > before {
+            self.stuck_since = None;
+        }
+        let since = *self.stuck_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= STUCK_AFTER {
+            return Err(CutOff::Stuck);
+        }
+        Ok(Sent::Waiting)
+    }
+
+    fn write(&mut self, stream: &mut impl Write) -> io::Result<()> {
+        while !self.slices.is_empty() {
+            let mut portion = [IoSlice::new(&[]); MAX_SLICES];
+            let count = self.slices.len().min(MAX_SLICES);
+            for (slot, slice) in portion.iter_mut().zip(&self.slices) {
+                *slot = IoSlice::new(slice);
+            }
+            let mut written = stream.write_vectored(&portion[..count])?;
+            if written == 0 && self.bytes > 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            self.bytes -= written;
+            while let Some(first) = self.slices.front_mut().filter(|first| first.len() <= written) {
+                written -= first.len();
+                self.slices.pop_front();
+            }
+            if let Some(first) = self.slices.front_mut() {
+                first.advance(written);
+            }
+        }
+        stream.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes and then blocks.
+    struct Slow {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.room -= taken;
+            self.taken.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Transport for Slow {
+        fn taken(&self) -> u64 {
+            self.taken.len() as u64
+        }
+    }
+
+    #[test]
+    fn what_waits_is_sent_in_order_when_the_client_takes_it() {
+        let now = Instant::now();
+        let mut slow = Slow { room: 4, taken: Vec::new() };
+        let mut backlog = Backlog::new(100);
+        for frame in ["abc", "", "def", "g"] {
+            backlog.push(Bytes::from_static(frame.as_bytes()));
+        }
+        assert_eq!(backlog.flush(&mut slow, now).unwrap(), Sent::Waiting);
+        assert_eq!((slow.taken.as_slice(), backlog.bytes), (&b"abcd"[..], 3));
+        slow.room = 100;
+        backlog.push(Bytes::from_static(b"h"));
+        assert_eq!(backlog.flush(&mut slow, now).unwrap(), Sent::All);
+        assert_eq!((slow.taken.as_slice(), backlog.bytes), (&b"abcdefgh"[..], 0));
+    }
+
+    #[test]
+    fn a_queue_past_its_bound_is_cut_off() {
+        let mut slow = Slow { room: 1, taken: Vec::new() };
+        let mut backlog = Backlog::new(4);
+        backlog.push(Bytes::from_static(b"12345"));
+        assert!(matches!(backlog.flush(&mut slow, Instant::now()), Ok(Sent::Waiting)));
+        backlog.push(Bytes::from_static(b"6"));
+        assert!(matches!(backlog.flush(&mut slow, Instant::now()), Err(CutOff::QueueFull { waiting: 5 })));
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_for_thirty_seconds_is_cut_off() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut slow = Slow { room: 0, taken: Vec::new() };
+        let mut backlog = Backlog::new(100);
+        backlog.push(Bytes::from_static(b"123"));
+        assert!(matches!(backlog.flush(&mut slow, start), Ok(Sent::Waiting)));
+        slow.room = 1;
+        assert!(matches!(backlog.flush(&mut slow, after(29)), Ok(Sent::Waiting)));
+        assert!(matches!(backlog.flush(&mut slow, after(58)), Ok(Sent::Waiting)));
+        assert!(matches!(backlog.flush(&mut slow, after(59)), Err(CutOff::Stuck)));
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line, to an exit status.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use log::{Level, error, log_enabled};
+use tinychat::check::check;
+use tinychat::logging;
+use tinychat::self_signed::{self, MAX_DAYS};
+use tinychat::server::Server;
+use tinychat::settings::{self, Settings};
+
+/// The server could not start, or a command could not do its work.
+const FAILED: u8 = 1;
+/// The settings or the command line are wrong.
+const BAD_SETTINGS: u8 = 2;
+
+fn main() -> ExitCode {
+    let matches = command_line().get_matches();
+    if let Some(("generate-certs", matches)) = matches.subcommand() {
+        return generate_certs(matches);
+    }
+    let flags = matches.subcommand().map_or(&matches, |(_, matches)| matches);
+    let settings = match Settings::load(flags) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            eprint!("{mistakes}");
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    match matches.subcommand_name() {
+        Some(_) => {
+            let report = check(&settings, SystemTime::now());
+            print!("{}", report.lines);
+            if report.would_start { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+        }
+        None => run(&settings),
+    }
+}
+
+fn run(settings: &Settings) -> ExitCode {
+    logging::start(settings.log_level);
+    let served = Server::bind(settings).map_err(|error| error.to_string()).and_then(|server| {
+        let run = server.stop_on_signals().and_then(|()| server.run());
+        run.map_err(|error| error.to_string())
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reasons) => {
+            for reason in reasons.lines() {
+                // Even a log that is off must not hide why there is no server.
+                if log_enabled!(Level::Error) { error!("{reason}") } else { eprintln!("{reason}") }
+            }
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn generate_certs(matches: &ArgMatches) -> ExitCode {
+    let path = |name| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
+    let request = self_signed::Request {
+        cert: path("cert"),
+        key: path("key"),
+        days: matches.get_one("days").copied().unwrap_or_default(),
+        host: matches.get_one("host").cloned().unwrap_or_default(),
+        force: matches.get_flag("force"),
+    };
+    match self_signed::generate(&request) {
+        Ok(()) => {
+            print!("{request}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("tinychat generate-certs: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn command_line() -> Command {
+    let path = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("PATH")
+            .default_value(default)
+            .help(help)
+            .value_parser(value_parser!(PathBuf))
+    };
+    Command::new("tinychat")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A JSON chat room over WebSocket. Without a command it runs the server.")
+        .after_help("Settings come from flags, the environment, and a .env file in the working directory, in this order.")
+        .args(settings::flags())
+        .args_conflicts_with_subcommands(false)
+        .subcommand(
+            Command::new("generate-certs")
+                .about("Make a self-signed certificate and key, for testing")
+                .arg(path("cert", "./certs/server.crt", "Where the certificate goes"))
+                .arg(path("key", "./certs/server.key", "Where the private key goes"))
+                .arg(
+                    Arg::new("days")
+                        .long("days")
+                        .value_name("N")
+                        .default_value("365")
+                        .value_parser(value_parser!(u32).range(1..=i64::from(MAX_DAYS)))
+                        .help("How long it is valid"),
+                )
+                .arg(
+                    Arg::new("host")
+                        .long("host")
+                        .value_name("NAME")
+                        .default_value("localhost")
+                        .help("Host name or address it is for, beside localhost, 127.0.0.1 and ::1"),
+                )
+                .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Replace files that are there")),
+        )
+        .subcommand(Command::new("check").about("Check settings and certificate as a start would, without listening"))
+}
