@@ -1,28 +1,43 @@
 //! TinyChat: a JSON chat room over WebSocket, for small self-hosted installs.
 //!
-//! The modules stand here as the rooms of a house: each imports only from those below it.
+//! The modules stand here as the rooms of a house: each imports only from those below it, which a test checks.
+//!
+//! ```text
+//! socket bytes ─▶ TLS ─▶ WebSocket ─▶ ClientMessage ─▶│ hub inbox │─▶ Room ─▶ effects ─▶ tape ─▶ sockets
+//!   └──────────── the connection's own thread ───────┘  (bounded)   └──────── the hub thread ────────┘
+//! ```
 
 #![forbid(unsafe_code)]
 
+// What the program does.
 pub mod check;
 pub mod server;
 
-mod admission;
-mod certificate;
-mod clock;
+// A connection's own thread.
 mod connection;
-mod env_file;
-mod forwarded;
 mod http;
-mod hub;
+mod forwarded;
+mod admission;
 mod keep_alive;
-mod link;
-pub mod logging;
-mod protocol;
 mod rate;
-mod room;
-pub mod self_signed;
-pub mod settings;
-mod stream;
+
+// The hub's thread, and what both share.
+mod hub;
+mod link;
 mod tape;
+
+// The chat, pure.
+mod room;
+mod protocol;
+
+// TLS.
+mod stream;
 mod tls;
+mod certificate;
+pub mod self_signed;
+
+// Settings, log, clock.
+pub mod settings;
+mod env_file;
+pub mod logging;
+mod clock;

@@ -1,0 +1,1 @@
+//! SPEC.md, "Limits, as clients meet them".

@@ -1,0 +1,7 @@
+//! The server from outside: conversations over ws and wss, limits, TLS files, the command line.
+
+mod client;
+mod conversations;
+mod house;
+mod limits;
+mod server;

@@ -1,0 +1,103 @@
+//! A server for one test, in this process, which ends with the test.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+use tinychat::self_signed;
+use tinychat::server::{Server, StopHandle};
+use tinychat::settings::Settings;
+
+use crate::client::Client;
+
+/// How clients reach the server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Transport {
+    Ws,
+    Wss,
+}
+
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub transport: Transport,
+    stop: StopHandle,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl TestServer {
+    /// Starts a server with its defaults, but on a port of its own, with the password `secret`, and without a
+    /// rate, which tests are faster than.
+    pub fn start(transport: Transport) -> Self {
+        Self::with(transport, &[])
+    }
+
+    /// The same with some settings changed.
+    pub fn with(transport: Transport, changed: &[(&str, &str)]) -> Self {
+        let pair = pair();
+        let (cert, key) = (pair.cert.to_str().unwrap(), pair.key.to_str().unwrap());
+        let mut pairs = vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0")];
+        if transport == Transport::Wss {
+            pairs.extend([("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)]);
+        }
+        pairs.extend(changed);
+        let server = Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap();
+        let (address, stop) = (server.address(), server.stop_handle());
+        let thread = std::thread::spawn(|| server.run());
+        Self { address, transport, stop, thread: Some(thread) }
+    }
+
+    /// A client that is connected and has not joined.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address, self.transport)
+    }
+
+    /// A client that has joined, and has got what a newcomer gets.
+    pub fn join(&self, name: &str) -> Client {
+        let mut client = self.connect();
+        client.join(name);
+        assert_eq!(client.next()["type"], "command_list");
+        assert_eq!(client.next()["content"], format!("{name} joined."));
+        client
+    }
+
+    /// Asks the server to stop, without waiting for it.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop.stop();
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+/// A self-signed pair for `localhost`, made once for all tests.
+pub struct Pair {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    _folder: TempDir,
+}
+
+pub fn pair() -> &'static Pair {
+    static PAIR: OnceLock<Pair> = OnceLock::new();
+    PAIR.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));
+        let request = self_signed::Request {
+            cert: cert.clone(),
+            key: key.clone(),
+            days: 30,
+            host: "localhost".into(),
+            force: false,
+        };
+        self_signed::generate(&request).unwrap();
+        Pair { cert, key, _folder: folder }
+    })
+}
