@@ -357,3 +357,29 @@ impl Drop for Registered<'_> {
         let _ = self.hub.send(Event::Gone(self.id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn whose_thread_panics_is_gone_like_anybody_else() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let limits = Settings::from_pairs([]).unwrap().limits;
+        let link = Arc::new(Link::new(Stream::plain(socket.clone()), socket, Vec::new(), &limits));
+        let peer = Peer { name: "somebody".into(), network: IpAddr::from([127, 0, 0, 1]) };
+        let (hub, inbox) = crossbeam_channel::bounded(2);
+        let id = ConnectionId(7);
+        let thread = std::thread::spawn(move || {
+            let _registered = Registered::new(id, &link, &peer, &hub);
+            panic!("as a fault of the program's would");
+        });
+        assert!(thread.join().is_err());
+        assert!(matches!(inbox.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
+        assert!(matches!(inbox.recv(), Ok(Event::Gone(ConnectionId(7)))));
+    }
+}

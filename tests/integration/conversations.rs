@@ -18,6 +18,8 @@ macro_rules! over_ws_and_wss {
     };
 }
 
+pub(crate) use over_ws_and_wss;
+
 over_ws_and_wss! {
     a_newcomer_gets_the_list_the_commands_and_the_news,
     fields_come_in_the_order_of_the_specification,
