@@ -1,16 +1,20 @@
-//! What a certificate says of itself, for people: names, issuer, days left, key type.
+//! What a certificate says of itself, for people: names, issuer, days left, key type, and what is wrong with it.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustls::pki_types::CertificateDer;
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
+/// With fewer days left a certificate should have been renewed: certbot does it with 30.
+pub const WARN_BELOW_DAYS: i64 = 14;
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -53,17 +57,87 @@ impl Facts {
         })
     }
 
+    pub fn names_shown(&self) -> String {
+        if self.names.is_empty() { "no name".into() } else { self.names.join(", ") }
+    }
+
+    pub fn issuer_shown(&self) -> String {
+        format!("{}{}", self.issuer, if self.self_signed { " (self-signed)" } else { "" })
+    }
+
     /// The whole days for which it is still good; negative once it has expired.
     pub fn days_left(&self, now: SystemTime) -> i64 {
         (self.not_after - unix_seconds(now)).div_euclid(SECONDS_PER_DAY)
     }
 }
 
+/// Something about a certificate that its owner should know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Concern {
+    Warning(String),
+    Error(String),
+}
+
+/// What is wrong, or soon will be, with a chain that is good enough to serve.
+pub fn concerns(chain: &[CertificateDer], facts: &Facts, now: SystemTime) -> Vec<Concern> {
+    let days = facts.days_left(now);
+    let mut concerns = Vec::new();
+    if days < 0 {
+        concerns.push(Concern::Error(format!("the certificate expired {}: renew it", ago(-days))));
+    } else if days < WARN_BELOW_DAYS {
+        concerns.push(Concern::Warning(format!("the certificate expires in {days} days: renew it")));
+    }
+    let mut warn = |text: &str| concerns.push(Concern::Warning(text.into()));
+    if unix_seconds(now) < facts.not_before {
+        warn("the certificate is not valid yet: check the clock of this machine, or wait");
+    }
+    if facts.names.is_empty() {
+        warn(
+            "the certificate has no names (subjectAltName), and clients will refuse it: have it issued anew",
+        );
+    }
+    if chain.len() == 1 && !facts.self_signed {
+        warn(
+            "the certificate comes without its chain, and many clients will refuse it: set SSL_CERT_PATH to the file \
+             with the chain (certbot's fullchain.pem, not its cert.pem)",
+        );
+    }
+    if chain.windows(2).any(|pair| !is_issued_by(&pair[0], &pair[1])) {
+        warn(
+            "the chain is in the wrong order, and some clients will refuse it: after the server's own certificate \
+             each must be followed by its issuer",
+        );
+    }
+    concerns
+}
+
+/// Whether the chain's leaf is for this host name or address, by the rules that clients have.
+pub fn is_for(chain: &[CertificateDer], name: &ServerName) -> bool {
+    let leaf = chain.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
+    leaf.is_some_and(|leaf| verify_server_name(&leaf, name).is_ok())
+}
+
+/// Whether a certificate names the next as its issuer; `true` where one is not understood.
+fn is_issued_by(certificate: &CertificateDer, issuer: &CertificateDer) -> bool {
+    let parsed = Certificate::from_der(certificate).ok().zip(Certificate::from_der(issuer).ok());
+    parsed.is_none_or(|(certificate, issuer)| {
+        certificate.tbs_certificate().issuer() == issuer.tbs_certificate().subject()
+    })
+}
+
+fn ago(days: i64) -> String {
+    if days == 1 { "within the last day".into() } else { format!("{} days ago", days - 1) }
+}
+
 impl fmt::Display for Facts {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let names = if self.names.is_empty() { "no name".into() } else { self.names.join(", ") };
-        let issuer = if self.self_signed { "self-signed" } else { &*format!("issued by {}", self.issuer) };
-        write!(formatter, "certificate for {names}; {issuer}; key {}", self.key_type)
+        write!(
+            formatter,
+            "for {}; issued by {}; key {}",
+            self.names_shown(),
+            self.issuer_shown(),
+            self.key_type
+        )
     }
 }
 

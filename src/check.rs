@@ -3,7 +3,10 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use crate::certificate::Facts;
+use rustls::pki_types::{CertificateDer, ServerName};
+
+use crate::certificate::{self, Concern, Facts};
+use crate::logging::Escaped;
 use crate::settings::{Settings, TlsFiles};
 use crate::tls::{self, TlsError};
 
@@ -13,50 +16,67 @@ pub struct Report {
     pub would_start: bool,
 }
 
-/// Looks at the settings, which are good, and at the certificate.
-pub fn check(settings: &Settings, now: SystemTime) -> Report {
+/// Looks at the settings, which are good, and at the certificate; also whether it is for this name, if one is given.
+pub fn check(settings: &Settings, name: Option<&str>, now: SystemTime) -> Report {
     let mut report = Report { lines: String::new(), would_start: true };
     report.line(format_args!("settings: good"));
     match &settings.tls {
-        None => report.line(format_args!("TLS: off (USE_SSL=false), clients connect to ws://")),
-        Some(files) => report.tls(files, now),
+        None => report.line(format_args!("TLS: off (USE_SSL=false); clients connect to ws://")),
+        Some(files) => report.tls(files, name, now),
     }
     report
 }
 
 impl Report {
-    fn tls(&mut self, files: &TlsFiles, now: SystemTime) {
-        match tls::load(files) {
-            Ok(identity) => {
-                self.line(format_args!("certificate: {}", files.cert.display()));
-                self.line(format_args!("private key: {}, belongs to the certificate", files.key.display()));
-                match Facts::of(&identity.chain) {
-                    Some(facts) => self.facts(&facts, now),
-                    None => self.line(format_args!("warning: the certificate's text cannot be read here")),
-                }
-            }
-            Err(errors) => {
-                let missing = errors.iter().all(|error| matches!(error, TlsError::Missing { .. }));
-                self.would_start = missing && !files.required;
-                errors.iter().for_each(|error| self.line(format_args!("error: {error}")));
-                if self.would_start {
-                    self.line(format_args!("warning: a start would fall back to unencrypted ws://"));
-                }
+    fn tls(&mut self, files: &TlsFiles, name: Option<&str>, now: SystemTime) {
+        let identity = match tls::load(files) {
+            Ok(identity) => identity,
+            Err(errors) => return self.unusable(files, &errors),
+        };
+        self.line(format_args!("certificate: {}", files.cert.display()));
+        self.line(format_args!("private key: {} (belongs to the certificate)", files.key.display()));
+        let Some(facts) = Facts::of(&identity.chain) else {
+            return self.line(format_args!("warning: what the certificate says cannot be read here"));
+        };
+        self.line(format_args!("names: {}", facts.names_shown()));
+        self.line(format_args!("issuer: {}", facts.issuer_shown()));
+        self.line(format_args!("days left: {}", facts.days_left(now)));
+        self.line(format_args!("chain: {}", chain_shown(identity.chain.len())));
+        self.line(format_args!("key type: {}", facts.key_type));
+        let mut concerns = certificate::concerns(&identity.chain, &facts, now);
+        concerns.extend(tls::key_concern(&files.key));
+        concerns.extend(name.and_then(|name| name_concern(&identity.chain, name)));
+        for concern in concerns {
+            match concern {
+                Concern::Warning(text) => self.line(format_args!("warning: {text}")),
+                Concern::Error(text) => self.line(format_args!("error: {text}")),
             }
         }
     }
 
-    fn facts(&mut self, facts: &Facts, now: SystemTime) {
-        let names = if facts.names.is_empty() { "none".into() } else { facts.names.join(", ") };
-        self.line(format_args!("names: {names}"));
-        let itself = if facts.self_signed { " (itself: self-signed)" } else { "" };
-        self.line(format_args!("issuer: {}{itself}", facts.issuer));
-        self.line(format_args!("days left: {}", facts.days_left(now)));
-        self.line(format_args!("chain: {} certificate(s)", facts.chain_length));
-        self.line(format_args!("key type: {}", facts.key_type));
+    fn unusable(&mut self, files: &TlsFiles, errors: &[TlsError]) {
+        let missing = errors.iter().all(|error| matches!(error, TlsError::Missing { .. }));
+        self.would_start = missing && !files.required;
+        errors.iter().for_each(|error| self.line(format_args!("error: {error}")));
+        if self.would_start {
+            self.line(format_args!("warning: a start would fall back to unencrypted ws://"));
+        }
     }
 
     fn line(&mut self, line: std::fmt::Arguments) {
-        writeln!(self.lines, "{line}").expect("a String takes whatever is written to it");
+        writeln!(self.lines, "{}", Escaped(line)).expect("a String takes whatever is written to it");
     }
+}
+
+fn chain_shown(length: usize) -> String {
+    match length {
+        1 => "the certificate alone".into(),
+        length => format!("the certificate and {} more", length - 1),
+    }
+}
+
+fn name_concern(chain: &[CertificateDer], name: &str) -> Option<Concern> {
+    let is_for = ServerName::try_from(name).is_ok_and(|name| certificate::is_for(chain, &name));
+    let text = format!("the certificate is not for {name}: clients that connect to that name will refuse it");
+    (!is_for).then_some(Concern::Warning(text))
 }

@@ -34,7 +34,8 @@ fn main() -> ExitCode {
     };
     match matches.subcommand_name() {
         Some(_) => {
-            let report = check(&settings, SystemTime::now());
+            let name = flags.try_get_one::<String>("name").ok().flatten().map(String::as_str);
+            let report = check(&settings, name, SystemTime::now());
             print!("{}", report.lines);
             if report.would_start { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
 fn run(settings: &Settings) -> ExitCode {
     logging::start(settings.log_level);
     let served = Server::bind(settings).map_err(|error| error.to_string()).and_then(|server| {
-        let run = server.stop_on_signals().and_then(|()| server.run());
+        let run = server.handle_signals().and_then(|()| server.run());
         run.map_err(|error| error.to_string())
     });
     match served {
@@ -118,5 +119,14 @@ fn command_line() -> Command {
                 )
                 .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Replace files that are there")),
         )
-        .subcommand(Command::new("check").about("Check settings and certificate as a start would, without listening"))
+        .subcommand(
+            Command::new("check")
+                .about("Check settings and certificate as a start would, without listening")
+                .arg(
+                    Arg::new("name")
+                        .long("name")
+                        .value_name("NAME")
+                        .help("Also check that the certificate is for this host name or address"),
+                ),
+        )
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, ServerConfig};
 use rustls_pemfile::Item;
 
+use crate::certificate::Concern;
 use crate::settings::TlsFiles;
 
 /// Larger files are no certificates, in bytes.
@@ -44,6 +46,18 @@ pub fn load(files: &TlsFiles) -> Result<Identity, Vec<TlsError>> {
             Err(vec![TlsError::Unusable { what: What::Certificate, path, wrong, remedy }])
         }
     }
+}
+
+/// What is wrong with the key file's permissions: that others than its owner and group may touch it.
+pub fn key_concern(path: &Path) -> Option<Concern> {
+    const OTHERS: u32 = 0o007;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    (mode & OTHERS != 0).then(|| {
+        let path = path.display();
+        Concern::Warning(format!(
+            "everybody on this machine may read the private key {path}: chmod o= {path}"
+        ))
+    })
 }
 
 /// Builds the configuration of SPEC.md: TLS 1.2 and 1.3, with resumption.
@@ -253,6 +267,11 @@ pub enum TlsError {
         wrong: String,
         remedy: &'static str,
     },
+}
+
+/// A certificate that may not take the place of another.
+pub fn expired(path: &Path) -> TlsError {
+    unusable(What::Certificate, path, "it has expired", "renew it")
 }
 
 fn unusable(what: What, path: &Path, wrong: &str, remedy: &'static str) -> TlsError {
