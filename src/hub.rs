@@ -19,6 +19,7 @@ use crate::clock::local_time;
 use crate::link::{CutOff, Link, Sent};
 use crate::protocol::{ClientMessage, Fault, ServerMessage};
 use crate::room::{Audience, ConnectionId, Effect, Input, Room};
+use crate::service;
 use crate::settings::ModPassword;
 use crate::tape::Tape;
 
@@ -40,6 +41,8 @@ pub enum Event {
     /// Something waits for this client that its own thread put there.
     Waiting(ConnectionId),
     Gone(ConnectionId),
+    /// Tell systemd that the hub is alive.
+    Watchdog,
     /// Take leave of everybody.
     Stop,
 }
@@ -168,6 +171,7 @@ impl Hub {
                 self.clients.remove(&id);
                 self.waiting.remove(&id);
             }
+            Event::Watchdog => service::alive(),
             Event::Stop => {
                 self.deliver(now);
                 self.stopping.get_or_insert(now + STOP_PATIENCE);

@@ -32,12 +32,14 @@ mod protocol;
 
 // TLS.
 mod stream;
+mod renewal;
 mod tls;
 mod certificate;
 pub mod self_signed;
 
-// Settings, log, clock.
+// Settings, log, clock, systemd.
 pub mod settings;
 mod env_file;
 pub mod logging;
 mod clock;
+mod service;

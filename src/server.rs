@@ -1,26 +1,27 @@
 //! The server as a whole: it listens, admits, and stops in good order.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::ServerConfig;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::admission::{Admission, Full};
 use crate::connection::{self, Arrival, Context};
 use crate::hub::{self, Event};
+use crate::renewal::{LOOK_INTERVAL, Renewal};
 use crate::room::ConnectionId;
-use crate::settings::{Host, Settings, TlsFiles};
+use crate::service;
+use crate::settings::{Host, Settings};
 use crate::stream::timespec;
-use crate::tls::{self, TlsError};
+use crate::tls::TlsError;
 
 /// How many connections may wait to be accepted. Past std's 128 a crowd that comes at once would meet dropped
 /// packets, and seconds of waiting for them to be sent again.
@@ -36,25 +37,41 @@ const SPARE_DESCRIPTORS: u64 = 64;
 pub struct Server {
     listeners: Vec<TcpListener>,
     address: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
+    renewal: Renewal,
     context: Arc<Context>,
     hub: JoinHandle<()>,
-    /// Readable once the server is to stop.
-    stopped: UnixStream,
-    stop: Arc<UnixStream>,
+    /// Readable when somebody has used the handle, or a signal has come.
+    asked: Asked<UnixStream>,
+    handle: Handle,
     next_id: u64,
 }
 
-/// Stops a server from another thread.
+/// Tells a server from another thread what to do.
 #[derive(Clone)]
-pub struct StopHandle(Arc<UnixStream>);
+pub struct Handle(Asked<Arc<UnixStream>>);
 
-impl StopHandle {
+/// The pipes through which a server is told something, by either end.
+#[derive(Clone)]
+struct Asked<Pipe> {
+    stop: Pipe,
+    reload: Pipe,
+}
+
+impl Handle {
     /// Asks the server to stop; [`Server::run`] returns when it has.
     pub fn stop(&self) {
-        // If the pipe is full, it was told often enough; if it is closed, it has stopped.
-        let _ = (&*self.0).write(&[0]);
+        tell(&self.0.stop);
     }
+
+    /// Asks the server to load its certificate anew.
+    pub fn reload(&self) {
+        tell(&self.0.reload);
+    }
+}
+
+fn tell(mut pipe: &UnixStream) {
+    // If the pipe is full, it was told often enough; if it is closed, it has stopped.
+    let _ = pipe.write(&[0]);
 }
 
 impl Server {
@@ -63,14 +80,14 @@ impl Server {
     /// # Errors
     /// Why it cannot start.
     pub fn bind(settings: &Settings) -> Result<Self, StartError> {
-        let tls = settings.tls.as_ref().map(load_tls).transpose()?.flatten();
+        let renewal = Renewal::start(settings.tls.as_ref(), LOOK_INTERVAL).map_err(StartError::Tls)?;
         let listeners = listen(&settings.host, settings.port)?;
         let address = listeners[0].local_addr()?;
         raise_descriptor_limit(settings.limits.connections);
-        let (stop, stopped) = UnixStream::pair()?;
-        stop.set_nonblocking(true)?;
-        let stop = Arc::new(stop);
-        let on_end = StopHandle(stop.clone());
+        let (stop, stop_asked) = pipe()?;
+        let (reload, reload_asked) = pipe()?;
+        let handle = Handle(Asked { stop, reload });
+        let on_end = handle.clone();
         let (hub, thread) = hub::start(settings.mod_password.clone(), move || on_end.stop())?;
         let context = Context {
             limits: settings.limits.clone(),
@@ -79,16 +96,16 @@ impl Server {
             admission: Admission::new(&settings.limits),
             hub,
         };
-        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        let scheme = if renewal.config().is_some() { "wss" } else { "ws" };
         info!("WebSocket server running: {scheme}://{}:{}", settings.host, address.port());
         Ok(Self {
             listeners,
             address,
-            tls,
+            renewal,
             context: Arc::new(context),
             hub: thread,
-            stopped,
-            stop,
+            asked: Asked { stop: stop_asked, reload: reload_asked },
+            handle,
             next_id: 0,
         })
     }
@@ -98,17 +115,23 @@ impl Server {
         self.address
     }
 
-    pub fn stop_handle(&self) -> StopHandle {
-        StopHandle(self.stop.clone())
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
-    /// Has SIGTERM and SIGINT stop the server.
+    /// Looks at the certificate's files at another interval than [`LOOK_INTERVAL`].
+    pub fn look_at_certificate_every(&mut self, interval: Duration) {
+        self.renewal.look_every(interval, Instant::now());
+    }
+
+    /// Has SIGTERM and SIGINT stop the server, and SIGHUP load its certificate anew.
     ///
     /// # Errors
     /// The system's.
-    pub fn stop_on_signals(&self) -> io::Result<()> {
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::low_level::pipe::register(signal, self.stop.try_clone()?)?;
+    pub fn handle_signals(&self) -> io::Result<()> {
+        let Asked { stop, reload } = &self.handle.0;
+        for (signal, pipe) in [(SIGTERM, stop), (SIGINT, stop), (SIGHUP, reload)] {
+            signal_hook::low_level::pipe::register(signal, pipe.try_clone()?)?;
         }
         Ok(())
     }
@@ -118,8 +141,10 @@ impl Server {
     /// # Errors
     /// The system's, or the hub has failed, which is a fault of the program's.
     pub fn run(mut self) -> io::Result<()> {
+        service::ready();
         let accepted = self.accept_until_stopped();
         info!("Stopping: no new connections, and goodbye to everybody");
+        service::stopping();
         drop(self.listeners);
         // If the hub is gone already, its end tells.
         let _ = self.context.hub.send(Event::Stop);
@@ -129,32 +154,50 @@ impl Server {
 
     fn accept_until_stopped(&mut self) -> io::Result<()> {
         let mut back_off_until: Option<Instant> = None;
+        let watchdog = service::watchdog_interval();
+        let mut watchdog_at = watchdog.map(|_| Instant::now());
         loop {
-            let left = back_off_until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                back_off_until = None;
-                continue;
+            let now = Instant::now();
+            back_off_until = back_off_until.filter(|&until| now < until);
+            self.renewal.tick(now);
+            if let Some(interval) = watchdog.filter(|_| watchdog_at.is_some_and(|at| at <= now)) {
+                // A hub that cannot take this is not well, and its silence will tell.
+                let _ = self.context.hub.try_send(Event::Watchdog);
+                watchdog_at = Some(now + interval);
             }
-            let mut sources = vec![PollFd::new(&self.stopped, PollFlags::IN)];
-            if back_off_until.is_none() {
-                sources.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-            }
-            match poll(&mut sources, left.map(timespec).as_ref()) {
+            let due = [back_off_until, self.renewal.next(), watchdog_at].into_iter().flatten().min();
+            let listeners: &[TcpListener] = if back_off_until.is_some() { &[] } else { &self.listeners };
+            let mut sources = vec![
+                PollFd::new(&self.asked.stop, PollFlags::IN),
+                PollFd::new(&self.asked.reload, PollFlags::IN),
+            ];
+            sources.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+            match poll(&mut sources, due.map(|due| timespec(due.saturating_duration_since(now))).as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 ready => ready?,
             };
             let ready: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
-            if ready[0] {
+            let [stop, reload, listeners @ ..] = &ready[..] else { continue };
+            if *stop {
                 return Ok(());
             }
-            for listener in
-                (0..self.listeners.len()).filter(|listener| ready.get(listener + 1) == Some(&true))
-            {
+            if *reload {
+                self.reload();
+            }
+            for listener in (0..listeners.len()).filter(|&listener| listeners[listener]) {
                 if !self.accept_one(listener) {
                     back_off_until = Some(Instant::now() + BACK_OFF);
                 }
             }
         }
+    }
+
+    fn reload(&mut self) {
+        // However often it was asked until now, once is enough.
+        while self.asked.reload.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
+        service::reloading();
+        self.renewal.reload(Instant::now());
+        service::ready();
     }
 
     /// Accepts a connection. `false`: the system can give no more for now.
@@ -181,7 +224,7 @@ impl Server {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         let mut arrival =
-            Arrival { id, socket: Arc::new(socket), address, tls: self.tls.clone(), places: Vec::new() };
+            Arrival { id, socket: Arc::new(socket), address, tls: self.renewal.config(), places: Vec::new() };
         let full = match self.places(address) {
             Ok(places) => {
                 arrival.places = places;
@@ -189,7 +232,7 @@ impl Server {
             }
             Err(full) => {
                 info!("{address}: refused: {full}");
-                match (&self.tls, self.context.admission.refusal()) {
+                match (self.renewal.config(), self.context.admission.refusal()) {
                     (None, Some(place)) => arrival.places.push(place),
                     _ => return true,
                 }
@@ -219,24 +262,12 @@ impl Server {
     }
 }
 
-/// The TLS configuration; `None` where a file is missing and plaintext will do.
-fn load_tls(files: &TlsFiles) -> Result<Option<Arc<ServerConfig>>, StartError> {
-    match tls::load(files) {
-        Ok(identity) => {
-            info!("SSL/TLS enabled: cert={}, key={}", files.cert.display(), files.key.display());
-            Ok(Some(identity.config))
-        }
-        Err(errors)
-            if files.required || !errors.iter().all(|error| matches!(error, TlsError::Missing { .. })) =>
-        {
-            Err(StartError::Tls(errors))
-        }
-        Err(errors) => {
-            errors.iter().for_each(|error| error!("{error}"));
-            warn!("Falling back to unencrypted ws://: set SSL_REQUIRED=true to forbid that");
-            Ok(None)
-        }
-    }
+/// A pipe that neither end waits for: to write to, to read from.
+fn pipe() -> io::Result<(Arc<UnixStream>, UnixStream)> {
+    let (write, read) = UnixStream::pair()?;
+    write.set_nonblocking(true)?;
+    read.set_nonblocking(true)?;
+    Ok((Arc::new(write), read))
 }
 
 /// Listens on every address of the host, and on one port.

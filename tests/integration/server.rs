@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 use tinychat::self_signed;
-use tinychat::server::{Server, StopHandle};
+use tinychat::server::{Handle, Server};
 use tinychat::settings::Settings;
 
 use crate::client::Client;
@@ -22,7 +22,7 @@ pub enum Transport {
 pub struct TestServer {
     pub address: SocketAddr,
     pub transport: Transport,
-    stop: StopHandle,
+    handle: Handle,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
@@ -43,9 +43,9 @@ impl TestServer {
         }
         pairs.extend(changed);
         let server = Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap();
-        let (address, stop) = (server.address(), server.stop_handle());
+        let (address, handle) = (server.address(), server.handle());
         let thread = std::thread::spawn(|| server.run());
-        Self { address, transport, stop, thread: Some(thread) }
+        Self { address, transport, handle, thread: Some(thread) }
     }
 
     /// A client that is connected and has not joined.
@@ -64,13 +64,13 @@ impl TestServer {
 
     /// Asks the server to stop, without waiting for it.
     pub fn stop(&self) {
-        self.stop.stop();
+        self.handle.stop();
     }
 }
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        self.stop.stop();
+        self.handle.stop();
         let ended = self.thread.take().unwrap().join();
         if !std::thread::panicking() {
             ended.unwrap().unwrap();
