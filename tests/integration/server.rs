@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tinychat::self_signed;
@@ -42,7 +43,23 @@ impl TestServer {
             pairs.extend([("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)]);
         }
         pairs.extend(changed);
-        let server = Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap();
+        Self::run(transport, Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap())
+    }
+
+    /// A server with these settings that looks at its certificate so often.
+    pub fn with_certificate_looks(
+        transport: Transport,
+        settings: &[(&str, String)],
+        interval: Duration,
+    ) -> Self {
+        let pairs = settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("PORT", "0")]);
+        let settings = Settings::from_pairs(pairs.chain([("MESSAGE_RATE", "0")])).unwrap();
+        let mut server = Server::bind(&settings).unwrap();
+        server.look_at_certificate_every(interval);
+        Self::run(transport, server)
+    }
+
+    fn run(transport: Transport, server: Server) -> Self {
         let (address, handle) = (server.address(), server.handle());
         let thread = std::thread::spawn(|| server.run());
         Self { address, transport, handle, thread: Some(thread) }
@@ -60,6 +77,11 @@ impl TestServer {
         assert_eq!(client.next()["type"], "command_list");
         assert_eq!(client.next()["content"], format!("{name} joined."));
         client
+    }
+
+    /// Has it load its certificate anew, before any connection that is made after this.
+    pub fn reload(&self) {
+        self.handle.reload();
     }
 
     /// Asks the server to stop, without waiting for it.
