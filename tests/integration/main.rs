@@ -2,6 +2,7 @@
 
 mod client;
 mod conversations;
+mod deploy;
 mod house;
 mod limits;
 mod renewal;

@@ -1,0 +1,122 @@
+//! What is shipped for systemd and certbot.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/certbot-deploy-hook.sh");
+
+/// A made-up /etc/letsencrypt with one name in it, as certbot lays it out, and a folder for TinyChat.
+struct Machine {
+    root: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self { root: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(machine.path("letsencrypt/archive/chat.example.com")).unwrap();
+        fs::create_dir_all(machine.path("letsencrypt/live/chat.example.com")).unwrap();
+        machine.renew(1);
+        machine
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    /// Writes the pair of this number, and leads the links there.
+    fn renew(&self, number: u32) {
+        for name in ["fullchain", "privkey"] {
+            let file = format!("archive/chat.example.com/{name}{number}.pem");
+            let path = self.path("letsencrypt").join(&file);
+            fs::write(&path, format!("{name} {number}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let link = self.path(&format!("letsencrypt/live/chat.example.com/{name}.pem"));
+            let _ = fs::remove_file(&link);
+            symlink(Path::new("../..").join(file), link).unwrap();
+        }
+    }
+
+    fn run_hook(&self) -> Output {
+        let group = Command::new("id").arg("-gn").output().unwrap();
+        Command::new(HOOK)
+            .env("RENEWED_LINEAGE", self.path("letsencrypt/live/chat.example.com"))
+            .env("TINYCHAT_TLS", self.path("tinychat/tls"))
+            .env("TINYCHAT_GROUP", String::from_utf8(group.stdout).unwrap().trim())
+            .env("TINYCHAT_RELOAD", format!("touch {}", self.path("reloaded").display()))
+            .output()
+            .unwrap()
+    }
+
+    fn served(&self, name: &str) -> String {
+        fs::read_to_string(self.path("tinychat/tls/live").join(name)).unwrap()
+    }
+
+    fn mode(&self, path: &str) -> u32 {
+        fs::metadata(self.path(path)).unwrap().permissions().mode() & 0o777
+    }
+}
+
+#[test]
+fn the_hook_gives_the_group_the_renewed_pair_and_nobody_else() {
+    let machine = Machine::new();
+    for number in 1..=3 {
+        machine.renew(number);
+        // Twice, for that must do no harm.
+        for _ in 0..2 {
+            let output = machine.run_hook();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(machine.served("fullchain.pem"), format!("fullchain {number}\n"));
+            assert_eq!(machine.served("privkey.pem"), format!("privkey {number}\n"));
+            assert_eq!(machine.mode("tinychat/tls"), 0o750);
+            assert_eq!(machine.mode("tinychat/tls/live"), 0o750);
+            assert_eq!(machine.mode("tinychat/tls/live/privkey.pem"), 0o640);
+            fs::remove_file(machine.path("reloaded")).expect("the server was told");
+        }
+    }
+    let left = fs::read_dir(machine.path("tinychat/tls")).unwrap().map(|entry| entry.unwrap().file_name());
+    let pairs = left.filter(|name| name.to_str().unwrap().starts_with("pair.")).count();
+    assert_eq!(pairs, 1, "old keys are gone");
+    assert_eq!(
+        machine.mode("letsencrypt/archive/chat.example.com/privkey3.pem"),
+        0o600,
+        "certbot's own is untouched"
+    );
+}
+
+#[test]
+fn a_hook_without_a_whole_pair_changes_nothing() {
+    let machine = Machine::new();
+    assert!(machine.run_hook().status.success());
+    machine.renew(2);
+    fs::write(machine.path("letsencrypt/archive/chat.example.com/privkey2.pem"), "").unwrap();
+    let output = machine.run_hook();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("privkey.pem is missing or empty"));
+    assert_eq!(
+        (machine.served("fullchain.pem"), machine.served("privkey.pem")),
+        ("fullchain 1\n".into(), "privkey 1\n".into())
+    );
+    let without = Command::new(HOOK).env_remove("RENEWED_LINEAGE").output().unwrap();
+    assert!(
+        !without.status.success() && String::from_utf8_lossy(&without.stderr).contains("RENEWED_LINEAGE")
+    );
+}
+
+/// The unit is as strict as DESIGN.md's file list and issue 3 ask; CI also has systemd-analyze look at it.
+#[test]
+fn the_unit_reloads_by_sighup_and_runs_as_its_own_user() {
+    let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tinychat.service")).unwrap();
+    for line in [
+        "Type=notify",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "User=tinychat",
+        "WatchdogSec=30",
+        "NoNewPrivileges=yes",
+    ] {
+        assert!(unit.lines().any(|other| other == line), "{line}");
+    }
+}
