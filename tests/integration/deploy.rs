@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -119,4 +120,47 @@ fn the_unit_reloads_by_sighup_and_runs_as_its_own_user() {
     ] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }
+}
+
+/// What systemd hears of a server, in order: that it is ready, reloads, is alive, and stops.
+#[test]
+fn systemd_is_told_how_the_server_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify.set_read_timeout(Some(crate::client::HANG)).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tinychat"))
+        .current_dir(&folder)
+        .env_clear()
+        .env("PORT", "0")
+        .env("LOG_LEVEL", "off")
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "200000")
+        .spawn()
+        .unwrap();
+    let hear = |expected: &str| {
+        let mut buffer = [0; 256];
+        loop {
+            let length = notify.recv(&mut buffer).expect(expected);
+            let told = std::str::from_utf8(&buffer[..length]).unwrap();
+            if told.lines().any(|line| line == expected) {
+                return;
+            }
+            // The watchdog has its say in between.
+            assert_eq!(told, "WATCHDOG=1\n", "before {expected}");
+        }
+    };
+    let signal = |signal: &str| {
+        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    signal("-HUP");
+    hear("RELOADING=1");
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    signal("-TERM");
+    hear("STOPPING=1");
+    assert!(child.wait().unwrap().success());
 }
