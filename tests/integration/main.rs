@@ -4,4 +4,5 @@ mod client;
 mod conversations;
 mod house;
 mod limits;
+mod readme;
 mod server;
