@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
-use tinychat::settings::SETTINGS;
+use serde_json::Value;
+use tinychat::check::check;
+use tinychat::self_signed::{self, Request};
+use tinychat::settings::{SETTINGS, Settings};
 
 use crate::server::{TestServer, Transport};
 
@@ -70,7 +73,7 @@ fn what_the_server_says_is_what_the_examples_show() {
         let example = examples().find(|example| example.starts_with(kind)).unwrap();
         let shown: Value = serde_json::from_str(example).unwrap();
         let said: Value = serde_json::from_str(&text).unwrap();
-        // Fields, for serde_json sorts them.
+        // In the order of the text, for serde_json sorts them.
         let fields = |text: &str, value: &Value| {
             let mut fields: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
             fields.sort_by_key(|field| text.find(&format!("\"{field}\":")));
@@ -81,7 +84,22 @@ fn what_the_server_says_is_what_the_examples_show() {
             assert_eq!(shown["content"], said["content"]);
         }
     }
-    assert_eq!(json!("Bob Lee"), section_example(&section, "private")["to"]);
+}
+
+#[test]
+fn what_check_finds_is_what_it_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));
+    let host = "localhost".into();
+    let request = Request { cert: cert.clone(), key: key.clone(), days: 365, host, force: false };
+    self_signed::generate(&request).unwrap();
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let pairs = [("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)];
+    let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+    let report = check(&Settings::from_pairs(pairs).unwrap(), in_an_hour);
+    let lines = report.lines.replace(folder.path().to_str().unwrap(), "./certs");
+    let section = section("TLS in three steps");
+    assert!(fenced(&section, "text").any(|shown| shown == lines.trim_end()), "{lines}");
 }
 
 #[test]
@@ -182,12 +200,6 @@ fn fenced<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
     let fence = format!("\n```{language}\n");
     let starts: Vec<usize> = text.match_indices(&fence).map(|(at, fence)| at + fence.len()).collect();
     starts.into_iter().map(|start| text[start..].split("\n```").next().unwrap())
-}
-
-fn section_example(section: &str, kind: &str) -> Value {
-    let mut examples = fenced(section, "json").flat_map(str::lines);
-    let found = examples.find(|example| example.starts_with(&format!(r#"{{"type":"{kind}""#)));
-    serde_json::from_str(found.unwrap()).unwrap()
 }
 
 fn in_backticks(text: &str) -> impl Iterator<Item = &str> {
