@@ -5,5 +5,6 @@ mod conversations;
 mod deploy;
 mod house;
 mod limits;
+mod readme;
 mod renewal;
 mod server;
