@@ -108,6 +108,9 @@ impl fmt::Display for Failure {
         match self {
             Self::Gone => formatter.write_str("gone"),
             Self::TimedOut => formatter.write_str("closed: the handshake took longer than HANDSHAKE_TIMEOUT"),
+            Self::Tls(error) if is_too_old(error) => {
+                write!(formatter, "closed: no TLS: it cannot do what TLS 1.2 or 1.3 needs ({error})")
+            }
             Self::Tls(error) => write!(formatter, "closed: no TLS: {error}"),
             Self::Answered(answer) => write!(formatter, "answered {answer}"),
             Self::TlsOnPlain => formatter
@@ -126,6 +129,12 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Whether a client was refused because it speaks another TLS, as old clients and scanners do.
+fn is_too_old(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::PeerIncompatible(_)))
+}
+
 fn shake_hands(arrival: &mut Arrival, context: &Context, deadline: Instant) -> Result<Upgraded, Failure> {
     let mut stream = match &arrival.tls {
         None => Stream::plain(arrival.socket.clone()),
@@ -136,6 +145,10 @@ fn shake_hands(arrival: &mut Arrival, context: &Context, deadline: Instant) -> R
         Err(Failure::Answered(bad)) => {
             answer(&mut stream, &bad, None);
             return Err(Failure::Answered(bad));
+        }
+        Err(Failure::TlsOnPlain) => {
+            take_leave(&mut stream, Instant::now() + LINGER);
+            return Err(Failure::TlsOnPlain);
         }
         head => head?,
     };
@@ -228,10 +241,15 @@ fn unavailable(full: Full) -> Answer {
 fn answer(stream: &mut Stream, answer: &Answer, request: Option<&Request>) {
     let until = Instant::now() + LINGER;
     if write_all(stream, &answer.to_bytes(request.map(Request::method)), until).is_ok() {
-        stream.finish();
-        let socket = stream.socket();
-        discard(&socket, until, |buffer| stream.read(buffer));
+        take_leave(stream, until);
     }
+}
+
+/// Ends a connection so that the client sees its end, and not a reset.
+fn take_leave(stream: &mut Stream, until: Instant) {
+    stream.finish();
+    let socket = stream.socket();
+    discard(&socket, until, |buffer| stream.read(buffer));
 }
 
 fn write_all(stream: &mut Stream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
