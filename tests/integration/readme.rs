@@ -96,7 +96,7 @@ fn what_check_finds_is_what_it_shows() {
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
     let pairs = [("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)];
     let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
-    let report = check(&Settings::from_pairs(pairs).unwrap(), in_an_hour);
+    let report = check(&Settings::from_pairs(pairs).unwrap(), None, in_an_hour);
     let lines = report.lines.replace(folder.path().to_str().unwrap(), "./certs");
     let section = section("TLS in three steps");
     assert!(fenced(&section, "text").any(|shown| shown == lines.trim_end()), "{lines}");
