@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use log::{Level, error, log_enabled};
 use tinychat::check::check;
 use tinychat::logging;
-use tinychat::self_signed::{self, MAX_DAYS};
+use tinychat::self_signed::{self, GenerateError, MAX_DAYS};
 use tinychat::server::Server;
 use tinychat::settings::{self, Settings};
 
@@ -77,7 +77,8 @@ fn generate_certs(matches: &ArgMatches) -> ExitCode {
         }
         Err(error) => {
             eprintln!("tinychat generate-certs: {error}");
-            ExitCode::from(FAILED)
+            let asked_wrongly = matches!(error, GenerateError::Host(_) | GenerateError::SameFile(_));
+            ExitCode::from(if asked_wrongly { BAD_SETTINGS } else { FAILED })
         }
     }
 }
@@ -96,7 +97,7 @@ fn command_line() -> Command {
         .about("A JSON chat room over WebSocket. Without a command it runs the server.")
         .after_help("Settings come from flags, the environment, and a .env file in the working directory, in this order.")
         .args(settings::flags())
-        .args_conflicts_with_subcommands(false)
+        .args_conflicts_with_subcommands(true)
         .subcommand(
             Command::new("generate-certs")
                 .about("Make a self-signed certificate and key, for testing")
@@ -127,6 +128,7 @@ fn command_line() -> Command {
                         .long("name")
                         .value_name("NAME")
                         .help("Also check that the certificate is for this host name or address"),
-                ),
+                )
+                .args(settings::flags()),
         )
 }

@@ -121,8 +121,7 @@ impl Setting {
             .long(self.flag())
             .value_name(self.placeholder)
             .value_parser(clap::value_parser!(std::ffi::OsString))
-            .help(format!("{} [{}, {default}]", self.help, self.name))
-            .global(true);
+            .help(format!("{} [{}, {default}]", self.help, self.name));
         match self.placeholder {
             "BOOL" => arg.num_args(0..=1).default_missing_value("true"),
             "PASSWORD" => arg.allow_hyphen_values(true),
