@@ -187,8 +187,9 @@ impl Looks {
             _ if has("BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") => Self::EncryptedKey,
             _ if has("PRIVATE KEY-----") => Self::Key,
             _ if has("BEGIN CERTIFICATE") => Self::Certificate,
-            // An ASN.1 sequence with a length in two bytes: any certificate or key in DER.
+            // An ASN.1 sequence, its length in bytes of their own or, as in short keys, in one: DER.
             [0x30, 0x82 | 0x81, ..] => Self::Der,
+            [0x30, length, content @ ..] if content.len() == usize::from(*length) => Self::Der,
             _ => Self::Other,
         }
     }
