@@ -171,10 +171,13 @@ impl Pem {
         }
         // Editors of other systems begin a file with a byte order mark.
         let mut text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-        let items = rustls_pemfile::read_all(&mut text).collect::<Result<_, _>>().map_err(|error| {
-            let wrong = format!("it is damaged PEM ({error})");
-            TlsError::Unusable { what, path: path.into(), wrong, remedy: "copy it anew, whole, as text" }
-        })?;
+        // The library's errors quote the line, which may be the key.
+        let damaged = |_| {
+            let wrong =
+                "it is damaged PEM (BEGIN and END each need a line of their own, with base64 between them)";
+            unusable(what, path, wrong, "copy it anew, whole, as text")
+        };
+        let items = rustls_pemfile::read_all(&mut text).collect::<Result<_, _>>().map_err(damaged)?;
         Ok(Self { items, looks })
     }
 }
