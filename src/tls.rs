@@ -165,7 +165,7 @@ impl Pem {
     fn load(what: What, path: &Path) -> Result<Self, TlsError> {
         let bytes = read(what, path)?;
         let looks = Looks::of(&bytes);
-        if let Looks::EncryptedKey = looks {
+        if let (What::Key, Looks::EncryptedKey) = (what, looks) {
             // The sections that can be read would not be what was meant.
             return Ok(Self { items: Vec::new(), looks });
         }
