@@ -2,10 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use tungstenite::protocol::CloseFrame;
@@ -27,10 +28,23 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr, transport: Transport) -> Self {
-        let stream = ClientStream::connect(address, transport);
         let scheme = if transport == Transport::Wss { "wss" } else { "ws" };
-        let url = format!("{scheme}://localhost:{}/", address.port());
-        let (socket, _) = tungstenite::client(url, stream).expect("the upgrade");
+        Self::upgrade(ClientStream::connect(address, transport), &format!("{scheme}://localhost"), address)
+    }
+
+    /// A client over wss that trusts this certificate alone, and expects the server to have this name.
+    pub fn trusting(certificate: &Path, name: &str, address: SocketAddr) -> Self {
+        let name = name.to_owned().try_into().expect("a host name or an address");
+        Self::upgrade(
+            ClientStream::tls(address, client_config(certificate), name),
+            "wss://localhost",
+            address,
+        )
+    }
+
+    fn upgrade(stream: ClientStream, url: &str, address: SocketAddr) -> Self {
+        let (socket, _) =
+            tungstenite::client(format!("{url}:{}/", address.port()), stream).expect("the upgrade");
         Self { socket, users: Vec::new(), lists: 0 }
     }
 
@@ -44,6 +58,13 @@ impl Client {
 
     pub fn join(&mut self, name: &str) {
         self.send(json!({"type": "join", "username": name}));
+    }
+
+    /// Joins, and takes what a newcomer gets.
+    pub fn enter(&mut self, name: &str) {
+        self.join(name);
+        assert_eq!(self.next()["type"], "command_list");
+        assert_eq!(self.next()["content"], format!("{name} joined."));
     }
 
     pub fn public(&mut self, content: &str) {
@@ -154,18 +175,17 @@ pub enum ClientStream {
 
 impl ClientStream {
     pub fn connect(address: SocketAddr, transport: Transport) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(HANG)).unwrap();
-        socket.set_write_timeout(Some(HANG)).unwrap();
-        socket.set_nodelay(true).unwrap();
         match transport {
-            Transport::Ws => Self::Plain(socket),
+            Transport::Ws => Self::Plain(connect(address)),
             Transport::Wss => {
-                let name = "localhost".try_into().unwrap();
-                let connection = ClientConnection::new(client_config(), name).unwrap();
-                Self::Tls(Box::new(StreamOwned::new(connection, socket)))
+                Self::tls(address, client_config(&pair().cert), "localhost".try_into().unwrap())
             }
         }
+    }
+
+    fn tls(address: SocketAddr, config: Arc<ClientConfig>, name: ServerName<'static>) -> Self {
+        let connection = ClientConnection::new(config, name).unwrap();
+        Self::Tls(Box::new(StreamOwned::new(connection, connect(address))))
     }
 
     pub fn tcp(&self) -> &TcpStream {
@@ -176,10 +196,18 @@ impl ClientStream {
     }
 }
 
-/// Trusts the tests' own certificate.
-fn client_config() -> Arc<ClientConfig> {
+fn connect(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(HANG)).unwrap();
+    socket.set_write_timeout(Some(HANG)).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket
+}
+
+/// Trusts this certificate alone.
+fn client_config(certificate: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&pair().cert).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())

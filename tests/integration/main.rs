@@ -5,6 +5,8 @@ mod conversations;
 mod deploy;
 mod house;
 mod limits;
+mod program;
 mod readme;
 mod renewal;
 mod server;
+mod tls_files;

@@ -73,9 +73,7 @@ impl TestServer {
     /// A client that has joined, and has got what a newcomer gets.
     pub fn join(&self, name: &str) -> Client {
         let mut client = self.connect();
-        client.join(name);
-        assert_eq!(client.next()["type"], "command_list");
-        assert_eq!(client.next()["content"], format!("{name} joined."));
+        client.enter(name);
         client
     }
 
