@@ -48,7 +48,9 @@ impl fmt::Display for Request {
 /// # Errors
 /// What stood in the way, and what to do. Without `force` nothing that is there is touched.
 pub fn generate(request: &Request) -> Result<(), GenerateError> {
-    if request.cert == request.key {
+    let absolute =
+        |path| std::path::absolute(path).map_err(|error| GenerateError::Write(PathBuf::from(path), error));
+    if absolute(&request.cert)? == absolute(&request.key)? {
         return Err(GenerateError::SameFile(request.cert.clone()));
     }
     let key = KeyPair::generate().map_err(|error| GenerateError::Certificate(error.to_string()))?;
@@ -114,7 +116,11 @@ fn name(host: &str) -> Result<SanType, GenerateError> {
 fn write(path: &Path, mode: u32, text: &str, force: bool) -> Result<(), GenerateError> {
     let written = (|| {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            // A file in a folder's place is there already, too, but no --force replaces it.
+            fs::create_dir_all(folder).map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists => ErrorKind::NotADirectory.into(),
+                _ => error,
+            })?;
         }
         if !force {
             return create(path, mode)?.write_all(text.as_bytes());
