@@ -37,6 +37,8 @@ const SPARE_DESCRIPTORS: u64 = 64;
 pub struct Server {
     listeners: Vec<TcpListener>,
     address: SocketAddr,
+    /// What the log calls it.
+    url: String,
     renewal: Renewal,
     context: Arc<Context>,
     hub: JoinHandle<()>,
@@ -75,7 +77,7 @@ fn tell(mut pipe: &UnixStream) {
 }
 
 impl Server {
-    /// Loads the certificate, listens, and says so in the log.
+    /// Loads the certificate, and listens.
     ///
     /// # Errors
     /// Why it cannot start.
@@ -97,10 +99,11 @@ impl Server {
             hub,
         };
         let scheme = if renewal.config().is_some() { "wss" } else { "ws" };
-        info!("WebSocket server running: {scheme}://{}:{}", settings.host, address.port());
+        let url = format!("{scheme}://{}:{}", settings.host, address.port());
         Ok(Self {
             listeners,
             address,
+            url,
             renewal,
             context: Arc::new(context),
             hub: thread,
@@ -142,6 +145,8 @@ impl Server {
     /// The system's, or the hub has failed, which is a fault of the program's.
     pub fn run(mut self) -> io::Result<()> {
         service::ready();
+        // Whoever reads this may send a signal at once, which by now is heeded.
+        info!("WebSocket server running: {}", self.url);
         let accepted = self.accept_until_stopped();
         info!("Stopping: no new connections, and goodbye to everybody");
         service::stopping();
