@@ -1,6 +1,7 @@
 //! The server from outside: conversations over ws and wss, limits, TLS files, the command line.
 
 mod client;
+mod command_line;
 mod conversations;
 mod deploy;
 mod house;

@@ -5,15 +5,15 @@ use std::os::unix::fs::symlink;
 use crate::client::Client;
 use crate::program::{Ended, Folder, Program, assert_tells_nothing_of};
 
-const RSA: &str = "RSA -pkeyopt rsa_keygen_bits:2048";
-const P256: &str = "EC -pkeyopt ec_paramgen_curve:P-256";
+pub const RSA: &str = "RSA -pkeyopt rsa_keygen_bits:2048";
+pub const P256: &str = "EC -pkeyopt ec_paramgen_curve:P-256";
 const P384: &str = "EC -pkeyopt ec_paramgen_curve:P-384";
 const P521: &str = "EC -pkeyopt ec_paramgen_curve:P-521";
 const ED25519: &str = "ED25519";
 
 /// A folder with `root.crt`, which clients trust, and the pair `server.crt` and `server.key` under it, made by
 /// openssl as a certificate authority would.
-fn folder_with_pair(algorithm: &str) -> Folder {
+pub fn folder_with_pair(algorithm: &str) -> Folder {
     let folder = Folder::new();
     folder.write("req.cnf", "[req]\ndistinguished_name = name\n[name]\n");
     folder.write("ca.cnf", "basicConstraints = critical,CA:TRUE\nkeyUsage = critical,keyCertSign\n");
@@ -29,12 +29,12 @@ fn folder_with_pair(algorithm: &str) -> Folder {
     folder
 }
 
-fn make_key(folder: &Folder, name: &str, algorithm: &str) {
+pub fn make_key(folder: &Folder, name: &str, algorithm: &str) {
     openssl(folder, &format!("genpkey -algorithm {algorithm} -out {name}.key"));
 }
 
 /// Has one certificate signed by another's key.
-fn issue(folder: &Folder, name: &str, kind: &str, by: &str) {
+pub fn issue(folder: &Folder, name: &str, kind: &str, by: &str) {
     openssl(folder, &format!("req -new -config req.cnf -key {name}.key -subj /CN={name} -out {name}.csr"));
     openssl(
         folder,
