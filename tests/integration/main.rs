@@ -10,4 +10,5 @@ mod program;
 mod readme;
 mod renewal;
 mod server;
+mod settings_files;
 mod tls_files;
