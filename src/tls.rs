@@ -20,6 +20,7 @@ use rustls::{InconsistentKeys, ServerConfig};
 use rustls_pemfile::Item;
 
 use crate::certificate::Concern;
+use crate::logging::Escaped;
 use crate::settings::TlsFiles;
 
 /// Larger files are no certificates, in bytes.
@@ -74,7 +75,7 @@ fn configure(
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(rustls::Error::InconsistentKeys(_)) => {
-            let wrong = format!("it does not belong to the private key {}", files.key.display());
+            let wrong = format!("it does not belong to the private key {}", Escaped(files.key.display()));
             let remedy = "set SSL_CERT_PATH and SSL_KEY_PATH to files that were issued together; in a chain the \
                           server's own certificate comes first";
             return Err((wrong, remedy));
@@ -286,17 +287,23 @@ fn unusable(what: What, path: &Path, wrong: &str, remedy: &'static str) -> TlsEr
 }
 
 impl fmt::Display for TlsError {
+    /// On one line, whatever the path.
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Missing { what, path } => write!(
                 formatter,
                 "SSL {} not found: {} (make a pair for testing with \"tinychat generate-certs\", or set {} to yours)",
                 what.name(),
-                path.display(),
+                Escaped(path.display()),
                 what.setting()
             ),
             Self::Unusable { what, path, wrong, remedy } => {
-                write!(formatter, "SSL {} unusable: {}: {wrong}; {remedy}", what.name(), path.display())
+                write!(
+                    formatter,
+                    "SSL {} unusable: {}: {wrong}; {remedy}",
+                    what.name(),
+                    Escaped(path.display())
+                )
             }
         }
     }
