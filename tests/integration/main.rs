@@ -6,6 +6,7 @@ mod conversations;
 mod deploy;
 mod house;
 mod limits;
+mod log_lines;
 mod program;
 mod readme;
 mod renewal;

@@ -220,6 +220,10 @@ impl Running {
         client
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -237,7 +241,8 @@ impl Running {
         (status, self.heard.iter().map(|line| format!("{line}\n")).collect())
     }
 
-    /// Ends it with SIGTERM, and returns everything that it has said.
+    /// Ends it with SIGTERM, and returns everything that it has said. Clients that are still there and do not
+    /// answer its goodbye keep it for a while.
     pub fn stop(self) -> String {
         self.signal(Signal::TERM);
         let (status, log) = self.end();

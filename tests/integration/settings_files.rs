@@ -183,6 +183,7 @@ fn assert_password(content: impl AsRef<[u8]>, password: &str) {
     ann.command(&format!("/login {password}"));
     assert_eq!(ann.hears(), "system: Ann is now a moderator.", "{shown:?}");
     server.hears("Ann is now a moderator.");
+    drop(ann);
     let log = server.stop();
     assert!(!log.contains(password), "{log}");
 }
