@@ -194,3 +194,132 @@ fn unix_seconds(time: SystemTime) -> i64 {
         Err(before) => -(before.duration().as_secs() as i64),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    /// The day on which certificates begin, and the days for which they last.
+    const FIRST_DAY: i64 = 20_000;
+    const DAYS: i64 = 90;
+
+    /// Noon of a day of the certificates' lives.
+    fn on_day(day: i64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(((FIRST_DAY + day) * SECONDS_PER_DAY + SECONDS_PER_DAY / 2) as u64)
+    }
+
+    fn parameters(common_name: &str, names: &[&str]) -> CertificateParams {
+        let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, common_name);
+        let day = |day: i64| OffsetDateTime::from_unix_timestamp(day * SECONDS_PER_DAY).unwrap();
+        (parameters.not_before, parameters.not_after) = (day(FIRST_DAY), day(FIRST_DAY + DAYS));
+        parameters
+    }
+
+    /// A certificate for these names, with its issuer behind it.
+    fn chain(names: &[&str]) -> Vec<CertificateDer<'static>> {
+        let mut authority = parameters("Authority", &[]);
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let issued = authority.self_signed(&key).unwrap().der().clone();
+        let issuer = Issuer::new(authority, key);
+        let leaf = parameters("server", names).signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        vec![leaf.der().clone(), issued]
+    }
+
+    /// What its owner should know of a chain on a day, errors marked.
+    fn concerns_on(day: i64, chain: &[CertificateDer]) -> String {
+        let concerns = concerns(chain, &Facts::of(chain).unwrap(), on_day(day));
+        let lines = concerns.into_iter().map(|concern| match concern {
+            Concern::Warning(text) => text,
+            Concern::Error(text) => format!("error: {text}"),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn facts_are_what_the_certificate_says() {
+        let chain = chain(&["chat.example.com", "*.example.com", "192.0.2.7", "2001:db8::7"]);
+        let facts = Facts::of(&chain).unwrap();
+        assert_eq!(facts.names_shown(), "chat.example.com, *.example.com, 192.0.2.7, 2001:db8::7");
+        assert_eq!((&*facts.issuer, facts.self_signed), ("CN=Authority", false));
+        assert_eq!((&*facts.key_type, facts.chain_length), ("EC, P-256", 2));
+
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let alone = [parameters("Alone", &[]).self_signed(&key).unwrap().der().clone()];
+        let facts = Facts::of(&alone).unwrap();
+        assert_eq!(facts.issuer_shown(), "CN=Alone (self-signed)");
+        assert_eq!((&*facts.names_shown(), &*facts.key_type), ("no name", "Ed25519"));
+    }
+
+    #[test]
+    fn what_is_no_certificate_has_no_facts_and_is_for_nobody() {
+        for chain in
+            [vec![], vec![CertificateDer::from(vec![0x30, 0x00])], vec![CertificateDer::from(vec![])]]
+        {
+            assert_eq!(Facts::of(&chain), None);
+            assert!(!is_for(&chain, &"localhost".try_into().unwrap()));
+        }
+    }
+
+    #[test]
+    fn days_left_are_whole_days_and_then_negative() {
+        let facts = Facts::of(&chain(&["localhost"])).unwrap();
+        for (day, left) in [(0, DAYS - 1), (DAYS - 1, 0), (DAYS, -1), (DAYS + 1, -2), (-1, DAYS)] {
+            assert_eq!(facts.days_left(on_day(day)), left, "on day {day}");
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_near_or_past_is_told() {
+        let chain = chain(&["localhost"]);
+        for (day, expected) in [
+            (0, ""),
+            (DAYS - 15, ""),
+            (DAYS - 14, "the certificate expires in 13 days: renew it"),
+            (DAYS - 1, "the certificate expires in 0 days: renew it"),
+            (DAYS, "error: the certificate expired within the last day: renew it"),
+            (DAYS + 3, "error: the certificate expired 3 days ago: renew it"),
+            (-1, "the certificate is not valid yet: check the clock of this machine, or wait"),
+        ] {
+            assert_eq!(concerns_on(day, &chain), expected, "on day {day}");
+        }
+    }
+
+    #[test]
+    fn a_chain_that_clients_will_refuse_is_told() {
+        let good = chain(&["localhost"]);
+        assert!(concerns_on(0, &good[..1]).contains("without its chain"));
+        let nameless = chain(&[]);
+        assert!(concerns_on(0, &nameless).contains("no names (subjectAltName)"));
+        let stranger = chain(&["localhost"]).remove(0);
+        let wrong_order = [good[0].clone(), stranger, good[1].clone()];
+        assert!(concerns_on(0, &wrong_order).contains("wrong order"));
+        // Alone and self-signed is as it should be.
+        assert_eq!(concerns_on(0, &good[1..]), concerns_on(0, &nameless[1..]));
+        assert!(!concerns_on(0, &good[1..]).contains("chain"));
+    }
+
+    #[test]
+    fn a_certificate_is_for_its_names_as_clients_see_it() {
+        let chain = chain(&["chat.example.com", "*.example.org", "192.0.2.7"]);
+        for (name, expected) in [
+            ("chat.example.com", true),
+            ("CHAT.example.com", true),
+            ("example.com", false),
+            ("any.example.org", true),
+            ("any.more.example.org", false),
+            ("192.0.2.7", true),
+            ("192.0.2.8", false),
+            ("server", false),
+        ] {
+            assert_eq!(is_for(&chain, &name.try_into().unwrap()), expected, "{name}");
+        }
+    }
+}
