@@ -1,6 +1,7 @@
 //! SPEC.md, "TLS at the start": which certificates and keys serve, and what is said of those that do not.
 
 use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
 use crate::client::Client;
 use crate::program::{Ended, Folder, Program, assert_tells_nothing_of};
@@ -342,4 +343,30 @@ fn a_missing_certificate_does_not_hide_an_unusable_key() {
     assert!(ended.stderr.contains("SSL certificate not found: none.crt"), "{ended:?}");
     assert!(ended.stderr.contains("SSL private key unusable: empty.key: it is empty"), "{ended:?}");
     assert!(!ended.stderr.contains("Falling back"), "{ended:?}");
+}
+
+#[test]
+fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+    let folder = folder_with_pair(P256);
+    let server = secure(folder.tinychat(&[]), "server.crt", "server.key").start();
+    let address = server.address.to_string();
+    let speak = |version: &str| {
+        Command::new("openssl")
+            .args(["s_client", "-connect", &address, version, "-cipher", "DEFAULT:@SECLEVEL=0", "-brief"])
+            .args(["-CAfile", "root.crt", "-verify_return_error", "-verify_hostname", "localhost"])
+            .current_dir(folder.path("."))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    for (version, spoken) in [("-tls1_3", "TLSv1.3"), ("-tls1_2", "TLSv1.2"), ("-tls1_1", "")] {
+        let output = speak(version);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), !spoken.is_empty(), "{version}: {said}");
+        if spoken.is_empty() {
+            assert!(said.contains(" alert "), "{said}");
+        } else {
+            assert!(said.contains(&format!("Protocol version: {spoken}")), "{version}: {said}");
+        }
+    }
 }
