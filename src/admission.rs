@@ -67,12 +67,20 @@ impl Admission {
         Ok(self.place(Held::Connection))
     }
 
-    /// A place for one more connection from an address; loopback needs none.
+    /// A place for one more connection from this peer; loopback needs none.
+    ///
+    /// # Errors
+    /// It has as many as it may.
+    pub fn peer(&self, address: IpAddr) -> Result<Option<Place>, Full> {
+        if address.is_loopback() { Ok(None) } else { self.address(address) }
+    }
+
+    /// A place for one more connection from an address that a proxy has told of, be it its own.
     ///
     /// # Errors
     /// It has as many as it may.
     pub fn address(&self, address: IpAddr) -> Result<Option<Place>, Full> {
-        let Some(most) = self.connections_per_ip.filter(|_| !address.is_loopback()) else { return Ok(None) };
+        let Some(most) = self.connections_per_ip else { return Ok(None) };
         let network = network(address);
         let mut counts = lock(&self.counts);
         let count = counts.per_ip.entry(network).or_default();
@@ -170,7 +178,7 @@ mod tests {
         let _again = admission.address(address("2001:db8::2")).ok().unwrap();
         assert_eq!(lock(&admission.counts).per_ip.len(), 3);
         for _ in 0..100 {
-            assert!(admission.address(address("127.0.0.1")).ok().unwrap().is_none(), "loopback is exempt");
+            assert!(admission.peer(address("127.0.0.1")).ok().unwrap().is_none(), "loopback is exempt");
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -18,7 +19,7 @@ use crate::forwarded::client_address;
 use crate::http::{self, Answer, MAX_HEAD_BYTES};
 use crate::hub::{Event, Peer};
 use crate::keep_alive::{Due, KeepAlive};
-use crate::link::{Ended, Link, Received, Sent};
+use crate::link::{Ended, Link, PORTION, Received, Sent};
 use crate::protocol::{ClientMessage, Fault};
 use crate::rate::Rate;
 use crate::room::ConnectionId;
@@ -27,6 +28,10 @@ use crate::stream::{Stream, Wait, by_deadline, discard, wait};
 
 /// How long a connection that the server ends has to take what was said last.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long the reader of a flood leaves its lock to others after each portion.
+const HAND_OVER: Duration = Duration::from_millis(1);
+/// For how long what a client said too fast is still read when it has gone.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// The first byte of a TLS handshake (RFC 8446, section 5.1), which begins no HTTP request.
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -279,6 +284,10 @@ fn converse(id: ConnectionId, upgraded: Upgraded, socket: Arc<TcpStream>, contex
             info!("{peer}: closed with {code}: {reason}");
             link.close(*code, reason, Instant::now()).is_ok()
         }
+        End::Link(Ended::CutOff(reason)) => {
+            warn!("{peer}: cut off: {reason}");
+            false
+        }
         End::Silent => {
             warn!("{peer}: cut off: no answer to a ping (PING_INTERVAL)");
             false
@@ -309,11 +318,11 @@ fn read_messages(id: ConnectionId, link: &Link, context: &Context) -> End {
     let mut rate = Rate::new(context.limits.message_rate, Instant::now());
     let mut keep_alive = KeepAlive::new(context.limits.ping_interval, Instant::now());
     loop {
-        let event = match next_message(link, &mut rate, &mut keep_alive) {
+        let event = match next_message(link, &mut rate, &mut keep_alive, context.limits.message_bytes) {
             Ok(Received::Text(text)) => Event::Said(id, ClientMessage::parse(&text)),
             Ok(Received::Binary) => Event::Said(id, Err(Fault::Binary)),
-            Ok(Received::Control | Received::Nothing) => match link.flush(Instant::now()) {
-                Ok(Sent::Waiting) => Event::Waiting(id),
+            Ok(Received::Control | Received::Nothing | Received::More) => match link.flush(Instant::now()) {
+                Ok(Sent::Waiting { .. }) => Event::Waiting(id),
                 _ => continue,
             },
             Err(end) => return end,
@@ -326,34 +335,58 @@ fn read_messages(id: ConnectionId, link: &Link, context: &Context) -> End {
 }
 
 /// Waits for the next message, no faster than the client may send. [`Received::Nothing`]: it was pinged.
-fn next_message(link: &Link, rate: &mut Rate, keep_alive: &mut KeepAlive) -> Result<Received, End> {
-    while let Some(until) = rate.wait_until(Instant::now()) {
-        if wait(link.socket(), Wait::End, until).unwrap_or(true) {
-            return Err(Ended::Gone.into());
-        }
-    }
+fn next_message(
+    link: &Link,
+    rate: &mut Rate,
+    keep_alive: &mut KeepAlive,
+    whole: usize,
+) -> Result<Received, End> {
     loop {
+        wait_for_rate(link, rate)?;
         match link.read()? {
-            Received::Nothing => {}
+            Received::Nothing => match wait(link.socket(), Wait::Read, keep_alive.next()) {
+                Ok(true) => {}
+                Ok(false) => match keep_alive.due(Instant::now()) {
+                    Due::Nothing => {}
+                    Due::Ping => {
+                        link.ping(Instant::now()).map_err(Ended::CutOff)?;
+                        return Ok(Received::Nothing);
+                    }
+                    Due::Gone => return Err(End::Silent),
+                },
+                Err(_) => return Err(Ended::Gone.into()),
+            },
+            Received::More => {
+                // Whoever sends parts without end sends as much as if they were messages.
+                rate.count(PORTION as f64 / PORTION.max(whole) as f64);
+                keep_alive.heard(Instant::now());
+                // A lock that is given up and taken at once is not fair, and the hub may want it.
+                let _ = wait(link.socket(), Wait::End, Instant::now() + HAND_OVER);
+            }
             received => {
-                rate.count();
+                rate.count(1.0);
                 keep_alive.heard(Instant::now());
                 return Ok(received);
             }
         }
-        match wait(link.socket(), Wait::Read, keep_alive.next()) {
-            Ok(true) => {}
-            Ok(false) => match keep_alive.due(Instant::now()) {
-                Due::Nothing => {}
-                Due::Ping => {
-                    link.ping(Instant::now()).map_err(|_| Ended::Gone)?;
-                    return Ok(Received::Nothing);
-                }
-                Due::Gone => return Err(End::Silent),
-            },
-            Err(_) => return Err(Ended::Gone.into()),
+    }
+}
+
+/// Waits until the client may send another message.
+fn wait_for_rate(link: &Link, rate: &mut Rate) -> Result<(), End> {
+    let mut ended: Option<Instant> = None;
+    while let Some(until) = rate.wait_until(Instant::now()) {
+        if ended.is_some_and(|ended| ended.elapsed() >= LAST_WORDS) || link.is_cut() {
+            return Err(Ended::Gone.into());
+        }
+        match ended {
+            None if wait(link.socket(), Wait::End, until).unwrap_or(true) => ended = Some(Instant::now()),
+            None => {}
+            // The connection has ended, but what the client said before can still be read.
+            Some(_) => thread::sleep(until.saturating_duration_since(Instant::now())),
         }
     }
+    Ok(())
 }
 
 /// A connection that the hub knows of, until this is dropped, be it by a panic: then the name is free again.

@@ -47,7 +47,7 @@ fn to_request(parsed: &httparse::Request) -> Option<Request> {
 /// # Errors
 /// The answer to a request that is none, or not a good one.
 pub fn upgrade(request: &Request, scheme: &str) -> Result<Vec<u8>, Answer> {
-    let response = create_response(request).map_err(|error| match error {
+    let response = create_response(&tidy(request)).map_err(|error| match error {
         tungstenite::Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => {
             Answer::new("426 Upgrade Required", "This server speaks version 13 of the WebSocket protocol.")
                 .with("Sec-WebSocket-Version: 13")
@@ -69,9 +69,22 @@ pub fn upgrade(request: &Request, scheme: &str) -> Result<Vec<u8>, Answer> {
     Ok(bytes)
 }
 
-/// The lines of a header that have text in them.
-pub fn lines<'a>(request: &'a Request, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
-    request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok())
+/// The lines of a header, as they came.
+pub fn lines<'a>(request: &'a Request, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    request.headers().get_all(name).iter().map(HeaderValue::as_bytes)
+}
+
+/// A list that is spread over several lines, or names more than is asked for, is a list all the same (RFC 9110,
+/// section 5.3); tungstenite looks at one line, and wants one word for the protocol.
+fn tidy(request: &Request) -> Request {
+    let mut tidied = request.clone();
+    for (name, word) in [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")] {
+        let mut words = lines(request, name.as_str()).flat_map(|line| line.split(|&byte| byte == b','));
+        if words.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(word.as_bytes())) {
+            tidied.headers_mut().insert(&name, HeaderValue::from_static(word));
+        }
+    }
+    tidied
 }
 
 /// An answer that ends the connection.
@@ -145,6 +158,14 @@ mod tests {
             "{answer}"
         );
         assert!(answer.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn lists_over_several_lines_are_lists() {
+        let spread = UPGRADE.replace("keep-alive, Upgrade", "keep-alive\r\nConnection: upgrade");
+        assert!(answer(&spread).contains(" 101 "));
+        assert!(answer(&UPGRADE.replace("Upgrade: WebSocket", "Upgrade: h2c, websocket")).contains(" 101 "));
+        assert!(answer(&UPGRADE.replace("Upgrade: WebSocket", "Upgrade: websockets")).contains(" 426 "));
     }
 
     #[test]

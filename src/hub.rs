@@ -3,7 +3,7 @@
 //! It takes a batch from its inbox, lets the room decide, writes the effects on the tape, and gives each client
 //! its part of it in one write. It never waits for a client.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -29,8 +29,9 @@ pub const INBOX_EVENTS: usize = 1024;
 const BATCH_EVENTS: usize = 256;
 /// A batch ends when its tape is this long, in bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How often what a slow client has not taken is offered again.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
+/// How soon what a slow client has not taken is offered again. Each time that it takes nothing the wait doubles.
+const FLUSH_SOON: Duration = Duration::from_millis(10);
+const FLUSH_AT_LAST: Duration = Duration::from_millis(640);
 /// How long clients have to answer the closing handshake when the server stops.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -77,8 +78,7 @@ pub fn start(
         room: Room::new(mod_password),
         tape: Tape::default(),
         clients: HashMap::new(),
-        waiting: HashSet::new(),
-        flush_at: Instant::now(),
+        waiting: HashMap::new(),
         stopping: None,
     };
     let run = move || {
@@ -95,10 +95,8 @@ struct Hub {
     tape: Tape,
     /// Everybody who is connected and has not been cut off.
     clients: HashMap<ConnectionId, Client>,
-    /// Who has not taken all that was sent.
-    waiting: HashSet<ConnectionId>,
-    /// When they are next offered it again.
-    flush_at: Instant,
+    /// Who has not taken all that was sent, and when it is offered again.
+    waiting: HashMap<ConnectionId, Offer>,
     /// When the server ends at the latest, once it was told to.
     stopping: Option<Instant>,
 }
@@ -106,6 +104,11 @@ struct Hub {
 struct Client {
     link: Arc<Link>,
     peer: Peer,
+}
+
+struct Offer {
+    at: Instant,
+    after: Duration,
 }
 
 impl Hub {
@@ -131,7 +134,7 @@ impl Hub {
 
     /// The next event, or `Timeout` when something else is due.
     fn next_event(&self) -> Result<Event, RecvTimeoutError> {
-        let flush = (!self.waiting.is_empty()).then_some(self.flush_at);
+        let flush = self.waiting.values().map(|offer| offer.at).min();
         match [self.room.next_deadline(), flush, self.stopping].into_iter().flatten().min() {
             Some(due) => self.inbox.recv_deadline(due),
             None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -162,7 +165,7 @@ impl Hub {
             }
             Event::Waiting(id) => {
                 if self.clients.contains_key(&id) {
-                    self.waiting.insert(id);
+                    self.offer_again(id, now, true);
                 }
             }
             Event::Said(id, message) => self.input(now, timestamp, id, Input::Said(message)),
@@ -204,34 +207,45 @@ impl Hub {
         let mut slices = Vec::new();
         for id in recipients {
             batch.slices(id, &mut slices);
-            self.attempt(id, |link| link.send(&slices, now));
+            self.attempt(id, now, |link| link.send(&slices, now));
         }
     }
 
     /// Offers slow clients again what they have not taken, if it is time.
     fn flush(&mut self, now: Instant) {
-        if now < self.flush_at || self.waiting.is_empty() {
-            return;
+        let due = self.waiting.iter().filter(|(_, offer)| offer.at <= now);
+        let due: Vec<ConnectionId> = due.map(|(&id, _)| id).collect();
+        for id in due {
+            if let Some(offer) = self.waiting.get_mut(&id) {
+                offer.after = (offer.after * 2).min(FLUSH_AT_LAST);
+                offer.at = now + offer.after;
+            }
+            self.attempt(id, now, |link| link.flush(now));
         }
-        self.flush_at = now + FLUSH_INTERVAL;
-        let waiting: Vec<ConnectionId> = self.waiting.iter().copied().collect();
-        waiting.into_iter().for_each(|id| self.attempt(id, |link| link.flush(now)));
+    }
+
+    /// Notes that something waits for a client, which is offered again soon if the client takes something.
+    fn offer_again(&mut self, id: ConnectionId, now: Instant, taking: bool) {
+        let soon = Offer { at: now + FLUSH_SOON, after: FLUSH_SOON };
+        if taking {
+            self.waiting.insert(id, soon);
+        } else {
+            self.waiting.entry(id).or_insert(soon);
+        }
     }
 
     fn take_leave(&mut self, id: ConnectionId, now: Instant) {
-        self.attempt(id, |link| link.close(CloseCode::Away, "the server stops", now));
+        self.attempt(id, now, |link| link.close(CloseCode::Away, "the server stops", now));
     }
 
     /// Sends something to a client, if it is still there, and cuts it off if it must be.
-    fn attempt(&mut self, id: ConnectionId, send: impl FnOnce(&Link) -> Result<Sent, CutOff>) {
+    fn attempt(&mut self, id: ConnectionId, now: Instant, send: impl FnOnce(&Link) -> Result<Sent, CutOff>) {
         let Some(Client { link, peer }) = self.clients.get(&id) else { return };
         match send(link) {
             Ok(Sent::All) => {
                 self.waiting.remove(&id);
             }
-            Ok(Sent::Waiting) => {
-                self.waiting.insert(id);
-            }
+            Ok(Sent::Waiting { taking }) => self.offer_again(id, now, taking),
             Err(reason) => {
                 match reason {
                     CutOff::Gone(_) => debug!("{peer}: {reason}"),

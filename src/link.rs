@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -24,20 +25,25 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// What is allocated for each connection to read into, in bytes.
 const READ_BUFFER_BYTES: usize = 4096;
 /// What is read in one go, in bytes, before the hub may have the connection: a flood must not keep it waiting.
-const READ_ALLOWANCE: usize = 32 * 1024;
+pub const PORTION: usize = 32 * 1024;
+/// Shorter slices of a tape are copied when they must wait: they would keep a much longer tape in memory.
+const COPY_BELOW: usize = 4096;
 /// How many slices go to the system in one write.
 const MAX_SLICES: usize = 64;
 
 pub struct Link {
     socket: Arc<TcpStream>,
     websocket: Mutex<WebSocket<Wire>>,
+    cut: AtomicBool,
 }
 
 /// What a read brought.
 #[derive(Debug)]
 pub enum Received {
-    /// Nothing whole, for now.
+    /// Nothing whole, and nothing more for now.
     Nothing,
+    /// Nothing whole, but there may be more: others may have the connection first. Also see [`PORTION`].
+    More,
     Text(Utf8Bytes),
     Binary,
     Control,
@@ -52,6 +58,7 @@ pub enum Ended {
     Gone,
     /// The client broke the rules, for which the code and the reason tell it.
     Broke(CloseCode, String),
+    CutOff(CutOff),
 }
 
 /// Why a client is to be cut off, or is gone.
@@ -66,8 +73,10 @@ pub enum CutOff {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sent {
     All,
-    /// Something waits, and wants [`Link::flush`] again.
-    Waiting,
+    /// Something waits, and wants [`Link::flush`] again; the sooner if the client takes something.
+    Waiting {
+        taking: bool,
+    },
 }
 
 impl Link {
@@ -79,9 +88,9 @@ impl Link {
             .max_write_buffer_size(limits.send_queue_bytes.max(1))
             .max_message_size(Some(limits.message_bytes))
             .max_frame_size(Some(limits.message_bytes));
-        let wire = Wire { stream, backlog: Backlog::new(limits.send_queue_bytes), allowance: READ_ALLOWANCE };
+        let wire = Wire { stream, backlog: Backlog::new(limits.send_queue_bytes), allowance: PORTION };
         let websocket = WebSocket::from_partially_read(wire, read, Role::Server, Some(config));
-        Self { socket, websocket: Mutex::new(websocket) }
+        Self { socket, websocket: Mutex::new(websocket), cut: AtomicBool::new(false) }
     }
 
     /// What to wait on, without the lock.
@@ -90,15 +99,18 @@ impl Link {
     }
 
     /// Reads one message. To be repeated until there is [`Received::Nothing`] before waiting, for more may be
-    /// here already.
+    /// here already, decrypted or not.
     ///
     /// # Errors
     /// Why there is nothing more to read.
     pub fn read(&self) -> Result<Received, Ended> {
         let mut websocket = self.lock();
-        websocket.get_mut().allowance = READ_ALLOWANCE;
+        websocket.get_mut().allowance = PORTION;
         loop {
             return match websocket.read() {
+                Err(Error::Io(error)) if is_blocked(&error) && websocket.get_ref().allowance == 0 => {
+                    Ok(Received::More)
+                }
                 Ok(Message::Text(text)) => Ok(Received::Text(text)),
                 Ok(Message::Binary(_)) => Ok(Received::Binary),
                 // The answer goes out with the next read.
@@ -118,6 +130,11 @@ impl Link {
     pub fn send(&self, frames: &[Bytes], now: Instant) -> Result<Sent, CutOff> {
         let mut websocket = self.lock();
         let Wire { stream, backlog, .. } = websocket.get_mut();
+        if backlog.is_waiting() {
+            // Whoever is slow is offered it all again at its time, and not with each message.
+            frames.iter().for_each(|frame| backlog.wait(frame.clone()));
+            return backlog.within_bounds(now);
+        }
         frames.iter().for_each(|frame| backlog.push(frame.clone()));
         backlog.flush(stream, now)
     }
@@ -127,7 +144,9 @@ impl Link {
     /// # Errors
     /// The client is to be cut off, or gone.
     pub fn flush(&self, now: Instant) -> Result<Sent, CutOff> {
-        self.send(&[], now)
+        let mut websocket = self.lock();
+        let Wire { stream, backlog, .. } = websocket.get_mut();
+        backlog.flush(stream, now)
     }
 
     /// Sends a ping.
@@ -149,13 +168,19 @@ impl Link {
 
     /// Ends the connection at once; its thread will notice.
     pub fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Whether the connection was ended by [`Self::cut`], so that nothing that it still says counts.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Ends the connection politely: sends what waits, says goodbye, and takes what the client still sends (or
     /// the system would throw away what the client has not read yet), all within the time given.
     pub fn finish(&self, until: Instant) {
-        while let Ok(Sent::Waiting) = self.flush(Instant::now()) {
+        while let Ok(Sent::Waiting { .. }) = self.flush(Instant::now()) {
             if !matches!(wait(&self.socket, Wait::Write, until), Ok(true)) {
                 break;
             }
@@ -173,7 +198,7 @@ impl Link {
         match write(&mut websocket) {
             // A connection that is closing already is told nothing more.
             Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => {}
-            Err(Error::Io(error)) => return Err(CutOff::Gone(error)),
+            Err(Error::Io(error)) => return Err(cut_off(error)),
             Err(error) => return Err(CutOff::Gone(io::Error::other(error))),
         }
         let Wire { stream, backlog, .. } = websocket.get_mut();
@@ -189,7 +214,11 @@ impl Link {
 /// What an error of tungstenite's means for the connection; `WouldBlock` means nothing.
 fn ended(error: Error) -> Result<Received, Ended> {
     Err(match error {
-        Error::Io(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
+        Error::Io(error) if is_blocked(&error) => return Ok(Received::Nothing),
+        Error::Io(error) => match cut_off(error) {
+            CutOff::Gone(_) => Ended::Gone,
+            cut_off => Ended::CutOff(cut_off),
+        },
         Error::ConnectionClosed | Error::AlreadyClosed => Ended::Closed,
         Error::Capacity(_) => Ended::Broke(CloseCode::Size, "message too long".into()),
         Error::Utf8(_) => Ended::Broke(CloseCode::Invalid, "text that is not UTF-8".into()),
@@ -198,6 +227,17 @@ fn ended(error: Error) -> Result<Received, Ended> {
         _ => Ended::Gone,
     })
 }
+
+fn is_blocked(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock
+}
+
+/// What an error of the wire's means, which may be one of the backlog's own inside.
+fn cut_off(error: io::Error) -> CutOff {
+    error.downcast().unwrap_or_else(CutOff::Gone)
+}
+
+impl std::error::Error for CutOff {}
 
 impl fmt::Display for CutOff {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
@@ -241,14 +281,14 @@ impl Write for Wire {
         match self.backlog.flush(&mut self.stream, Instant::now()) {
             Ok(_) => Ok(()),
             Err(CutOff::Gone(error)) => Err(error),
-            Err(cut_off) => Err(io::Error::other(cut_off.to_string())),
+            Err(cut_off) => Err(io::Error::other(cut_off)),
         }
     }
 }
 
-/// What waits for a client, as slices of tapes.
+/// What is to be sent to a client, and what of it waits.
 struct Backlog {
-    slices: VecDeque<Bytes>,
+    chunks: VecDeque<Chunk>,
     bytes: usize,
     /// The most that may wait, in bytes.
     limit: usize,
@@ -256,14 +296,42 @@ struct Backlog {
     stuck_since: Option<Instant>,
 }
 
+enum Chunk {
+    /// A slice of a tape: a reference, not a copy.
+    Shared(Bytes),
+    /// Short slices, copied together.
+    Own(BytesMut),
+}
+
 impl Backlog {
     fn new(limit: usize) -> Self {
-        Self { slices: VecDeque::new(), bytes: 0, limit, stuck_since: None }
+        Self { chunks: VecDeque::new(), bytes: 0, limit, stuck_since: None }
     }
 
+    fn is_waiting(&self) -> bool {
+        self.stuck_since.is_some()
+    }
+
+    /// Adds what is about to be sent.
     fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
-        self.slices.push_back(frame);
+        self.chunks.push_back(Chunk::Shared(frame));
+    }
+
+    /// Adds what has to wait.
+    fn wait(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.keep(frame);
+    }
+
+    fn keep(&mut self, frame: Bytes) {
+        if frame.len() >= COPY_BELOW {
+            return self.chunks.push_back(Chunk::Shared(frame));
+        }
+        match self.chunks.back_mut() {
+            Some(Chunk::Own(own)) => own.extend_from_slice(&frame),
+            _ => self.chunks.push_back(Chunk::Own(BytesMut::from(&frame[..]))),
+        }
     }
 
     fn flush(&mut self, stream: &mut impl Transport, now: Instant) -> Result<Sent, CutOff> {
@@ -272,46 +340,72 @@ impl Backlog {
             Ok(()) => {
                 self.stuck_since = None;
                 // What a slow time has made large is given back.
-                self.slices.shrink_to(MAX_SLICES);
+                self.chunks.shrink_to(MAX_SLICES);
                 return Ok(Sent::All);
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if is_blocked(&error) => {}
             Err(error) => return Err(CutOff::Gone(error)),
         }
+        for chunk in std::mem::take(&mut self.chunks) {
+            match chunk {
+                Chunk::Shared(frame) => self.keep(frame),
+                own => self.chunks.push_back(own),
+            }
+        }
+        let taking = stream.taken() > before;
+        if taking || self.stuck_since.is_none() {
+            self.stuck_since = Some(now);
+        }
+        self.within_bounds(now).map(|_| Sent::Waiting { taking })
+    }
+
+    fn within_bounds(&self, now: Instant) -> Result<Sent, CutOff> {
         if self.bytes > self.limit {
             return Err(CutOff::QueueFull { waiting: self.bytes });
         }
-        if stream.taken() > before {
-            self.stuck_since = None;
+        match self.stuck_since {
+            Some(since) if now.saturating_duration_since(since) >= STUCK_AFTER => Err(CutOff::Stuck),
+            _ => Ok(Sent::Waiting { taking: false }),
         }
-        let since = *self.stuck_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= STUCK_AFTER {
-            return Err(CutOff::Stuck);
-        }
-        Ok(Sent::Waiting)
     }
 
     fn write(&mut self, stream: &mut impl Write) -> io::Result<()> {
-        while !self.slices.is_empty() {
+        while !self.chunks.is_empty() {
             let mut portion = [IoSlice::new(&[]); MAX_SLICES];
-            let count = self.slices.len().min(MAX_SLICES);
-            for (slot, slice) in portion.iter_mut().zip(&self.slices) {
-                *slot = IoSlice::new(slice);
+            let count = self.chunks.len().min(MAX_SLICES);
+            for (slot, chunk) in portion.iter_mut().zip(&self.chunks) {
+                *slot = IoSlice::new(chunk.bytes());
             }
             let mut written = stream.write_vectored(&portion[..count])?;
             if written == 0 && self.bytes > 0 {
                 return Err(ErrorKind::WriteZero.into());
             }
             self.bytes -= written;
-            while let Some(first) = self.slices.front_mut().filter(|first| first.len() <= written) {
-                written -= first.len();
-                self.slices.pop_front();
+            while let Some(first) = self.chunks.front_mut().filter(|first| first.bytes().len() <= written) {
+                written -= first.bytes().len();
+                self.chunks.pop_front();
             }
-            if let Some(first) = self.slices.front_mut() {
+            if let Some(first) = self.chunks.front_mut() {
                 first.advance(written);
             }
         }
         stream.flush()
+    }
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(frame) => frame,
+            Self::Own(own) => own,
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Shared(frame) => frame.advance(count),
+            Self::Own(own) => own.advance(count),
+        }
     }
 }
 
@@ -355,7 +449,7 @@ mod tests {
         for frame in ["abc", "", "def", "g"] {
             backlog.push(Bytes::from_static(frame.as_bytes()));
         }
-        assert_eq!(backlog.flush(&mut slow, now).unwrap(), Sent::Waiting);
+        assert_eq!(backlog.flush(&mut slow, now).unwrap(), Sent::Waiting { taking: true });
         assert_eq!((slow.taken.as_slice(), backlog.bytes), (&b"abcd"[..], 3));
         slow.room = 100;
         backlog.push(Bytes::from_static(b"h"));
@@ -368,9 +462,26 @@ mod tests {
         let mut slow = Slow { room: 1, taken: Vec::new() };
         let mut backlog = Backlog::new(4);
         backlog.push(Bytes::from_static(b"12345"));
-        assert!(matches!(backlog.flush(&mut slow, Instant::now()), Ok(Sent::Waiting)));
+        assert!(matches!(backlog.flush(&mut slow, Instant::now()), Ok(Sent::Waiting { .. })));
         backlog.push(Bytes::from_static(b"6"));
         assert!(matches!(backlog.flush(&mut slow, Instant::now()), Err(CutOff::QueueFull { waiting: 5 })));
+    }
+
+    /// A short slice of a long tape would keep all of it, for a client whose own bound is far away.
+    #[test]
+    fn what_waits_long_keeps_no_long_tape() {
+        let mut slow = Slow { room: 0, taken: Vec::new() };
+        let mut backlog = Backlog::new(1_000_000);
+        let tape = Bytes::from(vec![b'x'; 100_000]);
+        for at in 0..1000 {
+            backlog.push(tape.slice(at..at + 70));
+            assert!(matches!(backlog.flush(&mut slow, Instant::now()), Ok(Sent::Waiting { .. })));
+        }
+        assert!(tape.is_unique(), "nothing refers to it");
+        assert_eq!((backlog.chunks.len(), backlog.bytes), (1, 70_000));
+        backlog.push(tape.slice(..50_000));
+        assert!(backlog.flush(&mut slow, Instant::now()).is_ok());
+        assert_eq!(backlog.chunks.len(), 2, "a long slice is not copied");
     }
 
     #[test]
@@ -380,10 +491,10 @@ mod tests {
         let mut slow = Slow { room: 0, taken: Vec::new() };
         let mut backlog = Backlog::new(100);
         backlog.push(Bytes::from_static(b"123"));
-        assert!(matches!(backlog.flush(&mut slow, start), Ok(Sent::Waiting)));
+        assert!(matches!(backlog.flush(&mut slow, start), Ok(Sent::Waiting { .. })));
         slow.room = 1;
-        assert!(matches!(backlog.flush(&mut slow, after(29)), Ok(Sent::Waiting)));
-        assert!(matches!(backlog.flush(&mut slow, after(58)), Ok(Sent::Waiting)));
+        assert!(matches!(backlog.flush(&mut slow, after(29)), Ok(Sent::Waiting { .. })));
+        assert!(matches!(backlog.flush(&mut slow, after(58)), Ok(Sent::Waiting { .. })));
         assert!(matches!(backlog.flush(&mut slow, after(59)), Err(CutOff::Stuck)));
     }
 }

@@ -2,14 +2,23 @@
 //! `12:00:00 [INFO]: [chat_server] what happened`.
 
 use std::fmt::{self, Write as _};
-use std::io::{LineWriter, Stderr, stderr};
+use std::io::{self, Write};
+use std::thread;
+use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::clock::local_time;
 
+/// How many lines wait for whoever reads the log. Past that they are lost, and counted: the chat waits for nobody.
+const WAITING_LINES: usize = 1024;
+/// How long the end of the program waits for the last lines to be taken.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Starts the log for the whole process, and sends panics to it. A second call changes nothing.
+/// `log::logger().flush()` waits until what was logged is written, but not for ever.
 pub fn start(level: LevelFilter) {
     // simplelog prints `target: message` with these settings. The target carries the time and the level,
     // for its own format puts them in another order and keeps one UTC offset for ever.
@@ -20,7 +29,12 @@ pub fn start(level: LevelFilter) {
         .set_location_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Error)
         .build();
-    let lines = WriteLogger::new(level, plain, LineWriter::new(stderr()));
+    let (sender, waiting) = bounded(WAITING_LINES);
+    let writer = thread::Builder::new().name("log".into()).spawn(move || write_lines(&waiting));
+    if writer.is_err() {
+        return eprintln!("There is no log: the system gives no thread");
+    }
+    let lines = WriteLogger::new(level, plain, Lines { begun: Vec::new(), waiting: sender, lost: 0 });
     if log::set_boxed_logger(Box::new(ChatLog { lines })).is_ok() {
         log::set_max_level(level);
         std::panic::set_hook(Box::new(|panic| log::error!("Internal error: {panic}")));
@@ -28,7 +42,7 @@ pub fn start(level: LevelFilter) {
 }
 
 struct ChatLog {
-    lines: Box<WriteLogger<LineWriter<Stderr>>>,
+    lines: Box<WriteLogger<Lines>>,
 }
 
 impl Log for ChatLog {
@@ -53,6 +67,58 @@ impl Log for ChatLog {
 
     fn flush(&self) {
         self.lines.flush();
+    }
+}
+
+/// Takes what simplelog writes, and hands it on by the line.
+struct Lines {
+    begun: Vec<u8>,
+    waiting: Sender<Waiting>,
+    /// How many lines found no place.
+    lost: usize,
+}
+
+enum Waiting {
+    Line(Vec<u8>),
+    /// Everything before this is written when this sender is dropped.
+    Flush(Sender<()>),
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.begun.extend_from_slice(bytes);
+        if self.begun.ends_with(b"\n") {
+            let line = std::mem::take(&mut self.begun);
+            if self.lost > 0 {
+                let (time, lost) = (local_time(), self.lost);
+                let told =
+                    format!("{time} [WARN]: [chat_server] {lost} lines are missing here: nobody took them\n");
+                if self.waiting.try_send(Waiting::Line(told.into())).is_ok() {
+                    self.lost = 0;
+                }
+            }
+            self.lost += usize::from(self.waiting.try_send(Waiting::Line(line)).is_err());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let (written, wait) = bounded(0);
+        if self.waiting.send_timeout(Waiting::Flush(written), FLUSH_PATIENCE).is_ok() {
+            let _ = wait.recv_timeout(FLUSH_PATIENCE);
+        }
+        Ok(())
+    }
+}
+
+/// Only this waits for whoever reads the log, be it a terminal that was stopped or a full disk.
+fn write_lines(waiting: &Receiver<Waiting>) {
+    for entry in waiting {
+        match entry {
+            // There is nowhere to say that it failed.
+            Waiting::Line(line) => drop(io::stderr().write_all(&line)),
+            Waiting::Flush(written) => drop(written),
+        }
     }
 }
 
@@ -86,6 +152,24 @@ impl fmt::Write for Escaping<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_nobody_takes_are_counted_and_hold_nobody_up() {
+        let (sender, waiting) = bounded(2);
+        let mut lines = Lines { begun: Vec::new(), waiting: sender, lost: 0 };
+        for number in 0..5 {
+            write!(lines, "line {number}").unwrap();
+            writeln!(lines).unwrap();
+        }
+        let next = || match waiting.try_recv() {
+            Ok(Waiting::Line(line)) => String::from_utf8(line).unwrap(),
+            _ => "nothing".into(),
+        };
+        assert_eq!((next(), next(), next()), ("line 0\n".into(), "line 1\n".into(), "nothing".into()));
+        writeln!(lines, "line 5").unwrap();
+        assert!(next().ends_with(" [WARN]: [chat_server] 3 lines are missing here: nobody took them\n"));
+        assert_eq!(next(), "line 5\n");
+    }
 
     #[test]
     fn control_characters_cannot_forge_a_line() {

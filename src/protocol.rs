@@ -126,7 +126,6 @@ impl ClientMessage {
     /// # Errors
     /// What is wrong with it, in words for the client.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        // serde would take an array for a struct, too.
         if !text.trim_start().starts_with('{') {
             let is_json = serde_json::from_str::<IgnoredAny>(text);
             return Err(is_json.err().map_or(Fault::NotAnObject, |error| Fault::NotJson(error.to_string())));
@@ -144,14 +143,12 @@ impl ClientMessage {
     }
 }
 
-/// The fields that a client's message may have; others are ignored.
-#[derive(Deserialize)]
+/// The fields that a client's message may have; others are ignored. Of a field that stands there twice the last
+/// counts, as in most parsers.
+#[derive(Default)]
 struct Fields {
-    #[serde(default, rename = "type")]
     kind: Field,
-    #[serde(default)]
     username: Field,
-    #[serde(default)]
     content: Field,
 }
 
@@ -214,6 +211,45 @@ impl fmt::Display for Fault {
                 write!(formatter, "The field \"{name}\" must be a string, but is {found}.")
             }
         }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum FieldName {
+    Type,
+    Username,
+    Content,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = entries.next_key()? {
+            match name {
+                FieldName::Type => fields.kind = entries.next_value()?,
+                FieldName::Username => fields.username = entries.next_value()?,
+                FieldName::Content => fields.content = entries.next_value()?,
+                FieldName::Other => entries.next_value::<IgnoredAny>().map(drop)?,
+            }
+        }
+        Ok(fields)
     }
 }
 
@@ -333,6 +369,10 @@ mod tests {
         assert_eq!(
             parse(json!({"type": "public", "content": " hi "})),
             ClientMessage { username: Field::Missing, body: Body::Public { content: " hi ".into() } }
+        );
+        assert_eq!(
+            ClientMessage::parse(r#"{"type": "public", "type": "join", "username": 1, "username": "Bob"}"#),
+            Ok(ClientMessage { username: bob, body: Body::Join })
         );
         assert_eq!(
             parse(json!({"type": "command", "username": 7, "content": "/help"})),

@@ -31,9 +31,9 @@ impl Rate {
         (missing > 1e-6).then(|| now + Duration::from_secs_f64(missing / per_second))
     }
 
-    /// Counts a message that was read.
-    pub fn count(&mut self) {
-        self.messages -= 1.0;
+    /// Counts a message that was read, or a part of one.
+    pub fn count(&mut self, messages: f64) {
+        self.messages -= messages;
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
             match rate.wait_until(now) {
                 Some(until) => now = until,
                 None => {
-                    rate.count();
+                    rate.count(1.0);
                     read += 1;
                 }
             }
@@ -76,7 +76,7 @@ mod tests {
         let mut rate = rate("0", "1", now);
         for _ in 0..1000 {
             assert_eq!(rate.wait_until(now), None);
-            rate.count();
+            rate.count(1.0);
         }
     }
 }

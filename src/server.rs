@@ -261,7 +261,7 @@ impl Server {
         let mut places = vec![self.context.admission.connection()?];
         // Whom a proxy speaks for shows later.
         if !self.context.is_proxy(ip) {
-            places.extend(self.context.admission.address(ip)?);
+            places.extend(self.context.admission.peer(ip)?);
         }
         Ok(places)
     }

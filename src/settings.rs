@@ -390,6 +390,9 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.strip_suffix('/').unwrap_or(text);
+        // Browsers leave out a scheme's own port.
+        let default_port = if text.starts_with("https://") { ":443" } else { ":80" };
+        let text = text.strip_suffix(default_port).unwrap_or(text);
         let authority = text.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, rest)| rest);
         let is_origin = text == "null"
             || authority.is_some_and(|rest| {

@@ -242,7 +242,7 @@ pub fn by_deadline<T>(
                     Stream::Tls(tls) if tls.conn.wants_write() => Wait::Write,
                     _ => what,
                 };
-                if !wait(&stream.counted().socket, what, deadline)? {
+                if Instant::now() >= deadline || !wait(&stream.counted().socket, what, deadline)? {
                     return Err(ErrorKind::TimedOut.into());
                 }
             }

@@ -13,12 +13,15 @@ use crate::protocol::User;
 /// The least time between two lists to one client. A little more than the 50 ms of SPEC.md, for what the clock
 /// of the hub tells apart may arrive closer together.
 pub const LIST_INTERVAL: Duration = Duration::from_millis(55);
-/// In a room of up to [`SMALL_ROOM`] a change is told within 100 ms, whatever it costs.
-const SMALL_ROOM_INTERVAL: Duration = Duration::from_millis(80);
+/// In a room of up to this many a change is told to everybody at once, whatever it costs: within 100 ms by SPEC.md.
 const SMALL_ROOM: usize = 100;
-/// What lists to everybody may cost, in bytes a second. SPEC.md allows 16 MiB; the rest is for the lists that
-/// newcomers get at once.
-const LIST_BYTES_PER_SECOND: usize = 14 * 1024 * 1024;
+/// What lists may cost, those of newcomers included, in bytes a second (SPEC.md).
+const LIST_BYTES_PER_SECOND: f64 = 16.0 * 1024.0 * 1024.0;
+/// Lists may cost no more than this at once, in seconds of what they may cost; or a single list.
+const AT_ONCE: f64 = 0.055;
+/// A crowd that joins at once is in everybody's list within a second, if lists for everybody cost no more than that
+/// (up to some 400), be the newcomers' own lists paid or not. In seconds of what lists may cost, with some to spare.
+const A_SECOND: f64 = 0.65;
 /// What an entry of the list takes beside its name: `{"username":"","is_mod":false,"is_timed_out":false},`.
 const ENTRY_BYTES: usize = 57;
 
@@ -33,23 +36,19 @@ pub struct Roster {
     list_bytes: usize,
     /// How often the list has changed.
     version: u64,
-    behind: Behind,
-    /// When lists were last sent to others than newcomers.
+    /// Since when somebody has not been told of the newest list; `None`: all have.
+    behind: Option<Instant>,
+    /// When lists were last sent to others than newcomers, and who is the first to get the next.
     last_round: Option<Instant>,
+    next_told: Seat,
+    /// What may be spent on rounds, in bytes; what is still to be paid for the lists of newcomers, who get theirs at
+    /// once; and when that was so.
+    budget: f64,
+    owed: f64,
+    budget_at: Option<Instant>,
 }
 
 type Seat = u64;
-
-/// Who has not been told of the newest list.
-#[derive(Default)]
-enum Behind {
-    #[default]
-    Nobody,
-    /// It changed at this time, and nobody but later newcomers has it.
-    Everybody(Instant),
-    /// Everybody else has it; these had another list too shortly before.
-    Few(Vec<Seat>),
-}
 
 pub struct Member {
     pub connection: ConnectionId,
@@ -96,6 +95,8 @@ impl Roster {
         self.list_bytes += ENTRY_BYTES + name.shown().len();
         let listed = (self.version, now);
         self.members.insert(seat, Member { connection, name, address, is_moderator: false, listed });
+        self.earn(now);
+        self.owed = (self.owed + self.list_bytes as f64).min(self.most_owed());
     }
 
     pub fn leave(&mut self, connection: ConnectionId, now: Instant) -> Option<Member> {
@@ -118,9 +119,7 @@ impl Roster {
     /// Notes that the list is another now.
     pub fn changed(&mut self, now: Instant) {
         self.version += 1;
-        if !matches!(self.behind, Behind::Everybody(_)) {
-            self.behind = Behind::Everybody(now);
-        }
+        self.behind.get_or_insert(now);
     }
 
     pub fn list(&self, timeouts: &Timeouts) -> Vec<User> {
@@ -132,18 +131,18 @@ impl Roster {
         self.members.values().map(user).collect()
     }
 
-    /// When the next round of lists is due. While many join, the lists grow and so does the wait for them: one
-    /// list tells of all.
+    /// When the next round of lists is due. In a large room it goes to as many as can be paid, and the others
+    /// follow; whoever has waited longest is first.
     pub fn next_round(&self) -> Option<Instant> {
-        let (since, lists) = match &self.behind {
-            Behind::Nobody => return None,
-            Behind::Everybody(since) => (Some(*since), self.members.len()),
-            Behind::Few(seats) => (None, seats.len()),
-        };
-        let bytes = (lists * self.list_bytes) as f64;
-        let paid = Duration::from_secs_f64(bytes / LIST_BYTES_PER_SECOND as f64);
-        let paid = if self.members.len() <= SMALL_ROOM { paid.min(SMALL_ROOM_INTERVAL) } else { paid };
-        since.max(self.last_round).map(|start| start + paid.max(LIST_INTERVAL))
+        let since = self.behind.max(self.behind.and(self.last_round))?;
+        let due = since + LIST_INTERVAL;
+        if self.members.len() <= SMALL_ROOM {
+            return Some(due);
+        }
+        let missing = (self.portion() - self.budget).max(0.0);
+        let earned = (missing + missing.min(self.owed)) / LIST_BYTES_PER_SECOND;
+        let paid = self.budget_at.map(|at| at + Duration::from_secs_f64(earned));
+        paid.max(Some(due))
     }
 
     /// Who gets the list now, if a round is due.
@@ -151,36 +150,63 @@ impl Roster {
         if self.next_round().is_none_or(|due| now < due) {
             return None;
         }
-        let (mut told, mut too_soon) = (Vec::new(), Vec::new());
-        let mut tell = |seat: Seat, member: &mut Member| {
-            let (version, at) = member.listed;
-            if version == self.version {
-            } else if now < at + LIST_INTERVAL {
-                too_soon.push(seat);
-            } else {
-                member.listed = (self.version, now);
-                told.push(member.connection);
-            }
+        self.earn(now);
+        let most = match self.members.len() {
+            small if small <= SMALL_ROOM => small,
+            _ => (self.budget / self.list_bytes as f64).max(1.0) as usize,
         };
-        match std::mem::take(&mut self.behind) {
-            Behind::Few(seats) => {
-                for seat in seats {
-                    if let Some(member) = self.members.get_mut(&seat) {
-                        tell(seat, member);
-                    }
+        let mut told = Vec::new();
+        let mut is_over = true;
+        for seats in [self.next_told..Seat::MAX, 0..self.next_told] {
+            for (&seat, member) in self.members.range_mut(seats) {
+                let (version, at) = member.listed;
+                if version == self.version {
+                    continue;
                 }
+                if told.len() == most || now < at + LIST_INTERVAL {
+                    is_over = false;
+                    continue;
+                }
+                member.listed = (self.version, now);
+                told.push((seat, member.connection));
             }
-            _ => self.members.iter_mut().for_each(|(&seat, member)| tell(seat, member)),
         }
+        self.behind = if is_over { None } else { Some(now) };
         self.last_round = Some(now);
-        if !too_soon.is_empty() {
-            self.behind = Behind::Few(too_soon);
-        }
+        self.next_told = told.last().map_or(self.next_told, |&(seat, _)| seat + 1);
+        self.budget -= (told.len() * self.list_bytes) as f64;
         match told.len() {
             0 => None,
             all if all == self.members.len() => Some(Round::Everybody),
-            _ => Some(Round::These(told)),
+            _ => Some(Round::These(told.into_iter().map(|(_, connection)| connection).collect())),
         }
+    }
+
+    /// What is saved up before a round, in bytes: lists for everybody, or as much as may go out at once.
+    fn portion(&self) -> f64 {
+        self.for_everybody().min((AT_ONCE * LIST_BYTES_PER_SECOND).max(self.list_bytes as f64))
+    }
+
+    /// The most that newcomers' lists leave to be paid, in bytes; more is forgiven.
+    fn most_owed(&self) -> f64 {
+        let within_a_second = A_SECOND * LIST_BYTES_PER_SECOND - self.for_everybody();
+        if within_a_second > 0.0 { within_a_second } else { self.for_everybody() }
+    }
+
+    /// What a list to each would cost, in bytes.
+    fn for_everybody(&self) -> f64 {
+        (self.members.len() * self.list_bytes) as f64
+    }
+
+    /// Adds what may be spent since the last time. While something is owed, half of it goes there and no more, or
+    /// who comes and goes for ever could keep the others from their lists.
+    fn earn(&mut self, now: Instant) {
+        let elapsed = self.budget_at.map_or(1.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        let earned = elapsed * LIST_BYTES_PER_SECOND;
+        let paid_back = self.owed.min(earned / 2.0);
+        self.owed -= paid_back;
+        self.budget = (self.budget + earned - paid_back).min(self.portion());
+        self.budget_at = Some(now);
     }
 }
 
@@ -263,8 +289,52 @@ mod tests {
             last = due;
             tick(&mut roster, due);
         }
-        assert!(last < start + Duration::from_millis(800), "{:?}", last - start);
+        assert!(last < start + Duration::from_millis(900), "{:?}", last - start);
         assert!(lists.iter().all(|&count| count <= 3), "{lists:?}");
+    }
+
+    /// In all, with the lists of the newcomers: they get theirs at once, and the others wait the longer.
+    #[test]
+    fn a_thousand_who_join_at_once_cost_no_more_than_lists_may() {
+        let start = Instant::now();
+        let mut roster = Roster::default();
+        let mut bytes = 0;
+        for number in 0..1000 {
+            join(&mut roster, number, start);
+            bytes += roster.list_bytes;
+        }
+        let mut last = start;
+        while let Some(due) = roster.next_round() {
+            last = due;
+            bytes += match roster.round(due) {
+                Some(Round::Everybody) => roster.list_bytes * 1000,
+                Some(Round::These(these)) => roster.list_bytes * these.len(),
+                None => 0,
+            };
+        }
+        let rate = bytes as f64 / (last - start).as_secs_f64();
+        assert!(rate < 1.05 * LIST_BYTES_PER_SECOND, "{rate}");
+    }
+
+    /// Whoever comes and goes for ever keeps nobody from the list for ever.
+    #[test]
+    fn a_coming_and_going_does_not_stop_the_lists() {
+        let mut now = Instant::now();
+        let mut roster = Roster::default();
+        for number in 0..1000 {
+            join(&mut roster, number, now);
+        }
+        let mut told = 0;
+        for number in 1000..11_000 {
+            now += Duration::from_millis(1);
+            join(&mut roster, number, now);
+            roster.leave(ConnectionId(number), now);
+            told += match roster.round(now) {
+                Some(Round::These(these)) => these.len(),
+                _ => 0,
+            };
+        }
+        assert!(told > 1000, "in ten seconds only {told} were told");
     }
 
     #[test]
@@ -275,8 +345,11 @@ mod tests {
             join(&mut roster, number, start);
         }
         let list = serde_json::to_string(&roster.list(&Timeouts::default())).unwrap();
-        let (mut now, mut bytes) = (start, 0);
-        for _ in 0..10 {
+        // The newcomers' own lists are paid first.
+        let paid = start + Duration::from_secs(60);
+        roster.round(paid);
+        let (mut now, mut bytes) = (paid, 0);
+        for _ in 0..1000 {
             roster.changed(now);
             now = roster.next_round().unwrap();
             bytes += match roster.round(now) {
@@ -285,8 +358,8 @@ mod tests {
                 None => 0,
             };
         }
-        let rate = bytes as f64 / (now - start).as_secs_f64();
+        let rate = bytes as f64 / (now - paid).as_secs_f64();
         assert!(rate < 16.0 * 1024.0 * 1024.0, "{rate}");
-        assert!(rate > 8.0 * 1024.0 * 1024.0, "{rate}");
+        assert!(rate > 12.0 * 1024.0 * 1024.0, "{rate}");
     }
 }

@@ -41,10 +41,11 @@ impl Username {
         if shown.contains("  ") {
             return Err(NameError::DoubleSpace);
         }
-        let key = NameKey::of(shown);
-        if key.0.trim().is_empty() {
+        // Marks need something to stand on.
+        if shown.chars().all(|character| character.general_category_group() == GeneralCategoryGroup::Mark) {
             return Err(NameError::Empty);
         }
+        let key = NameKey::of(shown);
         if key == NameKey::of(SYSTEM) {
             return Err(NameError::Reserved);
         }
@@ -87,7 +88,16 @@ fn is_allowed(character: char) -> bool {
 fn is_blank(character: char) -> bool {
     matches!(
         character,
-        '\u{034F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{2800}' | '\u{3164}' | '\u{FFA0}'
+        '\u{034F}'
+            | '\u{115F}'
+            | '\u{1160}'
+            | '\u{17B4}'
+            | '\u{17B5}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{FFA0}'
+            | '\u{16FE4}'
+            | '\u{1D159}'
     )
 }
 
@@ -159,6 +169,7 @@ mod tests {
             ("", NameError::Empty),
             (" \u{3000}\t", NameError::Empty),
             ("\u{FE0F}", NameError::Empty),
+            ("\u{301}\u{301}", NameError::Empty),
             (&long, NameError::TooLong),
             ("a  b", NameError::DoubleSpace),
             ("System", NameError::Reserved),
@@ -177,6 +188,7 @@ mod tests {
             ("a\u{2028}b", NameError::Character('\u{2028}')),
             ("a\u{E000}", NameError::Character('\u{E000}')),
             ("\u{3164}", NameError::Character('\u{3164}')),
+            ("\u{1D159}", NameError::Character('\u{1D159}')),
             ("\u{2800}", NameError::Character('\u{2800}')),
         ] {
             assert_eq!(Username::parse(name).expect_err(name), expected, "{name:?}");

@@ -54,7 +54,8 @@ fn talk_through_renewals(trigger: Trigger) {
         }
     };
     talk();
-    let renewals: [(&str, &SignatureAlgorithm, fn(&House, &Issued)); 4] = [
+    type Write = fn(&House, &Issued);
+    let renewals: [(&str, &SignatureAlgorithm, Write); 4] = [
         ("replaced by rename", &PKCS_ECDSA_P256_SHA256, House::replace_by_rename),
         ("links re-pointed, as certbot does", &PKCS_ECDSA_P256_SHA256, House::repoint),
         ("rewritten in place", &PKCS_ECDSA_P384_SHA384, House::rewrite),
