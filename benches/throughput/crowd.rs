@@ -1,0 +1,424 @@
+//! Many clients in one thread, as cheap as can be: what they send is made before the clock runs, and what they
+//! hear is counted, not read. Their cost is nobody's figure, but takes from the processors that both sides share.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::net::RecvFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use crate::child::Child;
+use crate::{Result, TimedOut};
+
+const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const CONTENT: &str = "The quick brown fox jumps over the lazy dog";
+const MASK: [u8; 4] = [7, 77, 177, 217];
+const READ_BYTES: usize = 256 * 1024;
+/// After this long a silence everybody has heard everything (lists come within 0.1 s in a room of 100).
+const SILENCE: Duration = Duration::from_millis(400);
+/// What takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long clients listen when no more can be sent.
+const BLOCKED: Duration = Duration::from_millis(1);
+/// What a TLS 1.3 record (RFC 8446, section 5.2) has before its content, and what behind it when it is encrypted.
+const RECORD_HEAD: usize = 5;
+const RECORD_TAIL: u64 = 17;
+const APPLICATION_DATA: u8 = 23;
+
+/// What clients send when they speak.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Says {
+    Public,
+    /// To the relay: the frame that the server would have made of it, so that both deliver the same bytes.
+    WhatTheServerWould,
+}
+
+pub struct Crowd {
+    poll: OwnedFd,
+    clients: Vec<Client>,
+    says: Says,
+    buffer: Vec<u8>,
+}
+
+struct Client {
+    socket: TcpStream,
+    tls: Option<ClientConnection>,
+    records: Records,
+    /// The bytes of frames that it has heard since it last spoke, or others did.
+    heard: u64,
+}
+
+/// The lists that came until all had the list of all.
+pub struct Lists {
+    pub time: Duration,
+    pub lists: usize,
+    pub bytes: usize,
+}
+
+impl Crowd {
+    /// Clients that are connected and have not joined.
+    pub fn connect(child: &Child, count: usize, says: Says) -> Result<Self> {
+        let tls = child.certificate.as_ref().map(|path| client_config(path)).transpose()?;
+        let poll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut clients = Vec::new();
+        for number in 0..count {
+            let client = Client::connect(child, tls.as_ref())?;
+            epoll::add(&poll, &client.socket, EventData::new_u64(number as u64), EventFlags::IN)?;
+            clients.push(client);
+        }
+        Ok(Self { poll, clients, says, buffer: vec![0; READ_BYTES] })
+    }
+
+    /// Clients that are in the room, and have heard all that there was to hear.
+    pub fn join(child: &Child, count: usize, says: Says) -> Result<Self> {
+        let mut crowd = Self::connect(child, count, says)?;
+        for number in 0..count {
+            let join = crowd.clients[number].wrap(&frame(&join(number), Some(MASK)))?;
+            crowd.clients[number].send(&join)?;
+        }
+        crowd.settle()?;
+        Ok(crowd)
+    }
+
+    /// Hears all that there is to hear.
+    pub fn settle(&mut self) -> Result<()> {
+        while self.ready(SILENCE, |client, _, buffer| client.hear(buffer))? {}
+        Ok(())
+    }
+
+    /// The first of them send so many messages each, one a write, as fast as they can; the time until all have
+    /// heard all.
+    pub fn burst(&mut self, senders: usize, messages: usize) -> Result<Duration> {
+        let relayed = frame(&public(0), None).len() as u64;
+        let said = frame(format!(r#"{{"type":"public","content":"{CONTENT}"}}"#).as_bytes(), Some(MASK));
+        // In turn, as if each were on a machine of its own.
+        let mut outgoing = Vec::new();
+        for number in (0..messages).flat_map(|_| 0..senders) {
+            let message = match self.says {
+                Says::Public => said.clone(),
+                Says::WhatTheServerWould => frame(&public(number), None),
+            };
+            outgoing.push((number, self.clients[number].wrap(&message)?));
+        }
+        let due = (0..self.clients.len()).map(|number| {
+            let speakers = if number < senders { senders - 1 } else { senders };
+            (speakers * messages) as u64 * relayed
+        });
+        self.exchange(outgoing, due.collect())
+    }
+
+    /// One sends what is as long as the list of all; the time until all others have it.
+    pub fn one_list(&mut self) -> Result<Duration> {
+        let list = frame(&user_list(self.clients.len()), None);
+        let mut due = vec![list.len() as u64; self.clients.len()];
+        due[0] = 0;
+        self.exchange(vec![(0, list)], due)
+    }
+
+    /// All join at once.
+    pub fn join_at_once(&mut self) -> Result<Lists> {
+        let count = self.clients.len();
+        let all = user_list(count).len();
+        let joins: Vec<Vec<u8>> = (0..count).map(|number| frame(&join(number), Some(MASK))).collect();
+        let mut streams = vec![Vec::new(); count];
+        let (mut lists, mut bytes, mut missing) = (0, 0, count);
+        let start = Instant::now();
+        for (client, join) in self.clients.iter_mut().zip(&joins) {
+            client.send(join)?;
+        }
+        while missing > 0 {
+            let came = self.ready(PATIENCE, |client, number, buffer| {
+                let read = client.socket.read(buffer)?;
+                let stream: &mut Vec<u8> = &mut streams[number];
+                stream.extend_from_slice(&buffer[..read]);
+                let mut seen = 0;
+                while let Some(length) = frame_length(&stream[seen..]) {
+                    let frame = &stream[seen..seen + length];
+                    let payload = &frame[head_length(frame)..];
+                    if payload.starts_with(br#"{"type":"user_list""#) {
+                        lists += 1;
+                        bytes += length;
+                        missing -= usize::from(payload.len() == all);
+                    }
+                    seen += length;
+                }
+                stream.drain(..seen);
+                if read == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+            })?;
+            if !came {
+                return Err(TimedOut("the list of all").into());
+            }
+        }
+        Ok(Lists { time: start.elapsed(), lists, bytes })
+    }
+
+    /// Sends one after the other, and waits until each client has heard as many bytes as are due to it.
+    fn exchange(&mut self, outgoing: Vec<(usize, Vec<u8>)>, due: Vec<u64>) -> Result<Duration> {
+        self.clients.iter_mut().for_each(|client| client.heard = 0);
+        let mut missing: u64 = due.iter().sum();
+        let (mut sent, mut sent_of_next) = (0, 0);
+        let start = Instant::now();
+        while missing > 0 {
+            let mut patience = PATIENCE;
+            for (number, message) in &outgoing[sent..] {
+                patience = Duration::ZERO;
+                sent_of_next += self.clients[*number].send_some(&message[sent_of_next..])?;
+                if sent_of_next < message.len() {
+                    // The socket takes no more. It will, for what others hear makes room.
+                    patience = BLOCKED;
+                    break;
+                }
+                (sent, sent_of_next) = (sent + 1, 0);
+            }
+            let came = self.ready(patience, |client, number, buffer| {
+                let before = client.heard;
+                client.hear(buffer)?;
+                missing -= client.heard - before;
+                // Bytes that nobody expects would spoil the figures.
+                if client.heard > due[number] {
+                    Err(io::Error::other("more was heard than said"))
+                } else {
+                    Ok(())
+                }
+            })?;
+            if !came && patience == PATIENCE {
+                return Err(TimedOut("what was said").into());
+            }
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Waits until clients are ready, and handles each. `false`: none was in this time.
+    fn ready(
+        &mut self,
+        patience: Duration,
+        mut handle: impl FnMut(&mut Client, usize, &mut [u8]) -> io::Result<()>,
+    ) -> Result<bool> {
+        let mut events = Vec::with_capacity(256);
+        epoll::wait(&self.poll, spare_capacity(&mut events), Some(&Timespec::try_from(patience)?))?;
+        for event in &events {
+            let number = event.data.u64() as usize;
+            handle(&mut self.clients[number], number, &mut self.buffer)?;
+        }
+        Ok(!events.is_empty())
+    }
+}
+
+impl Client {
+    fn connect(child: &Child, config: Option<&Arc<ClientConfig>>) -> Result<Self> {
+        let socket = TcpStream::connect(child.address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let name = ServerName::try_from("localhost")?;
+        let tls = config.map(|config| ClientConnection::new(config.clone(), name));
+        let mut client = Self { socket, tls: tls.transpose()?, records: Records::default(), heard: 0 };
+        let mut head = Vec::new();
+        let mut byte = [0];
+        match &mut client.tls {
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(tls, &mut client.socket);
+                stream.write_all(UPGRADE)?;
+                while !head.ends_with(b"\r\n\r\n") {
+                    stream.read_exact(&mut byte)?;
+                    head.push(byte[0]);
+                }
+            }
+            None => {
+                client.socket.write_all(UPGRADE)?;
+                while !head.ends_with(b"\r\n\r\n") {
+                    client.socket.read_exact(&mut byte)?;
+                    head.push(byte[0]);
+                }
+            }
+        }
+        if !head.starts_with(b"HTTP/1.1 101") {
+            return Err(io::Error::other(String::from_utf8_lossy(&head)).into());
+        }
+        client.socket.set_nonblocking(true)?;
+        Ok(client)
+    }
+
+    /// The bytes as they go over the socket.
+    fn wrap(&mut self, frames: &[u8]) -> Result<Vec<u8>> {
+        let Some(tls) = &mut self.tls else { return Ok(frames.to_vec()) };
+        let mut wrapped = Vec::new();
+        tls.set_buffer_limit(None);
+        tls.writer().write_all(frames)?;
+        while tls.wants_write() {
+            tls.write_tls(&mut wrapped)?;
+        }
+        Ok(wrapped)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // A join is short, and nothing waits before it.
+        self.socket.write_all(bytes)
+    }
+
+    fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.socket.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
+
+    /// Counts what has come.
+    fn hear(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let read = match self.tls {
+            Some(_) => self.socket.read(buffer),
+            // The system throws the bytes away and need not copy them.
+            None => rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::TRUNC)
+                .map(|(_, read)| read)
+                .map_err(io::Error::from),
+        };
+        match read {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                let is_tls = self.tls.is_some();
+                self.heard += if is_tls { self.records.content(&buffer[..read]) } else { read as u64 };
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Counts the content of TLS records by their heads, without decrypting it.
+#[derive(Default)]
+struct Records {
+    head: [u8; RECORD_HEAD],
+    /// How much of the head has come.
+    known: usize,
+    /// How much of the record is still to come.
+    left: usize,
+}
+
+impl Records {
+    fn content(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut content = 0;
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let skip = self.left.min(bytes.len());
+                self.left -= skip;
+                bytes = &bytes[skip..];
+                continue;
+            }
+            self.head[self.known] = bytes[0];
+            self.known += 1;
+            bytes = &bytes[1..];
+            if self.known == RECORD_HEAD {
+                self.known = 0;
+                self.left = u16::from_be_bytes([self.head[3], self.head[4]]).into();
+                if self.head[0] == APPLICATION_DATA {
+                    content += self.left as u64 - RECORD_TAIL;
+                }
+            }
+        }
+        content
+    }
+}
+
+/// Trusts the server's own certificate.
+fn client_config(certificate: &std::path::Path) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate)?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// Names that are all of the same length make messages that are.
+fn name(number: usize) -> String {
+    format!("member{number:04}")
+}
+
+fn join(number: usize) -> Vec<u8> {
+    format!(r#"{{"type":"join","username":"{}"}}"#, name(number)).into_bytes()
+}
+
+/// A public message as the server sends it.
+fn public(number: usize) -> Vec<u8> {
+    let name = name(number);
+    format!(r#"{{"type":"public","username":"{name}","content":"{CONTENT}","timestamp":"12:00:00"}}"#)
+        .into_bytes()
+}
+
+/// The list of so many members as the server sends it.
+fn user_list(count: usize) -> Vec<u8> {
+    let entry = |number| format!(r#"{{"username":"{}","is_mod":false,"is_timed_out":false}}"#, name(number));
+    let entries: Vec<String> = (0..count).map(entry).collect();
+    format!(r#"{{"type":"user_list","content":[{}],"timestamp":"12:00:00"}}"#, entries.join(",")).into_bytes()
+}
+
+/// A text frame (RFC 6455, section 5.2).
+fn frame(payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    match payload.len() {
+        length @ 0..126 => frame.push(masked | length as u8),
+        length @ 126..0x1_0000 => {
+            frame.push(masked | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(masked | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(mask.into_iter().flatten());
+    let key = mask.unwrap_or_default();
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// The length of an unmasked frame's head.
+fn head_length(frame: &[u8]) -> usize {
+    match frame[1] & 0x7F {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    }
+}
+
+/// The length of the first frame, if all of it is here.
+fn frame_length(bytes: &[u8]) -> Option<usize> {
+    let short = *bytes.get(1)?;
+    let mask = if short & 0x80 == 0 { 0 } else { 4 };
+    let head = head_length(bytes);
+    let payload = match head {
+        2 => usize::from(short & 0x7F),
+        _ => bytes.get(2..head)?.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)),
+    };
+    let length = head + mask + payload;
+    (bytes.len() >= length).then_some(length)
+}
+
+/// The length of the whole frames that the bytes begin with.
+pub fn whole_frames(bytes: &[u8]) -> usize {
+    let mut whole = 0;
+    while let Some(length) = frame_length(&bytes[whole..]) {
+        whole += length;
+    }
+    whole
+}
+
+/// Asks for as many descriptors as so many connections take.
+pub fn raise_descriptor_limit(connections: usize) {
+    let wanted = connections as u64 + 64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < wanted) {
+        // What it cannot have it will miss later, with the system's own words.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
