@@ -248,10 +248,13 @@ impl Hub {
             Ok(Sent::Waiting { taking }) => self.offer_again(id, now, taking),
             Err(reason) => {
                 match reason {
+                    // What it said before it went may still be read.
                     CutOff::Gone(_) => debug!("{peer}: {reason}"),
-                    _ => warn!("{peer}: cut off: {reason}"),
+                    _ => {
+                        warn!("{peer}: cut off: {reason}");
+                        link.cut();
+                    }
                 }
-                link.cut();
                 // Its thread will say that it is gone, and only then does the room know.
                 self.clients.remove(&id);
                 self.waiting.remove(&id);

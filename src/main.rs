@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     let settings = match Settings::load(flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
-            eprint!("{mistakes}");
+            say(stderr(), &mistakes);
             return ExitCode::from(BAD_SETTINGS);
         }
     };
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         Some(_) => {
             let name = flags.try_get_one::<String>("name").ok().flatten().map(String::as_str);
             let report = check(&settings, name, SystemTime::now());
-            print!("{}", report.lines);
+            say(stdout(), &report.lines);
             if report.would_start { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
         None => run(&settings),
@@ -49,16 +51,27 @@ fn run(settings: &Settings) -> ExitCode {
         let run = server.handle_signals().and_then(|()| server.run());
         run.map_err(|error| error.to_string())
     });
-    match served {
+    let status = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(reasons) => {
             for reason in reasons.lines() {
                 // Even a log that is off must not hide why there is no server.
-                if log_enabled!(Level::Error) { error!("{reason}") } else { eprintln!("{reason}") }
+                if log_enabled!(Level::Error) {
+                    error!("{reason}");
+                } else {
+                    say(stderr(), &format_args!("{reason}\n"));
+                }
             }
             ExitCode::from(FAILED)
         }
-    }
+    };
+    log::logger().flush();
+    status
+}
+
+/// Prints for a person, who may have gone: `tinychat check | head -n 1` is no error.
+fn say(mut to: impl Write, what: &dyn Display) {
+    let _ = write!(to, "{what}");
 }
 
 fn generate_certs(matches: &ArgMatches) -> ExitCode {
@@ -72,11 +85,11 @@ fn generate_certs(matches: &ArgMatches) -> ExitCode {
     };
     match self_signed::generate(&request) {
         Ok(()) => {
-            print!("{request}");
+            say(stdout(), &request);
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("tinychat generate-certs: {error}");
+            say(stderr(), &format_args!("tinychat generate-certs: {error}\n"));
             let asked_wrongly = matches!(error, GenerateError::Host(_) | GenerateError::SameFile(_));
             ExitCode::from(if asked_wrongly { BAD_SETTINGS } else { FAILED })
         }

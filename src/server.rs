@@ -86,6 +86,9 @@ impl Server {
         let listeners = listen(&settings.host, settings.port)?;
         let address = listeners[0].local_addr()?;
         raise_descriptor_limit(settings.limits.connections);
+        if settings.limits.send_queue_bytes < settings.limits.message_bytes {
+            warn!("SEND_QUEUE_BYTES is less than MAX_MESSAGE_BYTES: one long message may cut off everybody");
+        }
         let (stop, stop_asked) = pipe()?;
         let (reload, reload_asked) = pipe()?;
         let handle = Handle(Asked { stop, reload });

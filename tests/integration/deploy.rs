@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use tempfile::TempDir;
 
@@ -129,19 +129,22 @@ fn systemd_is_told_how_the_server_is() {
     let path = folder.path().join("notify");
     let notify = UnixDatagram::bind(&path).unwrap();
     notify.set_read_timeout(Some(crate::client::HANG)).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tinychat"))
-        .current_dir(&folder)
-        .env_clear()
-        .env("PORT", "0")
-        .env("LOG_LEVEL", "off")
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "200000")
-        .spawn()
-        .unwrap();
+    let mut server = Killed(
+        Command::new(env!("CARGO_BIN_EXE_tinychat"))
+            .current_dir(&folder)
+            .env_clear()
+            .env("PORT", "0")
+            .env("LOG_LEVEL", "off")
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "200000")
+            .spawn()
+            .unwrap(),
+    );
+    let id = server.0.id().to_string();
     let hear = |expected: &str| {
         let mut buffer = [0; 256];
         loop {
-            let length = notify.recv(&mut buffer).expect(expected);
+            let length = notify.recv(&mut buffer).unwrap_or_else(|error| panic!("{expected}: {error}"));
             let told = std::str::from_utf8(&buffer[..length]).unwrap();
             if told.lines().any(|line| line == expected) {
                 return;
@@ -151,7 +154,7 @@ fn systemd_is_told_how_the_server_is() {
         }
     };
     let signal = |signal: &str| {
-        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        let kill = Command::new("kill").args([signal, &id]).status();
         assert!(kill.unwrap().success());
     };
     hear("READY=1");
@@ -162,5 +165,15 @@ fn systemd_is_told_how_the_server_is() {
     hear("WATCHDOG=1");
     signal("-TERM");
     hear("STOPPING=1");
-    assert!(child.wait().unwrap().success());
+    assert!(server.0.wait().unwrap().success());
+}
+
+/// A server that ends with the test, however that ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

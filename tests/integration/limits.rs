@@ -30,6 +30,8 @@ over_ws_and_wss! {
     other_requests_get_an_answer,
     bytes_that_are_nothing_end_the_connection,
     a_client_that_only_sends_the_end_of_its_stream_is_gone,
+    a_long_message_arrives_whole,
+    what_was_said_too_fast_is_heard_when_the_client_has_gone,
 }
 
 fn public(content: &str) -> String {
@@ -139,9 +141,11 @@ fn an_address_behind_a_proxy_has_its_own_bound(transport: Transport) {
     let mut held = ClientStream::connect(server.address, transport);
     held.write_all(upgrade_request("X-Forwarded-For: 192.0.2.1\r\n").as_bytes()).unwrap();
     assert!(until_head_end(&mut held).contains(" 101 "));
-    // What the client itself puts on the left is not believed.
-    let again = request(&server, &upgrade_request("X-Forwarded-For: 192.0.2.7, 192.0.2.1\r\n"));
-    assert!(again.starts_with("HTTP/1.1 503 ") && again.contains("MAX_CONNECTIONS_PER_IP"), "{again}");
+    // What the client itself puts on the left is not believed, nor does it hide what the proxy has added.
+    for forged in ["192.0.2.7, 192.0.2.1", "é, 192.0.2.1", "nonsense,192.0.2.1:4711"] {
+        let again = request(&server, &upgrade_request(&format!("X-Forwarded-For: {forged}\r\n")));
+        assert!(again.starts_with("HTTP/1.1 503 ") && again.contains("MAX_CONNECTIONS_PER_IP"), "{again}");
+    }
     let mut other = ClientStream::connect(server.address, transport);
     other.write_all(upgrade_request("X-Forwarded-For: 192.0.2.2\r\n").as_bytes()).unwrap();
     assert!(until_head_end(&mut other).contains(" 101 "));
@@ -323,6 +327,51 @@ fn a_client_that_only_sends_the_end_of_its_stream_is_gone(transport: Transport) 
     drop(cid);
     let heard: Vec<String> = (0..3).map(|_| ann.hears()).collect();
     assert_eq!(heard, ["system: Cid joined.", "Cid: one last word", "system: Cid left."]);
+}
+
+/// Empty fragments are no messages, so they once had no rate: a few clients kept everybody waiting.
+#[test]
+fn parts_without_end_are_read_no_faster_than_messages() {
+    let server = TestServer::with(Transport::Ws, &[("MESSAGE_RATE", "1"), ("MESSAGE_BURST", "1")]);
+    let mut flooder = server.connect();
+    flooder.socket.get_ref().tcp().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let begin = Frame::message("x", OpCode::Data(Data::Text), false);
+    flooder.socket.send(Message::Frame(begin)).unwrap();
+    let part = [0x00, 0x80, 0, 0, 0, 0];
+    let parts = part.repeat(8192);
+    // The system takes some for the server. More than that it can only take if the server reads without end.
+    let mut sent = 0;
+    while flooder.socket.get_mut().write_all(&parts).is_ok() {
+        sent += parts.len();
+        assert!(sent < 256 * 1024 * 1024, "the server reads parts without end");
+    }
+}
+
+/// Bytes that TLS had decrypted already were once forgotten until the next ping.
+fn a_long_message_arrives_whole(transport: Transport) {
+    let settings = [("MAX_MESSAGE_BYTES", "400000"), ("PING_INTERVAL", "3600")];
+    let server = TestServer::with(transport, &settings);
+    let (mut ann, mut bob) = (server.join("Ann"), server.join("Bob"));
+    assert_eq!(ann.hears(), "system: Bob joined.");
+    for length in (20_000..300_000).step_by(9_973) {
+        let long = "x".repeat(length);
+        bob.public(&long);
+        assert!(ann.hears() == format!("Bob: {long}"), "{length}");
+    }
+}
+
+fn what_was_said_too_fast_is_heard_when_the_client_has_gone(transport: Transport) {
+    let server = TestServer::with(transport, &[("MESSAGE_RATE", "10"), ("MESSAGE_BURST", "5")]);
+    let (mut ann, mut bob) = (server.join("Ann"), server.join("Bob"));
+    assert_eq!(ann.hears(), "system: Bob joined.");
+    // Bob has not read what he was sent, so that his end is a reset.
+    ann.public("unread");
+    (0..20).for_each(|number| bob.public(&number.to_string()));
+    drop(bob);
+    for number in 0..20 {
+        assert_eq!(ann.hears(), format!("Bob: {number}"));
+    }
+    assert_eq!(ann.hears(), "system: Bob left.");
 }
 
 /// A good upgrade with these header lines more.
