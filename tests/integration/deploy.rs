@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
+
+use crate::program::Killed;
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/certbot-deploy-hook.sh");
 
@@ -166,14 +168,4 @@ fn systemd_is_told_how_the_server_is() {
     signal("-TERM");
     hear("STOPPING=1");
     assert!(server.0.wait().unwrap().success());
-}
-
-/// A server that ends with the test, however that ends.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,17 +1,19 @@
 //! SPEC.md, "The log", and how the server ends.
 
 use std::fs;
-use std::io::Write;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Message};
 
 use crate::client::{Client, HANG};
-use crate::program::{Folder, Running};
+use crate::program::{Folder, Killed, Running};
+use crate::server::Transport;
 
 /// A line of the log taken apart: when, how grave, and what.
 fn parts(line: &str) -> (&str, &str, &str) {
@@ -315,4 +317,32 @@ fn a_second_signal_does_no_harm() {
     server.signal(Signal::TERM);
     let (status, log) = server.end();
     assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// A log that nobody reads once held up the chat, and the end of the server.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let folder = Folder::new();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_tinychat"));
+    program.current_dir(folder.path(".")).env_clear().env("PORT", "0").stderr(Stdio::piped());
+    let mut server = Killed(program.spawn().unwrap());
+    let mut log = BufReader::new(server.0.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("running: ws://") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0);
+    }
+    let port: u16 = line.trim().rsplit(':').next().unwrap().parse().unwrap();
+    let address = (Ipv4Addr::LOCALHOST, port).into();
+    // A pipe takes 64 KiB, and 1024 lines wait before it.
+    for _ in 0..2500 {
+        let mut stranger = TcpStream::connect(address).unwrap();
+        stranger.write_all(b"nonsense\r\n\r\n").unwrap();
+        stranger.read_to_end(&mut Vec::new()).unwrap();
+    }
+    let mut ann = Client::connect(address, Transport::Ws);
+    ann.enter("Ann");
+    ann.hears_nothing();
+    kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
+    assert!(server.0.wait().unwrap().success());
 }

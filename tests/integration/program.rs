@@ -261,6 +261,16 @@ impl Drop for Running {
     }
 }
 
+/// A program that ends with the test, however that ends.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn read_lines(stderr: ChildStderr) -> (Receiver<String>, JoinHandle<()>) {
     let (sender, lines) = channel();
     let reader = std::thread::spawn(move || {
