@@ -125,7 +125,7 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Looks at the certificate's files at another interval than [`LOOK_INTERVAL`].
+    /// Looks at the certificate's files at another interval than it would.
     pub fn look_at_certificate_every(&mut self, interval: Duration) {
         self.renewal.look_every(interval, Instant::now());
     }
