@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::metrics::Refused;
 use crate::settings::Limits;
 
 /// How many of those beyond the limits are told so at once; more are closed without a word.
@@ -65,6 +66,11 @@ impl Admission {
         }
         counts.connections += 1;
         Ok(self.place(Held::Connection))
+    }
+
+    /// How many there are.
+    pub fn connections(&self) -> usize {
+        lock(&self.counts).connections
     }
 
     /// A place for one more connection from this peer; loopback needs none.
@@ -130,6 +136,15 @@ impl fmt::Display for Full {
             Self::Server => "the server is full (MAX_CONNECTIONS): try again later",
             Self::Address => "too many connections from your address (MAX_CONNECTIONS_PER_IP)",
         })
+    }
+}
+
+impl From<Full> for Refused {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Server => Self::ServerFull,
+            Full::Address => Self::AddressFull,
+        }
     }
 }
 

@@ -15,11 +15,13 @@ use tungstenite::handshake::server::Request;
 use tungstenite::http::header::ORIGIN;
 
 use crate::admission::{Admission, Full, Place, network};
+use crate::eyes::Eyes;
 use crate::forwarded::client_address;
 use crate::http::{self, Answer, MAX_HEAD_BYTES};
 use crate::hub::{Event, Peer};
 use crate::keep_alive::{Due, KeepAlive};
 use crate::link::{Ended, Link, PORTION, Received, Sent};
+use crate::metrics::{Counters, CutOffBy, Failed, Refused};
 use crate::protocol::{ClientMessage, Fault};
 use crate::rate::Rate;
 use crate::room::ConnectionId;
@@ -42,6 +44,8 @@ pub struct Context {
     pub trusted_proxies: Vec<IpNet>,
     pub admission: Admission,
     pub hub: Sender<Event>,
+    pub counters: Arc<Counters>,
+    pub eyes: Eyes,
 }
 
 impl Context {
@@ -69,8 +73,10 @@ pub fn serve(mut arrival: Arrival, context: &Context) {
         Ok(upgraded) => converse(arrival.id, upgraded, arrival.socket, context),
         Err(failure) => {
             let address = arrival.address;
+            failure.count(&context.counters);
             match failure {
                 Failure::Gone => debug!("{address}: gone before it was a WebSocket"),
+                Failure::Told => debug!("{address}: {failure}"),
                 failure => info!("{address}: {failure}"),
             }
         }
@@ -105,7 +111,11 @@ enum Failure {
     Tls(io::Error),
     /// The answer was given.
     Answered(Answer),
+    /// Whoever watches the server was told how it is.
+    Told,
     TlsOnPlain,
+    /// The answer was given.
+    HttpOnTls,
 }
 
 impl fmt::Display for Failure {
@@ -118,8 +128,25 @@ impl fmt::Display for Failure {
             }
             Self::Tls(error) => write!(formatter, "closed: no TLS: {error}"),
             Self::Answered(answer) => write!(formatter, "answered {answer}"),
+            Self::Told => formatter.write_str("told how the server is"),
+            Self::HttpOnTls => formatter
+                .write_str("closed: it speaks plain HTTP, but this port speaks TLS: use wss:// or https://"),
             Self::TlsOnPlain => formatter
                 .write_str("closed: it speaks TLS, but this is plain ws://: use ws://, or set USE_SSL=true"),
+        }
+    }
+}
+
+impl Failure {
+    fn count(&self, counters: &Counters) {
+        match self {
+            Self::Gone => counters.failed(Failed::Gone),
+            Self::TimedOut => counters.failed(Failed::TimedOut),
+            Self::Tls(_) => counters.failed(Failed::Tls),
+            Self::Answered(answer) if answer.is_bad_request() => counters.failed(Failed::Http),
+            // A refusal was counted where it was decided, and any other answer is no failure.
+            Self::Answered(_) | Self::Told => {}
+            Self::TlsOnPlain | Self::HttpOnTls => counters.failed(Failed::WrongPort),
         }
     }
 }
@@ -160,15 +187,28 @@ fn shake_hands(arrival: &mut Arrival, context: &Context, deadline: Instant) -> R
     let own_address = arrival.address.ip().to_canonical();
     let forwarded_for = http::lines(&request, "x-forwarded-for");
     let client = client_address(own_address, &context.trusted_proxies, forwarded_for);
+    let by_proxy = context.is_proxy(own_address);
+    if !http::asks_for_websocket(&request) {
+        // A proxy that asks for somebody and does not say for whom is nobody.
+        let asking = Some(client).filter(|_| !by_proxy || client != own_address);
+        if let Some(told) = context.eyes.answer(&request, asking) {
+            answer(&mut stream, &told, Some(&request));
+            return Err(Failure::Told);
+        }
+    }
     let accepted = http::upgrade(&request, scheme).and_then(|response| {
         if !is_allowed(&request, context.allowed_origins.as_deref()) {
+            context.counters.refused(Refused::Origin);
             return Err(Answer::new(
                 "403 Forbidden",
                 "Pages from this origin may not connect (ALLOWED_ORIGINS).",
             ));
         }
-        let by_proxy = context.is_proxy(own_address);
-        let place = if by_proxy { context.admission.address(client).map_err(unavailable)? } else { None };
+        let place = if by_proxy { context.admission.address(client) } else { Ok(None) };
+        let place = place.map_err(|full| {
+            context.counters.refused(full.into());
+            unavailable(full)
+        })?;
         Ok((response, place))
     });
     let (response, place) = match accepted {
@@ -201,7 +241,7 @@ fn start_tls(
         let line = "This port speaks TLS: use wss:// (or https://) instead of ws:// (or http://).";
         let http_on_tls = Answer::bad_request(line);
         answer(&mut plain, &http_on_tls, None);
-        return Err(Failure::Answered(http_on_tls));
+        return Err(Failure::HttpOnTls);
     }
     let mut stream =
         Stream::tls(socket.clone(), config).map_err(|error| Failure::Tls(io::Error::other(error)))?;
@@ -282,14 +322,17 @@ fn converse(id: ConnectionId, upgraded: Upgraded, socket: Arc<TcpStream>, contex
         }
         End::Link(Ended::Broke(code, reason)) => {
             info!("{peer}: closed with {code}: {reason}");
+            context.counters.cut_off(CutOffBy::Broke);
             link.close(*code, reason, Instant::now()).is_ok()
         }
         End::Link(Ended::CutOff(reason)) => {
             warn!("{peer}: cut off: {reason}");
+            context.counters.cut_off(reason.into());
             false
         }
         End::Silent => {
             warn!("{peer}: cut off: no answer to a ping (PING_INTERVAL)");
+            context.counters.cut_off(CutOffBy::Silent);
             false
         }
     };
@@ -319,7 +362,10 @@ fn read_messages(id: ConnectionId, link: &Link, context: &Context) -> End {
     let mut keep_alive = KeepAlive::new(context.limits.ping_interval, Instant::now());
     loop {
         let event = match next_message(link, &mut rate, &mut keep_alive, context.limits.message_bytes) {
-            Ok(Received::Text(text)) => Event::Said(id, ClientMessage::parse(&text)),
+            Ok(Received::Text(text)) => {
+                context.counters.received(text.len());
+                Event::Said(id, ClientMessage::parse(&text))
+            }
             Ok(Received::Binary) => Event::Said(id, Err(Fault::Binary)),
             Ok(Received::Control | Received::Nothing | Received::More) => match link.flush(Instant::now()) {
                 Ok(Sent::Waiting { .. }) => Event::Waiting(id),

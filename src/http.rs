@@ -69,6 +69,11 @@ pub fn upgrade(request: &Request, scheme: &str) -> Result<Vec<u8>, Answer> {
     Ok(bytes)
 }
 
+/// Whether it is a WebSocket that is asked for, be it badly: a proxy that does not pass on `Upgrade` leaves the key.
+pub fn asks_for_websocket(request: &Request) -> bool {
+    lists(request, &header::UPGRADE, "websocket") || request.headers().contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
 /// The lines of a header, as they came.
 pub fn lines<'a>(request: &'a Request, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
     request.headers().get_all(name).iter().map(HeaderValue::as_bytes)
@@ -79,42 +84,58 @@ pub fn lines<'a>(request: &'a Request, name: &str) -> impl DoubleEndedIterator<I
 fn tidy(request: &Request) -> Request {
     let mut tidied = request.clone();
     for (name, word) in [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")] {
-        let mut words = lines(request, name.as_str()).flat_map(|line| line.split(|&byte| byte == b','));
-        if words.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(word.as_bytes())) {
+        if lists(request, &name, word) {
             tidied.headers_mut().insert(&name, HeaderValue::from_static(word));
         }
     }
     tidied
 }
 
+fn lists(request: &Request, name: &header::HeaderName, word: &str) -> bool {
+    let mut words = lines(request, name.as_str()).flat_map(|line| line.split(|&byte| byte == b','));
+    words.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+}
+
 /// An answer that ends the connection.
 #[derive(Debug)]
 pub struct Answer {
     status: &'static str,
+    /// The type of what it says.
+    kind: &'static str,
     header: &'static str,
     line: String,
 }
 
 impl Answer {
     pub fn new(status: &'static str, line: &str) -> Self {
-        Self { status, header: "", line: line.into() }
+        Self { status, kind: "text/plain; charset=utf-8", header: "", line: line.into() }
     }
 
     pub fn bad_request(line: &str) -> Self {
         Self::new("400 Bad Request", line)
     }
 
-    fn with(self, header: &'static str) -> Self {
+    pub fn is_bad_request(&self) -> bool {
+        self.status.starts_with("400") || self.status.starts_with("431")
+    }
+
+    /// What Prometheus reads, in its text format.
+    pub fn metrics(page: String) -> Self {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        Self { status: "200 OK", kind, header: "", line: page.trim_end().into() }
+    }
+
+    pub fn with(self, header: &'static str) -> Self {
         Self { header, ..self }
     }
 
     /// What goes to the client; to a HEAD request without the line.
     pub fn to_bytes(&self, method: Option<&Method>) -> Vec<u8> {
-        let Self { status, header, line } = self;
+        let Self { status, kind, header, line } = self;
         let separator = if header.is_empty() { "" } else { "\r\n" };
         let body = if method == Some(&Method::HEAD) { String::new() } else { format!("{line}\n") };
         format!(
-            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: {kind}\r\n\
              Content-Length: {}\r\n{header}{separator}\r\n{body}",
             line.len() + 1
         )

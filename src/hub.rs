@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, info, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clock::local_time;
 use crate::link::{CutOff, Link, Sent};
-use crate::protocol::{ClientMessage, Fault, ServerMessage};
+use crate::metrics::{Counters, HubReport};
+use crate::protocol::{Body, ClientMessage, Fault, ServerMessage};
 use crate::room::{Audience, ConnectionId, Effect, Input, Room};
 use crate::service;
 use crate::settings::ModPassword;
@@ -44,6 +46,8 @@ pub enum Event {
     Gone(ConnectionId),
     /// Tell systemd that the hub is alive.
     Watchdog,
+    /// Tell what was counted.
+    Report(Sender<HubReport>),
     /// Take leave of everybody.
     Stop,
 }
@@ -70,6 +74,7 @@ impl fmt::Display for Peer {
 /// The system gives no thread.
 pub fn start(
     mod_password: Option<ModPassword>,
+    counters: Arc<Counters>,
     on_end: impl FnOnce() + Send + 'static,
 ) -> io::Result<(Sender<Event>, JoinHandle<()>)> {
     let (sender, inbox) = bounded(INBOX_EVENTS);
@@ -80,6 +85,8 @@ pub fn start(
         clients: HashMap::new(),
         waiting: HashMap::new(),
         stopping: None,
+        counted: HubReport::default(),
+        counters,
     };
     let run = move || {
         let _on_end = OnEnd(Some(on_end));
@@ -99,6 +106,9 @@ struct Hub {
     waiting: HashMap<ConnectionId, Offer>,
     /// When the server ends at the latest, once it was told to.
     stopping: Option<Instant>,
+    /// What adds up, up to now.
+    counted: HubReport,
+    counters: Arc<Counters>,
 }
 
 struct Client {
@@ -144,6 +154,7 @@ impl Hub {
     /// Handles an event and those that have come in since.
     fn batch(&mut self, first: Event) {
         let (now, timestamp) = (Instant::now(), local_time());
+        self.counted.batches += 1;
         self.handle(now, &timestamp, first);
         for _ in 1..BATCH_EVENTS {
             match self.inbox.try_recv() {
@@ -155,6 +166,7 @@ impl Hub {
     }
 
     fn handle(&mut self, now: Instant, timestamp: &str, event: Event) {
+        self.counted.events += 1;
         match event {
             Event::Connected(id, link, peer) => {
                 self.room.handle(now, id, Input::Connected(peer.network));
@@ -168,13 +180,18 @@ impl Hub {
                     self.offer_again(id, now, true);
                 }
             }
-            Event::Said(id, message) => self.input(now, timestamp, id, Input::Said(message)),
+            Event::Said(id, message) => {
+                self.count(&message);
+                self.input(now, timestamp, id, Input::Said(message));
+            }
             Event::Gone(id) => {
                 self.input(now, timestamp, id, Input::Gone);
                 self.clients.remove(&id);
                 self.waiting.remove(&id);
             }
             Event::Watchdog => service::alive(),
+            // Whoever asked may have lost patience.
+            Event::Report(asker) => drop(asker.try_send(self.report())),
             Event::Stop => {
                 self.deliver(now);
                 self.stopping.get_or_insert(now + STOP_PATIENCE);
@@ -197,7 +214,31 @@ impl Hub {
     }
 
     fn write(&mut self, effects: &[Effect], timestamp: &str) {
-        effects.iter().for_each(|effect| self.tape.write(effect, timestamp));
+        for effect in effects {
+            self.counted.deliveries += self.tape.write(effect, timestamp) as u64;
+        }
+    }
+
+    fn count(&mut self, message: &Result<ClientMessage, Fault>) {
+        let counted = &mut self.counted;
+        *match message.as_ref().map(|message| &message.body) {
+            Ok(Body::Join) => &mut counted.joins,
+            Ok(Body::Public { .. }) => &mut counted.publics,
+            Ok(Body::Command { .. }) => &mut counted.commands,
+            Err(_) => &mut counted.faults,
+        } += 1;
+    }
+
+    fn report(&self) -> HubReport {
+        let slow = self.waiting.keys().filter_map(|id| self.clients.get(id));
+        HubReport {
+            connected: self.clients.len(),
+            members: self.tape.listeners(),
+            inbox: self.inbox.len(),
+            slow_clients: self.waiting.len(),
+            queued_bytes: slow.map(|client| client.link.queued_bytes()).sum(),
+            ..self.counted.clone()
+        }
     }
 
     /// Gives each client its part of the tape.
@@ -207,6 +248,7 @@ impl Hub {
         let mut slices = Vec::new();
         for id in recipients {
             batch.slices(id, &mut slices);
+            self.counted.sent_bytes += slices.iter().map(Bytes::len).sum::<usize>() as u64;
             self.attempt(id, now, |link| link.send(&slices, now));
         }
     }
@@ -250,8 +292,9 @@ impl Hub {
                 match reason {
                     // What it said before it went may still be read.
                     CutOff::Gone(_) => debug!("{peer}: {reason}"),
-                    _ => {
+                    CutOff::QueueFull { .. } | CutOff::Stuck => {
                         warn!("{peer}: cut off: {reason}");
+                        self.counters.cut_off((&reason).into());
                         link.cut();
                     }
                 }

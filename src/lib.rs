@@ -15,6 +15,7 @@ pub mod server;
 
 // A connection's own thread.
 mod connection;
+mod eyes;
 mod http;
 mod forwarded;
 mod admission;
@@ -43,3 +44,4 @@ mod env_file;
 pub mod logging;
 mod clock;
 mod service;
+mod metrics;

@@ -17,6 +17,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
+use crate::metrics::CutOffBy;
 use crate::settings::Limits;
 use crate::stream::{Stream, Transport, Wait, discard, wait};
 
@@ -149,6 +150,11 @@ impl Link {
         backlog.flush(stream, now)
     }
 
+    /// The bytes that wait for the client.
+    pub fn queued_bytes(&self) -> usize {
+        self.lock().get_ref().backlog.bytes
+    }
+
     /// Sends a ping.
     ///
     /// # Errors
@@ -238,6 +244,16 @@ fn cut_off(error: io::Error) -> CutOff {
 }
 
 impl std::error::Error for CutOff {}
+
+impl From<&CutOff> for CutOffBy {
+    fn from(cut_off: &CutOff) -> Self {
+        match cut_off {
+            CutOff::QueueFull { .. } => Self::QueueFull,
+            CutOff::Stuck => Self::Stuck,
+            CutOff::Gone(_) => Self::Gone,
+        }
+    }
+}
 
 impl fmt::Display for CutOff {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {

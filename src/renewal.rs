@@ -12,6 +12,7 @@ use log::{error, info, warn};
 use rustls::ServerConfig;
 
 use crate::certificate::{Concern, Facts, concerns};
+use crate::metrics::Counters;
 use crate::settings::TlsFiles;
 use crate::tls::{self, Identity, TlsError};
 
@@ -30,6 +31,7 @@ pub struct Renewal {
     serving: Option<Identity>,
     watch: Watch<Snapshot>,
     report_at: Instant,
+    counters: Arc<Counters>,
 }
 
 impl Renewal {
@@ -37,7 +39,11 @@ impl Renewal {
     ///
     /// # Errors
     /// There is none to serve, and plaintext will not do.
-    pub fn start(files: Option<&TlsFiles>, look_interval: Duration) -> Result<Self, Vec<TlsError>> {
+    pub fn start(
+        files: Option<&TlsFiles>,
+        look_interval: Duration,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Vec<TlsError>> {
         let now = Instant::now();
         let snapshot = Snapshot::of(files);
         let mut renewal = Self {
@@ -45,13 +51,14 @@ impl Renewal {
             serving: None,
             watch: Watch::new(snapshot, look_interval, now),
             report_at: now + REPORT_INTERVAL,
+            counters,
         };
         let Some(files) = files else { return Ok(renewal) };
         match tls::load(files) {
             Ok(identity) => {
                 info!("SSL/TLS enabled: cert={}, key={}", files.cert.display(), files.key.display());
                 report(files, &identity);
-                renewal.serving = Some(identity);
+                renewal.serve(identity);
             }
             Err(errors) => {
                 let missing = errors.iter().all(|error| matches!(error, TlsError::Missing { .. }));
@@ -106,6 +113,11 @@ impl Renewal {
         }
     }
 
+    fn serve(&mut self, identity: Identity) {
+        self.counters.certificate(Facts::of(&identity.chain).map(|facts| facts.not_after));
+        self.serving = Some(identity);
+    }
+
     fn load(&mut self, files: &TlsFiles, now: Instant) {
         if self.serving.is_none() {
             warn!("A reload cannot turn TLS on, and unencrypted ws:// goes on: restart to serve wss://");
@@ -115,7 +127,7 @@ impl Renewal {
             Ok(identity) => {
                 info!("Certificate reloaded: cert={}, key={}", files.cert.display(), files.key.display());
                 report(files, &identity);
-                self.serving = Some(identity);
+                self.serve(identity);
                 self.report_at = now + REPORT_INTERVAL;
             }
             Err(errors) => {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -15,7 +15,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::admission::{Admission, Full};
 use crate::connection::{self, Arrival, Context};
+use crate::eyes::Eyes;
 use crate::hub::{self, Event};
+use crate::metrics::Counters;
 use crate::renewal::{LOOK_INTERVAL, Renewal};
 use crate::room::ConnectionId;
 use crate::service;
@@ -82,7 +84,9 @@ impl Server {
     /// # Errors
     /// Why it cannot start.
     pub fn bind(settings: &Settings) -> Result<Self, StartError> {
-        let renewal = Renewal::start(settings.tls.as_ref(), LOOK_INTERVAL).map_err(StartError::Tls)?;
+        let counters = Arc::new(Counters::default());
+        let renewal = Renewal::start(settings.tls.as_ref(), LOOK_INTERVAL, counters.clone())
+            .map_err(StartError::Tls)?;
         let listeners = listen(&settings.host, settings.port)?;
         let address = listeners[0].local_addr()?;
         raise_descriptor_limit(settings.limits.connections);
@@ -93,13 +97,24 @@ impl Server {
         let (reload, reload_asked) = pipe()?;
         let handle = Handle(Asked { stop, reload });
         let on_end = handle.clone();
-        let (hub, thread) = hub::start(settings.mod_password.clone(), move || on_end.stop())?;
+        let (hub, thread) =
+            hub::start(settings.mod_password.clone(), counters.clone(), move || on_end.stop())?;
+        let admission = Admission::new(&settings.limits);
+        let eyes = Eyes {
+            allow: settings.metrics_allow.clone(),
+            counters: counters.clone(),
+            admission: admission.clone(),
+            hub: hub.clone(),
+            started: (Instant::now(), SystemTime::now()),
+        };
         let context = Context {
             limits: settings.limits.clone(),
             allowed_origins: settings.allowed_origins.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
-            admission: Admission::new(&settings.limits),
+            admission,
             hub,
+            counters,
+            eyes,
         };
         let scheme = if renewal.config().is_some() { "wss" } else { "ws" };
         let url = format!("{scheme}://{}:{}", settings.host, address.port());
@@ -240,6 +255,7 @@ impl Server {
             }
             Err(full) => {
                 info!("{address}: refused: {full}");
+                self.context.counters.refused(full.into());
                 match (self.renewal.config(), self.context.admission.refusal()) {
                     (None, Some(place)) => arrival.places.push(place),
                     _ => return true,

@@ -33,6 +33,8 @@ pub struct Settings {
     /// `None`: any origin may connect.
     pub allowed_origins: Option<Vec<Origin>>,
     pub trusted_proxies: Vec<IpNet>,
+    /// Who may read the metrics, beside loopback.
+    pub metrics_allow: Vec<IpNet>,
 }
 
 /// The bounds that clients meet.
@@ -78,7 +80,7 @@ pub struct Setting {
 }
 
 /// Every setting, in the order in which users are shown them.
-pub const SETTINGS: [Setting; 18] = [
+pub const SETTINGS: [Setting; 19] = [
     setting("HOST", Some("127.0.0.1"), "ADDRESS", "Address to listen on (IPv4, IPv6 or a name)"),
     setting("PORT", Some("8765"), "PORT", "Port; 0 lets the system choose"),
     setting("MOD_PASSWORD", None, "PASSWORD", "What /login asks for; unset: nobody can become moderator"),
@@ -97,6 +99,7 @@ pub const SETTINGS: [Setting; 18] = [
     setting("PING_INTERVAL", Some("30"), "SECONDS", "Of silence before a ping"),
     setting("ALLOWED_ORIGINS", None, "LIST", "Origins that may connect, comma-separated; unset: any"),
     setting("TRUSTED_PROXIES", None, "LIST", "CIDRs whose X-Forwarded-For is believed"),
+    setting("METRICS_ALLOW", None, "LIST", "CIDRs that may read /metrics, beside loopback"),
 ];
 
 const fn setting(
@@ -198,12 +201,8 @@ impl Settings {
                 ping_interval: read.seconds("PING_INTERVAL", 1..=3600),
             },
             allowed_origins: read.list("ALLOWED_ORIGINS"),
-            trusted_proxies: read
-                .list("TRUSTED_PROXIES")
-                .unwrap_or_default()
-                .into_iter()
-                .map(|Cidr(net)| net)
-                .collect(),
+            trusted_proxies: read.networks("TRUSTED_PROXIES"),
+            metrics_allow: read.networks("METRICS_ALLOW"),
         };
         if read.mistakes.0.is_empty() { Ok(settings) } else { Err(read.mistakes) }
     }
@@ -301,6 +300,10 @@ impl Reader<'_> {
                 .push(format!("{name} (its value is not shown) cannot be used: it must not be blank"));
         }
         Some(ModPassword(value.trim().into()))
+    }
+
+    fn networks(&mut self, name: &str) -> Vec<IpNet> {
+        self.list(name).unwrap_or_default().into_iter().map(|Cidr(net)| net).collect()
     }
 
     fn list<T: FromStr<Err = &'static str>>(&mut self, name: &str) -> Option<Vec<T>> {

@@ -42,19 +42,22 @@ enum Piece {
 }
 
 impl Tape {
-    /// Writes what an effect makes clients hear.
-    pub fn write(&mut self, effect: &Effect, timestamp: &str) {
+    /// Writes what an effect makes clients hear, and says how many hear it.
+    pub fn write(&mut self, effect: &Effect, timestamp: &str) -> usize {
         match effect {
             Effect::Enter(id) => {
                 self.track(*id).listens_from = Some(self.shared.len());
                 self.listeners.insert(*id);
+                0
             }
             Effect::Leave(id) => {
                 self.listeners.remove(id);
                 self.tracks.remove(id);
+                0
             }
             Effect::Tell(Audience::Everybody, message) => {
                 encode(message, timestamp, &mut self.json, &mut self.shared);
+                self.listeners.len()
             }
             Effect::Tell(Audience::EverybodyBut(id), message) => {
                 let frame = encode(message, timestamp, &mut self.json, &mut self.shared);
@@ -63,13 +66,19 @@ impl Tape {
                     track.close(frame.start);
                     track.listens_from = Some(frame.end);
                 }
+                self.listeners.len().saturating_sub(1)
             }
             Effect::Tell(Audience::One(id), message) => {
                 self.tell_aside(std::slice::from_ref(id), message, timestamp)
             }
             Effect::Tell(Audience::These(ids), message) => self.tell_aside(ids, message, timestamp),
-            Effect::WrongPassword(_) => {}
+            Effect::WrongPassword(_) => 0,
         }
+    }
+
+    /// How many hear what everybody hears.
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
     }
 
     /// The bytes written so far, which bound a batch.
@@ -94,7 +103,7 @@ impl Tape {
         listeners.chain(others).copied()
     }
 
-    fn tell_aside(&mut self, ids: &[ConnectionId], message: &ServerMessage, timestamp: &str) {
+    fn tell_aside(&mut self, ids: &[ConnectionId], message: &ServerMessage, timestamp: &str) -> usize {
         let frame = encode(message, timestamp, &mut self.json, &mut self.aside);
         let here = self.shared.len();
         for &id in ids {
@@ -108,6 +117,7 @@ impl Tape {
                 _ => track.pieces.push(Piece::Aside(frame.clone())),
             }
         }
+        ids.len()
     }
 
     fn track(&mut self, id: ConnectionId) -> &mut Track {
