@@ -379,7 +379,7 @@ fn what_was_said_too_fast_is_heard_when_the_client_has_gone(transport: Transport
 }
 
 /// A good upgrade with these header lines more.
-fn upgrade_request(more: &str) -> String {
+pub fn upgrade_request(more: &str) -> String {
     format!(
         "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
@@ -387,7 +387,7 @@ fn upgrade_request(more: &str) -> String {
 }
 
 /// Sends a request, and reads the answer to its end.
-fn request(server: &TestServer, head: &str) -> String {
+pub fn request(server: &TestServer, head: &str) -> String {
     let mut stream = ClientStream::connect(server.address, server.transport);
     stream.write_all(head.as_bytes()).unwrap();
     stream.flush().unwrap();
@@ -397,7 +397,7 @@ fn request(server: &TestServer, head: &str) -> String {
 }
 
 /// Reads an answer's head, or what there is of it.
-fn until_head_end(stream: &mut ClientStream) -> String {
+pub fn until_head_end(stream: &mut ClientStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {

@@ -4,6 +4,7 @@ mod client;
 mod command_line;
 mod conversations;
 mod deploy;
+mod eyes;
 mod house;
 mod limits;
 mod log_lines;

@@ -8,7 +8,7 @@ use tinychat::settings::{SETTINGS, Setting};
 use crate::program::{Ended, Folder, Program};
 
 /// A value for every setting that it cannot have.
-const BAD: [(&str, &str); 18] = [
+const BAD: [(&str, &str); 19] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
@@ -27,6 +27,7 @@ const BAD: [(&str, &str); 18] = [
     ("PING_INTERVAL", "0.5"),
     ("ALLOWED_ORIGINS", "chat.example.com"),
     ("TRUSTED_PROXIES", "10.0.0.0/33"),
+    ("METRICS_ALLOW", "anybody"),
 ];
 
 /// Asserts that the start was refused for the settings, and returns the lines that say why.
