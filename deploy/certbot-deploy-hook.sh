@@ -6,8 +6,8 @@
 #
 # certbot's private key may be read by root alone, and that is well. So the pair is copied to /etc/tinychat/tls,
 # where the service's group may read it and nobody else may. The copy is made aside, and then takes the place of the
-# one before in a single step: TinyChat never sees one file of the old pair and one of the new. To run it by hand, or
-# again, does no harm:
+# one before in a single step. (If TinyChat should read one file before the step and one after, the two do not belong
+# together: it keeps what it has, and loads again.) To run it by hand, or again, does no harm:
 #
 #     RENEWED_LINEAGE=/etc/letsencrypt/live/chat.example.com tinychat-deploy-hook
 set -eu

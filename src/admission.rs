@@ -9,7 +9,7 @@ use crate::metrics::Refused;
 use crate::settings::Limits;
 
 /// How many of those beyond the limits are told so at once; more are closed without a word.
-pub const MAX_REFUSALS: usize = 32;
+const MAX_REFUSALS: usize = 32;
 
 /// Counts connections. A mutex and not the accepting thread owns the counts, for a connection that comes through
 /// a proxy shows its address only in its own thread.

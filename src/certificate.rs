@@ -14,7 +14,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 /// With fewer days left a certificate should have been renewed: certbot does it with 30.
-pub const WARN_BELOW_DAYS: i64 = 14;
+const WARN_BELOW_DAYS: i64 = 14;
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -161,7 +161,7 @@ fn general_name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// An issuer's common name and organisation, or the whole name where it has neither.
+/// A name as people read it.
 fn display_name(name: &x509_cert::name::Name) -> String {
     let whole = name.to_string();
     if whole.is_empty() { "nobody".into() } else { whole }

@@ -55,8 +55,7 @@ impl Report {
     }
 
     fn unusable(&mut self, files: &TlsFiles, errors: &[TlsError]) {
-        let missing = errors.iter().all(|error| matches!(error, TlsError::Missing { .. }));
-        self.would_start = missing && !files.required;
+        self.would_start = tls::may_fall_back(files, errors);
         errors.iter().for_each(|error| self.line(format_args!("error: {error}")));
         if self.would_start {
             self.line(format_args!("warning: a start would fall back to unencrypted ws://"));

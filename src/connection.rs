@@ -11,13 +11,14 @@ use crossbeam_channel::Sender;
 use ipnet::IpNet;
 use log::{debug, info, warn};
 use rustls::ServerConfig;
+use tungstenite::Utf8Bytes;
 use tungstenite::handshake::server::Request;
 use tungstenite::http::header::ORIGIN;
 
 use crate::admission::{Admission, Full, Place, network};
 use crate::eyes::Eyes;
 use crate::forwarded::client_address;
-use crate::http::{self, Answer, MAX_HEAD_BYTES};
+use crate::http::{self, Answer};
 use crate::hub::{Event, Peer};
 use crate::keep_alive::{Due, KeepAlive};
 use crate::link::{Ended, Link, PORTION, Received, Sent};
@@ -204,7 +205,15 @@ fn shake_hands(arrival: &mut Arrival, context: &Context, deadline: Instant) -> R
                 "Pages from this origin may not connect (ALLOWED_ORIGINS).",
             ));
         }
-        let place = if by_proxy { context.admission.address(client) } else { Ok(None) };
+        // A local client may well be told from a proxy on the same machine: nobody has forwarded it.
+        let is_forwarded = by_proxy && request.headers().contains_key("x-forwarded-for");
+        let place = if is_forwarded {
+            context.admission.address(client)
+        } else if by_proxy {
+            context.admission.peer(client)
+        } else {
+            Ok(None)
+        };
         let place = place.map_err(|full| {
             context.counters.refused(full.into());
             unavailable(full)
@@ -263,9 +272,8 @@ fn read_head(stream: &mut Stream, deadline: Instant) -> Result<(Request, Vec<u8>
             return Err(Failure::TlsOnPlain);
         }
         // What is behind the head may be long; the head may not.
-        match http::parse(&bytes).map_err(Failure::Answered)? {
-            Some((request, length)) => return Ok((request, bytes.split_off(length))),
-            None => debug_assert!(bytes.len() < MAX_HEAD_BYTES),
+        if let Some((request, length)) = http::parse(&bytes).map_err(Failure::Answered)? {
+            return Ok((request, bytes.split_off(length)));
         }
     }
 }
@@ -361,16 +369,13 @@ fn read_messages(id: ConnectionId, link: &Link, context: &Context) -> End {
     let mut rate = Rate::new(context.limits.message_rate, Instant::now());
     let mut keep_alive = KeepAlive::new(context.limits.ping_interval, Instant::now());
     loop {
-        let event = match next_message(link, &mut rate, &mut keep_alive, context.limits.message_bytes) {
-            Ok(Received::Text(text)) => {
+        let event = match next(link, &mut rate, &mut keep_alive, context.limits.message_bytes) {
+            Ok(Next::Text(text)) => {
                 context.counters.received(text.len());
                 Event::Said(id, ClientMessage::parse(&text))
             }
-            Ok(Received::Binary) => Event::Said(id, Err(Fault::Binary)),
-            Ok(Received::Control | Received::Nothing | Received::More) => match link.flush(Instant::now()) {
-                Ok(Sent::Waiting { .. }) => Event::Waiting(id),
-                _ => continue,
-            },
+            Ok(Next::Binary) => Event::Said(id, Err(Fault::Binary)),
+            Ok(Next::Waiting) => Event::Waiting(id),
             Err(end) => return end,
         };
         // A full inbox makes this thread wait, and TCP its client.
@@ -380,40 +385,55 @@ fn read_messages(id: ConnectionId, link: &Link, context: &Context) -> End {
     }
 }
 
-/// Waits for the next message, no faster than the client may send. [`Received::Nothing`]: it was pinged.
-fn next_message(
-    link: &Link,
-    rate: &mut Rate,
-    keep_alive: &mut KeepAlive,
-    whole: usize,
-) -> Result<Received, End> {
+/// What the hub is to know next.
+enum Next {
+    Text(Utf8Bytes),
+    Binary,
+    /// A ping or a pong waits for the client to take it.
+    Waiting,
+}
+
+/// Waits for what comes next, no faster than the client may send.
+fn next(link: &Link, rate: &mut Rate, keep_alive: &mut KeepAlive, whole: usize) -> Result<Next, End> {
     loop {
         wait_for_rate(link, rate)?;
-        match link.read()? {
-            Received::Nothing => match wait(link.socket(), Wait::Read, keep_alive.next()) {
-                Ok(true) => {}
-                Ok(false) => match keep_alive.due(Instant::now()) {
-                    Due::Nothing => {}
-                    Due::Ping => {
-                        link.ping(Instant::now()).map_err(Ended::CutOff)?;
-                        return Ok(Received::Nothing);
-                    }
-                    Due::Gone => return Err(End::Silent),
-                },
-                Err(_) => return Err(Ended::Gone.into()),
-            },
+        let received = link.read()?;
+        if !matches!(received, Received::Nothing { heard: false }) {
+            keep_alive.heard(Instant::now());
+        }
+        let sent = match received {
+            Received::Text(text) => {
+                rate.count(1.0);
+                return Ok(Next::Text(text));
+            }
+            Received::Binary => {
+                rate.count(1.0);
+                return Ok(Next::Binary);
+            }
+            Received::Control => {
+                rate.count(1.0);
+                link.flush(Instant::now())
+            }
             Received::More => {
                 // Whoever sends parts without end sends as much as if they were messages.
                 rate.count(PORTION as f64 / PORTION.max(whole) as f64);
-                keep_alive.heard(Instant::now());
                 // A lock that is given up and taken at once is not fair, and the hub may want it.
                 let _ = wait(link.socket(), Wait::End, Instant::now() + HAND_OVER);
+                continue;
             }
-            received => {
-                rate.count(1.0);
-                keep_alive.heard(Instant::now());
-                return Ok(received);
+            Received::Nothing { .. } => {
+                if wait(link.socket(), Wait::Read, keep_alive.next()).map_err(|_| Ended::Gone)? {
+                    continue;
+                }
+                match keep_alive.due(Instant::now()) {
+                    Due::Nothing => continue,
+                    Due::Ping => link.ping(Instant::now()),
+                    Due::Gone => return Err(End::Silent),
+                }
             }
+        };
+        if let Sent::Waiting { .. } = sent.map_err(Ended::from)? {
+            return Ok(Next::Waiting);
         }
     }
 }

@@ -68,7 +68,7 @@ fn decode(bytes: &[u8]) -> Option<String> {
 fn parse(text: &str) -> (HashMap<String, String>, Vec<usize>) {
     let quoted = quote_values(text);
     let mut values = HashMap::new();
-    let mut bad = Vec::new();
+    let mut bad: Vec<usize> = Vec::new();
     for item in dotenvy::from_read_iter(quoted.as_bytes()) {
         match item {
             Ok((name, value)) => {
@@ -76,8 +76,11 @@ fn parse(text: &str) -> (HashMap<String, String>, Vec<usize>) {
             }
             Err(dotenvy::Error::LineParse(part, _)) => {
                 let part = part.lines().next().unwrap_or_default();
-                let line = quoted.lines().position(|line| line.contains(part)).unwrap_or(0);
-                bad.push(line + 1);
+                // dotenvy tells the text and not the line: it is looked for behind the last one.
+                let passed = bad.last().copied().unwrap_or(0);
+                let is_it = |line: &str| !line.trim_start().starts_with('#') && line.contains(part);
+                let line = quoted.lines().skip(passed).position(is_it).unwrap_or(0);
+                bad.push(passed + line + 1);
             }
             Err(_) => bad.push(1),
         }
@@ -208,8 +211,8 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_setting_are_named_by_number_only() {
-        let (values, bad) = parse("# fine\nA=1\nhunter2\n\n1B=2\nC='x' y\nD=4");
-        assert_eq!(bad, [3, 5, 6]);
+        let (values, bad) = parse("# 1B=2 hunter2\nA=1\nhunter2\n\n1B=2\nC='x' y\nD=4\nhunter2");
+        assert_eq!(bad, [3, 5, 6, 8]);
         assert_eq!(values.len(), 2);
     }
 

@@ -26,7 +26,7 @@ use crate::settings::ModPassword;
 use crate::tape::Tape;
 
 /// How many events wait for the hub before whoever brings more waits himself.
-pub const INBOX_EVENTS: usize = 1024;
+const INBOX_EVENTS: usize = 1024;
 /// The most events in a batch, which bounds how long the first of them waits for the last.
 const BATCH_EVENTS: usize = 256;
 /// A batch ends when its tape is this long, in bytes.
@@ -35,7 +35,7 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const FLUSH_SOON: Duration = Duration::from_millis(10);
 const FLUSH_AT_LAST: Duration = Duration::from_millis(640);
 /// How long clients have to answer the closing handshake when the server stops.
-pub const STOP_PATIENCE: Duration = Duration::from_secs(3);
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the hub is told.
 pub enum Event {
@@ -67,7 +67,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Starts the hub. It ends when it was told to stop and everybody is gone, or has had [`STOP_PATIENCE`] to go;
+/// Starts the hub. It ends when it was told to stop and everybody is gone, or has had a few seconds to go;
 /// then `on_end` is called, also if it should panic.
 ///
 /// # Errors
@@ -100,7 +100,7 @@ struct Hub {
     inbox: Receiver<Event>,
     room: Room,
     tape: Tape,
-    /// Everybody who is connected and has not been cut off.
+    /// Everybody who is connected.
     clients: HashMap<ConnectionId, Client>,
     /// Who has not taken all that was sent, and when it is offered again.
     waiting: HashMap<ConnectionId, Offer>,
@@ -112,7 +112,8 @@ struct Hub {
 }
 
 struct Client {
-    link: Arc<Link>,
+    /// `None` once it was cut off, until its thread says that it is gone.
+    link: Option<Arc<Link>>,
     peer: Peer,
 }
 
@@ -130,10 +131,10 @@ impl Hub {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
-            if self.stopping.is_some_and(|until| self.clients.is_empty() || now >= until) {
+            if self.stopping.is_some_and(|until| now >= until || self.everybody_is_gone()) {
                 return;
             }
-            if self.room.next_deadline().is_some_and(|due| due <= now) {
+            if self.deadline().is_some_and(|due| due <= now) {
                 let effects = self.room.expire(now);
                 self.write(&effects, &local_time());
             }
@@ -145,10 +146,19 @@ impl Hub {
     /// The next event, or `Timeout` when something else is due.
     fn next_event(&self) -> Result<Event, RecvTimeoutError> {
         let flush = self.waiting.values().map(|offer| offer.at).min();
-        match [self.room.next_deadline(), flush, self.stopping].into_iter().flatten().min() {
+        match [self.deadline(), flush, self.stopping].into_iter().flatten().min() {
             Some(due) => self.inbox.recv_deadline(due),
             None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
+    }
+
+    /// When the room has something to say by itself, which it has no more once the server stops.
+    fn deadline(&self) -> Option<Instant> {
+        self.room.next_deadline().filter(|_| self.stopping.is_none())
+    }
+
+    fn everybody_is_gone(&self) -> bool {
+        self.clients.values().all(|client| client.link.is_none())
     }
 
     /// Handles an event and those that have come in since.
@@ -157,11 +167,11 @@ impl Hub {
         self.counted.batches += 1;
         self.handle(now, &timestamp, first);
         for _ in 1..BATCH_EVENTS {
-            match self.inbox.try_recv() {
-                Ok(event) if self.tape.len() < BATCH_BYTES => self.handle(now, &timestamp, event),
-                Ok(event) => return self.handle(now, &timestamp, event),
-                Err(_) => return,
+            if self.tape.len() >= BATCH_BYTES {
+                return;
             }
+            let Ok(event) = self.inbox.try_recv() else { return };
+            self.handle(now, &timestamp, event);
         }
     }
 
@@ -170,7 +180,7 @@ impl Hub {
         match event {
             Event::Connected(id, link, peer) => {
                 self.room.handle(now, id, Input::Connected(peer.network));
-                self.clients.insert(id, Client { link, peer });
+                self.clients.insert(id, Client { link: Some(link), peer });
                 if self.stopping.is_some() {
                     self.take_leave(id, now);
                 }
@@ -221,7 +231,7 @@ impl Hub {
 
     fn count(&mut self, message: &Result<ClientMessage, Fault>) {
         let counted = &mut self.counted;
-        *match message.as_ref().map(|message| &message.body) {
+        *match message.as_ref().and_then(|message| message.body.as_ref()) {
             Ok(Body::Join) => &mut counted.joins,
             Ok(Body::Public { .. }) => &mut counted.publics,
             Ok(Body::Command { .. }) => &mut counted.commands,
@@ -236,7 +246,10 @@ impl Hub {
             members: self.tape.listeners(),
             inbox: self.inbox.len(),
             slow_clients: self.waiting.len(),
-            queued_bytes: slow.map(|client| client.link.queued_bytes()).sum(),
+            queued_bytes: slow
+                .filter_map(|client| client.link.as_ref())
+                .map(|link| link.queued_bytes())
+                .sum(),
             ..self.counted.clone()
         }
     }
@@ -282,7 +295,9 @@ impl Hub {
 
     /// Sends something to a client, if it is still there, and cuts it off if it must be.
     fn attempt(&mut self, id: ConnectionId, now: Instant, send: impl FnOnce(&Link) -> Result<Sent, CutOff>) {
-        let Some(Client { link, peer }) = self.clients.get(&id) else { return };
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(link) = &client.link else { return };
+        let peer = &client.peer;
         match send(link) {
             Ok(Sent::All) => {
                 self.waiting.remove(&id);
@@ -299,7 +314,7 @@ impl Hub {
                     }
                 }
                 // Its thread will say that it is gone, and only then does the room know.
-                self.clients.remove(&id);
+                client.link = None;
                 self.waiting.remove(&id);
             }
         }

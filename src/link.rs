@@ -22,7 +22,7 @@ use crate::settings::Limits;
 use crate::stream::{Stream, Transport, Wait, discard, wait};
 
 /// A client that takes nothing for this long while bytes wait for it is cut off.
-pub const STUCK_AFTER: Duration = Duration::from_secs(30);
+const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// What is allocated for each connection to read into, in bytes.
 const READ_BUFFER_BYTES: usize = 4096;
 /// What is read in one go, in bytes, before the hub may have the connection: a flood must not keep it waiting.
@@ -41,8 +41,10 @@ pub struct Link {
 /// What a read brought.
 #[derive(Debug)]
 pub enum Received {
-    /// Nothing whole, and nothing more for now.
-    Nothing,
+    /// Nothing whole, and nothing more for now; but perhaps a part.
+    Nothing {
+        heard: bool,
+    },
     /// Nothing whole, but there may be more: others may have the connection first. Also see [`PORTION`].
     More,
     Text(Utf8Bytes),
@@ -100,7 +102,7 @@ impl Link {
     }
 
     /// Reads one message. To be repeated until there is [`Received::Nothing`] before waiting, for more may be
-    /// here already, decrypted or not.
+    /// here already, decrypted or not. A part of a message is a sign of life, too.
     ///
     /// # Errors
     /// Why there is nothing more to read.
@@ -109,17 +111,18 @@ impl Link {
         websocket.get_mut().allowance = PORTION;
         loop {
             return match websocket.read() {
-                Err(Error::Io(error)) if is_blocked(&error) && websocket.get_ref().allowance == 0 => {
-                    Ok(Received::More)
-                }
+                Err(Error::Io(error)) if is_blocked(&error) => match websocket.get_ref().allowance {
+                    0 => Ok(Received::More),
+                    left => Ok(Received::Nothing { heard: left < PORTION }),
+                },
                 Ok(Message::Text(text)) => Ok(Received::Text(text)),
                 Ok(Message::Binary(_)) => Ok(Received::Binary),
                 // The answer goes out with the next read.
                 Ok(Message::Close(_)) => continue,
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
-                    websocket.flush().map(|()| Received::Control).or_else(ended)
+                    websocket.flush().map(|()| Received::Control).map_err(ended)
                 }
-                Err(error) => ended(error),
+                Err(error) => Err(ended(error)),
             };
         }
     }
@@ -130,6 +133,10 @@ impl Link {
     /// The client is to be cut off, or gone.
     pub fn send(&self, frames: &[Bytes], now: Instant) -> Result<Sent, CutOff> {
         let mut websocket = self.lock();
+        if !websocket.can_write() {
+            // Nothing may follow a close frame (RFC 6455, section 5.5.1).
+            return websocket.get_mut().flush_now(now);
+        }
         let Wire { stream, backlog, .. } = websocket.get_mut();
         if backlog.is_waiting() {
             // Whoever is slow is offered it all again at its time, and not with each message.
@@ -145,9 +152,7 @@ impl Link {
     /// # Errors
     /// The client is to be cut off, or gone.
     pub fn flush(&self, now: Instant) -> Result<Sent, CutOff> {
-        let mut websocket = self.lock();
-        let Wire { stream, backlog, .. } = websocket.get_mut();
-        backlog.flush(stream, now)
+        self.lock().get_mut().flush_now(now)
     }
 
     /// The bytes that wait for the client.
@@ -178,7 +183,7 @@ impl Link {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Whether the connection was ended by [`Self::cut`], so that nothing that it still says counts.
+    /// Whether the connection was ended by [`Self::cut`], so that what it still says need not be waited for.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
     }
@@ -207,8 +212,7 @@ impl Link {
             Err(Error::Io(error)) => return Err(cut_off(error)),
             Err(error) => return Err(CutOff::Gone(io::Error::other(error))),
         }
-        let Wire { stream, backlog, .. } = websocket.get_mut();
-        backlog.flush(stream, now)
+        websocket.get_mut().flush_now(now)
     }
 
     /// A thread that panicked with the lock has lost its client, not the hub's way past it.
@@ -217,21 +221,26 @@ impl Link {
     }
 }
 
-/// What an error of tungstenite's means for the connection; `WouldBlock` means nothing.
-fn ended(error: Error) -> Result<Received, Ended> {
-    Err(match error {
-        Error::Io(error) if is_blocked(&error) => return Ok(Received::Nothing),
-        Error::Io(error) => match cut_off(error) {
-            CutOff::Gone(_) => Ended::Gone,
-            cut_off => Ended::CutOff(cut_off),
-        },
+/// What an error of tungstenite's means for the connection.
+fn ended(error: Error) -> Ended {
+    match error {
+        Error::Io(error) => cut_off(error).into(),
         Error::ConnectionClosed | Error::AlreadyClosed => Ended::Closed,
         Error::Capacity(_) => Ended::Broke(CloseCode::Size, "message too long".into()),
         Error::Utf8(_) => Ended::Broke(CloseCode::Invalid, "text that is not UTF-8".into()),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ended::Gone,
         Error::Protocol(error) => Ended::Broke(CloseCode::Protocol, error.to_string()),
         _ => Ended::Gone,
-    })
+    }
+}
+
+impl From<CutOff> for Ended {
+    fn from(cut_off: CutOff) -> Self {
+        match cut_off {
+            CutOff::Gone(_) => Self::Gone,
+            cut_off => Self::CutOff(cut_off),
+        }
+    }
 }
 
 fn is_blocked(error: &io::Error) -> bool {
@@ -275,6 +284,12 @@ struct Wire {
     allowance: usize,
 }
 
+impl Wire {
+    fn flush_now(&mut self, now: Instant) -> Result<Sent, CutOff> {
+        self.backlog.flush(&mut self.stream, now)
+    }
+}
+
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.allowance == 0 {
@@ -294,7 +309,7 @@ impl Write for Wire {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self.backlog.flush(&mut self.stream, Instant::now()) {
+        match self.flush_now(Instant::now()) {
             Ok(_) => Ok(()),
             Err(CutOff::Gone(error)) => Err(error),
             Err(cut_off) => Err(io::Error::other(cut_off)),

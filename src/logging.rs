@@ -54,7 +54,8 @@ impl Log for ChatLog {
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
             let target = format!("{} [{}]", local_time(), record.level());
-            let message = Escaped(record.args());
+            // Formatted before simplelog takes its lock: what panics in here is logged, too.
+            let message = Escaped(record.args()).to_string();
             self.lines.log(
                 &Record::builder()
                     .level(record.level())

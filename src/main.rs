@@ -23,25 +23,25 @@ const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
     let matches = command_line().get_matches();
-    if let Some(("generate-certs", matches)) = matches.subcommand() {
-        return generate_certs(matches);
-    }
-    let flags = matches.subcommand().map_or(&matches, |(_, matches)| matches);
-    let settings = match Settings::load(flags) {
-        Ok(settings) => settings,
-        Err(mistakes) => {
-            say(stderr(), &mistakes);
-            return ExitCode::from(BAD_SETTINGS);
-        }
-    };
-    match matches.subcommand_name() {
-        Some(_) => {
-            let name = flags.try_get_one::<String>("name").ok().flatten().map(String::as_str);
-            let report = check(&settings, name, SystemTime::now());
+    match matches.subcommand() {
+        Some(("generate-certs", matches)) => generate_certs(matches),
+        Some((_, matches)) => with_settings(matches, |settings| {
+            let name = matches.get_one::<String>("name").map(String::as_str);
+            let report = check(settings, name, SystemTime::now());
             say(stdout(), &report.lines);
             if report.would_start { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+        }),
+        None => with_settings(&matches, run),
+    }
+}
+
+fn with_settings(flags: &ArgMatches, work: impl FnOnce(&Settings) -> ExitCode) -> ExitCode {
+    match Settings::load(flags) {
+        Ok(settings) => work(&settings),
+        Err(mistakes) => {
+            say(stderr(), &mistakes);
+            ExitCode::from(BAD_SETTINGS)
         }
-        None => run(&settings),
     }
 }
 

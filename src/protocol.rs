@@ -15,7 +15,8 @@ pub const SYSTEM: &str = "System";
 pub struct ClientMessage {
     /// The name that a connection joins with; it counts only until it has joined.
     pub username: Field,
-    pub body: Body,
+    /// What it is, or what is wrong with it: also a faulty message joins, if it is the first and has a name.
+    pub body: Result<Body, Fault>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +125,7 @@ impl ClientMessage {
     /// Reads one message.
     ///
     /// # Errors
-    /// What is wrong with it, in words for the client.
+    /// It is no JSON object with a type.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         if !text.trim_start().starts_with('{') {
             let is_json = serde_json::from_str::<IgnoredAny>(text);
@@ -134,10 +135,10 @@ impl ClientMessage {
             serde_json::from_str(text).map_err(|error| Fault::NotJson(error.to_string()))?;
         let kind = message.kind.text("type")?;
         let body = match kind.as_str() {
-            "join" => Body::Join,
-            "public" => Body::Public { content: message.content.not_blank("content")? },
-            "command" => Body::Command { content: message.content.not_blank("content")? },
-            _ => return Err(Fault::UnknownType(kind)),
+            "join" => Ok(Body::Join),
+            "public" => message.content.not_blank("content").map(|content| Body::Public { content }),
+            "command" => message.content.not_blank("content").map(|content| Body::Command { content }),
+            _ => Err(Fault::UnknownType(kind)),
         };
         Ok(Self { username: message.username, body })
     }
@@ -185,6 +186,8 @@ impl Field {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     Binary,
+    /// There is nobody whose message it could be.
+    NotJoined,
     /// With the parser's own words.
     NotJson(String),
     NotAnObject,
@@ -199,6 +202,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Binary => write!(formatter, "Binary frames are not understood: send JSON in a text frame."),
+            Self::NotJoined => {
+                write!(formatter, r#"Join first: send {{"type": "join", "username": "your name"}}."#)
+            }
             Self::NotJson(error) => write!(formatter, "This is not JSON: {error}."),
             Self::NotAnObject => write!(formatter, "A message must be a JSON object."),
             Self::UnknownType(kind) => {
@@ -364,21 +370,21 @@ mod tests {
         let bob = Field::Text("Bob".into());
         assert_eq!(
             parse(json!({"type": "join", "username": "Bob", "timestamp": 5, "more": [{}]})),
-            ClientMessage { username: bob.clone(), body: Body::Join }
+            ClientMessage { username: bob.clone(), body: Ok(Body::Join) }
         );
         assert_eq!(
             parse(json!({"type": "public", "content": " hi "})),
-            ClientMessage { username: Field::Missing, body: Body::Public { content: " hi ".into() } }
+            ClientMessage { username: Field::Missing, body: Ok(Body::Public { content: " hi ".into() }) }
         );
         assert_eq!(
             ClientMessage::parse(r#"{"type": "public", "type": "join", "username": 1, "username": "Bob"}"#),
-            Ok(ClientMessage { username: bob, body: Body::Join })
+            Ok(ClientMessage { username: bob, body: Ok(Body::Join) })
         );
         assert_eq!(
             parse(json!({"type": "command", "username": 7, "content": "/help"})),
             ClientMessage {
                 username: Field::Other("a number"),
-                body: Body::Command { content: "/help".into() }
+                body: Ok(Body::Command { content: "/help".into() })
             }
         );
     }
@@ -404,7 +410,8 @@ mod tests {
             (r#"{"type":"command","content":true}"#, "but is a boolean"),
             (r#"{"type":"public","content":" \t "}"#, "must not be blank"),
         ] {
-            let fault = ClientMessage::parse(text).expect_err(text).to_string();
+            let fault =
+                ClientMessage::parse(text).and_then(|message| message.body).expect_err(text).to_string();
             assert!(fault.contains(expected), "{text}: {fault}");
         }
     }

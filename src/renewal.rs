@@ -61,8 +61,7 @@ impl Renewal {
                 renewal.serve(identity);
             }
             Err(errors) => {
-                let missing = errors.iter().all(|error| matches!(error, TlsError::Missing { .. }));
-                if files.required || !missing {
+                if !tls::may_fall_back(files, &errors) {
                     return Err(errors);
                 }
                 errors.iter().for_each(|error| error!("{error}"));

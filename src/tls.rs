@@ -52,6 +52,11 @@ pub fn load(files: &TlsFiles) -> Result<Identity, Vec<TlsError>> {
     }
 }
 
+/// Whether plaintext may take the place of what is wrong: only of files that are missing, and if nothing forbids it.
+pub fn may_fall_back(files: &TlsFiles, errors: &[TlsError]) -> bool {
+    !files.required && errors.iter().all(|error| matches!(error, TlsError::Missing { .. }))
+}
+
 /// What is wrong with the key file's permissions: that others than its owner and group may touch it.
 pub fn key_concern(path: &Path) -> Option<Concern> {
     const OTHERS: u32 = 0o007;

@@ -2,6 +2,7 @@
 //!
 //! A [`Room`] does no I/O and reads no clock. It is handed one input after the other and says what follows.
 
+mod budget;
 mod command;
 mod login;
 mod roster;
@@ -120,19 +121,17 @@ impl Room {
         if let Some(seconds) = self.timeouts.seconds_left(member.name.key(), now) {
             return vec![system(from, format!("You are timed out: {seconds} seconds left."))];
         }
-        match message {
+        match message.and_then(|message| message.body) {
             Err(fault) => vec![error(from, fault)],
-            Ok(message) => match message.body {
-                Body::Join => {
-                    vec![error(from, format!("You have joined already, as {}.", member.name.shown()))]
-                }
-                Body::Public { content } => {
-                    let username = member.name.shown().clone();
-                    let said = ServerMessage::Public { username, content };
-                    vec![Effect::Tell(Audience::EverybodyBut(from), said)]
-                }
-                Body::Command { content } => self.command(now, from, &content),
-            },
+            Ok(Body::Join) => {
+                vec![error(from, format!("You have joined already, as {}.", member.name.shown()))]
+            }
+            Ok(Body::Public { content }) => {
+                let username = member.name.shown().clone();
+                let said = ServerMessage::Public { username, content };
+                vec![Effect::Tell(Audience::EverybodyBut(from), said)]
+            }
+            Ok(Body::Command { content }) => self.command(now, from, &content),
         }
     }
 
@@ -148,8 +147,8 @@ impl Room {
             Ok(message) => message,
             Err(fault) => return vec![error(from, fault)],
         };
-        if username == Field::Missing && body != Body::Join {
-            return vec![error(from, r#"Join first: send {"type": "join", "username": "your name"}."#)];
+        if username == Field::Missing && body != Ok(Body::Join) {
+            return vec![error(from, body.err().unwrap_or(Fault::NotJoined))];
         }
         let name = match username.text("username") {
             Ok(text) => Username::parse(&text),
@@ -158,7 +157,7 @@ impl Room {
         match name.and_then(|name| self.join(now, from, address, name)) {
             Err(refused) => vec![error(from, refused)],
             Ok(mut effects) => {
-                if body != Body::Join {
+                if body != Ok(Body::Join) {
                     let message = ClientMessage { username: Field::Missing, body };
                     effects.extend(self.said(now, from, Ok(message)));
                 }

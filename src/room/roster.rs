@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::ConnectionId;
+use super::budget::{Budget, EARNED_PER_SECOND};
 use super::command::split_name;
 use super::timeout::Timeouts;
 use super::username::{NameKey, Username};
@@ -15,8 +16,6 @@ use crate::protocol::User;
 pub const LIST_INTERVAL: Duration = Duration::from_millis(55);
 /// In a room of up to this many a change is told to everybody at once, whatever it costs: within 100 ms by SPEC.md.
 const SMALL_ROOM: usize = 100;
-/// What lists may cost, those of newcomers included, in bytes a second (SPEC.md).
-const LIST_BYTES_PER_SECOND: f64 = 16.0 * 1024.0 * 1024.0;
 /// Lists may cost no more than this at once, in seconds of what they may cost; or a single list.
 const AT_ONCE: f64 = 0.055;
 /// A crowd that joins at once is in everybody's list within a second, if lists for everybody cost no more than that
@@ -36,16 +35,11 @@ pub struct Roster {
     list_bytes: usize,
     /// How often the list has changed.
     version: u64,
-    /// Since when somebody has not been told of the newest list; `None`: all have.
+    /// From when on an interval is counted until somebody is told of the newest list; `None`: all have it.
     behind: Option<Instant>,
-    /// When lists were last sent to others than newcomers, and who is the first to get the next.
-    last_round: Option<Instant>,
+    /// Who is the first to get the next.
     next_told: Seat,
-    /// What may be spent on rounds, in bytes; what is still to be paid for the lists of newcomers, who get theirs at
-    /// once; and when that was so.
-    budget: f64,
-    owed: f64,
-    budget_at: Option<Instant>,
+    budget: Budget,
 }
 
 type Seat = u64;
@@ -95,8 +89,8 @@ impl Roster {
         self.list_bytes += ENTRY_BYTES + name.shown().len();
         let listed = (self.version, now);
         self.members.insert(seat, Member { connection, name, address, is_moderator: false, listed });
-        self.earn(now);
-        self.owed = (self.owed + self.list_bytes as f64).min(self.most_owed());
+        self.budget.earn(now, self.portion());
+        self.budget.owe(self.list_bytes as f64, self.most_owed());
     }
 
     pub fn leave(&mut self, connection: ConnectionId, now: Instant) -> Option<Member> {
@@ -134,14 +128,8 @@ impl Roster {
     /// When the next round of lists is due. In a large room it goes to as many as can be paid, and the others
     /// follow; whoever has waited longest is first.
     pub fn next_round(&self) -> Option<Instant> {
-        let since = self.behind.max(self.behind.and(self.last_round))?;
-        let due = since + LIST_INTERVAL;
-        if self.members.len() <= SMALL_ROOM {
-            return Some(due);
-        }
-        let missing = (self.portion() - self.budget).max(0.0);
-        let earned = (missing + missing.min(self.owed)) / LIST_BYTES_PER_SECOND;
-        let paid = self.budget_at.map(|at| at + Duration::from_secs_f64(earned));
+        let due = self.behind? + LIST_INTERVAL;
+        let paid = if self.is_small() { None } else { self.budget.when(self.portion()) };
         paid.max(Some(due))
     }
 
@@ -150,31 +138,30 @@ impl Roster {
         if self.next_round().is_none_or(|due| now < due) {
             return None;
         }
-        self.earn(now);
-        let most = match self.members.len() {
-            small if small <= SMALL_ROOM => small,
-            _ => (self.budget / self.list_bytes as f64).max(1.0) as usize,
+        self.budget.earn(now, self.portion());
+        let most = match self.is_small() {
+            true => self.members.len(),
+            false => (self.budget.saved() / self.list_bytes as f64).max(1.0) as usize,
         };
+        self.behind = None;
         let mut told = Vec::new();
-        let mut is_over = true;
         for seats in [self.next_told..Seat::MAX, 0..self.next_told] {
             for (&seat, member) in self.members.range_mut(seats) {
                 let (version, at) = member.listed;
                 if version == self.version {
-                    continue;
+                } else if told.len() < most && now >= at + LIST_INTERVAL {
+                    member.listed = (self.version, now);
+                    told.push((seat, member.connection));
+                } else {
+                    // Another round is due when the first of these may have another list.
+                    self.behind = Some(self.behind.map_or(at, |other| other.min(at)));
                 }
-                if told.len() == most || now < at + LIST_INTERVAL {
-                    is_over = false;
-                    continue;
-                }
-                member.listed = (self.version, now);
-                told.push((seat, member.connection));
             }
         }
-        self.behind = if is_over { None } else { Some(now) };
-        self.last_round = Some(now);
         self.next_told = told.last().map_or(self.next_told, |&(seat, _)| seat + 1);
-        self.budget -= (told.len() * self.list_bytes) as f64;
+        if !self.is_small() {
+            self.budget.spend((told.len() * self.list_bytes) as f64);
+        }
         match told.len() {
             0 => None,
             all if all == self.members.len() => Some(Round::Everybody),
@@ -182,31 +169,24 @@ impl Roster {
         }
     }
 
+    fn is_small(&self) -> bool {
+        self.members.len() <= SMALL_ROOM
+    }
+
     /// What is saved up before a round, in bytes: lists for everybody, or as much as may go out at once.
     fn portion(&self) -> f64 {
-        self.for_everybody().min((AT_ONCE * LIST_BYTES_PER_SECOND).max(self.list_bytes as f64))
+        self.for_everybody().min((AT_ONCE * EARNED_PER_SECOND).max(self.list_bytes as f64))
     }
 
     /// The most that newcomers' lists leave to be paid, in bytes; more is forgiven.
     fn most_owed(&self) -> f64 {
-        let within_a_second = A_SECOND * LIST_BYTES_PER_SECOND - self.for_everybody();
+        let within_a_second = A_SECOND * EARNED_PER_SECOND - self.for_everybody();
         if within_a_second > 0.0 { within_a_second } else { self.for_everybody() }
     }
 
     /// What a list to each would cost, in bytes.
     fn for_everybody(&self) -> f64 {
         (self.members.len() * self.list_bytes) as f64
-    }
-
-    /// Adds what may be spent since the last time. While something is owed, half of it goes there and no more, or
-    /// who comes and goes for ever could keep the others from their lists.
-    fn earn(&mut self, now: Instant) {
-        let elapsed = self.budget_at.map_or(1.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        let earned = elapsed * LIST_BYTES_PER_SECOND;
-        let paid_back = self.owed.min(earned / 2.0);
-        self.owed -= paid_back;
-        self.budget = (self.budget + earned - paid_back).min(self.portion());
-        self.budget_at = Some(now);
     }
 }
 
@@ -268,6 +248,23 @@ mod tests {
         assert!(due <= start + Duration::from_millis(90), "{:?}", due - start);
     }
 
+    /// The newcomer has had a list a moment before, and the others' interval is not its own.
+    #[test]
+    fn in_a_small_room_a_change_is_told_within_a_tenth_of_a_second_to_newcomers_too() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut roster = Roster::default();
+        join(&mut roster, 1, start);
+        roster.round(after(60));
+        roster.changed(after(1000));
+        join(&mut roster, 2, after(1001));
+        roster.changed(after(1002));
+        assert_eq!(roster.round(after(1055)), Some(Round::These(vec![ConnectionId(1)])));
+        let due = roster.next_round().unwrap();
+        assert_eq!(due, after(1001) + LIST_INTERVAL);
+        assert_eq!(roster.round(due), Some(Round::These(vec![ConnectionId(2)])));
+    }
+
     /// Issue 2: the original sent every list at once, and 400 joins cost it minutes.
     #[test]
     fn four_hundred_who_join_at_once_get_a_handful_of_lists_within_a_second() {
@@ -313,7 +310,7 @@ mod tests {
             };
         }
         let rate = bytes as f64 / (last - start).as_secs_f64();
-        assert!(rate < 1.05 * LIST_BYTES_PER_SECOND, "{rate}");
+        assert!(rate < 1.05 * EARNED_PER_SECOND, "{rate}");
     }
 
     /// Whoever comes and goes for ever keeps nobody from the list for ever.

@@ -52,7 +52,7 @@ impl Script {
     }
 
     fn say(&mut self, number: u64, username: Field, body: Body) {
-        self.input(number, Input::Said(Ok(ClientMessage { username, body })));
+        self.input(number, Input::Said(Ok(ClientMessage { username, body: Ok(body) })));
     }
 
     fn input(&mut self, number: u64, input: Input) {
@@ -161,6 +161,29 @@ fn a_first_message_with_a_name_joins_and_is_handled() {
     script.connect(3);
     script.say(3, Field::Text("Cid".into()), Body::Command { content: "/whisper Ann psst".into() });
     assert_eq!(script.hears(1), ["system: Cid joined.", "Cid to Ann: psst"]);
+}
+
+#[test]
+fn a_faulty_first_message_with_a_name_joins_too() {
+    let mut script = Script::with(&["Ann"]);
+    for (number, name) in [(2, "Bob"), (3, "Cid")] {
+        script.connect(number);
+        let fault = Fault::UnknownType("shout".into());
+        let message = ClientMessage { username: Field::Text(name.into()), body: Err(fault) };
+        script.input(number, Input::Said(Ok(message)));
+        let heard = script.hears(number);
+        assert_eq!(heard[2], format!("system: {name} joined."));
+        assert!(heard[3].starts_with("error: Unknown type"), "{heard:?}");
+    }
+    assert_eq!(script.hears(1), ["system: Bob joined.", "system: Cid joined."]);
+    // Without a name it is told what is wrong with it, and nobody notices.
+    script.connect(4);
+    script.input(
+        4,
+        Input::Said(Ok(ClientMessage { username: Field::Missing, body: Err(Fault::Blank("content")) })),
+    );
+    assert_eq!(script.hears(4), ["error: The field \"content\" must not be blank."]);
+    assert_eq!(script.hears(1), [""; 0]);
 }
 
 #[test]
@@ -406,7 +429,7 @@ proptest! {
                 Step::Say(who, name, body) => {
                     let username = name.map_or(Field::Missing, Field::Text);
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
-                    inputs.push((id, Input::Said(Ok(ClientMessage { username, body }))));
+                    inputs.push((id, Input::Said(Ok(ClientMessage { username, body: Ok(body) }))));
                 }
                 Step::Fault(who) => {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);

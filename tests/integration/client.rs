@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
+use tungstenite::error::ProtocolError;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, WebSocket};
@@ -139,8 +140,11 @@ impl Client {
         loop {
             match self.socket.read() {
                 Ok(Message::Close(frame)) => {
-                    // Reading on answers the closing handshake.
-                    while self.socket.read().is_ok() {}
+                    // Reading on answers the closing handshake, and nothing follows it.
+                    let after = self.socket.read();
+                    let follows =
+                        matches!(after, Ok(_) | Err(Error::Protocol(ProtocolError::ReceivedAfterClosing)));
+                    assert!(!follows, "{after:?} came after the close frame");
                     return Some(frame.map_or(CloseCode::Status, |CloseFrame { code, .. }| code));
                 }
                 Ok(_) => {}
