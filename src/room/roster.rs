@@ -220,23 +220,6 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_has_its_own_interval() {
-        let start = Instant::now();
-        let after = |millis| start + Duration::from_millis(millis);
-        let mut roster = Roster::default();
-        join(&mut roster, 1, start);
-        roster.round(after(60));
-        roster.changed(after(1000));
-        join(&mut roster, 2, after(1040));
-        roster.changed(after(1041));
-        assert_eq!(roster.round(after(1060)), Some(Round::These(vec![ConnectionId(1)])));
-        let due = roster.next_round().unwrap();
-        assert!(due >= after(1040) + LIST_INTERVAL);
-        assert_eq!(roster.round(due), Some(Round::These(vec![ConnectionId(2)])));
-        assert_eq!(roster.next_round(), None);
-    }
-
-    #[test]
     fn a_room_of_a_hundred_hears_within_a_tenth_of_a_second() {
         let start = Instant::now();
         let mut roster = Roster::default();
