@@ -19,7 +19,7 @@ const SMALL_ROOM: usize = 100;
 /// Lists may cost no more than this at once, in seconds of what they may cost; or a single list.
 const AT_ONCE: f64 = 0.055;
 /// A crowd that joins at once is in everybody's list within a second, if lists for everybody cost no more than that
-/// (up to some 400), be the newcomers' own lists paid or not. In seconds of what lists may cost, with some to spare.
+/// (up to some 400): there the newcomers' own lists are forgiven. In seconds of what lists may cost, with some to spare.
 const A_SECOND: f64 = 0.65;
 /// What an entry of the list takes beside its name: `{"username":"","is_mod":false,"is_timed_out":false},`.
 const ENTRY_BYTES: usize = 57;
@@ -180,8 +180,8 @@ impl Roster {
 
     /// The most that newcomers' lists leave to be paid, in bytes; more is forgiven.
     fn most_owed(&self) -> f64 {
-        let within_a_second = A_SECOND * EARNED_PER_SECOND - self.for_everybody();
-        if within_a_second > 0.0 { within_a_second } else { self.for_everybody() }
+        let everybody = self.for_everybody();
+        if everybody < A_SECOND * EARNED_PER_SECOND { 0.0 } else { everybody }
     }
 
     /// What a list to each would cost, in bytes.
@@ -293,7 +293,8 @@ mod tests {
             };
         }
         let rate = bytes as f64 / (last - start).as_secs_f64();
-        assert!(rate < 1.05 * EARNED_PER_SECOND, "{rate}");
+        // Those who came while the room was not large yet are forgiven.
+        assert!(rate < 1.1 * EARNED_PER_SECOND, "{rate}");
     }
 
     /// Whoever comes and goes for ever keeps nobody from the list for ever.
