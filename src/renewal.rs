@@ -57,7 +57,6 @@ impl Renewal {
         match tls::load(files) {
             Ok(identity) => {
                 info!("SSL/TLS enabled: cert={}, key={}", files.cert.display(), files.key.display());
-                report(files, &identity);
                 renewal.serve(identity);
             }
             Err(errors) => {
@@ -69,6 +68,13 @@ impl Renewal {
             }
         }
         Ok(renewal)
+    }
+
+    /// Says in the log what the certificate is, and what is or soon will be wrong with it.
+    pub fn report(&self) {
+        if let (Some(files), Some(identity)) = (&self.files, &self.serving) {
+            report(files, identity);
+        }
     }
 
     /// What new connections get; `None`: plaintext.
@@ -95,9 +101,7 @@ impl Renewal {
         }
         if now >= self.report_at {
             self.report_at = now + REPORT_INTERVAL;
-            if let Some(identity) = &self.serving {
-                report(&files, identity);
-            }
+            self.report();
         }
     }
 
@@ -125,8 +129,8 @@ impl Renewal {
         match tls::load(files).and_then(|identity| reject_expired(files, identity)) {
             Ok(identity) => {
                 info!("Certificate reloaded: cert={}, key={}", files.cert.display(), files.key.display());
-                report(files, &identity);
                 self.serve(identity);
+                self.report();
                 self.report_at = now + REPORT_INTERVAL;
             }
             Err(errors) => {
@@ -145,7 +149,6 @@ fn reject_expired(files: &TlsFiles, identity: Identity) -> Result<Identity, Vec<
     }
 }
 
-/// Says in the log what the certificate is, and what is or soon will be wrong with it.
 fn report(files: &TlsFiles, identity: &Identity) {
     let now = SystemTime::now();
     let Some(facts) = Facts::of(&identity.chain) else {

@@ -165,6 +165,7 @@ impl Server {
         service::ready();
         // Whoever reads this may send a signal at once, which by now is heeded.
         info!("WebSocket server running: {}", self.url);
+        self.renewal.report();
         let accepted = self.accept_until_stopped();
         info!("Stopping: no new connections, and goodbye to everybody");
         service::stopping();
