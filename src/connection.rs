@@ -23,6 +23,7 @@ use crate::hub::{Event, Peer};
 use crate::keep_alive::{Due, KeepAlive};
 use crate::link::{Ended, Link, PORTION, Received, Sent};
 use crate::metrics::{Counters, CutOffBy, Failed, Refused};
+use crate::page;
 use crate::protocol::{ClientMessage, Fault};
 use crate::rate::Rate;
 use crate::room::ConnectionId;
@@ -43,6 +44,8 @@ pub struct Context {
     pub limits: Limits,
     pub allowed_origins: Option<Vec<Origin>>,
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether browsers are given the chat page.
+    pub web_ui: bool,
     pub admission: Admission,
     pub hub: Sender<Event>,
     pub counters: Arc<Counters>,
@@ -77,7 +80,7 @@ pub fn serve(mut arrival: Arrival, context: &Context) {
             failure.count(&context.counters);
             match failure {
                 Failure::Gone => debug!("{address}: gone before it was a WebSocket"),
-                Failure::Told => debug!("{address}: {failure}"),
+                Failure::Told | Failure::Page(_) => debug!("{address}: {failure}"),
                 failure => info!("{address}: {failure}"),
             }
         }
@@ -114,6 +117,8 @@ enum Failure {
     Answered(Answer),
     /// Whoever watches the server was told how it is.
     Told,
+    /// It was a browser that wanted the chat page, with the answer's status.
+    Page(&'static str),
     TlsOnPlain,
     /// The answer was given.
     HttpOnTls,
@@ -132,6 +137,7 @@ impl fmt::Display for Failure {
             Self::Told => formatter.write_str("told how the server is"),
             Self::HttpOnTls => formatter
                 .write_str("closed: it speaks plain HTTP, but this port speaks TLS: use wss:// or https://"),
+            Self::Page(status) => write!(formatter, "a page: {status}"),
             Self::TlsOnPlain => formatter
                 .write_str("closed: it speaks TLS, but this is plain ws://: use ws://, or set USE_SSL=true"),
         }
@@ -146,7 +152,7 @@ impl Failure {
             Self::Tls(_) => counters.failed(Failed::Tls),
             Self::Answered(answer) if answer.is_bad_request() => counters.failed(Failed::Http),
             // A refusal was counted where it was decided, and any other answer is no failure.
-            Self::Answered(_) | Self::Told => {}
+            Self::Answered(_) | Self::Told | Self::Page(_) => {}
             Self::TlsOnPlain | Self::HttpOnTls => counters.failed(Failed::WrongPort),
         }
     }
@@ -195,6 +201,12 @@ fn shake_hands(arrival: &mut Arrival, context: &Context, deadline: Instant) -> R
         if let Some(told) = context.eyes.answer(&request, asking) {
             answer(&mut stream, &told, Some(&request));
             return Err(Failure::Told);
+        }
+        if context.web_ui {
+            let (status, response) = page::answer(&request, arrival.tls.is_some());
+            write_all(&mut stream, &response, deadline)?;
+            take_leave(&mut stream, Instant::now() + LINGER);
+            return Err(Failure::Page(status));
         }
     }
     let accepted = http::upgrade(&request, scheme).and_then(|response| {

@@ -16,6 +16,7 @@ pub mod server;
 // A connection's own thread.
 mod connection;
 mod eyes;
+mod page;
 mod http;
 mod forwarded;
 mod admission;

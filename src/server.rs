@@ -41,6 +41,8 @@ pub struct Server {
     address: SocketAddr,
     /// What the log calls it.
     url: String,
+    /// Where the chat page is, if there is one.
+    page: Option<String>,
     renewal: Renewal,
     context: Arc<Context>,
     hub: JoinHandle<()>,
@@ -112,16 +114,20 @@ impl Server {
             allowed_origins: settings.allowed_origins.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
             admission,
+            web_ui: settings.web_ui,
             hub,
             counters,
             eyes,
         };
         let scheme = if renewal.config().is_some() { "wss" } else { "ws" };
         let url = format!("{scheme}://{}:{}", settings.host, address.port());
+        let page =
+            settings.web_ui.then(|| page_url(renewal.config().is_some(), &settings.host, address.port()));
         Ok(Self {
             listeners,
             address,
             url,
+            page,
             renewal,
             context: Arc::new(context),
             hub: thread,
@@ -165,6 +171,9 @@ impl Server {
         service::ready();
         // Whoever reads this may send a signal at once, which by now is heeded.
         info!("WebSocket server running: {}", self.url);
+        if let Some(page) = &self.page {
+            info!("Chat page: {page}");
+        }
         self.renewal.report();
         let accepted = self.accept_until_stopped();
         info!("Stopping: no new connections, and goodbye to everybody");
@@ -284,6 +293,15 @@ impl Server {
             places.extend(self.context.admission.peer(ip)?);
         }
         Ok(places)
+    }
+}
+
+/// Where a browser finds the chat page. Every address is none that it could open.
+fn page_url(tls: bool, host: &Host, port: u16) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    match host {
+        Host::Address(address) if address.is_unspecified() => format!("{scheme}://localhost:{port}/"),
+        host => format!("{scheme}://{host}:{port}/"),
     }
 }
 

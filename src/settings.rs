@@ -26,6 +26,8 @@ pub struct Settings {
     pub port: u16,
     /// `None`: nobody can become moderator.
     pub mod_password: Option<ModPassword>,
+    /// Whether browsers are given the chat page.
+    pub web_ui: bool,
     /// `None`: plain `ws://`.
     pub tls: Option<TlsFiles>,
     pub log_level: LevelFilter,
@@ -80,10 +82,11 @@ pub struct Setting {
 }
 
 /// Every setting, in the order in which users are shown them.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 20] = [
     setting("HOST", Some("127.0.0.1"), "ADDRESS", "Address to listen on (IPv4, IPv6 or a name)"),
     setting("PORT", Some("8765"), "PORT", "Port; 0 lets the system choose"),
     setting("MOD_PASSWORD", None, "PASSWORD", "What /login asks for; unset: nobody can become moderator"),
+    setting("WEB_UI", Some("true"), "BOOL", "Serve the chat page to browsers"),
     setting("USE_SSL", Some("false"), "BOOL", "Serve wss:// instead of ws://"),
     setting("SSL_CERT_PATH", Some("./certs/server.crt"), "FILE", "Certificate with its chain, PEM"),
     setting("SSL_KEY_PATH", Some("./certs/server.key"), "FILE", "Private key, PEM"),
@@ -196,6 +199,7 @@ impl Settings {
             host: read.parsed("HOST").unwrap_or(Host::Address(Ipv4Addr::LOCALHOST.into())),
             port: read.count("PORT", 0..=u16::MAX.into()) as u16,
             mod_password: read.password("MOD_PASSWORD"),
+            web_ui: read.switch("WEB_UI"),
             tls: use_ssl.then_some(files),
             log_level: read.level("LOG_LEVEL"),
             limits: Limits {
@@ -444,6 +448,7 @@ mod tests {
         assert!(
             settings.mod_password.is_none() && settings.tls.is_none() && settings.allowed_origins.is_none()
         );
+        assert!(settings.web_ui);
         assert_eq!(settings.log_level, LevelFilter::Info);
         assert_eq!(settings.limits.connections, 4096);
         assert_eq!(settings.limits.connections_per_ip, Some(64));

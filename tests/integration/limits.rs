@@ -273,7 +273,7 @@ fn a_stop_says_goodbye_to_everybody(transport: Transport) {
 }
 
 fn other_requests_get_an_answer(transport: Transport) {
-    let server = TestServer::start(transport);
+    let server = TestServer::with(transport, &[("WEB_UI", "false")]);
     let scheme = if transport == Transport::Wss { "wss://" } else { "ws://" };
     let page = request(&server, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(

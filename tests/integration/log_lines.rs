@@ -65,8 +65,14 @@ fn addresses_stand_in_the_log_as_in_a_url() {
     for (host, shown) in [("0.0.0.0", "0.0.0.0"), ("localhost", "localhost")] {
         let server = folder.tinychat(&["--host", host, "--port", "0"]).start();
         let line = format!("WebSocket server running: ws://{shown}:{}", server.address.port());
-        assert!(events(&server.stop()).contains(&("INFO", &line)), "{line}");
+        let page = format!("Chat page: http://localhost:{}/", server.address.port());
+        let log = server.stop();
+        let events = events(&log);
+        let running = events.iter().position(|&event| event == ("INFO", &line)).expect(&line);
+        assert_eq!(events[running + 1], ("INFO", page.as_str()), "nobody can open every address");
     }
+    let server = folder.tinychat(&["--port", "0", "--web-ui", "false"]).start();
+    assert!(!server.stop().contains("Chat page"));
 }
 
 #[test]

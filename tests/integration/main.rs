@@ -8,6 +8,7 @@ mod eyes;
 mod house;
 mod limits;
 mod log_lines;
+mod page;
 mod program;
 mod readme;
 mod renewal;

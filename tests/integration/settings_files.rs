@@ -8,10 +8,11 @@ use tinychat::settings::{SETTINGS, Setting};
 use crate::program::{Ended, Folder, Program};
 
 /// A value for every setting that it cannot have.
-const BAD: [(&str, &str); 19] = [
+const BAD: [(&str, &str); 20] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
+    ("WEB_UI", "maybe"),
     ("USE_SSL", "perhaps"),
     ("SSL_CERT_PATH", " "),
     ("SSL_KEY_PATH", " "),
