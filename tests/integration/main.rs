@@ -1,5 +1,6 @@
 //! The server from outside: conversations over ws and wss, limits, TLS files, the command line.
 
+mod browser;
 mod client;
 mod command_line;
 mod conversations;
@@ -15,3 +16,4 @@ mod renewal;
 mod server;
 mod settings_files;
 mod tls_files;
+mod webdriver;
