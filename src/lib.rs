@@ -15,6 +15,7 @@ pub mod server;
 
 // A connection's own thread.
 mod connection;
+mod handshake;
 mod eyes;
 mod page;
 mod http;

@@ -14,8 +14,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::admission::{Admission, Full};
-use crate::connection::{self, Arrival, Context};
+use crate::connection;
 use crate::eyes::Eyes;
+use crate::handshake::{Arrival, Context, refuse};
 use crate::hub::{self, Event};
 use crate::metrics::Counters;
 use crate::renewal::{LOOK_INTERVAL, Renewal};
@@ -277,7 +278,7 @@ impl Server {
         let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || match full {
             None => connection::serve(arrival, &context),
-            Some(full) => connection::refuse(arrival, full),
+            Some(full) => refuse(arrival, full),
         });
         if let Err(error) = &spawned {
             warn!("{address}: closed: the system gives no thread ({error})");
