@@ -69,6 +69,11 @@ impl Facts {
     pub fn days_left(&self, now: SystemTime) -> i64 {
         (self.not_after - unix_seconds(now)).div_euclid(SECONDS_PER_DAY)
     }
+
+    /// Whether it is not valid yet.
+    pub fn is_early(&self, now: SystemTime) -> bool {
+        unix_seconds(now) < self.not_before
+    }
 }
 
 /// Something about a certificate that its owner should know.
@@ -88,7 +93,7 @@ pub fn concerns(chain: &[CertificateDer], facts: &Facts, now: SystemTime) -> Vec
         concerns.push(Concern::Warning(format!("the certificate expires in {days} days: renew it")));
     }
     let mut warn = |text: &str| concerns.push(Concern::Warning(text.into()));
-    if unix_seconds(now) < facts.not_before {
+    if facts.is_early(now) {
         warn("the certificate is not valid yet: check the clock of this machine, or wait");
     }
     if facts.names.is_empty() {

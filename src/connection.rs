@@ -62,8 +62,10 @@ fn converse(arrival: &Arrival, upgraded: Upgraded, context: &Context) {
             link.close(*code, reason, Instant::now()).is_ok()
         }
         End::Link(Ended::CutOff(reason)) => {
-            warn!("{peer}: cut off: {reason}");
-            context.counters.cut_off(reason.into());
+            if link.cut() {
+                warn!("{peer}: cut off: {reason}");
+                context.counters.cut_off(reason.into());
+            }
             false
         }
         End::Silent => {

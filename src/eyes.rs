@@ -12,7 +12,7 @@ use tungstenite::http::Method;
 use crate::admission::Admission;
 use crate::http::Answer;
 use crate::hub::Event;
-use crate::metrics::{Counters, HubReport, Process, exposition};
+use crate::metrics::{Counters, Process, exposition};
 
 /// How long the hub has to answer before the server counts as not well.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,28 +39,33 @@ impl Eyes {
             let refused = Answer::new("405 Method Not Allowed", "Only GET and HEAD are answered here.");
             return Some(refused.with("Allow: GET, HEAD"));
         }
-        if path == "/metrics" && !self.may_read(address) {
+        if path == "/metrics" && !self.may_read(request, address) {
             let line = "Loopback and METRICS_ALLOW may read this, and nobody else.";
             return Some(Answer::new("403 Forbidden", line));
         }
-        let Some(report) = self.ask_hub() else {
-            return Some(Answer::new("503 Service Unavailable", "The chat does not answer."));
+        let told = match path {
+            "/healthz" => self.ask_hub(Event::Alive).map(|()| Answer::new("200 OK", "The chat is well.")),
+            _ => self
+                .ask_hub(Event::Report)
+                .map(|report| Answer::metrics(exposition(&self.counters, &report, &self.process()))),
         };
-        Some(match path {
-            "/healthz" => Answer::new("200 OK", "The chat is well."),
-            _ => Answer::metrics(exposition(&self.counters, &report, &self.process())),
+        Some(told.unwrap_or_else(|| Answer::new("503 Service Unavailable", "The chat does not answer.")))
+    }
+
+    fn may_read(&self, request: &Request, address: Option<IpAddr>) -> bool {
+        // Behind a proxy on the same machine everybody's peer is loopback, whether the proxy is trusted or not.
+        let is_forwarded =
+            ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers().contains_key(*name));
+        address.is_some_and(|address| {
+            let is_local = address.is_loopback() && !is_forwarded;
+            is_local || self.allow.iter().any(|net| net.contains(&address))
         })
     }
 
-    fn may_read(&self, address: Option<IpAddr>) -> bool {
-        let allowed = |address: &IpAddr| self.allow.iter().any(|net| net.contains(address));
-        address.is_some_and(|address| address.is_loopback() || allowed(&address))
-    }
-
-    fn ask_hub(&self) -> Option<HubReport> {
+    fn ask_hub<T>(&self, question: fn(Sender<T>) -> Event) -> Option<T> {
         let until = Instant::now() + PATIENCE;
         let (asker, answer) = bounded(1);
-        self.hub.send_deadline(Event::Report(asker), until).ok()?;
+        self.hub.send_deadline(question(asker), until).ok()?;
         answer.recv_deadline(until).ok()
     }
 
@@ -77,6 +82,7 @@ impl Eyes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::HubReport;
     use crate::settings::Settings;
 
     fn eyes(hub: Sender<Event>) -> Eyes {
@@ -102,8 +108,10 @@ mod tests {
         let (hub, inbox) = bounded::<Event>(1);
         let thread = std::thread::spawn(move || {
             for event in inbox {
-                if let Event::Report(asker) = event {
-                    asker.send(HubReport::default()).unwrap();
+                match event {
+                    Event::Report(asker) => asker.send(HubReport::default()).unwrap(),
+                    Event::Alive(asker) => asker.send(()).unwrap(),
+                    _ => {}
                 }
             }
         });
@@ -125,6 +133,11 @@ mod tests {
                 "{method} {path} {address:?}"
             );
         }
+        // Forwarded by a proxy that nobody has told of.
+        let forwarded =
+            tungstenite::http::Request::builder().uri("/metrics").header("X-Forwarded-For", "192.0.2.1");
+        let answer = eyes.answer(&forwarded.body(()).unwrap(), near.map(IpAddr::from)).unwrap();
+        assert!(answer.to_string().starts_with("403"), "{answer}");
         drop(eyes);
         thread.join().unwrap();
     }

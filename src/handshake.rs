@@ -81,13 +81,10 @@ pub fn shake_hands(arrival: &Arrival, context: &Context, deadline: Instant) -> R
         head => head?,
     };
     let own_address = arrival.address.ip().to_canonical();
-    let forwarded_for = http::lines(&request, "x-forwarded-for");
-    let client = client_address(own_address, &context.trusted_proxies, forwarded_for);
+    let client = client_behind(own_address, &request, context);
     let by_proxy = context.is_proxy(own_address);
     if !http::asks_for_websocket(&request) {
-        // A proxy that asks for somebody and does not say for whom is nobody.
-        let asking = Some(client).filter(|_| !by_proxy || client != own_address);
-        if let Some(told) = context.eyes.answer(&request, asking) {
+        if let Some(told) = look(own_address, &request, context) {
             answer(&mut stream, &told, Some(&request));
             return Err(Failure::Told);
         }
@@ -145,14 +142,32 @@ fn accept(
     Ok((response, place))
 }
 
-/// Tells a client that there is no place for it.
-pub fn refuse(arrival: Arrival, full: Full) {
+fn client_behind(own_address: IpAddr, request: &Request, context: &Context) -> IpAddr {
+    client_address(own_address, &context.trusted_proxies, http::lines(request, "x-forwarded-for"))
+}
+
+/// The answer to who asks how the server is, if that is asked.
+fn look(own_address: IpAddr, request: &Request, context: &Context) -> Option<Answer> {
+    let client = client_behind(own_address, request, context);
+    // A proxy that asks for somebody and does not say for whom is nobody.
+    let is_nobody = client == own_address
+        && context.is_proxy(own_address)
+        && request.headers().contains_key("x-forwarded-for");
+    context.eyes.answer(request, Some(client).filter(|_| !is_nobody))
+}
+
+/// Tells a client that there is no place for it; but a full server is well, and says so.
+pub fn refuse(arrival: Arrival, full: Full, context: &Context) {
     let deadline = Instant::now() + LINGER;
     let mut stream = Stream::plain(arrival.socket);
     // Reading the request first keeps the system from throwing the answer away.
-    let request = read_head(&mut stream, deadline);
-    if !matches!(request, Err(Failure::Gone)) {
-        answer(&mut stream, &unavailable(full), None);
+    match read_head(&mut stream, deadline) {
+        Err(Failure::Gone) => {}
+        Ok((request, _)) if !http::asks_for_websocket(&request) => {
+            let told = look(arrival.address.ip().to_canonical(), &request, context);
+            answer(&mut stream, &told.unwrap_or_else(|| unavailable(full)), Some(&request));
+        }
+        _ => answer(&mut stream, &unavailable(full), None),
     }
 }
 

@@ -136,6 +136,7 @@ impl Answer {
         let body = if method == Some(&Method::HEAD) { String::new() } else { format!("{line}\n") };
         format!(
             "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: {kind}\r\n\
+             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
              Content-Length: {}\r\n{header}{separator}\r\n{body}",
             line.len() + 1
         )

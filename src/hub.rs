@@ -46,6 +46,8 @@ pub enum Event {
     Gone(ConnectionId),
     /// Tell systemd that the hub is alive.
     Watchdog,
+    /// Say that the hub is alive.
+    Alive(Sender<()>),
     /// Tell what was counted.
     Report(Sender<HubReport>),
     /// Take leave of everybody.
@@ -201,6 +203,7 @@ impl Hub {
             }
             Event::Watchdog => service::alive(),
             // Whoever asked may have lost patience.
+            Event::Alive(asker) => drop(asker.try_send(())),
             Event::Report(asker) => drop(asker.try_send(self.report())),
             Event::Stop => {
                 self.deliver(now);
@@ -307,10 +310,12 @@ impl Hub {
                 match reason {
                     // What it said before it went may still be read.
                     CutOff::Gone(_) => debug!("{peer}: {reason}"),
+                    // Its own thread may have met the same, and has said so.
                     CutOff::QueueFull { .. } | CutOff::Stuck => {
-                        warn!("{peer}: cut off: {reason}");
-                        self.counters.cut_off((&reason).into());
-                        link.cut();
+                        if link.cut() {
+                            warn!("{peer}: cut off: {reason}");
+                            self.counters.cut_off((&reason).into());
+                        }
                     }
                 }
                 // Its thread will say that it is gone, and only then does the room know.

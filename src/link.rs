@@ -177,10 +177,10 @@ impl Link {
         self.control(now, |websocket| websocket.close(Some(frame)))
     }
 
-    /// Ends the connection at once; its thread will notice.
-    pub fn cut(&self) {
-        self.cut.store(true, Ordering::Relaxed);
+    /// Ends the connection at once; its thread will notice. `true`: nobody has done so before.
+    pub fn cut(&self) -> bool {
         let _ = self.socket.shutdown(Shutdown::Both);
+        !self.cut.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the connection was ended by [`Self::cut`], so that what it still says need not be waited for.
@@ -258,8 +258,7 @@ impl From<&CutOff> for CutOffBy {
     fn from(cut_off: &CutOff) -> Self {
         match cut_off {
             CutOff::QueueFull { .. } => Self::QueueFull,
-            CutOff::Stuck => Self::Stuck,
-            CutOff::Gone(_) => Self::Gone,
+            CutOff::Stuck | CutOff::Gone(_) => Self::Stuck,
         }
     }
 }

@@ -45,8 +45,6 @@ pub enum CutOffBy {
     Stuck,
     /// No answer to a ping.
     Silent,
-    /// It went while something was sent to it.
-    Gone,
     /// A broken rule of the WebSocket protocol, which it was told with a close code.
     Broke,
 }
@@ -67,11 +65,10 @@ impl Failed {
 }
 
 impl CutOffBy {
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 4] = [
         (Self::QueueFull, "queue_full"),
         (Self::Stuck, "stuck"),
         (Self::Silent, "silent"),
-        (Self::Gone, "gone"),
         (Self::Broke, "broke_protocol"),
     ];
 }

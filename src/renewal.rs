@@ -31,6 +31,8 @@ pub struct Renewal {
     serving: Option<Identity>,
     watch: Watch<Snapshot>,
     report_at: Instant,
+    /// Whether the files were not good enough to take the place of what is served.
+    refused: bool,
     counters: Arc<Counters>,
 }
 
@@ -51,6 +53,7 @@ impl Renewal {
             serving: None,
             watch: Watch::new(snapshot, look_interval, now),
             report_at: now + REPORT_INTERVAL,
+            refused: false,
             counters,
         };
         let Some(files) = files else { return Ok(renewal) };
@@ -101,7 +104,8 @@ impl Renewal {
         }
         if now >= self.report_at {
             self.report_at = now + REPORT_INTERVAL;
-            self.report();
+            // What was too early yesterday may be good today.
+            if self.refused { self.load(&files, now) } else { self.report() }
         }
     }
 
@@ -126,14 +130,16 @@ impl Renewal {
             warn!("A reload cannot turn TLS on, and unencrypted ws:// goes on: restart to serve wss://");
             return;
         }
-        match tls::load(files).and_then(|identity| reject_expired(files, identity)) {
+        match tls::load(files).and_then(|identity| reject_untimely(files, identity)) {
             Ok(identity) => {
                 info!("Certificate reloaded: cert={}, key={}", files.cert.display(), files.key.display());
                 self.serve(identity);
                 self.report();
                 self.report_at = now + REPORT_INTERVAL;
+                self.refused = false;
             }
             Err(errors) => {
+                self.refused = true;
                 errors.iter().for_each(|error| error!("{error}"));
                 warn!("The certificate was not reloaded: the one before stays in use");
             }
@@ -141,11 +147,17 @@ impl Renewal {
     }
 }
 
-/// An expired certificate is served from the start, if there is no better, but takes no other's place.
-fn reject_expired(files: &TlsFiles, identity: Identity) -> Result<Identity, Vec<TlsError>> {
-    match Facts::of(&identity.chain) {
-        Some(facts) if facts.days_left(SystemTime::now()) < 0 => Err(vec![tls::expired(&files.cert)]),
-        _ => Ok(identity),
+/// A certificate that clients refuse is served from the start, if there is no better, but takes no other's place.
+fn reject_untimely(files: &TlsFiles, identity: Identity) -> Result<Identity, Vec<TlsError>> {
+    let now = SystemTime::now();
+    let wrong = Facts::of(&identity.chain).and_then(|facts| match facts.days_left(now) {
+        ..0 => Some(("it has expired", "renew it")),
+        _ if facts.is_early(now) => Some(("it is not valid yet", "check the clock of this machine, or wait")),
+        _ => None,
+    });
+    match wrong {
+        Some((wrong, remedy)) => Err(vec![tls::untimely(&files.cert, wrong, remedy)]),
+        None => Ok(identity),
     }
 }
 

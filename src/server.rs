@@ -278,7 +278,7 @@ impl Server {
         let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || match full {
             None => connection::serve(arrival, &context),
-            Some(full) => refuse(arrival, full),
+            Some(full) => refuse(arrival, full, &context),
         });
         if let Err(error) = &spawned {
             warn!("{address}: closed: the system gives no thread ({error})");
@@ -297,11 +297,15 @@ impl Server {
     }
 }
 
-/// Where a browser finds the chat page. Every address is none that it could open.
+/// Where a browser finds the chat page. That it listens on every address says nothing of its name.
 fn page_url(tls: bool, host: &Host, port: u16) -> String {
     let scheme = if tls { "https" } else { "http" };
     match host {
-        Host::Address(address) if address.is_unspecified() => format!("{scheme}://localhost:{port}/"),
+        Host::Address(address) if address.is_unspecified() => {
+            format!(
+                "{scheme}://localhost:{port}/ (from elsewhere: this machine's name in place of localhost)"
+            )
+        }
         host => format!("{scheme}://{host}:{port}/"),
     }
 }

@@ -282,9 +282,9 @@ pub enum TlsError {
     },
 }
 
-/// A certificate that may not take the place of another.
-pub fn expired(path: &Path) -> TlsError {
-    unusable(What::Certificate, path, "it has expired", "renew it")
+/// A certificate that may not take the place of another, for its time is over or has not come.
+pub fn untimely(path: &Path, wrong: &str, remedy: &'static str) -> TlsError {
+    unusable(What::Certificate, path, wrong, remedy)
 }
 
 fn unusable(what: What, path: &Path, wrong: &str, remedy: &'static str) -> TlsError {

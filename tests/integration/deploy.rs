@@ -109,7 +109,7 @@ fn a_hook_without_a_whole_pair_changes_nothing() {
     );
 }
 
-/// The unit is as strict as DESIGN.md's file list and issue 3 ask; CI also has systemd-analyze look at it.
+/// CI also has systemd-analyze look at it.
 #[test]
 fn the_unit_reloads_by_sighup_and_runs_as_its_own_user() {
     let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tinychat.service")).unwrap();

@@ -14,6 +14,17 @@ over_ws_and_wss! {
     strangers_read_no_metrics,
 }
 
+/// Whoever restarts what is not well must not restart what is merely full.
+#[test]
+fn a_full_server_is_well() {
+    let server = TestServer::with(Transport::Ws, &[("MAX_CONNECTIONS", "1")]);
+    let _ann = server.join("Ann");
+    let healthz = request(&server, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(healthz.starts_with("HTTP/1.1 200 OK"), "{healthz}");
+    assert!(request(&server, &upgrade_request("")).starts_with("HTTP/1.1 503 "));
+    assert_eq!(metrics(&server)["tinychat_refused_total{reason=\"server_full\"}"], 3.0);
+}
+
 fn a_server_that_is_well_says_so(transport: Transport) {
     let server = TestServer::start(transport);
     let answer = request(&server, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -72,7 +83,8 @@ fn strangers_read_no_metrics(transport: Transport) {
     assert_eq!(get("/metrics", "X-Forwarded-For: 192.0.2.9\r\n"), "200");
     assert_eq!(get("/metrics", "X-Forwarded-For: 198.51.100.1\r\n"), "403");
     assert_eq!(get("/metrics", "X-Forwarded-For: nonsense\r\n"), "403");
-    assert_eq!(get("/metrics", ""), "403", "a proxy that does not say for whom it asks");
+    assert_eq!(get("/metrics", "X-Forwarded-For: 127.0.0.1\r\n"), "403", "nobody is local who was forwarded");
+    assert_eq!(get("/metrics", ""), "200", "but whoever asks from this machine is");
     assert_eq!(get("/healthz", "X-Forwarded-For: 198.51.100.1\r\n"), "200");
 }
 

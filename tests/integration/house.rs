@@ -1,4 +1,4 @@
-//! The shape of the source: what DESIGN.md promises of it.
+//! The shape of the source: what is below what, and what stays pure.
 
 use std::fs;
 use std::path::{Path, PathBuf};

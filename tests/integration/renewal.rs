@@ -4,8 +4,10 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rcgen::{
@@ -20,6 +22,7 @@ use time::{Duration as Days, OffsetDateTime};
 use tungstenite::WebSocket;
 
 use crate::client::{Client, ClientStream};
+use crate::program::Folder;
 use crate::server::{TestServer, Transport};
 
 /// How the server is made to notice.
@@ -45,15 +48,28 @@ fn talk_through_renewals(trigger: Trigger) {
     let server = house.serve(trigger);
     let (mut ann, mut bob) = (house.join(&server, "Ann"), house.join(&server, "Bob"));
     assert_eq!(ann.hears(), "system: Bob joined.");
-    let mut said = 0;
-    let mut talk = || {
-        for _ in 0..20 {
-            said += 1;
-            bob.public(&said.to_string());
-            assert_eq!(ann.hears(), format!("Bob: {said}"));
-        }
-    };
-    talk();
+    let done = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        // They talk all the time: whatever a renewal should lose, one of them misses.
+        let talk = scope.spawn(|| {
+            let mut said = 0;
+            while !done.load(Ordering::Relaxed) {
+                said += 1;
+                bob.public(&said.to_string());
+                assert_eq!(ann.hears(), format!("Bob: {said}"));
+            }
+            said
+        });
+        let renewed =
+            std::panic::catch_unwind(AssertUnwindSafe(|| renew_in_all_ways(&house, &server, trigger)));
+        done.store(true, Ordering::Relaxed);
+        renewed.unwrap();
+        talk.join().unwrap()
+    });
+    assert!(said > 1, "nothing was said meanwhile");
+}
+
+fn renew_in_all_ways(house: &House, server: &TestServer, trigger: Trigger) {
     type Write = fn(&House, &Issued);
     let renewals: [(&str, &SignatureAlgorithm, Write); 4] = [
         ("replaced by rename", &PKCS_ECDSA_P256_SHA256, House::replace_by_rename),
@@ -63,14 +79,47 @@ fn talk_through_renewals(trigger: Trigger) {
     ];
     for (how, kind, write) in renewals {
         let issued = Issued::new(kind, 90);
-        write(&house, &issued);
+        write(house, &issued);
         if trigger == Trigger::Asked {
             // A burst does no harm.
             (0..50).for_each(|_| server.reload());
         }
-        house.until_served(&server, &issued, trigger, how);
-        talk();
+        house.until_served(server, &issued, trigger, how);
     }
+}
+
+/// Idle, with the certificate looked at and a client there.
+#[test]
+fn the_look_costs_no_cpu_worth_the_name() {
+    let folder = Folder::new();
+    let pair = crate::server::pair();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (cert, key) = (path(&pair.cert), path(&pair.key));
+    // Longer than a look takes to come round.
+    let settings = [
+        ("PORT", "0"),
+        ("USE_SSL", "true"),
+        ("SSL_CERT_PATH", &*cert),
+        ("SSL_KEY_PATH", &*key),
+        ("PING_INTERVAL", "12"),
+    ];
+    let server = folder.tinychat(&[]).envs(&settings).start();
+    let mut client = Client::connect(server.address, Transport::Wss);
+    let used = || -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
+        let nanoseconds = |task: std::io::Result<fs::DirEntry>| {
+            let schedstat = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+            schedstat.split(' ').next().unwrap_or_default().parse().unwrap_or(0)
+        };
+        tasks.map(nanoseconds).sum()
+    };
+    let before = used();
+    assert!(
+        matches!(client.socket.read(), Ok(tungstenite::Message::Ping(_))),
+        "the ping tells that the time is over"
+    );
+    let used = Duration::from_nanos(used() - before);
+    assert!(used < Duration::from_millis(60), "{used:?} in twelve idle seconds");
 }
 
 #[test]
@@ -109,11 +158,13 @@ fn a_bad_pair_keeps_the_old_one() {
     let good = served(server.address);
     let other = Issued::new(&PKCS_ECDSA_P256_SHA256, 90);
     let expired = Issued::new(&PKCS_ECDSA_P256_SHA256, -1);
-    let bad: [(&str, &dyn Fn()); 6] = [
+    let early = Issued::between(&PKCS_ECDSA_P256_SHA256, 1, 90);
+    let bad: [(&str, &dyn Fn()); 7] = [
         ("a pair caught between the two writes", &|| fs::write(house.path("cert"), &other.cert).unwrap()),
         ("a half-written key", &|| fs::write(house.path("key"), &other.key[..other.key.len() / 2]).unwrap()),
         ("an empty file", &|| fs::write(house.path("key"), "").unwrap()),
         ("an expired certificate", &|| house.rewrite(&expired)),
+        ("a certificate that is not valid yet", &|| house.rewrite(&early)),
         ("a folder in the key's place", &|| {
             fs::remove_file(house.path("key")).unwrap();
             fs::create_dir(house.path("key")).unwrap();
@@ -172,10 +223,15 @@ struct Issued {
 
 impl Issued {
     fn new(kind: &'static SignatureAlgorithm, days: i64) -> Self {
+        Self::between(kind, -30, days)
+    }
+
+    /// Valid from and to so many days from now.
+    fn between(kind: &'static SignatureAlgorithm, from: i64, to: i64) -> Self {
         let key = KeyPair::generate_for(kind).unwrap();
         let mut parameters = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        parameters.not_before = OffsetDateTime::now_utc() - Days::days(30);
-        parameters.not_after = OffsetDateTime::now_utc() + Days::days(days);
+        parameters.not_before = OffsetDateTime::now_utc() + Days::days(from);
+        parameters.not_after = OffsetDateTime::now_utc() + Days::days(to);
         let cert = parameters.self_signed(&key).unwrap();
         Self { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().clone() }
     }
