@@ -179,6 +179,23 @@ fn markup_and_script_stay_text(transport: Transport) {
     has_no_complaint(&ann);
 }
 
+/// A tail that took a second for each line would be waited for in vain.
+#[test]
+fn an_address_with_a_long_tail_keeps_nobody_waiting() {
+    let Some(driver) = Driver::start() else { return };
+    let house = House::open(Transport::Ws);
+    let ann = driver.desktop();
+    house.enter(&ann, "Ann");
+    let mut bob = house.other("Bob");
+    for _ in 0..100 {
+        bob.public(&format!("https://x.example/(a){}", ")".repeat(16_000)));
+    }
+    bob.public("the end");
+    ann.sees(NEWEST, "the end");
+    let links = "new Set([...document.querySelectorAll('#log a')].map((link) => link.href))";
+    assert_eq!(ann.value(&format!("[...{links}]")), json!(["https://x.example/(a)"]));
+}
+
 fn after_a_restart_everybody_comes_back(transport: Transport) {
     let Some(driver) = Driver::start() else { return };
     let mut house = House::open(transport);
