@@ -96,7 +96,7 @@ export class Log {
     new ResizeObserver(() => this.#follows && this.#toBottom()).observe(box);
   }
 
-  // Somebody's words: { name, text, time, own, to, waits }; with `to` they are whispered. The line is returned.
+  // Somebody's words: { name, text, time, own, to }; with `to` they are whispered. The line is returned.
   said({ name, text, time, own = false, to = null }) {
     const key = `${own}\n${name}\n${to}`;
     const follows = this.#last.key === key && Date.now() - this.#last.at < ONE_BREATH;
