@@ -263,6 +263,58 @@ fn a_dead_line_is_noticed_on_waking_up(transport: Transport) {
     has_complaints_of_the_network_alone(&ann);
 }
 
+/// The server's pings are not seen by a page: it asks by itself when all is silent.
+#[test]
+fn a_dead_line_is_noticed_by_a_page_that_nobody_touches() {
+    let Some(driver) = Driver::start() else { return };
+    let house = House::open(Transport::Ws);
+    let ann = driver.desktop();
+    house.enter(&ann, "Ann");
+    ann.sees("#state", "Connected");
+    house.server.as_ref().unwrap().signal(Signal::STOP);
+    // Five times as fast, so that the test need not wait as long as people do.
+    ann.value("(() => { const [now, start] = [Date.now, Date.now()]; Date.now = () => start + (now() - start) * 5 })()");
+    ann.sees("#log", "The connection was lost.");
+    house.server.as_ref().unwrap().signal(Signal::CONT);
+    ann.sees("#log", "Back in the room after");
+}
+
+#[test]
+fn a_join_without_an_answer_comes_to_an_end() {
+    let Some(driver) = Driver::start() else { return };
+    let house = House::open(Transport::Ws);
+    let ann = driver.desktop();
+    ann.open(&house.url());
+    ann.wait_for("document.activeElement.id === 'name'");
+    ann.types("#name", &format!("System{ENTER}"));
+    ann.sees("#join-error", "System");
+    house.server.as_ref().unwrap().signal(Signal::STOP);
+    ann.types("#name", &format!("\u{e009}a\u{e000}Ann{ENTER}"));
+    ann.sees("#join-error", "cannot be reached");
+    house.server.as_ref().unwrap().signal(Signal::CONT);
+    ann.types("#name", ENTER);
+    ann.sees("#log", "Ann joined.");
+}
+
+/// On a slow line the answer to the asking may be late, but whatever comes shows that the line stands.
+#[test]
+fn a_line_on_which_something_comes_is_not_cut() {
+    let Some(driver) = Driver::start() else { return };
+    let house = House::open(Transport::Ws);
+    let ann = driver.desktop();
+    house.enter(&ann, "Ann");
+    let mut bob = house.other("Bob");
+    ann.sees("#log", "Bob joined.");
+    ann.value("(() => { const send = WebSocket.prototype.send; WebSocket.prototype.send = function (data) { if (!data.includes('still-there')) send.call(this, data) } })()");
+    ann.value("dispatchEvent(new Event('online'))");
+    bob.public("this is slow");
+    ann.sees(NEWEST, "this is slow");
+    ann.value("setTimeout(() => { window.isOver = true }, 9000)");
+    ann.wait_for("window.isOver");
+    ann.sees(NEWEST, "this is slow");
+    has_no_complaint(&ann);
+}
+
 /// A browser notes on its console each time that a server cannot be reached, and no page can help that.
 fn has_complaints_of_the_network_alone(browser: &Browser) {
     for complaint in browser.complaints() {
