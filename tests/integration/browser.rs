@@ -335,6 +335,16 @@ fn what_is_too_long_for_the_server_comes_back_to_be_shortened(transport: Transpo
     ann.wait_for(&format!("document.querySelector('#text').value === {}", json!(long.trim_end())));
     ann.sees("#log", "Back in the room after");
     assert_eq!(ann.value("document.documentElement.scrollWidth <= innerWidth"), true);
+    // So does a command, and no line before it is blamed.
+    ann.types("#text", &format!("\u{e009}a\u{e000}short{ENTER}"));
+    let whisper = format!("/whisper Ann {}", long.trim_end());
+    ann.types("#text", &format!("{whisper}{ENTER}"));
+    ann.wait_for(&format!("document.querySelector('#text').value === {}", json!(whisper)));
+    ann.wait_for(
+        "document.querySelector('#log').innerText.split('longer than the server takes').length === 3",
+    );
+    ann.wait_for(&format!("document.querySelector('#text').value === {}", json!(whisper)));
+    assert_eq!(ann.value("document.querySelectorAll('.fate').length"), 1);
 }
 
 fn the_keyboard_is_enough(transport: Transport) {
