@@ -12,7 +12,7 @@ let commands = {}; // from name to { usage }
 let kept = []; // what was said while there was no connection: { content, line }
 let lostAt = null;
 let wasModerator = false;
-let sent = null; // what went out last: { content, line }
+let sent = null; // what went out last: { content, line }; a command has no line
 
 const log = new Log($("log"), $("newest"), (unseen) => {
   document.title = unseen > 0 ? `(${unseen}) TinyChat` : "TinyChat";
@@ -62,7 +62,7 @@ const connection = new Connection(url.href, {
     }[code] ?? (reason ? `The connection was closed: ${reason}` : "The connection was lost.");
     log.notice("state", `${why} Trying to come back; what you write is kept.`);
     if (code === 1009 && sent) {
-      setFate(sent.line, "not sent: too long");
+      if (sent.line) setFate(sent.line, "not sent: too long");
       if (text.value === "") setText(sent.content);
     }
   },
@@ -186,8 +186,12 @@ $("composer").addEventListener("submit", (event) => {
   if (isTimedOut()) {
     log.notice("error", "You are timed out, and can only read for now. Your text is kept.");
   } else if (content.startsWith("/")) {
-    if (connection.send({ type: "command", content })) setText("");
-    else log.notice("error", "There is no connection for a command. It is kept below.");
+    if (connection.send({ type: "command", content })) {
+      sent = { content, line: null };
+      setText("");
+    } else {
+      log.notice("error", "There is no connection for a command. It is kept below.");
+    }
   } else if (kept.length >= MOST_KEPT) {
     log.notice("error", "Too much waits for the connection already. Your text is kept below.");
   } else {

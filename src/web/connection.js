@@ -14,6 +14,7 @@ const CONNECT_TIMEOUT = 15;
 const NAME_TRIES = 20;
 const NAME_WAIT = 5;
 const PROBE_TIMEOUT = 8;
+const MOST_SILENCE = 45; // pings are not seen from here, so after it the line is probed
 // No message of this type is known, so the server answers it, and changes nothing.
 const PROBE = "still-there";
 
@@ -27,7 +28,9 @@ export class Connection {
   #failures = 0;
   #nameTries = 0;
   #timer = 0; // the one thing that is waited for: a connection, a retry, or the name
-  #probe = 0;
+  #probe = 0; // the wait for any sign that the line stands
+  #unanswered = 0; // probes
+  #heardAt = 0;
 
   constructor(url, listener) {
     this.#url = url;
@@ -38,7 +41,8 @@ export class Connection {
     // A clock that has jumped means that the computer slept.
     let last = Date.now();
     setInterval(() => {
-      if (Date.now() - last > 30_000) this.wake();
+      const isSilent = this.#isIn && Date.now() - this.#heardAt > MOST_SILENCE * 1000;
+      if (isSilent || Date.now() - last > 30_000) this.wake();
       last = Date.now();
     }, 5_000);
   }
@@ -70,6 +74,7 @@ export class Connection {
     if (!this.#socket) {
       this.#open();
     } else if (this.#isIn && !this.#probe && this.send({ type: PROBE })) {
+      this.#unanswered += 1;
       this.#probe = setTimeout(() => this.#ended(1006, ""), PROBE_TIMEOUT * 1000);
     }
   }
@@ -79,9 +84,8 @@ export class Connection {
     this.#listener.state("connecting");
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
-    this.#wait(CONNECT_TIMEOUT, () => this.#ended(1006, ""));
+    this.#waitForAnswer();
     socket.onopen = () => {
-      clearTimeout(this.#timer);
       this.#nameTries = 0;
       this.#sendJoin();
     };
@@ -91,9 +95,12 @@ export class Connection {
 
   #sendJoin() {
     this.#socket.send(JSON.stringify({ type: "join", username: this.#name }));
+    this.#waitForAnswer();
   }
 
   #heard(data) {
+    this.#heardAt = Date.now();
+    this.#stopProbe();
     let message;
     try {
       message = JSON.parse(data);
@@ -103,6 +110,7 @@ export class Connection {
     if (this.#isIn) {
       if (!this.#isAnswerToProbe(message)) this.#listener.message(message);
     } else if (message.type === "user_list") {
+      clearTimeout(this.#timer);
       const again = this.#wasIn;
       this.#isIn = this.#wasIn = true;
       this.#failures = 0;
@@ -114,16 +122,19 @@ export class Connection {
     }
   }
 
-  // Anything that is heard proves that the line stands. The answer itself, or that of a time-out, is not for people.
+  // Anything that is heard proves that the line stands.
+  #stopProbe() {
+    clearTimeout(this.#probe);
+    this.#probe = 0;
+  }
+
+  // The answer itself, or that of a time-out, is not for people.
   #isAnswerToProbe({ type, content }) {
-    if (!this.#probe) return false;
+    if (this.#unanswered === 0) return false;
     const isAnswer =
       (type === "error" && content.includes(`"${PROBE}"`)) ||
       (type === "system" && content.startsWith("You are timed out:"));
-    if (isAnswer) {
-      clearTimeout(this.#probe);
-      this.#probe = 0;
-    }
+    if (isAnswer) this.#unanswered -= 1;
     return isAnswer;
   }
 
@@ -134,6 +145,7 @@ export class Connection {
       this.#wait(NAME_WAIT, () => this.#sendJoin());
     } else {
       // The connection stays, and another name may be tried on it.
+      clearTimeout(this.#timer);
       this.#name = null;
       this.#wasIn = false;
       this.#listener.state("idle");
@@ -163,14 +175,18 @@ export class Connection {
   // Lets go of the socket, whose events count no more.
   #drop() {
     clearTimeout(this.#timer);
-    clearTimeout(this.#probe);
-    this.#probe = 0;
+    this.#stopProbe();
+    this.#unanswered = 0;
     this.#isIn = false;
     if (this.#socket) {
       this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
       this.#socket.close();
       this.#socket = null;
     }
+  }
+
+  #waitForAnswer() {
+    this.#wait(CONNECT_TIMEOUT, () => this.#ended(1006, ""));
   }
 
   #wait(seconds, then) {

@@ -39,12 +39,10 @@ function isAddress(text) {
 
 // A full stop or a bracket behind an address is the sentence's, unless the bracket was opened within the address.
 function withoutTail(address) {
-  for (;;) {
-    const last = address.at(-1);
-    const isLoose = last === ")" && address.split(")").length > address.split("(").length;
-    if (!isLoose && !".,;:!?'*_".includes(last)) return address;
-    address = address.slice(0, -1);
-  }
+  let loose = address.split(")").length - address.split("(").length;
+  let end = address.length;
+  while (address[end - 1] === ")" ? loose-- > 0 : ".,;:!?'*_".includes(address[end - 1])) end -= 1;
+  return address.slice(0, end);
 }
 
 const ONLY_EMOJI = /^(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|\p{Regional_Indicator}|[\u200d\ufe0f\s]){1,12}$/u;
@@ -98,7 +96,7 @@ export class Log {
     new ResizeObserver(() => this.#follows && this.#toBottom()).observe(box);
   }
 
-  // Somebody's words: { name, text, time, own, to, waits }; with `to` they are whispered. The line is returned.
+  // Somebody's words: { name, text, time, own, to }; with `to` they are whispered. The line is returned.
   said({ name, text, time, own = false, to = null }) {
     const key = `${own}\n${name}\n${to}`;
     const follows = this.#last.key === key && Date.now() - this.#last.at < ONE_BREATH;
