@@ -63,13 +63,11 @@ pub fn generate(request: &Request) -> Result<(), GenerateError> {
     {
         return Err(GenerateError::Exists(path.clone()));
     }
-    write(&request.key, 0o600, &key.serialize_pem(), request.force)?;
-    write(&request.cert, 0o644, &certificate.pem(), request.force).inspect_err(|_| {
-        if !request.force {
-            // The key alone would be in the way of the next try.
-            let _ = fs::remove_file(&request.key);
-        }
-    })
+    // Both are written before either takes its place, so that a failure leaves no half of a pair.
+    let mut key = NewFile::write(&request.key, 0o600, &key.serialize_pem(), request.force)?;
+    let mut cert = NewFile::write(&request.cert, 0o644, &certificate.pem(), request.force)?;
+    key.keep()?;
+    cert.keep()
 }
 
 fn parameters(request: &Request) -> Result<CertificateParams, GenerateError> {
@@ -112,34 +110,59 @@ fn name(host: &str) -> Result<SanType, GenerateError> {
     }
 }
 
-/// Writes a file that has its mode from its first byte, and makes its folders.
-fn write(path: &Path, mode: u32, text: &str, force: bool) -> Result<(), GenerateError> {
-    let written = (|| {
+/// A file that was written and is removed again, unless it is kept.
+struct NewFile<'a> {
+    path: &'a Path,
+    /// Where it is until then: aside, if it replaces another.
+    new: PathBuf,
+    is_kept: bool,
+}
+
+impl<'a> NewFile<'a> {
+    /// Writes a file that has its mode from its first byte, and makes its folders.
+    fn write(path: &'a Path, mode: u32, text: &str, force: bool) -> Result<Self, GenerateError> {
+        let failed = |error| failed(path, error);
         if let Some(folder) = path.parent() {
             // A file in a folder's place is there already, too, but no --force replaces it.
             fs::create_dir_all(folder).map_err(|error| match error.kind() {
-                ErrorKind::AlreadyExists => ErrorKind::NotADirectory.into(),
-                _ => error,
+                ErrorKind::AlreadyExists => failed(ErrorKind::NotADirectory.into()),
+                _ => failed(error),
             })?;
         }
-        if !force {
-            return create(path, mode)?.write_all(text.as_bytes());
+        if force && path.is_dir() {
+            return Err(failed(ErrorKind::IsADirectory.into()));
         }
-        // A new file takes the old one's place whole, with the mode of the new.
-        let mut name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_owned();
-        name.push(format!(".{}.new", std::process::id()));
+        let mut name = path.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?.to_owned();
+        if force {
+            name.push(format!(".{}.new", std::process::id()));
+        }
         let new = path.with_file_name(name);
-        let replaced = create(&new, mode)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&new, path));
-        replaced.inspect_err(|_| {
-            let _ = fs::remove_file(&new);
-        })
-    })();
-    written.map_err(|error: io::Error| match error.kind() {
+        let mut file = create(&new, mode).map_err(failed)?;
+        let written = Self { path, new, is_kept: false };
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        Ok(written)
+    }
+
+    fn keep(&mut self) -> Result<(), GenerateError> {
+        fs::rename(&self.new, self.path).map_err(|error| failed(self.path, error))?;
+        self.is_kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let _ = fs::remove_file(&self.new);
+        }
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> GenerateError {
+    match error.kind() {
         ErrorKind::AlreadyExists => GenerateError::Exists(path.into()),
         _ => GenerateError::Write(path.into(), error),
-    })
+    }
 }
 
 fn create(path: &Path, mode: u32) -> io::Result<File> {

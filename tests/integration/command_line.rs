@@ -179,6 +179,19 @@ fn what_is_there_is_replaced_only_by_force() {
     }
 }
 
+/// The key was once replaced although its certificate could not be.
+#[test]
+fn a_pair_that_cannot_be_replaced_whole_stays_whole() {
+    let folder = Folder::new();
+    generate(&folder, &[]);
+    let key = folder.read("certs/server.key");
+    std::fs::create_dir(folder.path("taken")).unwrap();
+    let said = cannot_generate(&folder, &["--force", "--cert", "taken"], 1);
+    assert!(said.contains("taken cannot be written"), "{said}");
+    assert_eq!(folder.read("certs/server.key"), key);
+    assert_eq!(std::fs::read_dir(folder.path("certs")).unwrap().count(), 2, "nothing else is left");
+}
+
 #[test]
 fn what_cannot_be_made_leaves_nothing_behind() {
     let folder = Folder::new();
