@@ -36,8 +36,6 @@ pub struct Facts {
     /// Seconds since 1970.
     pub not_after: i64,
     pub key_type: String,
-    /// How many certificates the file holds, the leaf among them.
-    pub chain_length: usize,
 }
 
 impl Facts {
@@ -53,7 +51,6 @@ impl Facts {
             not_before: seconds(leaf.validity().not_before),
             not_after: seconds(leaf.validity().not_after),
             key_type: key_type(leaf),
-            chain_length: chain.len(),
         })
     }
 
@@ -90,7 +87,8 @@ pub fn concerns(chain: &[CertificateDer], facts: &Facts, now: SystemTime) -> Vec
     if days < 0 {
         concerns.push(Concern::Error(format!("the certificate expired {}: renew it", ago(-days))));
     } else if days < WARN_BELOW_DAYS {
-        concerns.push(Concern::Warning(format!("the certificate expires in {days} days: renew it")));
+        let days = if days == 1 { "1 day".into() } else { format!("{days} days") };
+        concerns.push(Concern::Warning(format!("the certificate expires in {days}: renew it")));
     }
     let mut warn = |text: &str| concerns.push(Concern::Warning(text.into()));
     if facts.is_early(now) {
@@ -254,7 +252,7 @@ mod tests {
         let facts = Facts::of(&chain).unwrap();
         assert_eq!(facts.names_shown(), "chat.example.com, *.example.com, 192.0.2.7, 2001:db8::7");
         assert_eq!((&*facts.issuer, facts.self_signed), ("CN=Authority", false));
-        assert_eq!((&*facts.key_type, facts.chain_length), ("EC, P-256", 2));
+        assert_eq!(facts.key_type, "EC, P-256");
 
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let alone = [parameters("Alone", &[]).self_signed(&key).unwrap().der().clone()];
@@ -288,6 +286,7 @@ mod tests {
             (0, ""),
             (DAYS - 15, ""),
             (DAYS - 14, "the certificate expires in 13 days: renew it"),
+            (DAYS - 2, "the certificate expires in 1 day: renew it"),
             (DAYS - 1, "the certificate expires in 0 days: renew it"),
             (DAYS, "error: the certificate expired within the last day: renew it"),
             (DAYS + 3, "error: the certificate expired 3 days ago: renew it"),

@@ -292,7 +292,7 @@ impl Wire {
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.allowance == 0 {
-            // More may well be there, and `poll` will say so.
+            // There may well be more, which `Link::read` tells its caller.
             return Err(ErrorKind::WouldBlock.into());
         }
         let read = self.stream.read(buffer)?;

@@ -32,7 +32,8 @@ pub fn start(level: LevelFilter) {
     let (sender, waiting) = bounded(WAITING_LINES);
     let writer = thread::Builder::new().name("log".into()).spawn(move || write_lines(&waiting));
     if writer.is_err() {
-        return eprintln!("There is no log: the system gives no thread");
+        let _ = writeln!(io::stderr(), "There is no log: the system gives no thread");
+        return;
     }
     let lines = WriteLogger::new(level, plain, Lines { begun: Vec::new(), waiting: sender, lost: 0 });
     if log::set_boxed_logger(Box::new(ChatLog { lines })).is_ok() {

@@ -93,13 +93,13 @@ impl Renewal {
 
     /// When [`Self::tick`] next has something to do.
     pub fn next(&self) -> Option<Instant> {
-        self.files.as_ref().map(|_| self.watch.next().min(self.report_at))
+        self.files.as_ref().map(|_| self.watch.next.min(self.report_at))
     }
 
     /// Looks at the files, if it is time, and loads them if they have changed.
     pub fn tick(&mut self, now: Instant) {
         let Some(files) = self.files.clone() else { return };
-        if now >= self.watch.next() && self.watch.look(Snapshot::of(Some(&files)), now) == Look::Load {
+        if now >= self.watch.next && self.watch.look(Snapshot::of(Some(&files)), now) == Look::Load {
             self.load(&files, now);
         }
         if now >= self.report_at {
@@ -197,10 +197,6 @@ impl<S: PartialEq> Watch<S> {
         Self { interval, next: now + interval, loaded, changing: None }
     }
 
-    fn next(&self) -> Instant {
-        self.next
-    }
-
     fn look(&mut self, seen: S, now: Instant) -> Look {
         if seen == self.loaded {
             self.changing = None;
@@ -269,7 +265,7 @@ mod tests {
         let mut loads = Vec::new();
         for (at, &state) in states.iter().enumerate() {
             now += SETTLE;
-            assert!(watch.next() <= now);
+            assert!(watch.next <= now);
             if watch.look(state, now) == Look::Load {
                 loads.push(at);
             }
@@ -292,7 +288,7 @@ mod tests {
         let mut watch = Watch::new(0, LOOK_INTERVAL, now);
         watch.look(1, now);
         watch.loaded(1, now);
-        assert_eq!(watch.next(), now + LOOK_INTERVAL);
+        assert_eq!(watch.next, now + LOOK_INTERVAL);
         assert_eq!((watch.look(1, now), watch.look(1, now)), (Look::Wait, Look::Wait));
     }
 

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::admission::{Admission, Full};
+use crate::admission::{Admission, Full, Place};
 use crate::connection;
 use crate::eyes::Eyes;
 use crate::handshake::{Arrival, Context, refuse};
@@ -286,7 +286,7 @@ impl Server {
         spawned.is_ok()
     }
 
-    fn places(&self, address: SocketAddr) -> Result<Vec<crate::admission::Place>, Full> {
+    fn places(&self, address: SocketAddr) -> Result<Vec<Place>, Full> {
         let ip = address.ip().to_canonical();
         let mut places = vec![self.context.admission.connection()?];
         // Whom a proxy speaks for shows later.

@@ -13,7 +13,6 @@ use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 #[cfg(not(feature = "aws-lc"))]
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, ServerConfig};

@@ -13,7 +13,7 @@ use crate::protocol::User;
 
 /// The least time between two lists to one client. A little more than the 50 ms of SPEC.md, for what the clock
 /// of the hub tells apart may arrive closer together.
-pub const LIST_INTERVAL: Duration = Duration::from_millis(55);
+const LIST_INTERVAL: Duration = Duration::from_millis(55);
 /// In a room of up to this many a change is told to everybody at once, whatever it costs: within 100 ms by SPEC.md.
 const SMALL_ROOM: usize = 100;
 /// Lists may cost no more than this at once, in seconds of what they may cost; or a single list.
