@@ -9,41 +9,15 @@
 
 #![forbid(unsafe_code)]
 
-// What the program does.
-pub mod check;
+// In this order: each folder imports only from those below it.
+pub mod cli;
 pub mod server;
-
-// A connection's own thread.
 mod connection;
-mod handshake;
-mod eyes;
-mod page;
 mod http;
-mod forwarded;
-mod admission;
-mod keep_alive;
-mod rate;
-
-// The hub's thread, and what both share.
 mod hub;
-mod link;
-mod tape;
-
-// The chat, pure.
-mod room;
-mod protocol;
-
-// TLS.
-mod stream;
-mod renewal;
-mod tls;
-mod certificate;
-pub mod self_signed;
-
-// Settings, log, clock, systemd.
-pub mod settings;
-mod env_file;
-pub mod logging;
-mod clock;
-mod service;
-mod metrics;
+mod transport;
+mod chat;
+mod limits;
+pub mod tls;
+pub mod config;
+pub mod ops;

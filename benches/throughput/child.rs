@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{env, io};
 
 use tempfile::TempDir;
-use tinychat::self_signed;
+use tinychat::tls::self_signed;
 
 use crate::{RELAY, Result, TimedOut};
 

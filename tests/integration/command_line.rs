@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use tinychat::settings::SETTINGS;
+use tinychat::config::SETTINGS;
 
 use crate::client::Client;
 use crate::program::{Ended, Folder, assert_tells_nothing_of};

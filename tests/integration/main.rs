@@ -6,7 +6,7 @@ mod command_line;
 mod conversations;
 mod deploy;
 mod eyes;
-mod house;
+
 mod limits;
 mod log_lines;
 mod page;
@@ -15,5 +15,6 @@ mod readme;
 mod renewal;
 mod server;
 mod settings_files;
+mod source_layout;
 mod tls_files;
 mod webdriver;

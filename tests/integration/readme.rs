@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use tinychat::check::check;
-use tinychat::self_signed::{self, Request};
-use tinychat::settings::{SETTINGS, Settings};
+use tinychat::cli::check;
+use tinychat::config::{SETTINGS, Settings};
+use tinychat::tls::self_signed::{self, Request};
 
 use crate::server::{TestServer, Transport};
 

@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tinychat::self_signed;
+use tinychat::config::Settings;
 use tinychat::server::{Handle, Server};
-use tinychat::settings::Settings;
+use tinychat::tls::self_signed;
 
 use crate::client::Client;
 

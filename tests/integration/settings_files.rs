@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use tinychat::settings::{SETTINGS, Setting};
+use tinychat::config::{SETTINGS, Setting};
 
 use crate::program::{Ended, Folder, Program};
 

@@ -12,16 +12,13 @@ use rustls::ServerConfig;
 use tungstenite::handshake::server::Request;
 use tungstenite::http::header::ORIGIN;
 
-use crate::admission::{Admission, Full, Place, network};
-use crate::eyes::Eyes;
-use crate::forwarded::client_address;
-use crate::http::{self, Answer};
+use crate::chat::ConnectionId;
+use crate::config::{Limits, Origin};
+use crate::http::{self, Answer, Eyes, client_address, page};
 use crate::hub::{Event, Peer};
-use crate::metrics::{Counters, Failed, Refused};
-use crate::page;
-use crate::room::ConnectionId;
-use crate::settings::{Limits, Origin};
-use crate::stream::{Stream, Wait, by_deadline, discard};
+use crate::limits::{Admission, Full, Place, network};
+use crate::ops::metrics::{Counters, Failed, Refused};
+use crate::transport::{Stream, Wait, by_deadline, discard};
 
 /// How long a connection that the server ends has to take what was said last.
 pub const LINGER: Duration = Duration::from_secs(2);

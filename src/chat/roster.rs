@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::ConnectionId;
-use super::budget::{Budget, EARNED_PER_SECOND};
 use super::command::split_name;
+use super::list_budget::{Budget, EARNED_PER_SECOND};
+use super::protocol::User;
+use super::room::ConnectionId;
 use super::timeout::Timeouts;
 use super::username::{NameKey, Username};
-use crate::protocol::User;
 
 /// The least time between two lists to one client. A little more than the 50 ms of SPEC.md, for what the clock
 /// of the hub tells apart may arrive closer together.

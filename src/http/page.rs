@@ -3,7 +3,7 @@
 use tungstenite::handshake::server::Request;
 use tungstenite::http::{Method, header};
 
-use crate::http;
+use super::request as http;
 
 /// One file of the page.
 struct File {

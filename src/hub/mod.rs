@@ -3,6 +3,8 @@
 //! It takes a batch from its inbox, lets the room decide, writes the effects on the tape, and gives each client
 //! its part of it in one write. It never waits for a client.
 
+mod tape;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -16,14 +18,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, info, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::clock::local_time;
-use crate::link::{CutOff, Link, Sent};
-use crate::metrics::{Counters, HubReport};
-use crate::protocol::{Body, ClientMessage, Fault, ServerMessage};
-use crate::room::{Audience, ConnectionId, Effect, Input, Room};
-use crate::service;
-use crate::settings::ModPassword;
-use crate::tape::Tape;
+use crate::chat::{Audience, Body, ClientMessage, ConnectionId, Effect, Fault, Input, Room, ServerMessage};
+use crate::config::ModPassword;
+use crate::ops::clock::local_time;
+use crate::ops::metrics::{Counters, HubReport};
+use crate::ops::systemd as service;
+use crate::transport::{CutOff, Link, Sent};
+use tape::Tape;
 
 /// How many events wait for the hub before whoever brings more waits himself.
 const INBOX_EVENTS: usize = 1024;

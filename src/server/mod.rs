@@ -13,18 +13,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::admission::{Admission, Full, Place};
-use crate::connection;
-use crate::eyes::Eyes;
-use crate::handshake::{Arrival, Context, refuse};
+use crate::chat::ConnectionId;
+use crate::config::{Host, Settings};
+use crate::connection::{self, Arrival, Context, refuse};
+use crate::http::Eyes;
 use crate::hub::{self, Event};
-use crate::metrics::Counters;
-use crate::renewal::{LOOK_INTERVAL, Renewal};
-use crate::room::ConnectionId;
-use crate::service;
-use crate::settings::{Host, Settings};
-use crate::stream::timespec;
+use crate::limits::{Admission, Full, Place};
+use crate::ops::metrics::Counters;
+use crate::ops::systemd as service;
 use crate::tls::TlsError;
+use crate::tls::{LOOK_INTERVAL, Renewal};
+use crate::transport::timespec;
 
 /// How many connections may wait to be accepted. Past std's 128 a crowd that comes at once would meet dropped
 /// packets, and seconds of waiting for them to be sent again.

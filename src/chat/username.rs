@@ -7,7 +7,7 @@ use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use crate::protocol::SYSTEM;
+use super::protocol::SYSTEM;
 
 /// A name that somebody may bear: as it is shown, and as it is compared.
 #[derive(Clone, Debug)]

@@ -1,5 +1,9 @@
 //! PEM files to a rustls configuration. Every failure names its file, what is wrong, and how to mend it.
 
+pub mod certificate;
+mod renewal;
+pub mod self_signed;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -18,9 +22,11 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, ServerConfig};
 use rustls_pemfile::Item;
 
-use crate::certificate::Concern;
-use crate::logging::Escaped;
-use crate::settings::TlsFiles;
+use crate::config::TlsFiles;
+use crate::ops::logging::Escaped;
+use certificate::Concern;
+
+pub use renewal::{LOOK_INTERVAL, Renewal};
 
 /// Larger files are no certificates, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

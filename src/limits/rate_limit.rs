@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::settings::MessageRate;
+use crate::config::MessageRate;
 
 pub struct Rate {
     allowed: Option<MessageRate>,
@@ -40,7 +40,7 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
+    use crate::config::Settings;
 
     fn rate(per_second: &str, burst: &str, now: Instant) -> Rate {
         let settings =

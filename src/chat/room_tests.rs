@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::Settings;
+use crate::config::Settings;
 
 /// A room with everybody's lines, as `sender's number → what each hears`.
 struct Script {
@@ -467,7 +467,7 @@ proptest! {
                     }
                 }
                 if let Effect::Tell(_, ServerMessage::UserList { content }) = effect {
-                    let keys: BTreeSet<_> = content.iter().map(|user| username::NameKey::of(&user.username)).collect();
+                    let keys: BTreeSet<_> = content.iter().map(|user| crate::chat::username::NameKey::of(&user.username)).collect();
                     prop_assert_eq!(keys.len(), content.len(), "names are unique");
                 }
             }

@@ -12,8 +12,7 @@ use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::protocol::ServerMessage;
-use crate::room::{Audience, ConnectionId, Effect};
+use crate::chat::{Audience, ConnectionId, Effect, ServerMessage};
 
 /// The tape of the batch under way.
 #[derive(Default)]

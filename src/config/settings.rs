@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use log::LevelFilter;
 use subtle::ConstantTimeEq;
 
-use crate::env_file;
+use super::env_file;
 
 /// What the server is told. See [`SETTINGS`] for the table that users see.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use crate::clock::local_time;
+use super::clock::local_time;
 
 /// How many lines wait for whoever reads the log. Past that they are lost, and counted: the chat waits for nobody.
 const WAITING_LINES: usize = 1024;

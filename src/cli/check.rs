@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 
-use crate::certificate::{self, Concern, Facts};
-use crate::logging::Escaped;
-use crate::settings::{Settings, TlsFiles};
+use crate::config::{Settings, TlsFiles};
+use crate::ops::logging::Escaped;
+use crate::tls::certificate::{self, Concern, Facts};
 use crate::tls::{self, TlsError};
 
 /// What was found, in lines for a person, and whether a start would succeed.

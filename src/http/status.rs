@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use tungstenite::handshake::server::Request;
 use tungstenite::http::Method;
 
-use crate::admission::Admission;
-use crate::http::Answer;
+use super::request::Answer;
 use crate::hub::Event;
-use crate::metrics::{Counters, Process, exposition};
+use crate::limits::Admission;
+use crate::ops::metrics::{Counters, Process, exposition};
 
 /// How long the hub has to answer before the server counts as not well.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -82,8 +82,8 @@ impl Eyes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::HubReport;
-    use crate::settings::Settings;
+    use crate::config::Settings;
+    use crate::ops::metrics::HubReport;
 
     fn eyes(hub: Sender<Event>) -> Eyes {
         let settings = Settings::from_pairs([("METRICS_ALLOW", "10.0.0.0/8")]).unwrap();

@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::metrics::Refused;
-use crate::settings::Limits;
+use crate::config::Limits;
+use crate::ops::metrics::Refused;
 
 /// How many of those beyond the limits are told so at once; more are closed without a word.
 const MAX_REFUSALS: usize = 32;
@@ -163,7 +163,7 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
+    use crate::config::Settings;
 
     fn admission(connections: &str, per_ip: &str) -> Admission {
         let pairs = [("MAX_CONNECTIONS", connections), ("MAX_CONNECTIONS_PER_IP", per_ip)];

@@ -17,9 +17,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
-use crate::metrics::CutOffBy;
-use crate::settings::Limits;
-use crate::stream::{Stream, Transport, Wait, discard, wait};
+use super::stream::{Stream, Transport, Wait, discard, wait};
+use crate::config::Limits;
+use crate::ops::metrics::CutOffBy;
 
 /// A client that takes nothing for this long while bytes wait for it is cut off.
 const STUCK_AFTER: Duration = Duration::from_secs(30);

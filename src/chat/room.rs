@@ -2,24 +2,17 @@
 //!
 //! A [`Room`] does no I/O and reads no clock. It is handed one input after the other and says what follows.
 
-mod budget;
-mod command;
-mod login;
-mod roster;
-mod timeout;
-mod username;
-
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Body, ClientMessage, CommandUsage, Fault, Field, ServerMessage};
-use crate::settings::ModPassword;
-use command::{COMMANDS, Command, TO, WHISPER};
-use login::Logins;
-use roster::{Roster, Round};
-use timeout::{MAX_SECONDS, Timeouts, whole_seconds};
-use username::{NameError, Username};
+use super::command::{self, COMMANDS, Command, TO, WHISPER};
+use super::password_throttle::Logins;
+use super::protocol::{Body, ClientMessage, CommandUsage, Fault, Field, ServerMessage};
+use super::roster::{Roster, Round};
+use super::timeout::{MAX_SECONDS, Timeouts, whole_seconds};
+use super::username::{NameError, Username};
+use crate::config::ModPassword;
 
 /// A connection, for as long as the server runs: numbers are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -292,4 +285,5 @@ fn nobody(text: &str, command: &CommandUsage) -> String {
 }
 
 #[cfg(test)]
+#[path = "room_tests.rs"]
 mod tests;

@@ -1,5 +1,8 @@
 //! One client's thread: the handshake, and then the reading loop.
 
+mod handshake;
+mod keep_alive;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,15 +11,15 @@ use crossbeam_channel::Sender;
 use log::{debug, info, warn};
 use tungstenite::Utf8Bytes;
 
-use crate::handshake::{Arrival, Context, Failure, LINGER, Upgraded, shake_hands};
+use crate::chat::{ClientMessage, ConnectionId, Fault};
 use crate::hub::{Event, Peer};
-use crate::keep_alive::{Due, KeepAlive};
-use crate::link::{Ended, Link, PORTION, Received, Sent};
-use crate::metrics::CutOffBy;
-use crate::protocol::{ClientMessage, Fault};
-use crate::rate::Rate;
-use crate::room::ConnectionId;
-use crate::stream::{Wait, wait};
+use crate::limits::Rate;
+use crate::ops::metrics::CutOffBy;
+use crate::transport::{Ended, Link, PORTION, Received, Sent, Wait, wait};
+use handshake::{Failure, LINGER, Upgraded, shake_hands};
+use keep_alive::{Due, KeepAlive};
+
+pub use handshake::{Arrival, Context, refuse};
 
 /// How long the reader of a flood leaves its lock to others after each portion.
 const HAND_OVER: Duration = Duration::from_millis(1);
@@ -210,8 +213,8 @@ mod tests {
     use std::net::{IpAddr, TcpListener, TcpStream};
 
     use super::*;
-    use crate::settings::Settings;
-    use crate::stream::Stream;
+    use crate::config::Settings;
+    use crate::transport::Stream;
 
     #[test]
     fn whose_thread_panics_is_gone_like_anybody_else() {

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 use log::{error, info, warn};
 use rustls::ServerConfig;
 
-use crate::certificate::{Concern, Facts, concerns};
-use crate::metrics::Counters;
-use crate::settings::TlsFiles;
-use crate::tls::{self, Identity, TlsError};
+use super::certificate::{Concern, Facts, concerns};
+use super::{self as tls, Identity, TlsError};
+use crate::config::TlsFiles;
+use crate::ops::metrics::Counters;
 
 /// How often the files are looked at. Each look is a few system calls.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! The slash commands of SPEC.md part 2, from text to meaning.
 
-use crate::protocol::CommandUsage;
+use super::protocol::CommandUsage;
 
 pub const WHISPER: CommandUsage = CommandUsage {
     name: "/whisper",

@@ -1,0 +1,13 @@
+//! The chat, pure: no I/O, no threads, no clock. It is given one input after the other and says what follows.
+
+mod command;
+mod list_budget;
+mod password_throttle;
+mod protocol;
+mod room;
+mod roster;
+mod timeout;
+mod username;
+
+pub use protocol::{Body, ClientMessage, Fault, ServerMessage};
+pub use room::{Audience, ConnectionId, Effect, Input, Room};

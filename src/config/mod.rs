@@ -1,0 +1,6 @@
+//! The settings, from flags, the environment and `.env`.
+
+mod env_file;
+mod settings;
+
+pub use settings::*;

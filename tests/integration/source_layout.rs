@@ -1,0 +1,99 @@
+//! The source layout: what imports what, and what stays pure.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each folder imports only from those below it in `lib.rs`, through what their `mod.rs` offers.
+#[test]
+fn each_folder_imports_only_from_those_below_it() {
+    let source = source();
+    let lib = fs::read_to_string(source.join("lib.rs")).unwrap();
+    let folders: Vec<&str> = lib
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        .collect();
+    assert!(folders.len() > 8, "{folders:?}");
+    let position = |folder: &str| folders.iter().position(|&other| other == folder);
+    let mut imports = 0;
+    for file in rust_files(&source) {
+        let path = file.strip_prefix(&source).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("super::super"), "{path:?} reaches past its own folder with super::super");
+        let folder = path.iter().next().unwrap().to_str().unwrap();
+        if matches!(folder, "main.rs" | "lib.rs") {
+            continue;
+        }
+        let here = position(folder).unwrap_or_else(|| panic!("{path:?}: lib.rs has no such folder"));
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        if !path.ends_with("mod.rs") {
+            let reexport = ["pub use ", "pub mod "].iter().find(|word| code.contains(&format!("\n{word}")));
+            assert_eq!(reexport, None, "{path:?}: only mod.rs says what a folder offers");
+        }
+        for rest in text.split("crate::").skip(1) {
+            let imported: String = rest.chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect();
+            let there = position(&imported)
+                .unwrap_or_else(|| panic!("{path:?} imports {imported:?}, which is no folder"));
+            assert!(there >= here, "{path:?} imports {imported}, which is above it");
+            imports += 1;
+        }
+    }
+    assert!(imports > 40, "the imports were not found: {imports}");
+}
+
+#[test]
+fn every_folder_is_in_lib_rs() {
+    let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
+    for entry in fs::read_dir(source()).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        match name.as_str() {
+            "lib.rs" | "main.rs" => {}
+            folder => assert!(lib.contains(&format!("mod {folder};")), "src/{folder}"),
+        }
+    }
+}
+
+/// `chat/` and the other rules know nothing of sockets, threads, TLS, files, clap or the clock.
+#[test]
+fn the_pure_parts_know_nothing_of_sockets_threads_and_clocks() {
+    let source = source();
+    let mut pure = rust_files(&source.join("chat"));
+    pure.extend(
+        ["hub/tape.rs", "limits/rate_limit.rs", "connection/keep_alive.rs", "http/forwarded.rs"]
+            .map(|file| source.join(file)),
+    );
+    for file in pure {
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for word in [
+            "TcpStream",
+            "std::thread",
+            "rustls",
+            "Instant::now",
+            "SystemTime",
+            "std::fs",
+            "Mutex",
+            "clap",
+            "log::",
+        ] {
+            assert!(!code.contains(word), "{file:?} has {word}");
+        }
+    }
+}
+
+#[test]
+fn there_is_no_unsafe_code() {
+    for root in ["lib.rs", "main.rs"] {
+        let text = fs::read_to_string(source().join(root)).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{root}");
+    }
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let nested = entries.map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] });
+    nested.flatten().filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
