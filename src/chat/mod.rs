@@ -2,6 +2,7 @@
 
 mod command;
 mod list_budget;
+mod password;
 mod password_throttle;
 mod protocol;
 mod room;
@@ -9,5 +10,6 @@ mod roster;
 mod timeout;
 mod username;
 
+pub use password::ModPassword;
 pub use protocol::{Body, ClientMessage, Fault, ServerMessage};
 pub use room::{Audience, ConnectionId, Effect, Input, Room};

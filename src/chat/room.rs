@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
+use super::password::ModPassword;
 use super::password_throttle::Logins;
 use super::protocol::{Body, ClientMessage, CommandUsage, Fault, Field, ServerMessage};
 use super::roster::{Roster, Round};
 use super::timeout::{MAX_SECONDS, Timeouts, whole_seconds};
 use super::username::{NameError, Username};
-use crate::config::ModPassword;
 
 /// A connection, for as long as the server runs: numbers are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -234,7 +234,7 @@ impl Room {
             let seconds = whole_seconds(wait);
             return vec![error(from, format!("Too many wrong passwords: wait {seconds} seconds."))];
         }
-        if !password.is(attempt) {
+        if !password.matches(attempt) {
             self.logins.note_wrong(member.address, now);
             return vec![Effect::WrongPassword(from), error(from, "Wrong password.")];
         }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Settings;
 
 /// A room with everybody's lines, as `sender's number → what each hears`.
 struct Script {
@@ -18,8 +17,7 @@ struct Script {
 
 impl Script {
     fn new() -> Self {
-        let password = Settings::from_pairs([("MOD_PASSWORD", "secret")]).unwrap().mod_password;
-        let room = Room::new(password);
+        let room = Room::new(Some(ModPassword::new("secret")));
         Self { room, now: Instant::now(), members: BTreeSet::new(), heard: BTreeMap::new() }
     }
 
@@ -409,7 +407,7 @@ proptest! {
     /// members hear the room, and all hear what everybody hears in one order.
     #[test]
     fn the_room_keeps_its_invariants(steps in steps()) {
-        let mut room = Room::new(Settings::from_pairs([("MOD_PASSWORD", "secret")]).unwrap().mod_password);
+        let mut room = Room::new(Some(ModPassword::new("secret")));
         let mut now = Instant::now();
         // Numbers are used once: `current` is the connection that a step's number means now.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());

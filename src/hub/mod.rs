@@ -18,8 +18,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{debug, info, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::chat::{Audience, Body, ClientMessage, ConnectionId, Effect, Fault, Input, Room, ServerMessage};
-use crate::config::ModPassword;
+use crate::chat::{
+    Audience, Body, ClientMessage, ConnectionId, Effect, Fault, Input, ModPassword, Room, ServerMessage,
+};
 use crate::ops::clock::local_time;
 use crate::ops::metrics::{Counters, HubReport};
 use crate::ops::systemd as service;

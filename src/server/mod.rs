@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::chat::ConnectionId;
+use crate::chat::{ConnectionId, ModPassword};
 use crate::config::{Host, Settings};
 use crate::connection::{self, Arrival, Context, refuse};
 use crate::http::Eyes;
@@ -99,8 +99,11 @@ impl Server {
         let (reload, reload_asked) = pipe()?;
         let handle = Handle(Asked { stop, reload });
         let on_end = handle.clone();
-        let (hub, thread) =
-            hub::start(settings.mod_password.clone(), counters.clone(), move || on_end.stop())?;
+        let (hub, thread) = hub::start(
+            settings.mod_password.as_ref().map(|secret| ModPassword::new(secret.expose())),
+            counters.clone(),
+            move || on_end.stop(),
+        )?;
         let admission = Admission::new(&settings.limits);
         let eyes = Eyes {
             allow: settings.metrics_allow.clone(),
