@@ -1,9 +1,7 @@
 //! TinyChat: a JSON chat room over WebSocket, for small self-hosted installs.
 //!
-//! The modules stand here as the rooms of a house: each imports only from those below it, which a test checks.
-//!
 //! ```text
-//! socket bytes ─▶ TLS ─▶ WebSocket ─▶ ClientMessage ─▶│ hub inbox │─▶ Room ─▶ effects ─▶ tape ─▶ sockets
+//! socket bytes ─▶ TLS ─▶ WebSocket ─▶ ClientMessage ─▶│ hub inbox │─▶ room ─▶ effects ─▶ tape ─▶ sockets
 //!   └──────────── the connection's own thread ───────┘  (bounded)   └──────── the hub thread ────────┘
 //! ```
 

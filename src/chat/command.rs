@@ -1,27 +1,24 @@
-//! The slash commands of SPEC.md part 2, from text to meaning.
+//! The slash commands (docs/protocol.md), from text to [`Command`].
 
 use super::protocol::CommandUsage;
 
 pub const WHISPER: CommandUsage = CommandUsage {
     name: "/whisper",
     usage: "/whisper [user] [message]",
-    about: "Says something to one user alone.",
+    about: "Sends a message to one user only.",
 };
 pub const LOGIN: CommandUsage =
     CommandUsage { name: "/login", usage: "/login [password]", about: "Makes you a moderator." };
 pub const TO: CommandUsage = CommandUsage {
     name: "/to",
     usage: "/to [user] [seconds]",
-    about: "Times a user out, who can then only read. For moderators.",
+    about: "Times out a user, who can then only read. For moderators.",
 };
-pub const HELP: CommandUsage = CommandUsage {
-    name: "/help",
-    usage: "/help [command]",
-    about: "Lists the commands, or tells more of one.",
-};
+pub const HELP: CommandUsage =
+    CommandUsage { name: "/help", usage: "/help [command]", about: "Lists the commands, or explains one." };
 pub const COMMANDS: &[CommandUsage] = &[WHISPER, LOGIN, TO, HELP];
 
-/// A command, with the text that it is given. Where that begins with a user, the room knows how far the name goes.
+/// A command with its arguments. Where they begin with a user, only the room knows where the name ends.
 #[derive(Debug, PartialEq)]
 pub enum Command<'a> {
     Whisper(&'a str),
@@ -32,15 +29,15 @@ pub enum Command<'a> {
 
 impl<'a> Command<'a> {
     /// # Errors
-    /// What is wrong, in words for who typed it.
+    /// A message for the user.
     pub fn parse(text: &'a str) -> Result<Self, String> {
         let text = text.trim();
         let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let rest = rest.trim_start();
         match name {
-            "/whisper" => given(Self::Whisper, rest, &WHISPER),
-            "/login" => given(Self::Login, rest, &LOGIN),
-            "/to" => given(Self::To, rest, &TO),
+            "/whisper" => with_arguments(Self::Whisper, rest, &WHISPER),
+            "/login" => with_arguments(Self::Login, rest, &LOGIN),
+            "/to" => with_arguments(Self::To, rest, &TO),
             "/help" if rest.is_empty() => Ok(Self::Help(None)),
             "/help" => match COMMANDS
                 .iter()
@@ -55,7 +52,7 @@ impl<'a> Command<'a> {
     }
 }
 
-fn given<'a>(
+fn with_arguments<'a>(
     command: fn(&'a str) -> Command<'a>,
     rest: &'a str,
     about: &CommandUsage,
@@ -68,12 +65,12 @@ fn unknown(name: &str) -> String {
     format!("Unknown command {name}: /help lists the commands.")
 }
 
-/// The usage line, as errors show it.
+/// The usage line of an error.
 pub fn usage(command: &CommandUsage) -> String {
     format!("Usage: {}", command.usage)
 }
 
-/// What `/help` says.
+/// The reply to `/help`.
 pub fn help(command: Option<&CommandUsage>) -> String {
     match command {
         Some(command) => format!("{} — {}", command.usage, command.about),
@@ -84,10 +81,10 @@ pub fn help(command: Option<&CommandUsage>) -> String {
     }
 }
 
-/// Every way to part a text into the words that may be a name and what follows, the longest name first.
+/// Every split of a text into leading words, which may be a name, and the rest; the longest name first.
 pub fn split_name(text: &str, max_words: usize) -> impl Iterator<Item = (&str, &str)> {
     let ends = text.match_indices(char::is_whitespace).map(|(at, _)| at);
-    // White space in a row would part the text at the same words again.
+    // Several spaces in a row are one split.
     let ends = ends.filter(move |&at| !text[..at].ends_with(char::is_whitespace));
     let mut ends: Vec<usize> = ends.take(max_words).collect();
     if ends.len() < max_words {
@@ -101,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_and_what_they_are_given() {
+    fn commands_are_parsed_with_their_arguments() {
         for (text, expected) in [
             ("/whisper Bob hi  there ", Command::Whisper("Bob hi  there")),
             ("  /login  two words", Command::Login("two words")),
@@ -115,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_say_what_to_type() {
+    fn errors_say_what_to_type() {
         for (text, expected) in [
             ("/whisper", "Usage: /whisper [user] [message]"),
             ("/login  ", "Usage: /login [password]"),
@@ -131,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_parted_at_every_word() {
-        let parted: Vec<_> = split_name("Ann Lee  hi you", 3).collect();
-        assert_eq!(parted, [("Ann Lee  hi", "you"), ("Ann Lee", "hi you"), ("Ann", "Lee  hi you")]);
-        let parted: Vec<_> = split_name("Ann Lee", 3).collect();
-        assert_eq!(parted, [("Ann Lee", ""), ("Ann", "Lee")]);
+    fn a_text_is_split_at_every_word() {
+        let splits: Vec<_> = split_name("Ann Lee  hi you", 3).collect();
+        assert_eq!(splits, [("Ann Lee  hi", "you"), ("Ann Lee", "hi you"), ("Ann", "Lee  hi you")]);
+        let splits: Vec<_> = split_name("Ann Lee", 3).collect();
+        assert_eq!(splits, [("Ann Lee", ""), ("Ann", "Lee")]);
     }
 }

@@ -1,34 +1,37 @@
-//! What lists may cost: 16 MiB a second in all (SPEC.md), which in a large room is a list for everybody now and then.
+//! How much user lists may cost: 16 MiB/s in total (docs/protocol.md), which limits how often a large room gets
+//! them.
 //!
-//! What is not spent is saved, up to a bound. Newcomers get their list at once, also when nothing is left to pay it
-//! with; that is owed, and paid back from half of what is earned. The other half goes on to everybody else, or who
-//! comes and goes for ever could keep them from their lists.
+//! Unused budget is saved, up to a limit. New members get their list at once even if nothing is saved. That is a
+//! debt, paid back from half of what accrues, so that a loop of joins and leaves cannot keep the lists from
+//! everyone else.
 
 use std::time::{Duration, Instant};
 
-/// In bytes.
-pub const EARNED_PER_SECOND: f64 = 16.0 * 1024.0 * 1024.0;
+/// In bytes per second.
+pub const LIST_RATE: f64 = 16.0 * 1024.0 * 1024.0;
 
 #[derive(Default)]
-pub struct Budget {
+pub struct ListBudget {
+    /// In bytes.
     saved: f64,
-    owed: f64,
-    /// When that was so; `None`: nothing was spent yet.
-    at: Option<Instant>,
+    /// In bytes.
+    debt: f64,
+    /// When `saved` and `debt` were last updated; `None`: never.
+    updated: Option<Instant>,
 }
 
-impl Budget {
-    /// Adds what was earned since the last time; no more than this is saved, in bytes.
-    pub fn earn(&mut self, now: Instant, most: f64) {
-        let elapsed = self.at.map_or(1.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        let earned = elapsed * EARNED_PER_SECOND;
-        let paid_back = self.owed.min(earned / 2.0);
-        self.owed -= paid_back;
-        self.saved = (self.saved + earned - paid_back).min(most);
-        self.at = Some(now);
+impl ListBudget {
+    /// Adds what has accrued since the last call. No more than `max` bytes are saved.
+    pub fn accrue(&mut self, now: Instant, max: f64) {
+        let elapsed = self.updated.map_or(1.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        let accrued = elapsed * LIST_RATE;
+        let repaid = self.debt.min(accrued / 2.0);
+        self.debt -= repaid;
+        self.saved = (self.saved + accrued - repaid).min(max);
+        self.updated = Some(now);
     }
 
-    /// What is saved, in bytes.
+    /// In bytes.
     pub fn saved(&self) -> f64 {
         self.saved
     }
@@ -37,17 +40,17 @@ impl Budget {
         self.saved -= bytes;
     }
 
-    /// Notes what is to be paid later; what goes past the most that may be owed is forgiven.
-    pub fn owe(&mut self, bytes: f64, most: f64) {
-        self.owed = (self.owed + bytes).min(most.max(self.owed));
+    /// Adds a debt. Debt beyond `max` bytes is dropped.
+    pub fn owe(&mut self, bytes: f64, max: f64) {
+        self.debt = (self.debt + bytes).min(max.max(self.debt));
     }
 
-    /// When so many bytes will be saved.
-    pub fn when(&self, bytes: f64) -> Option<Instant> {
+    /// When this many bytes will be saved; `None`: nothing has accrued yet.
+    pub fn available_at(&self, bytes: f64) -> Option<Instant> {
         let missing = (bytes - self.saved).max(0.0);
-        // Until the debt is paid back, each byte saved takes another.
-        let earned = missing + missing.min(self.owed);
-        self.at.map(|at| at + Duration::from_secs_f64(earned / EARNED_PER_SECOND))
+        // Until the debt is repaid, each byte saved costs another.
+        let accrual = missing + missing.min(self.debt);
+        self.updated.map(|at| at + Duration::from_secs_f64(accrual / LIST_RATE))
     }
 }
 
@@ -56,29 +59,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_saved_when_it_says_is_what_was_asked_for() {
+    fn bytes_are_available_when_predicted() {
         let start = Instant::now();
-        for owed in [0.0, 1e6, 1e8] {
-            let mut budget = Budget::default();
-            budget.earn(start, 1e6);
+        for debt in [0.0, 1e6, 1e8] {
+            let mut budget = ListBudget::default();
+            budget.accrue(start, 1e6);
             budget.spend(1e6);
-            budget.owe(owed, f64::MAX);
-            let when = budget.when(2e6).unwrap();
-            budget.earn(when, f64::MAX);
-            assert!((budget.saved() - 2e6).abs() < 1.0, "{owed}: {}", budget.saved());
+            budget.owe(debt, f64::MAX);
+            let at = budget.available_at(2e6).unwrap();
+            budget.accrue(at, f64::MAX);
+            assert!((budget.saved() - 2e6).abs() < 1.0, "{debt}: {}", budget.saved());
         }
     }
 
     #[test]
-    fn savings_and_debts_are_bounded() {
+    fn savings_and_debt_are_limited() {
         let start = Instant::now();
-        let mut budget = Budget::default();
-        budget.earn(start, 1000.0);
-        budget.earn(start + Duration::from_secs(3600), 1000.0);
+        let mut budget = ListBudget::default();
+        budget.accrue(start, 1000.0);
+        budget.accrue(start + Duration::from_secs(3600), 1000.0);
         assert_eq!(budget.saved(), 1000.0);
         (0..1000).for_each(|_| budget.owe(1e6, 5e6));
-        let second = Duration::from_secs_f64(2.0 * 5e6 / EARNED_PER_SECOND);
-        budget.earn(start + Duration::from_secs(3600) + second, f64::MAX);
-        assert!(budget.owed < 1.0, "{}", budget.owed);
+        let repayment = Duration::from_secs_f64(2.0 * 5e6 / LIST_RATE);
+        budget.accrue(start + Duration::from_secs(3600) + repayment, f64::MAX);
+        assert!(budget.debt < 1.0, "{}", budget.debt);
     }
 }

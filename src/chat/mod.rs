@@ -1,4 +1,4 @@
-//! The chat, pure: no I/O, no threads, no clock. It is given one input after the other and says what follows.
+//! The chat, pure: no I/O, no threads, no clock. It takes one input after the other and returns effects.
 
 mod command;
 mod list_budget;
@@ -8,8 +8,9 @@ mod protocol;
 mod room;
 mod roster;
 mod timeout;
+mod user_list;
 mod username;
 
 pub use password::ModPassword;
-pub use protocol::{Body, ClientMessage, Fault, ServerMessage};
+pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
 pub use room::{Audience, ConnectionId, Effect, Input, Room};

@@ -1,4 +1,5 @@
-//! The wire of SPEC.md part 1: every message is one text frame holding one JSON object with a string `type`.
+//! The wire protocol (docs/protocol.md): every message is one text frame that holds one JSON object with a string
+//! `type`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,17 +7,20 @@ use std::sync::Arc;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-/// Who speaks when the server does. Nobody can join under this name.
+/// The `username` of messages from the server. Nobody can join under it.
 pub const SYSTEM: &str = "System";
+/// How much of a client's text an error message quotes.
+const MAX_QUOTED_CHARS: usize = 40;
 
-/// What a client says.
+/// A message from a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientMessage {
-    /// The name that a connection joins with; it counts only until it has joined.
+    /// The name to join with. It is ignored once the connection has joined.
     pub username: Field,
-    /// What it is, or what is wrong with it: also a faulty message joins, if it is the first and has a name.
-    pub body: Result<Body, Fault>,
+    /// The message itself, or what is wrong with it: a first message with a name joins even if it is faulty.
+    pub body: Result<Body, MessageError>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +30,7 @@ pub enum Body {
     Command { content: String },
 }
 
-/// What the server says.
+/// A message from the server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerMessage {
     Public { username: Arc<str>, content: String },
@@ -56,11 +60,11 @@ pub struct CommandUsage {
 }
 
 impl ServerMessage {
-    /// Appends the message as JSON, its fields in the order of SPEC.md.
+    /// Appends the message as JSON, its fields in the order of docs/protocol.md.
     pub fn encode(&self, timestamp: &str, json: &mut Vec<u8>) {
         let stamped = Stamped { message: self, timestamp };
         serde_json::to_writer(json, &stamped)
-            .expect("strings and booleans always encode, and a Vec always takes them");
+            .expect("strings and booleans always serialize, and writing to a Vec cannot fail");
     }
 }
 
@@ -122,30 +126,32 @@ impl Serialize for CommandList {
 }
 
 impl ClientMessage {
-    /// Reads one message.
+    /// Parses one message.
     ///
     /// # Errors
-    /// It is no JSON object with a type.
-    pub fn parse(text: &str) -> Result<Self, Fault> {
+    /// It is not a JSON object with a string `type`.
+    pub fn parse(text: &str) -> Result<Self, MessageError> {
         if !text.trim_start().starts_with('{') {
             let is_json = serde_json::from_str::<IgnoredAny>(text);
-            return Err(is_json.err().map_or(Fault::NotAnObject, |error| Fault::NotJson(error.to_string())));
+            return Err(is_json
+                .err()
+                .map_or(MessageError::NotAnObject, |error| MessageError::NotJson(error.to_string())));
         }
         let message: Fields =
-            serde_json::from_str(text).map_err(|error| Fault::NotJson(error.to_string()))?;
+            serde_json::from_str(text).map_err(|error| MessageError::NotJson(error.to_string()))?;
         let kind = message.kind.text("type")?;
         let body = match kind.as_str() {
             "join" => Ok(Body::Join),
             "public" => message.content.not_blank("content").map(|content| Body::Public { content }),
             "command" => message.content.not_blank("content").map(|content| Body::Command { content }),
-            _ => Err(Fault::UnknownType(kind)),
+            _ => Err(MessageError::UnknownType(kind)),
         };
         Ok(Self { username: message.username, body })
     }
 }
 
-/// The fields that a client's message may have; others are ignored. Of a field that stands there twice the last
-/// counts, as in most parsers.
+/// The fields of a message from a client; others are ignored. Of a repeated field the last counts, as in most
+/// parsers.
 #[derive(Default)]
 struct Fields {
     kind: Field,
@@ -153,71 +159,60 @@ struct Fields {
     content: Field,
 }
 
-/// A field that should hold a string, and what it holds.
+/// A field that should hold a string.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Field {
     #[default]
     Missing,
     Text(String),
-    /// Something else, in a word.
+    /// Another type, named in the error message.
     Other(&'static str),
 }
 
 impl Field {
-    /// The field's string.
+    /// The string.
     ///
     /// # Errors
-    /// It is missing or something else.
-    pub fn text(self, name: &'static str) -> Result<String, Fault> {
+    /// The field is missing or not a string.
+    pub fn text(self, name: &'static str) -> Result<String, MessageError> {
         match self {
-            Self::Missing => Err(Fault::Missing(name)),
+            Self::Missing => Err(MessageError::Missing(name)),
             Self::Text(text) => Ok(text),
-            Self::Other(found) => Err(Fault::WrongType(name, found)),
+            Self::Other(found) => Err(MessageError::WrongType { field: name, found }),
         }
     }
 
-    fn not_blank(self, name: &'static str) -> Result<String, Fault> {
+    fn not_blank(self, name: &'static str) -> Result<String, MessageError> {
         self.text(name)
-            .and_then(|text| if text.trim().is_empty() { Err(Fault::Blank(name)) } else { Ok(text) })
+            .and_then(|text| if text.trim().is_empty() { Err(MessageError::Blank(name)) } else { Ok(text) })
     }
 }
 
-/// Why a message could not be understood.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
+/// Why a message got an `error`.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum MessageError {
+    #[error("Binary frames are not supported: send JSON in a text frame.")]
     Binary,
-    /// There is nobody whose message it could be.
+    #[error(r#"Join first: send {{"type": "join", "username": "your name"}}."#)]
     NotJoined,
-    /// With the parser's own words.
+    /// With the parser's message.
+    #[error("This is not JSON: {0}.")]
     NotJson(String),
+    #[error("A message must be a JSON object.")]
     NotAnObject,
+    #[error("Unknown type \"{}\": use join, public or command.", shortened(.0))]
     UnknownType(String),
+    #[error("The field \"{0}\" is missing.")]
     Missing(&'static str),
+    #[error("The field \"{0}\" must not be blank.")]
     Blank(&'static str),
-    /// The field, and what it holds.
-    WrongType(&'static str, &'static str),
+    #[error("The field \"{field}\" must be a string, but is {found}.")]
+    WrongType { field: &'static str, found: &'static str },
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Binary => write!(formatter, "Binary frames are not understood: send JSON in a text frame."),
-            Self::NotJoined => {
-                write!(formatter, r#"Join first: send {{"type": "join", "username": "your name"}}."#)
-            }
-            Self::NotJson(error) => write!(formatter, "This is not JSON: {error}."),
-            Self::NotAnObject => write!(formatter, "A message must be a JSON object."),
-            Self::UnknownType(kind) => {
-                let kind: String = kind.chars().take(40).collect();
-                write!(formatter, "Unknown type \"{kind}\": use join, public or command.")
-            }
-            Self::Missing(name) => write!(formatter, "The field \"{name}\" is missing."),
-            Self::Blank(name) => write!(formatter, "The field \"{name}\" must not be blank."),
-            Self::WrongType(name, found) => {
-                write!(formatter, "The field \"{name}\" must be a string, but is {found}.")
-            }
-        }
-    }
+/// What an error message quotes of a client's text.
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_QUOTED_CHARS).collect()
 }
 
 #[derive(Deserialize)]
@@ -327,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_says_field_by_field() {
+    fn server_messages_have_their_fields_in_order() {
         let name: Arc<str> = "Bob".into();
         let content = "hi \"there\"".to_owned();
         for (message, expected) in [
@@ -365,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_say() {
+    fn client_messages_are_parsed() {
         let parse = |value: Value| ClientMessage::parse(&value.to_string()).unwrap();
         let bob = Field::Text("Bob".into());
         assert_eq!(
@@ -390,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_says_what_was_wrong() {
+    fn every_error_says_what_was_wrong() {
         for (text, expected) in [
             ("hello", "This is not JSON"),
             ("", "This is not JSON"),
@@ -410,36 +405,36 @@ mod tests {
             (r#"{"type":"command","content":true}"#, "but is a boolean"),
             (r#"{"type":"public","content":" \t "}"#, "must not be blank"),
         ] {
-            let fault =
+            let error =
                 ClientMessage::parse(text).and_then(|message| message.body).expect_err(text).to_string();
-            assert!(fault.contains(expected), "{text}: {fault}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 
     #[test]
-    fn deep_nesting_is_refused_and_not_a_stack_overflow() {
+    fn deep_nesting_is_an_error_and_no_stack_overflow() {
         let deep = format!("{{\"type\":\"join\",\"x\":{}", "[".repeat(16_000));
-        assert!(matches!(ClientMessage::parse(&deep), Err(Fault::NotJson(_))));
+        assert!(matches!(ClientMessage::parse(&deep), Err(MessageError::NotJson(_))));
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text: String) {
+        fn no_text_causes_a_panic(text: String) {
             let _ = ClientMessage::parse(&text);
         }
 
         #[test]
-        fn no_object_makes_it_panic(kind in "join|public|command|x", name: Option<String>, content: Option<String>) {
+        fn no_object_causes_a_panic(kind in "join|public|command|x", name: Option<String>, content: Option<String>) {
             let _ = ClientMessage::parse(&json!({"type": kind, "username": name, "content": content}).to_string());
         }
 
         #[test]
-        fn what_was_said_arrives_unchanged(name in ".{1,40}", said: String) {
-            let content = said.clone();
-            let json = encoded(ServerMessage::Public { username: name.as_str().into(), content });
+        fn content_arrives_unchanged(name in ".{1,40}", content: String) {
+            let message = ServerMessage::Public { username: name.as_str().into(), content: content.clone() };
+            let json = encoded(message);
             let read: Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(&read["username"], &name);
-            prop_assert_eq!(&read["content"], &said);
+            prop_assert_eq!(&read["content"], &content);
         }
     }
 }

@@ -1,58 +1,61 @@
-//! The chat itself: who is here, who hears what, and the rules of SPEC.md parts 1 and 2.
-//!
-//! A [`Room`] does no I/O and reads no clock. It is handed one input after the other and says what follows.
+//! The room: its rules, as input → effects (docs/protocol.md).
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
 use super::password::ModPassword;
-use super::password_throttle::Logins;
-use super::protocol::{Body, ClientMessage, CommandUsage, Fault, Field, ServerMessage};
-use super::roster::{Roster, Round};
+use super::password_throttle::PasswordThrottle;
+use super::protocol::{Body, ClientMessage, CommandUsage, Field, MessageError, ServerMessage};
+use super::roster::Roster;
 use super::timeout::{MAX_SECONDS, Timeouts, whole_seconds};
+use super::user_list::UserListSchedule;
 use super::username::{NameError, Username};
+use crate::limits::Network;
 
-/// A connection, for as long as the server runs: numbers are not used again.
+/// A connection. No id is used twice while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
 /// What a connection did.
 #[derive(Debug)]
 pub enum Input {
-    /// It is there, from this address. It is in the room only once it has joined.
-    Connected(IpAddr),
-    Said(Result<ClientMessage, Fault>),
-    Gone,
+    /// It was opened, from this address. It enters the room when it joins.
+    Connected(Network),
+    Message(Result<ClientMessage, MessageError>),
+    Disconnected,
 }
 
-/// What follows.
+/// What follows from an input, in order.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// From here on this connection hears what everybody hears.
+    /// From here on the connection gets what is sent to [`Audience::All`].
     Enter(ConnectionId),
     Leave(ConnectionId),
-    Tell(Audience, ServerMessage),
-    /// Somebody tried a password that is not the moderators'.
+    Send(Audience, ServerMessage),
+    /// A member sent a wrong password to `/login`.
     WrongPassword(ConnectionId),
 }
 
+/// Who gets a message.
 #[derive(Debug, PartialEq)]
 pub enum Audience {
-    Everybody,
-    EverybodyBut(ConnectionId),
+    /// All members.
+    All,
+    AllExcept(ConnectionId),
     One(ConnectionId),
-    These(Vec<ConnectionId>),
+    Only(Vec<ConnectionId>),
 }
 
 pub struct Room {
+    /// `None`: nobody can become a moderator.
     mod_password: Option<ModPassword>,
-    /// Who is connected and has not joined.
-    guests: HashMap<ConnectionId, IpAddr>,
+    /// Connections that have not joined.
+    guests: HashMap<ConnectionId, Network>,
     roster: Roster,
+    lists: UserListSchedule,
     timeouts: Timeouts,
-    logins: Logins,
+    password_throttle: PasswordThrottle,
 }
 
 impl Room {
@@ -61,98 +64,95 @@ impl Room {
             mod_password,
             guests: HashMap::new(),
             roster: Roster::default(),
+            lists: UserListSchedule::default(),
             timeouts: Timeouts::default(),
-            logins: Logins::default(),
+            password_throttle: PasswordThrottle::default(),
         }
     }
 
     pub fn handle(&mut self, now: Instant, from: ConnectionId, input: Input) -> Vec<Effect> {
         match input {
-            Input::Connected(address) => {
-                self.guests.insert(from, address);
+            Input::Connected(network) => {
+                self.guests.insert(from, network);
                 Vec::new()
             }
-            Input::Said(message) => self.said(now, from, message),
-            Input::Gone => self.gone(now, from),
+            Input::Message(message) => self.message(now, from, message),
+            Input::Disconnected => self.disconnected(now, from),
         }
     }
 
-    /// When [`Self::expire`] next has something to do.
+    /// When to call [`Self::expire`] next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timeouts.next_end().into_iter().chain(self.roster.next_round()).min()
+        self.timeouts.next_end().into_iter().chain(self.lists.next_deadline()).min()
     }
 
-    /// What follows from time going by.
+    /// What follows from the passing of time.
     pub fn expire(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {
-            if let Some(member) = self.roster.named(&name) {
-                effects.push(system(member.connection, "Your time-out is over: you may speak again."));
-                self.roster.changed(now);
+            if let Some(member) = self.roster.by_name(&name) {
+                effects
+                    .push(system(member.connection, "Your time-out is over: you can send messages again."));
+                self.lists.changed(now);
             }
         }
-        if let Some(round) = self.roster.round(now) {
-            let audience = match round {
-                Round::Everybody => Audience::Everybody,
-                Round::These(these) => Audience::These(these),
-            };
-            effects.push(Effect::Tell(audience, self.user_list()));
+        if let Some(recipients) = self.lists.next_round(now) {
+            effects.push(Effect::Send(recipients, self.user_list()));
         }
         effects
     }
 
-    fn said(
+    fn message(
         &mut self,
         now: Instant,
         from: ConnectionId,
-        message: Result<ClientMessage, Fault>,
+        message: Result<ClientMessage, MessageError>,
     ) -> Vec<Effect> {
-        if let Some(&address) = self.guests.get(&from) {
-            return self.guest_said(now, from, address, message);
+        if let Some(&network) = self.guests.get(&from) {
+            return self.guest_message(now, from, network, message);
         }
-        let Some(member) = self.roster.of(from) else { return Vec::new() };
+        let Some(member) = self.roster.get(from) else { return Vec::new() };
         if let Some(seconds) = self.timeouts.seconds_left(member.name.key(), now) {
             return vec![system(from, format!("You are timed out: {seconds} seconds left."))];
         }
         match message.and_then(|message| message.body) {
-            Err(fault) => vec![error(from, fault)],
+            Err(reason) => vec![error(from, reason)],
             Ok(Body::Join) => {
-                vec![error(from, format!("You have joined already, as {}.", member.name.shown()))]
+                vec![error(from, format!("You have already joined as {}.", member.name.shown()))]
             }
             Ok(Body::Public { content }) => {
                 let username = member.name.shown().clone();
-                let said = ServerMessage::Public { username, content };
-                vec![Effect::Tell(Audience::EverybodyBut(from), said)]
+                vec![Effect::Send(Audience::AllExcept(from), ServerMessage::Public { username, content })]
             }
             Ok(Body::Command { content }) => self.command(now, from, &content),
         }
     }
 
     /// A first message with a name joins, whatever its type, and is then handled.
-    fn guest_said(
+    fn guest_message(
         &mut self,
         now: Instant,
         from: ConnectionId,
-        address: IpAddr,
-        message: Result<ClientMessage, Fault>,
+        network: Network,
+        message: Result<ClientMessage, MessageError>,
     ) -> Vec<Effect> {
         let ClientMessage { username, body } = match message {
             Ok(message) => message,
-            Err(fault) => return vec![error(from, fault)],
+            Err(reason) => return vec![error(from, reason)],
         };
         if username == Field::Missing && body != Ok(Body::Join) {
-            return vec![error(from, body.err().unwrap_or(Fault::NotJoined))];
+            return vec![error(from, body.err().unwrap_or(MessageError::NotJoined))];
         }
         let name = match username.text("username") {
             Ok(text) => Username::parse(&text),
-            Err(fault) => return vec![error(from, fault)],
+            Err(reason) => return vec![error(from, reason)],
         };
-        match name.and_then(|name| self.join(now, from, address, name)) {
-            Err(refused) => vec![error(from, refused)],
+        match name.and_then(|name| self.join(now, from, network, name)) {
+            Err(reason) => vec![error(from, reason)],
             Ok(mut effects) => {
                 if body != Ok(Body::Join) {
                     let message = ClientMessage { username: Field::Missing, body };
-                    effects.extend(self.said(now, from, Ok(message)));
+                    effects.extend(self.message(now, from, Ok(message)));
                 }
                 effects
             }
@@ -163,37 +163,35 @@ impl Room {
         &mut self,
         now: Instant,
         from: ConnectionId,
-        address: IpAddr,
+        network: Network,
         name: Username,
     ) -> Result<Vec<Effect>, NameError> {
-        if let Some(bearer) = self.roster.named(name.key()) {
-            return Err(NameError::Taken(bearer.name.shown().clone()));
+        if let Some(owner) = self.roster.by_name(name.key()) {
+            return Err(NameError::InUse(owner.name.shown().clone()));
         }
         let joined = ServerMessage::System { content: format!("{} joined.", name.shown()) };
         self.guests.remove(&from);
-        self.roster.join(from, name, address, now);
+        let member = self.roster.join(from, name, network);
+        self.lists.joined(member, now);
         Ok(vec![
             Effect::Enter(from),
-            Effect::Tell(Audience::One(from), self.user_list()),
-            Effect::Tell(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }),
-            Effect::Tell(Audience::Everybody, joined),
+            Effect::Send(Audience::One(from), self.user_list()),
+            Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }),
+            Effect::Send(Audience::All, joined),
         ])
     }
 
-    fn gone(&mut self, now: Instant, from: ConnectionId) -> Vec<Effect> {
+    fn disconnected(&mut self, now: Instant, from: ConnectionId) -> Vec<Effect> {
         self.guests.remove(&from);
-        match self.roster.leave(from, now) {
-            None => Vec::new(),
-            Some(member) => {
-                let left = ServerMessage::System { content: format!("{} left.", member.name.shown()) };
-                vec![Effect::Leave(from), Effect::Tell(Audience::Everybody, left)]
-            }
-        }
+        let Some(member) = self.roster.leave(from) else { return Vec::new() };
+        self.lists.left(&member, now);
+        let left = ServerMessage::System { content: format!("{} left.", member.name.shown()) };
+        vec![Effect::Leave(from), Effect::Send(Audience::All, left)]
     }
 
     fn command(&mut self, now: Instant, from: ConnectionId, text: &str) -> Vec<Effect> {
         match Command::parse(text) {
-            Err(mistake) => vec![error(from, mistake)],
+            Err(reason) => vec![error(from, reason)],
             Ok(Command::Whisper(text)) => self.whisper(from, text),
             Ok(Command::Login(attempt)) => self.login(now, from, attempt),
             Ok(Command::To(text)) => self.time_out(now, from, text),
@@ -202,85 +200,85 @@ impl Room {
     }
 
     fn whisper(&self, from: ConnectionId, text: &str) -> Vec<Effect> {
-        let (Some(sender), target) = (self.roster.of(from), self.roster.at_start_of(text)) else {
-            return Vec::new();
-        };
-        let (target, content) = match target {
-            None => return vec![error(from, nobody(text, &WHISPER))],
+        let Some(sender) = self.roster.get(from) else { return Vec::new() };
+        let (target, content) = match self.roster.at_start_of(text) {
+            None => return vec![error(from, no_such_user(text, &WHISPER))],
             Some((_, "")) => return vec![error(from, command::usage(&WHISPER))],
             Some(found) => found,
         };
-        let audience = match target.connection {
-            to if to == from => Audience::One(from),
-            to => Audience::These(vec![to, from]),
+        let audience = if target.connection == from {
+            Audience::One(from)
+        } else {
+            Audience::Only(vec![target.connection, from])
         };
-        let whispered = ServerMessage::Private {
+        let whisper = ServerMessage::Private {
             from: sender.name.shown().clone(),
             to: target.name.shown().clone(),
             content: content.to_owned(),
         };
-        vec![Effect::Tell(audience, whispered)]
+        vec![Effect::Send(audience, whisper)]
     }
 
     fn login(&mut self, now: Instant, from: ConnectionId, attempt: &str) -> Vec<Effect> {
-        let Some(member) = self.roster.of(from) else { return Vec::new() };
+        let Some(member) = self.roster.get(from) else { return Vec::new() };
         if member.is_moderator {
-            return vec![system(from, "You are a moderator already.")];
+            return vec![system(from, "You are already a moderator.")];
         }
         let Some(password) = &self.mod_password else {
-            return vec![error(from, "Nobody can become moderator here: the server has no MOD_PASSWORD.")];
+            return vec![error(from, "Nobody can become a moderator here: MOD_PASSWORD is not set.")];
         };
-        if let Some(wait) = self.logins.wait(member.address, now) {
+        if let Some(wait) = self.password_throttle.wait(member.network, now) {
             let seconds = whole_seconds(wait);
             return vec![error(from, format!("Too many wrong passwords: wait {seconds} seconds."))];
         }
         if !password.matches(attempt) {
-            self.logins.note_wrong(member.address, now);
+            self.password_throttle.record_wrong(member.network, now);
             return vec![Effect::WrongPassword(from), error(from, "Wrong password.")];
         }
         let promoted =
             ServerMessage::System { content: format!("{} is now a moderator.", member.name.shown()) };
-        self.roster.promote(from, now);
-        vec![Effect::Tell(Audience::Everybody, promoted)]
+        self.roster.make_moderator(from);
+        self.lists.changed(now);
+        vec![Effect::Send(Audience::All, promoted)]
     }
 
     fn time_out(&mut self, now: Instant, from: ConnectionId, text: &str) -> Vec<Effect> {
-        let Some(moderator) = self.roster.of(from) else { return Vec::new() };
+        let Some(moderator) = self.roster.get(from) else { return Vec::new() };
         if !moderator.is_moderator {
             return vec![error(from, "Only moderators may use /to: see /login.")];
         }
         let Some((target, seconds)) = self.roster.at_start_of(text) else {
-            return vec![error(from, nobody(text, &TO))];
+            return vec![error(from, no_such_user(text, &TO))];
         };
         let Some(seconds) = seconds.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) else {
             let usage = command::usage(&TO);
             return vec![error(from, format!("{usage}, with 1 to {MAX_SECONDS} whole seconds."))];
         };
         if !self.timeouts.set(target.name.key(), now + Duration::from_secs(seconds)) {
-            return vec![error(from, "Too many users are timed out already.")];
+            return vec![error(from, "Too many users are already timed out.")];
         }
         let (by, name) = (moderator.name.shown(), target.name.shown());
-        let told = ServerMessage::System { content: format!("{by} timed out {name} for {seconds} seconds.") };
-        self.roster.changed(now);
-        vec![Effect::Tell(Audience::Everybody, told)]
+        let content = format!("{by} timed out {name} for {seconds} seconds.");
+        self.lists.changed(now);
+        vec![Effect::Send(Audience::All, ServerMessage::System { content })]
     }
 
     fn user_list(&self) -> ServerMessage {
-        ServerMessage::UserList { content: self.roster.list(&self.timeouts) }
+        ServerMessage::UserList { content: self.roster.users(&self.timeouts) }
     }
 }
 
 fn system(to: ConnectionId, content: impl Into<String>) -> Effect {
-    Effect::Tell(Audience::One(to), ServerMessage::System { content: content.into() })
+    Effect::Send(Audience::One(to), ServerMessage::System { content: content.into() })
 }
 
-fn error(to: ConnectionId, what: impl ToString) -> Effect {
-    Effect::Tell(Audience::One(to), ServerMessage::Error { content: what.to_string() })
+fn error(to: ConnectionId, content: impl ToString) -> Effect {
+    Effect::Send(Audience::One(to), ServerMessage::Error { content: content.to_string() })
 }
 
-fn nobody(text: &str, command: &CommandUsage) -> String {
-    let name: String =
-        text.split_whitespace().next().unwrap_or_default().chars().take(Username::MAX_CHARS).collect();
+fn no_such_user(text: &str, command: &CommandUsage) -> String {
+    let name = text.split_whitespace().next().unwrap_or_default();
+    let name: String = name.chars().take(Username::MAX_CHARS).collect();
     format!("Nobody here is called {name}. {}", command::usage(command))
 }
 

@@ -1,4 +1,5 @@
-//! Time-outs: who may only read, and until when. They belong to names, so leaving and coming back ends none.
+//! Time-outs: who may only read, and until when. A time-out belongs to a name, so leaving and joining again does
+//! not end it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -13,46 +14,46 @@ pub const MAX_TIMEOUTS: usize = 10_000;
 #[derive(Default)]
 pub struct Timeouts {
     ends: HashMap<NameKey, Instant>,
-    /// The same by time, so that the next to end is at hand.
-    queue: BTreeSet<(Instant, NameKey)>,
+    /// The same, in order of their ends.
+    by_end: BTreeSet<(Instant, NameKey)>,
 }
 
 impl Timeouts {
-    /// Times a name out, in place of a time-out that it may have. `false`: there are too many.
+    /// Times out a name, replacing the time-out that it may have. `false`: there are too many.
     pub fn set(&mut self, name: &NameKey, ends: Instant) -> bool {
         if self.ends.len() >= MAX_TIMEOUTS && !self.contains(name) {
             return false;
         }
         if let Some(before) = self.ends.insert(name.clone(), ends) {
-            self.queue.remove(&(before, name.clone()));
+            self.by_end.remove(&(before, name.clone()));
         }
-        self.queue.insert((ends, name.clone()))
+        self.by_end.insert((ends, name.clone()))
     }
 
     pub fn contains(&self, name: &NameKey) -> bool {
         self.ends.contains_key(name)
     }
 
-    /// The whole seconds that a name has left, rounded up; `None` if it may speak.
+    /// How long a name is still timed out, in seconds, rounded up; `None`: it is not.
     pub fn seconds_left(&self, name: &NameKey, now: Instant) -> Option<u64> {
         let left = self.ends.get(name)?.saturating_duration_since(now);
         (!left.is_zero()).then(|| whole_seconds(left))
     }
 
     pub fn next_end(&self) -> Option<Instant> {
-        self.queue.first().map(|&(ends, _)| ends)
+        self.by_end.first().map(|&(ends, _)| ends)
     }
 
-    /// Takes out a name whose time is over, if there is one.
+    /// Removes a time-out that has ended, if there is one, and returns its name.
     pub fn pop_ended(&mut self, now: Instant) -> Option<NameKey> {
-        let (_, name) = self.queue.first().filter(|&&(ends, _)| ends <= now)?.clone();
-        self.queue.pop_first();
+        let (_, name) = self.by_end.first().filter(|&&(ends, _)| ends <= now)?.clone();
+        self.by_end.pop_first();
         self.ends.remove(&name);
         Some(name)
     }
 }
 
-/// A time to wait in whole seconds, rounded up: who waits that long has waited long enough.
+/// A duration in seconds, rounded up, so that waiting that long is long enough.
 pub fn whole_seconds(left: Duration) -> u64 {
     left.as_nanos().div_ceil(1_000_000_000) as u64
 }
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn their_number_is_bounded() {
+    fn the_number_of_time_outs_is_limited() {
         let ends = Instant::now();
         let mut timeouts = Timeouts::default();
         for number in 0..MAX_TIMEOUTS {

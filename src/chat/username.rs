@@ -1,23 +1,22 @@
-//! Names: which are allowed, and when two are the same (SPEC.md part 1).
+//! Names: which are allowed, and when two are the same (docs/protocol.md).
 
-use std::fmt;
 use std::sync::Arc;
 
+use thiserror::Error;
 use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::protocol::SYSTEM;
 
-/// A name that somebody may bear: as it is shown, and as it is compared.
+/// An allowed name: as it is shown, and as it is compared.
 #[derive(Clone, Debug)]
 pub struct Username {
     shown: Arc<str>,
     key: NameKey,
 }
 
-/// What two names have in common when they are the same name: the text after NFKC and case folding, so that
-/// `Bob`, `bob` and `Ｂｏｂ` are one.
+/// A name as it is compared: after NFKC and case folding, so that `Bob`, `bob` and `Ｂｏｂ` are one name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameKey(Arc<str>);
 
@@ -26,7 +25,7 @@ impl Username {
     pub const MAX_CHARS: usize = 32;
 
     /// # Errors
-    /// What is wrong with the name, in words for who chose it.
+    /// The name is not allowed. `Display` is a message for the user.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let shown = text.trim();
         if shown.is_empty() {
@@ -41,7 +40,7 @@ impl Username {
         if shown.contains("  ") {
             return Err(NameError::DoubleSpace);
         }
-        // Marks need something to stand on.
+        // Marks need a base character.
         if shown.chars().all(|character| character.general_category_group() == GeneralCategoryGroup::Mark) {
             return Err(NameError::Empty);
         }
@@ -52,7 +51,7 @@ impl Username {
         Ok(Self { shown: shown.into(), key })
     }
 
-    /// The name as its bearer wrote it.
+    /// The name as its owner wrote it.
     pub fn shown(&self) -> &Arc<str> {
         &self.shown
     }
@@ -67,16 +66,16 @@ impl NameKey {
         if text.is_ascii() {
             return Self(text.to_ascii_lowercase().into());
         }
-        // A variation selector changes the look at most, and often not even that (Unicode's NFKC_Casefold
-        // drops it, too). Folding can undo the normal form, hence twice.
+        // Variation selectors are dropped, as NFKC_Casefold does: most change nothing that a reader sees.
+        // Normalizing twice, because folding can denormalize.
         let normal: String = text.chars().filter(|&character| !is_variation(character)).nfkc().collect();
         let folded = UniCase::unicode(normal).to_folded_case();
         Self(folded.nfkc().collect::<String>().into())
     }
 }
 
-/// Letters, digits, marks, punctuation, symbols and the plain space. The groups leave out what is unassigned,
-/// for private use, a control, or a format character (bidirectional overrides, zero-width characters).
+/// Letters, digits, marks, punctuation, symbols and the plain space. These groups exclude unassigned,
+/// private-use, control and format characters (bidirectional overrides, zero-width characters).
 fn is_allowed(character: char) -> bool {
     use GeneralCategoryGroup::{Letter, Mark, Number, Punctuation, Symbol};
     let group = character.general_category_group();
@@ -84,7 +83,7 @@ fn is_allowed(character: char) -> bool {
         || (matches!(group, Letter | Number | Mark | Punctuation | Symbol) && !is_blank(character))
 }
 
-/// Letters, marks and symbols by their category that show nothing all the same.
+/// Letters, marks and symbols that render as blank.
 fn is_blank(character: char) -> bool {
     matches!(
         character,
@@ -105,33 +104,21 @@ fn is_variation(character: char) -> bool {
     matches!(character, '\u{180B}'..='\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
 }
 
-/// Why a name cannot be had.
-#[derive(Clone, Debug, PartialEq)]
+/// Why a name cannot be used.
+#[derive(Clone, Debug, PartialEq, Error)]
 pub enum NameError {
+    #[error("The username must not be blank.")]
     Empty,
+    #[error("The username must not be longer than {} characters.", Username::MAX_CHARS)]
     TooLong,
+    #[error("The username must not contain two spaces in a row.")]
     DoubleSpace,
+    #[error("The username {SYSTEM} is reserved: choose another.")]
     Reserved,
+    #[error("The username must not contain the character U+{:04X}.", u32::from(*.0))]
     Character(char),
-    Taken(Arc<str>),
-}
-
-impl fmt::Display for NameError {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Empty => write!(formatter, "The username must not be blank."),
-            Self::TooLong => {
-                write!(formatter, "The username must not be longer than {} characters.", Username::MAX_CHARS)
-            }
-            Self::DoubleSpace => write!(formatter, "The username must not have two spaces in a row."),
-            Self::Reserved => write!(formatter, "The username {SYSTEM} is the server's own: choose another."),
-            Self::Character(character) => {
-                let code = u32::from(*character);
-                write!(formatter, "The username must not have the character U+{code:04X}.")
-            }
-            Self::Taken(name) => write!(formatter, "The username {name} is in use: choose another."),
-        }
-    }
+    #[error("The username {0} is in use: choose another.")]
+    InUse(Arc<str>),
 }
 
 #[cfg(test)]
@@ -141,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_many_people() {
+    fn names_in_many_scripts_are_allowed() {
         for name in [
             "Bob",
             "O'Neill",
@@ -163,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_refused() {
+    fn unsuitable_names_are_refused() {
         let long = "é".repeat(Username::MAX_CHARS + 1);
         for (name, expected) in [
             ("", NameError::Empty),
@@ -196,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_name_in_another_dress() {
+    fn equivalent_spellings_are_one_name() {
         for (one, other) in [
             ("Bob", "bob"),
             ("Bob", "Ｂｏｂ"),
@@ -213,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_accepted_is_fit_to_be_shown(text: String) {
+        fn an_accepted_name_can_be_shown(text: String) {
             if let Ok(name) = Username::parse(&text) {
                 let shown = name.shown();
                 prop_assert!((1..=Username::MAX_CHARS).contains(&shown.chars().count()));
@@ -225,7 +212,7 @@ mod tests {
         }
 
         #[test]
-        fn a_name_is_itself_in_any_case(text in "\\PC{1,32}") {
+        fn case_makes_no_difference(text in "\\PC{1,32}") {
             prop_assert_eq!(NameKey::of(&text), NameKey::of(&NameKey::of(&text).0));
             let upper = text.chars().flat_map(char::to_uppercase).collect::<String>();
             let lower = upper.chars().flat_map(char::to_lowercase).collect::<String>();

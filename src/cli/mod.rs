@@ -51,7 +51,7 @@ fn with_settings(flags: &ArgMatches, work: impl FnOnce(&Settings) -> ExitCode) -
 fn serve(settings: &Settings) -> ExitCode {
     logging::start(settings.log_level);
     let served = Server::bind(settings).map_err(|error| error.to_string()).and_then(|server| {
-        let run = server.handle_signals().and_then(|()| server.run());
+        let run = server.handle().register_signals().and_then(|()| server.run());
         run.map_err(|error| error.to_string())
     });
     let status = match served {

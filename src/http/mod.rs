@@ -1,10 +1,17 @@
 //! HTTP on the chat's port: the upgrade to WebSocket, the chat page, and monitoring.
 
 mod forwarded;
-pub mod page;
+mod page;
+mod rejection;
 mod request;
+mod response;
+mod router;
 mod status;
+mod upgrade;
 
-pub use forwarded::client_address;
-pub use request::{Answer, asks_for_websocket, lines, parse, upgrade};
-pub use status::Eyes;
+pub use forwarded::{ClientAddress, TrustedProxies};
+pub use rejection::Rejection;
+pub use request::parse;
+pub use response::{Response, encode};
+pub use router::{Route, Router};
+pub use status::Monitoring;

@@ -1,4 +1,4 @@
-//! `/healthz` and `/metrics`: whoever runs the server sees at a glance that it is well.
+//! `/healthz`, for anyone, and `/metrics`, for loopback and `METRICS_ALLOW`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,145 +7,169 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use tungstenite::handshake::server::Request;
-use tungstenite::http::Method;
+use tungstenite::http::{HeaderValue, Method, StatusCode, header};
 
-use super::request::Answer;
+use super::forwarded::ClientAddress;
+use super::response::{self, Response};
 use crate::hub::Event;
-use crate::limits::Admission;
-use crate::ops::metrics::{Counters, Process, exposition};
+use crate::limits::Permits;
+use crate::ops::metrics::{Counters, ProcessStats, exposition};
 
-/// How long the hub has to answer before the server counts as not well.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the hub may take to respond before the server counts as unhealthy.
+const HUB_TIMEOUT: Duration = Duration::from_secs(1);
+/// Prometheus' text format.
+const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// What they look at.
-pub struct Eyes {
-    /// Who may read the metrics, beside loopback.
-    pub allow: Vec<IpNet>,
-    pub counters: Arc<Counters>,
-    pub admission: Admission,
-    pub hub: Sender<Event>,
-    pub started: (Instant, SystemTime),
+/// What the two paths report.
+pub struct Monitoring {
+    /// Who may read the metrics, in addition to loopback.
+    allow: Vec<IpNet>,
+    counters: Arc<Counters>,
+    permits: Permits,
+    hub: Sender<Event>,
+    started: (Instant, SystemTime),
 }
 
-impl Eyes {
-    /// The answer to a request for one of the two; `None`: it is for something else. The address is the client's, or
-    /// `None` where a proxy asks and does not say for whom.
-    pub fn answer(&self, request: &Request, address: Option<IpAddr>) -> Option<Answer> {
+impl Monitoring {
+    pub fn new(allow: Vec<IpNet>, counters: Arc<Counters>, permits: Permits, hub: Sender<Event>) -> Self {
+        Self { allow, counters, permits, hub, started: (Instant::now(), SystemTime::now()) }
+    }
+
+    /// The response to a request for one of the two paths; `None`: it is for another.
+    pub fn response(&self, request: &Request, client: ClientAddress) -> Option<Response> {
         let path = request.uri().path();
         if !matches!(path, "/healthz" | "/metrics") {
             return None;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let refused = Answer::new("405 Method Not Allowed", "Only GET and HEAD are answered here.");
-            return Some(refused.with("Allow: GET, HEAD"));
+            return Some(response::method_not_allowed());
         }
-        if path == "/metrics" && !self.may_read(request, address) {
-            let line = "Loopback and METRICS_ALLOW may read this, and nobody else.";
-            return Some(Answer::new("403 Forbidden", line));
-        }
-        let told = match path {
-            "/healthz" => self.ask_hub(Event::Alive).map(|()| Answer::new("200 OK", "The chat is well.")),
-            _ => self
-                .ask_hub(Event::Report)
-                .map(|report| Answer::metrics(exposition(&self.counters, &report, &self.process()))),
-        };
-        Some(told.unwrap_or_else(|| Answer::new("503 Service Unavailable", "The chat does not answer.")))
-    }
-
-    fn may_read(&self, request: &Request, address: Option<IpAddr>) -> bool {
-        // Behind a proxy on the same machine everybody's peer is loopback, whether the proxy is trusted or not.
-        let is_forwarded =
-            ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers().contains_key(*name));
-        address.is_some_and(|address| {
-            let is_local = address.is_loopback() && !is_forwarded;
-            is_local || self.allow.iter().any(|net| net.contains(&address))
+        Some(if path == "/healthz" {
+            self.health()
+        } else if self.may_read_metrics(request, client) {
+            self.metrics()
+        } else {
+            let line = "Only loopback and the networks in METRICS_ALLOW may read the metrics.";
+            response::text(StatusCode::FORBIDDEN, line)
         })
     }
 
-    fn ask_hub<T>(&self, question: fn(Sender<T>) -> Event) -> Option<T> {
-        let until = Instant::now() + PATIENCE;
-        let (asker, answer) = bounded(1);
-        self.hub.send_deadline(question(asker), until).ok()?;
-        answer.recv_deadline(until).ok()
+    fn health(&self) -> Response {
+        let probe = |reply: Sender<()>| {
+            Event::Probe(Box::new(move || {
+                // This thread may have timed out.
+                let _ = reply.try_send(());
+            }))
+        };
+        match self.ask_hub(probe) {
+            Some(()) => response::text(StatusCode::OK, "OK"),
+            None => unresponsive(),
+        }
     }
 
-    fn process(&self) -> Process {
+    fn metrics(&self) -> Response {
+        let Some(hub) = self.ask_hub(Event::Stats) else { return unresponsive() };
+        let page = exposition(&self.counters, &hub, &self.process());
+        let mut response = response::text(StatusCode::OK, page.trim_end());
+        response.headers_mut().insert(header::CONTENT_TYPE, METRICS_TYPE);
+        response
+    }
+
+    fn may_read_metrics(&self, request: &Request, client: ClientAddress) -> bool {
+        let address = match client {
+            ClientAddress::Peer(address) | ClientAddress::Forwarded(address) => address,
+            ClientAddress::Unknown(_) => return false,
+        };
+        self.allow.iter().any(|network| network.contains(&address)) || is_local(request, address)
+    }
+
+    fn ask_hub<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Option<T> {
+        let deadline = Instant::now() + HUB_TIMEOUT;
+        let (sender, reply) = bounded(1);
+        self.hub.send_deadline(question(sender), deadline).ok()?;
+        reply.recv_deadline(deadline).ok()
+    }
+
+    fn process(&self) -> ProcessStats {
         let (instant, time) = self.started;
-        Process {
-            connections: self.admission.connections(),
+        ProcessStats {
+            connections: self.permits.connections(),
             started: time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
             uptime: instant.elapsed().as_secs_f64(),
         }
     }
 }
 
+/// Behind a proxy on the same machine every peer is loopback, even if the proxy is not a trusted one.
+fn is_local(request: &Request, address: IpAddr) -> bool {
+    let headers = request.headers();
+    address.is_loopback() && !headers.contains_key("x-forwarded-for") && !headers.contains_key("forwarded")
+}
+
+fn unresponsive() -> Response {
+    response::text(StatusCode::SERVICE_UNAVAILABLE, "The hub does not respond.")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
-    use crate::ops::metrics::HubReport;
+    use crate::ops::metrics::HubStats;
 
-    fn eyes(hub: Sender<Event>) -> Eyes {
-        let settings = Settings::from_pairs([("METRICS_ALLOW", "10.0.0.0/8")]).unwrap();
-        Eyes {
-            allow: settings.metrics_allow,
-            counters: Arc::default(),
-            admission: Admission::new(&settings.limits),
-            hub,
-            started: (Instant::now(), SystemTime::now()),
-        }
+    fn monitoring(hub: Sender<Event>) -> Monitoring {
+        let allow = vec!["10.0.0.0/8".parse().unwrap()];
+        Monitoring::new(allow, Arc::default(), Permits::new(1, None), hub)
     }
 
-    fn status(eyes: &Eyes, method: &str, path: &str, address: Option<[u8; 4]>) -> Option<String> {
+    fn status(monitoring: &Monitoring, method: &str, path: &str, client: ClientAddress) -> Option<u16> {
         let request = tungstenite::http::Request::builder().method(method).uri(path).body(()).unwrap();
-        let answer = eyes.answer(&request, address.map(IpAddr::from))?;
-        Some(answer.to_string().split(':').next().unwrap().to_owned())
+        Some(monitoring.response(&request, client)?.status().as_u16())
     }
 
     #[test]
-    fn who_may_read_what() {
-        // A hub that answers as often as it is asked.
+    fn the_metrics_are_for_loopback_and_allowed_networks() {
         let (hub, inbox) = bounded::<Event>(1);
         let thread = std::thread::spawn(move || {
             for event in inbox {
                 match event {
-                    Event::Report(asker) => asker.send(HubReport::default()).unwrap(),
-                    Event::Alive(asker) => asker.send(()).unwrap(),
+                    Event::Stats(reply) => reply.send(HubStats::default()).unwrap(),
+                    Event::Probe(respond) => respond(),
                     _ => {}
                 }
             }
         });
-        let eyes = eyes(hub);
-        let (near, allowed, far) = (Some([127, 0, 0, 1]), Some([10, 9, 8, 7]), Some([192, 0, 2, 1]));
-        for (method, path, address, expected) in [
-            ("GET", "/metrics", near, Some("200 OK")),
-            ("HEAD", "/metrics", allowed, Some("200 OK")),
-            ("GET", "/metrics", far, Some("403 Forbidden")),
-            ("GET", "/metrics", None, Some("403 Forbidden")),
-            ("GET", "/healthz", far, Some("200 OK")),
-            ("POST", "/healthz", near, Some("405 Method Not Allowed")),
-            ("GET", "/metrics/", near, None),
-            ("GET", "/", near, None),
+        let monitoring = monitoring(hub);
+        let [local, allowed, other] =
+            [[127, 0, 0, 1], [10, 9, 8, 7], [192, 0, 2, 1]].map(|ip| ClientAddress::Peer(ip.into()));
+        let unknown = ClientAddress::Unknown([127, 0, 0, 1].into());
+        for (method, path, client, expected) in [
+            ("GET", "/metrics", local, Some(200)),
+            ("HEAD", "/metrics", allowed, Some(200)),
+            ("GET", "/metrics", other, Some(403)),
+            ("GET", "/metrics", unknown, Some(403)),
+            ("GET", "/metrics", ClientAddress::Forwarded([10, 9, 8, 7].into()), Some(200)),
+            ("GET", "/healthz", other, Some(200)),
+            ("POST", "/healthz", local, Some(405)),
+            ("GET", "/metrics/", local, None),
+            ("GET", "/", local, None),
         ] {
-            assert_eq!(
-                status(&eyes, method, path, address).as_deref(),
-                expected,
-                "{method} {path} {address:?}"
-            );
+            assert_eq!(status(&monitoring, method, path, client), expected, "{method} {path} {client:?}");
         }
-        // Forwarded by a proxy that nobody has told of.
-        let forwarded =
-            tungstenite::http::Request::builder().uri("/metrics").header("X-Forwarded-For", "192.0.2.1");
-        let answer = eyes.answer(&forwarded.body(()).unwrap(), near.map(IpAddr::from)).unwrap();
-        assert!(answer.to_string().starts_with("403"), "{answer}");
-        drop(eyes);
+        // Forwarded by a proxy that is not in TRUSTED_PROXIES.
+        for header in ["X-Forwarded-For", "Forwarded"] {
+            let forwarded =
+                tungstenite::http::Request::builder().uri("/metrics").header(header, "for=192.0.2.1");
+            let response = monitoring.response(&forwarded.body(()).unwrap(), local).unwrap();
+            assert_eq!(response.status(), StatusCode::FORBIDDEN, "{header}");
+        }
+        drop(monitoring);
         thread.join().unwrap();
     }
 
     #[test]
-    fn a_hub_that_does_not_answer_is_not_well() {
+    fn an_unresponsive_hub_is_unhealthy() {
         let (hub, inbox) = bounded(1);
-        assert_eq!(status(&eyes(hub), "GET", "/healthz", None).unwrap(), "503 Service Unavailable");
-        assert_eq!(inbox.len(), 1, "it was asked");
+        let client = ClientAddress::Peer([127, 0, 0, 1].into());
+        assert_eq!(status(&monitoring(hub), "GET", "/healthz", client), Some(503));
+        assert_eq!(inbox.len(), 1, "it was probed");
     }
 }

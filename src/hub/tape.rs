@@ -1,12 +1,14 @@
-//! A batch's messages, encoded once for everybody, and which parts of them each client gets.
+//! The tape: a batch's messages, encoded once, and which parts of it each client gets.
 //!
-//! What everybody hears stands in one stretch of bytes, in the one order in which all hear it. What only some
-//! get stands aside. A client's [`Track`] says where its way along the shared stretch begins, what it leaves
-//! out (its own public lines) and what it takes in from aside. Most clients need none, so a message costs the
-//! same whether ten hear it or ten thousand.
+//! Messages to all members form one shared byte string, in the one order in which everyone gets them. Messages
+//! to some members only are targeted: they go to a byte string of their own. A client's [`Track`] lists the
+//! parts of both that make up its output: where it starts in the shared string, what it skips (its own public
+//! messages) and what is inserted for it. Most clients need no track, so a message costs the same whether ten
+//! clients get it or ten thousand.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
@@ -14,153 +16,161 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::chat::{Audience, ConnectionId, Effect, ServerMessage};
 
-/// The tape of the batch under way.
+/// The tape of the batch in progress.
 #[derive(Default)]
 pub struct Tape {
-    /// Who hears what everybody hears.
-    listeners: BTreeSet<ConnectionId>,
+    /// Who gets what is sent to all, sorted. A finished batch shares it, so a change copies it if one is alive.
+    members: Arc<Vec<ConnectionId>>,
     shared: Vec<u8>,
-    aside: Vec<u8>,
+    targeted: Vec<u8>,
     tracks: HashMap<ConnectionId, Track>,
     /// Where a message is encoded before its length is known.
     json: Vec<u8>,
 }
 
-/// One client's way through a batch.
+/// The parts of a batch that one client gets.
 #[derive(Default)]
 struct Track {
-    pieces: Vec<Piece>,
-    /// Where on the shared stretch the client listens from; `None` while it does not.
-    listens_from: Option<usize>,
+    parts: Vec<Part>,
+    /// From where on the client gets the shared string; `None`: it is not a member.
+    shared_from: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Piece {
+enum Part {
     Shared(Range<usize>),
-    Aside(Range<usize>),
+    Targeted(Range<usize>),
 }
 
 impl Tape {
-    /// Writes what an effect makes clients hear, and says how many hear it.
+    /// Appends an effect, and returns how many clients get a message from it.
     pub fn write(&mut self, effect: &Effect, timestamp: &str) -> usize {
         match effect {
             Effect::Enter(id) => {
-                self.track(*id).listens_from = Some(self.shared.len());
-                self.listeners.insert(*id);
+                self.track(*id).shared_from = Some(self.shared.len());
+                if let Err(at) = self.members.binary_search(id) {
+                    Arc::make_mut(&mut self.members).insert(at, *id);
+                }
                 0
             }
             Effect::Leave(id) => {
-                self.listeners.remove(id);
+                if let Ok(at) = self.members.binary_search(id) {
+                    Arc::make_mut(&mut self.members).remove(at);
+                }
                 self.tracks.remove(id);
                 0
             }
-            Effect::Tell(Audience::Everybody, message) => {
+            Effect::Send(Audience::All, message) => {
                 encode(message, timestamp, &mut self.json, &mut self.shared);
-                self.listeners.len()
+                self.members.len()
             }
-            Effect::Tell(Audience::EverybodyBut(id), message) => {
+            Effect::Send(Audience::AllExcept(id), message) => {
                 let frame = encode(message, timestamp, &mut self.json, &mut self.shared);
                 let track = self.track(*id);
-                if track.listens_from.is_some() {
-                    track.close(frame.start);
-                    track.listens_from = Some(frame.end);
+                if track.shared_from.is_some() {
+                    track.take_shared(frame.start);
+                    track.shared_from = Some(frame.end);
                 }
-                self.listeners.len().saturating_sub(1)
+                self.members.len().saturating_sub(1)
             }
-            Effect::Tell(Audience::One(id), message) => {
-                self.tell_aside(std::slice::from_ref(id), message, timestamp)
+            Effect::Send(Audience::One(id), message) => {
+                self.write_targeted(std::slice::from_ref(id), message, timestamp)
             }
-            Effect::Tell(Audience::These(ids), message) => self.tell_aside(ids, message, timestamp),
+            Effect::Send(Audience::Only(ids), message) => self.write_targeted(ids, message, timestamp),
             Effect::WrongPassword(_) => 0,
         }
     }
 
-    /// How many hear what everybody hears.
-    pub fn listeners(&self) -> usize {
-        self.listeners.len()
+    /// How many clients get what is sent to all.
+    pub fn members(&self) -> usize {
+        self.members.len()
     }
 
-    /// The bytes written so far, which bound a batch.
+    /// How many bytes the batch holds so far.
     pub fn len(&self) -> usize {
-        self.shared.len() + self.aside.len()
+        self.shared.len() + self.targeted.len()
     }
 
-    /// Ends the batch, and begins the next.
+    /// Ends the batch, and starts the next.
     pub fn finish(&mut self) -> Batch {
         Batch {
+            members: self.members.clone(),
             shared: Bytes::from(std::mem::take(&mut self.shared)),
-            aside: Bytes::from(std::mem::take(&mut self.aside)),
+            targeted: Bytes::from(std::mem::take(&mut self.targeted)),
             tracks: std::mem::take(&mut self.tracks),
         }
     }
 
-    /// Who gets something from a finished batch, if nothing has been written since.
-    pub fn recipients<'a>(&'a self, batch: &'a Batch) -> impl Iterator<Item = ConnectionId> + 'a {
-        let is_shared = !batch.shared.is_empty();
-        let listeners = self.listeners.iter().filter(move |_| is_shared);
-        let others = batch.tracks.keys().filter(move |id| !is_shared || !self.listeners.contains(id));
-        listeners.chain(others).copied()
-    }
-
-    fn tell_aside(&mut self, ids: &[ConnectionId], message: &ServerMessage, timestamp: &str) -> usize {
-        let frame = encode(message, timestamp, &mut self.json, &mut self.aside);
+    fn write_targeted(&mut self, ids: &[ConnectionId], message: &ServerMessage, timestamp: &str) -> usize {
+        let frame = encode(message, timestamp, &mut self.json, &mut self.targeted);
         let here = self.shared.len();
         for &id in ids {
             let track = self.track(id);
-            if track.listens_from.is_some() {
-                track.close(here);
-                track.listens_from = Some(here);
+            if track.shared_from.is_some() {
+                track.take_shared(here);
+                track.shared_from = Some(here);
             }
-            match track.pieces.last_mut() {
-                Some(Piece::Aside(last)) if last.end == frame.start => last.end = frame.end,
-                _ => track.pieces.push(Piece::Aside(frame.clone())),
+            match track.parts.last_mut() {
+                Some(Part::Targeted(last)) if last.end == frame.start => last.end = frame.end,
+                _ => track.parts.push(Part::Targeted(frame.clone())),
             }
         }
         ids.len()
     }
 
     fn track(&mut self, id: ConnectionId) -> &mut Track {
-        let listens_from = self.listeners.contains(&id).then_some(0);
-        self.tracks.entry(id).or_insert(Track { pieces: Vec::new(), listens_from })
+        let members = &self.members;
+        self.tracks.entry(id).or_insert_with(|| {
+            let is_member = members.binary_search(&id).is_ok();
+            Track { parts: Vec::new(), shared_from: is_member.then_some(0) }
+        })
     }
 }
 
 impl Track {
-    /// Takes what was heard up to here.
-    fn close(&mut self, here: usize) {
-        match self.listens_from {
-            Some(from) if from < here => self.pieces.push(Piece::Shared(from..here)),
-            _ => {}
+    /// Adds the shared string up to `end`.
+    fn take_shared(&mut self, end: usize) {
+        if let Some(start) = self.shared_from.filter(|&start| start < end) {
+            self.parts.push(Part::Shared(start..end));
         }
     }
 }
 
-/// A finished batch.
+/// A finished batch: what there is to send, and to whom.
 pub struct Batch {
+    members: Arc<Vec<ConnectionId>>,
     shared: Bytes,
-    aside: Bytes,
+    targeted: Bytes,
     tracks: HashMap<ConnectionId, Track>,
 }
 
 impl Batch {
-    /// What one of the [`Tape::recipients`] gets, as slices of the tape.
+    /// Every client that gets something, once.
+    pub fn recipients(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        let to_all = !self.shared.is_empty();
+        let members = self.members.iter().filter(move |_| to_all);
+        let others = self.tracks.keys().filter(move |id| !to_all || self.members.binary_search(id).is_err());
+        members.chain(others).copied()
+    }
+
+    /// What one of the [`Self::recipients`] gets, as slices of the tape.
     pub fn slices(&self, id: ConnectionId, slices: &mut Vec<Bytes>) {
         slices.clear();
         let Some(track) = self.tracks.get(&id) else {
             slices.push(self.shared.clone());
             return;
         };
-        slices.extend(track.pieces.iter().map(|piece| match piece {
-            Piece::Shared(range) => self.shared.slice(range.clone()),
-            Piece::Aside(range) => self.aside.slice(range.clone()),
+        slices.extend(track.parts.iter().map(|part| match part {
+            Part::Shared(range) => self.shared.slice(range.clone()),
+            Part::Targeted(range) => self.targeted.slice(range.clone()),
         }));
-        if let Some(rest) = track.listens_from.filter(|&from| from < self.shared.len()) {
+        if let Some(rest) = track.shared_from.filter(|&from| from < self.shared.len()) {
             slices.push(self.shared.slice(rest..));
         }
     }
 }
 
-/// Appends the message as a finished WebSocket frame (RFC 6455, section 5.2), and says where it stands.
+/// Appends the message as a complete WebSocket frame (RFC 6455, section 5.2), and returns its range.
 fn encode(
     message: &ServerMessage,
     timestamp: &str,
@@ -171,20 +181,20 @@ fn encode(
     json.clear();
     message.encode(timestamp, json);
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
-    header.format(json.len() as u64, frames).expect("a Vec takes whatever is written to it");
+    header.format(json.len() as u64, frames).expect("writing to a Vec cannot fail");
     frames.extend_from_slice(json);
     start..frames.len()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
-    /// What a client reads: the texts of the frames in its slices.
+    /// The contents of the messages that a client reads from its slices.
     fn texts(batch: &Batch, id: ConnectionId) -> Vec<String> {
         let mut slices = Vec::new();
         batch.slices(id, &mut slices);
@@ -198,13 +208,13 @@ mod tests {
         texts
     }
 
-    fn tell(audience: Audience, text: &str) -> Effect {
-        Effect::Tell(audience, ServerMessage::System { content: text.into() })
+    fn send(audience: Audience, text: &str) -> Effect {
+        Effect::Send(audience, ServerMessage::System { content: text.into() })
     }
 
     #[test]
-    fn each_gets_its_own_in_the_order_of_all() {
-        use Audience::{Everybody, EverybodyBut, One, These};
+    fn each_client_gets_its_messages_in_the_one_order() {
+        use Audience::{All, AllExcept, One, Only};
         let [ann, bob, cid, guest] = [1, 2, 3, 4].map(ConnectionId);
         let mut tape = Tape::default();
         for id in [ann, bob] {
@@ -212,16 +222,16 @@ mod tests {
         }
         tape.finish();
         for effect in [
-            tell(Everybody, "a"),
-            tell(EverybodyBut(ann), "from ann"),
-            tell(One(guest), "join first"),
-            tell(These(vec![bob, ann]), "psst"),
+            send(All, "a"),
+            send(AllExcept(ann), "from ann"),
+            send(One(guest), "join first"),
+            send(Only(vec![bob, ann]), "psst"),
             Effect::Enter(cid),
-            tell(One(cid), "the list"),
-            tell(Everybody, "cid joined"),
-            tell(EverybodyBut(ann), "from ann again"),
+            send(One(cid), "the list"),
+            send(All, "cid joined"),
+            send(AllExcept(ann), "from ann again"),
             Effect::Leave(bob),
-            tell(Everybody, "bob left"),
+            send(All, "bob left"),
         ] {
             tape.write(&effect, "");
         }
@@ -229,7 +239,7 @@ mod tests {
         assert_eq!(texts(&batch, ann), ["a", "psst", "cid joined", "bob left"]);
         assert_eq!(texts(&batch, cid), ["the list", "cid joined", "from ann again", "bob left"]);
         assert_eq!(texts(&batch, guest), ["join first"]);
-        assert_eq!(tape.recipients(&batch).collect::<Vec<_>>(), [ann, cid, guest]);
+        assert_eq!(batch.recipients().collect::<Vec<_>>(), [ann, cid, guest]);
         assert_eq!(tape.len(), 0);
     }
 
@@ -237,52 +247,52 @@ mod tests {
         let ids = proptest::collection::btree_set((0..5_u64).prop_map(ConnectionId), 1..4);
         let step = (0..6, ids).prop_map(|(kind, ids)| (kind, ids.into_iter().collect::<Vec<_>>()));
         proptest::collection::vec(step, 0..60).prop_map(|steps| {
-            // Every text is another, so that order shows.
+            // Every text is different, so that the order can be checked.
             let effect = |(at, (kind, ids)): (usize, (i32, Vec<ConnectionId>))| match kind {
                 0 => Effect::Enter(ids[0]),
                 1 => Effect::Leave(ids[0]),
-                2 => tell(Audience::Everybody, &at.to_string()),
-                3 => tell(Audience::EverybodyBut(ids[0]), &at.to_string()),
-                4 => tell(Audience::One(ids[0]), &at.to_string()),
-                _ => tell(Audience::These(ids), &at.to_string()),
+                2 => send(Audience::All, &at.to_string()),
+                3 => send(Audience::AllExcept(ids[0]), &at.to_string()),
+                4 => send(Audience::One(ids[0]), &at.to_string()),
+                _ => send(Audience::Only(ids), &at.to_string()),
             };
             steps.into_iter().enumerate().map(effect).collect()
         })
     }
 
     proptest! {
-        /// Against a model that copies every message to each who hears it, cut into batches anywhere.
+        /// Compares with a model that copies every message to each recipient, for any division into batches.
         #[test]
-        fn the_tape_delivers_what_copies_would(batches in proptest::collection::vec(effects(), 1..4)) {
+        fn the_tape_delivers_the_same_as_copies(batches in proptest::collection::vec(effects(), 1..4)) {
             let mut tape = Tape::default();
             let mut members = BTreeSet::new();
             for effects in batches {
                 let mut model: BTreeMap<ConnectionId, Vec<String>> = BTreeMap::new();
                 for effect in effects {
-                    // The room says "enter" and "leave" once each.
+                    // The room sends each of these once per member.
                     match &effect {
                         Effect::Enter(id) if !members.insert(*id) => continue,
                         Effect::Leave(id) if !members.remove(id) => continue,
                         Effect::Leave(id) => { model.remove(id); }
-                        Effect::Tell(audience, ServerMessage::System { content }) => {
-                            let hears: Vec<ConnectionId> = match audience {
-                                Audience::Everybody => members.iter().copied().collect(),
-                                Audience::EverybodyBut(but) => members.iter().copied().filter(|id| id != but).collect(),
+                        Effect::Send(audience, ServerMessage::System { content }) => {
+                            let recipients: Vec<ConnectionId> = match audience {
+                                Audience::All => members.iter().copied().collect(),
+                                Audience::AllExcept(but) => members.iter().copied().filter(|id| id != but).collect(),
                                 Audience::One(id) => vec![*id],
-                                Audience::These(these) => these.clone(),
+                                Audience::Only(ids) => ids.clone(),
                             };
-                            hears.into_iter().for_each(|id| model.entry(id).or_default().push(content.clone()));
+                            recipients.into_iter().for_each(|id| model.entry(id).or_default().push(content.clone()));
                         }
                         _ => {}
                     }
                     tape.write(&effect, "");
                 }
                 let batch = tape.finish();
-                let recipients: Vec<ConnectionId> = tape.recipients(&batch).collect();
-                let gets: BTreeSet<ConnectionId> = recipients.iter().copied().collect();
-                prop_assert_eq!(gets.len(), recipients.len(), "nobody gets it twice");
+                let recipients: Vec<ConnectionId> = batch.recipients().collect();
+                let unique: BTreeSet<ConnectionId> = recipients.iter().copied().collect();
+                prop_assert_eq!(unique.len(), recipients.len(), "no recipient is listed twice");
                 for id in (0..5).map(ConnectionId) {
-                    let got = if gets.contains(&id) { texts(&batch, id) } else { Vec::new() };
+                    let got = if unique.contains(&id) { texts(&batch, id) } else { Vec::new() };
                     prop_assert_eq!(got, model.remove(&id).unwrap_or_default());
                 }
             }

@@ -1,7 +1,9 @@
-//! What clients may take of the server: how many connections, and how fast they may send.
+//! What clients may use of the server: how many connections, and how fast they may send.
 
+mod network;
 mod permits;
 mod rate_limit;
 
-pub use permits::{Admission, Full, Place, network};
-pub use rate_limit::Rate;
+pub use network::Network;
+pub use permits::{LimitExceeded, Permit, Permits};
+pub use rate_limit::RateLimit;

@@ -1,158 +1,126 @@
-//! How many connections there may be, in all and from one address (`MAX_CONNECTIONS`, `MAX_CONNECTIONS_PER_IP`).
+//! How many connections there may be at once, in total and from one address (`MAX_CONNECTIONS`,
+//! `MAX_CONNECTIONS_PER_IP`).
 
 use std::collections::HashMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::Limits;
-use crate::ops::metrics::Refused;
+use thiserror::Error;
 
-/// How many of those beyond the limits are told so at once; more are closed without a word.
+use super::network::Network;
+
+/// How many connections beyond the limits get a response at once. Further ones are closed without a response.
 const MAX_REFUSALS: usize = 32;
 
-/// Counts connections. A mutex and not the accepting thread owns the counts, for a connection that comes through
-/// a proxy shows its address only in its own thread.
+/// Hands out the permits that connections hold.
+///
+/// The counts are shared behind a mutex because a connection through a proxy takes its permit on its own
+/// thread, after its request has shown the client's address.
 #[derive(Clone)]
-pub struct Admission {
-    connections: usize,
-    connections_per_ip: Option<usize>,
+pub struct Permits {
+    max_connections: usize,
+    max_per_network: Option<usize>,
     counts: Arc<Mutex<Counts>>,
+}
+
+/// Counts as one connection until it is dropped.
+pub struct Permit {
+    counts: Arc<Mutex<Counts>>,
+    kind: Kind,
+}
+
+/// Why there is no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+pub enum LimitExceeded {
+    #[error("the server is full (MAX_CONNECTIONS): try again later")]
+    Server,
+    #[error("too many connections from your address (MAX_CONNECTIONS_PER_IP)")]
+    Address,
 }
 
 #[derive(Default)]
 struct Counts {
     connections: usize,
     refusals: usize,
-    per_ip: HashMap<IpAddr, usize>,
+    per_network: HashMap<Network, usize>,
 }
 
-/// A place that is held until this is dropped.
-pub struct Place {
-    counts: Arc<Mutex<Counts>>,
-    held: Held,
-}
-
-enum Held {
+enum Kind {
     Connection,
+    Network(Network),
     Refusal,
-    Address(IpAddr),
 }
 
-/// Why there is no place.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Full {
-    Server,
-    Address,
-}
-
-impl Admission {
-    pub fn new(limits: &Limits) -> Self {
-        Self {
-            connections: limits.connections,
-            connections_per_ip: limits.connections_per_ip,
-            counts: Arc::default(),
-        }
+impl Permits {
+    /// `max_per_network`: `None` for no limit.
+    pub fn new(max_connections: usize, max_per_network: Option<usize>) -> Self {
+        Self { max_connections, max_per_network, counts: Arc::default() }
     }
 
-    /// A place on the server.
-    ///
-    /// # Errors
-    /// It is full.
-    pub fn connection(&self) -> Result<Place, Full> {
+    /// A permit for one more connection to the server.
+    pub fn connection(&self) -> Result<Permit, LimitExceeded> {
         let mut counts = lock(&self.counts);
-        if counts.connections >= self.connections {
-            return Err(Full::Server);
+        if counts.connections >= self.max_connections {
+            return Err(LimitExceeded::Server);
         }
         counts.connections += 1;
-        Ok(self.place(Held::Connection))
+        Ok(self.permit(Kind::Connection))
     }
 
-    /// How many there are.
+    /// How many connections hold a permit.
     pub fn connections(&self) -> usize {
         lock(&self.counts).connections
     }
 
-    /// A place for one more connection from this peer; loopback needs none.
-    ///
-    /// # Errors
-    /// It has as many as it may.
-    pub fn peer(&self, address: IpAddr) -> Result<Option<Place>, Full> {
-        if address.is_loopback() { Ok(None) } else { self.address(address) }
+    /// A permit for one more connection from a peer's own address. Loopback needs none.
+    pub fn peer(&self, address: IpAddr) -> Result<Option<Permit>, LimitExceeded> {
+        if address.is_loopback() { Ok(None) } else { self.forwarded(address) }
     }
 
-    /// A place for one more connection from an address that a proxy has told of, be it its own.
-    ///
-    /// # Errors
-    /// It has as many as it may.
-    pub fn address(&self, address: IpAddr) -> Result<Option<Place>, Full> {
-        let Some(most) = self.connections_per_ip else { return Ok(None) };
-        let network = network(address);
+    /// A permit for one more connection from an address that a trusted proxy has reported. Loopback is not
+    /// exempt here: what a proxy reports is never a local client.
+    pub fn forwarded(&self, address: IpAddr) -> Result<Option<Permit>, LimitExceeded> {
+        let Some(max) = self.max_per_network else { return Ok(None) };
+        let network = Network::from(address);
         let mut counts = lock(&self.counts);
-        let count = counts.per_ip.entry(network).or_default();
-        if *count >= most {
-            return Err(Full::Address);
+        let count = counts.per_network.entry(network).or_default();
+        if *count >= max {
+            return Err(LimitExceeded::Address);
         }
         *count += 1;
-        Ok(Some(self.place(Held::Address(network))))
+        Ok(Some(self.permit(Kind::Network(network))))
     }
 
-    /// A place among those who are told that there is none.
-    pub fn refusal(&self) -> Option<Place> {
+    /// A permit to respond to a connection that got none. `None`: close it without a response.
+    pub fn refusal(&self) -> Option<Permit> {
         let mut counts = lock(&self.counts);
         (counts.refusals < MAX_REFUSALS).then(|| {
             counts.refusals += 1;
-            self.place(Held::Refusal)
+            self.permit(Kind::Refusal)
         })
     }
 
-    fn place(&self, held: Held) -> Place {
-        Place { counts: self.counts.clone(), held }
+    fn permit(&self, kind: Kind) -> Permit {
+        Permit { counts: self.counts.clone(), kind }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
-        match self.held {
-            Held::Connection => counts.connections -= 1,
-            Held::Refusal => counts.refusals -= 1,
-            Held::Address(network) => {
-                let left = counts.per_ip.get_mut(&network).map_or(0, |count| {
+        match self.kind {
+            Kind::Connection => counts.connections -= 1,
+            Kind::Refusal => counts.refusals -= 1,
+            Kind::Network(network) => {
+                let left = counts.per_network.get_mut(&network).map_or(0, |count| {
                     *count -= 1;
                     *count
                 });
                 if left == 0 {
-                    counts.per_ip.remove(&network);
+                    counts.per_network.remove(&network);
                 }
             }
         }
-    }
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Server => "the server is full (MAX_CONNECTIONS): try again later",
-            Self::Address => "too many connections from your address (MAX_CONNECTIONS_PER_IP)",
-        })
-    }
-}
-
-impl From<Full> for Refused {
-    fn from(full: Full) -> Self {
-        match full {
-            Full::Server => Self::ServerFull,
-            Full::Address => Self::AddressFull,
-        }
-    }
-}
-
-/// What counts as one address: it alone in IPv4, its /64 in IPv6, which one customer has whole.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
     }
 }
 
@@ -163,44 +131,47 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
-
-    fn admission(connections: &str, per_ip: &str) -> Admission {
-        let pairs = [("MAX_CONNECTIONS", connections), ("MAX_CONNECTIONS_PER_IP", per_ip)];
-        Admission::new(&Settings::from_pairs(pairs).unwrap().limits)
-    }
 
     #[test]
-    fn a_place_is_free_again_when_its_holder_is_gone() {
-        let admission = admission("2", "0");
-        let first = admission.connection().ok().unwrap();
-        let _second = admission.connection().ok().unwrap();
-        assert_eq!(admission.connection().err(), Some(Full::Server));
+    fn a_dropped_permit_is_available_again() {
+        let permits = Permits::new(2, None);
+        let first = permits.connection().ok().unwrap();
+        let _second = permits.connection().ok().unwrap();
+        assert_eq!(permits.connection().err(), Some(LimitExceeded::Server));
+        assert_eq!(permits.connections(), 2);
         drop(first);
-        assert!(admission.connection().is_ok());
+        assert!(permits.connection().is_ok());
     }
 
     #[test]
-    fn an_address_has_its_own_bound() {
-        let admission = admission("100", "1");
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let held = admission.address(address("2001:db8::1")).ok().unwrap();
-        assert_eq!(admission.address(address("2001:db8::ffff:0:2")).err(), Some(Full::Address));
-        let _neighbour = admission.address(address("2001:db8:0:1::1")).ok().unwrap();
-        let _v4 = admission.address(address("10.0.0.1")).ok().unwrap();
-        assert_eq!(admission.address(address("::ffff:10.0.0.1")).err(), Some(Full::Address));
+    fn each_network_has_its_own_limit() {
+        let permits = Permits::new(100, Some(1));
+        let forwarded = |address: &str| permits.forwarded(address.parse().unwrap());
+        let held = forwarded("2001:db8::1").ok().unwrap();
+        assert_eq!(forwarded("2001:db8::ffff:0:2").err(), Some(LimitExceeded::Address));
+        let _other_network = forwarded("2001:db8:0:1::1").ok().unwrap();
+        let _v4 = forwarded("10.0.0.1").ok().unwrap();
+        assert_eq!(forwarded("::ffff:10.0.0.1").err(), Some(LimitExceeded::Address));
         drop(held);
-        let _again = admission.address(address("2001:db8::2")).ok().unwrap();
-        assert_eq!(lock(&admission.counts).per_ip.len(), 3);
-        for _ in 0..100 {
-            assert!(admission.peer(address("127.0.0.1")).ok().unwrap().is_none(), "loopback is exempt");
-        }
+        let _again = forwarded("2001:db8::2").ok().unwrap();
+        assert_eq!(lock(&permits.counts).per_network.len(), 3);
     }
 
     #[test]
-    fn refusals_are_bounded() {
-        let admission = admission("1", "0");
-        let held: Vec<_> = std::iter::from_fn(|| admission.refusal()).collect();
+    fn loopback_needs_no_permit_but_a_forwarded_loopback_address_does() {
+        let permits = Permits::new(100, Some(1));
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        for _ in 0..100 {
+            assert!(permits.peer(loopback).ok().unwrap().is_none());
+        }
+        let _held = permits.forwarded(loopback).ok().unwrap();
+        assert_eq!(permits.forwarded(loopback).err(), Some(LimitExceeded::Address));
+    }
+
+    #[test]
+    fn refusals_are_limited() {
+        let permits = Permits::new(1, None);
+        let held: Vec<_> = std::iter::from_fn(|| permits.refusal()).collect();
         assert_eq!(held.len(), MAX_REFUSALS);
     }
 }

@@ -1,63 +1,60 @@
 //! How fast one connection may send (`MESSAGE_RATE`, `MESSAGE_BURST`): a token bucket.
 //!
-//! Nothing is dropped. Who sends faster is read no faster, and TCP pushes back.
+//! Nothing is dropped: the server reads no faster than the limit allows, and TCP applies backpressure.
 
 use std::time::{Duration, Instant};
 
 use crate::config::MessageRate;
 
-pub struct Rate {
+pub struct RateLimit {
+    /// `None`: no limit.
     allowed: Option<MessageRate>,
-    /// What the connection may still send at once, as of `at`.
-    messages: f64,
-    at: Instant,
+    /// The messages that may be read at once, as of `updated`. Negative after a charge for more than there was.
+    tokens: f64,
+    updated: Instant,
 }
 
-impl Rate {
+impl RateLimit {
     pub fn new(allowed: Option<MessageRate>, now: Instant) -> Self {
-        let messages = allowed.map_or(0.0, |allowed| allowed.burst.get().into());
-        Self { allowed, messages, at: now }
+        let tokens = allowed.map_or(0.0, |allowed| allowed.burst.get().into());
+        Self { allowed, tokens, updated: now }
     }
 
     /// When the next message may be read; `None`: now.
     pub fn wait_until(&mut self, now: Instant) -> Option<Instant> {
         let allowed = self.allowed?;
         let per_second = f64::from(allowed.per_second.get());
-        let gained = now.saturating_duration_since(self.at).as_secs_f64() * per_second;
-        self.messages = (self.messages + gained).min(allowed.burst.get().into());
-        self.at = now;
-        let missing = 1.0 - self.messages;
-        // A rounding error must not ask for a wait of nothing again and again.
+        let refill = now.saturating_duration_since(self.updated).as_secs_f64() * per_second;
+        self.tokens = (self.tokens + refill).min(allowed.burst.get().into());
+        self.updated = now;
+        let missing = 1.0 - self.tokens;
+        // A rounding error must not ask for a wait of no length again and again.
         (missing > 1e-6).then(|| now + Duration::from_secs_f64(missing / per_second))
     }
 
-    /// Counts a message that was read, or a part of one.
-    pub fn count(&mut self, messages: f64) {
-        self.messages -= messages;
+    /// Charges for a message that was read, or for a fraction of one.
+    pub fn charge(&mut self, messages: f64) {
+        self.tokens -= messages;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::Settings;
+    use std::num::NonZeroU32;
 
-    fn rate(per_second: &str, burst: &str, now: Instant) -> Rate {
-        let settings =
-            Settings::from_pairs([("MESSAGE_RATE", per_second), ("MESSAGE_BURST", burst)]).unwrap();
-        Rate::new(settings.limits.message_rate, now)
-    }
+    use super::*;
 
     #[test]
-    fn a_burst_at_once_and_then_the_rate() {
+    fn a_burst_is_allowed_at_once_and_then_the_rate() {
         let start = Instant::now();
-        let mut rate = rate("5", "3", start);
+        let [per_second, burst] = [5, 3].map(|count| NonZeroU32::new(count).unwrap());
+        let mut limit = RateLimit::new(Some(MessageRate { per_second, burst }), start);
         let (mut now, mut read) = (start, 0);
         while now < start + Duration::from_secs(10) {
-            match rate.wait_until(now) {
+            match limit.wait_until(now) {
                 Some(until) => now = until,
                 None => {
-                    rate.count(1.0);
+                    limit.charge(1.0);
                     read += 1;
                 }
             }
@@ -66,17 +63,17 @@ mod tests {
             }
         }
         assert!((52..=53).contains(&read), "{read}");
-        assert_eq!(rate.wait_until(now + Duration::from_secs(60)), None);
-        assert!(rate.messages <= 3.0, "a long silence saves up no more than a burst");
+        assert_eq!(limit.wait_until(now + Duration::from_secs(60)), None);
+        assert!(limit.tokens <= 3.0, "a long silence saves up one burst at most");
     }
 
     #[test]
-    fn no_rate_no_wait() {
+    fn without_a_rate_there_is_no_wait() {
         let now = Instant::now();
-        let mut rate = rate("0", "1", now);
+        let mut limit = RateLimit::new(None, now);
         for _ in 0..1000 {
-            assert_eq!(rate.wait_until(now), None);
-            rate.count(1.0);
+            assert_eq!(limit.wait_until(now), None);
+            limit.charge(1.0);
         }
     }
 }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 /// Counted by many threads.
 #[derive(Default)]
 pub struct Counters {
-    refused: [AtomicU64; Refused::ALL.len()],
-    failed: [AtomicU64; Failed::ALL.len()],
-    cut_off: [AtomicU64; CutOffBy::ALL.len()],
+    refused: [AtomicU64; RefusalReason::ALL.len()],
+    failed: [AtomicU64; HandshakeFailure::ALL.len()],
+    cut_off: [AtomicU64; CutOffReason::ALL.len()],
     received_bytes: AtomicU64,
     /// Seconds since 1970; 0: there is no certificate.
     certificate_not_after: AtomicI64,
@@ -19,7 +19,7 @@ pub struct Counters {
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Refused {
+pub enum RefusalReason {
     ServerFull,
     AddressFull,
     Origin,
@@ -27,9 +27,9 @@ pub enum Refused {
 
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Failed {
+pub enum HandshakeFailure {
     /// The client went.
-    Gone,
+    Closed,
     TimedOut,
     Tls,
     /// It spoke HTTP, but not well.
@@ -40,23 +40,23 @@ pub enum Failed {
 
 /// Why a client was cut off.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum CutOffBy {
-    QueueFull,
-    Stuck,
+pub enum CutOffReason {
+    BacklogFull,
+    Stalled,
     /// No answer to a ping.
-    Silent,
+    NoPong,
     /// A broken rule of the WebSocket protocol, which it was told with a close code.
-    Broke,
+    Violation,
 }
 
-impl Refused {
+impl RefusalReason {
     const ALL: [(Self, &str); 3] =
         [(Self::ServerFull, "server_full"), (Self::AddressFull, "address_full"), (Self::Origin, "origin")];
 }
 
-impl Failed {
+impl HandshakeFailure {
     const ALL: [(Self, &str); 5] = [
-        (Self::Gone, "gone"),
+        (Self::Closed, "gone"),
         (Self::TimedOut, "timed_out"),
         (Self::Tls, "tls"),
         (Self::Http, "http"),
@@ -64,25 +64,25 @@ impl Failed {
     ];
 }
 
-impl CutOffBy {
+impl CutOffReason {
     const ALL: [(Self, &str); 4] = [
-        (Self::QueueFull, "queue_full"),
-        (Self::Stuck, "stuck"),
-        (Self::Silent, "silent"),
-        (Self::Broke, "broke_protocol"),
+        (Self::BacklogFull, "queue_full"),
+        (Self::Stalled, "stuck"),
+        (Self::NoPong, "silent"),
+        (Self::Violation, "broke_protocol"),
     ];
 }
 
 impl Counters {
-    pub fn refused(&self, reason: Refused) {
+    pub fn refused(&self, reason: RefusalReason) {
         self.refused[reason as usize].fetch_add(1, Relaxed);
     }
 
-    pub fn failed(&self, reason: Failed) {
+    pub fn failed(&self, reason: HandshakeFailure) {
         self.failed[reason as usize].fetch_add(1, Relaxed);
     }
 
-    pub fn cut_off(&self, reason: CutOffBy) {
+    pub fn cut_off(&self, reason: CutOffReason) {
         self.cut_off[reason as usize].fetch_add(1, Relaxed);
     }
 
@@ -98,14 +98,14 @@ impl Counters {
 
 /// What the hub has counted, and how it is now.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct HubReport {
+pub struct HubStats {
     /// Connected, joined or not.
     pub connected: usize,
     pub members: usize,
     pub joins: u64,
     pub publics: u64,
     pub commands: u64,
-    pub faults: u64,
+    pub errors: u64,
     pub deliveries: u64,
     pub sent_bytes: u64,
     pub batches: u64,
@@ -113,11 +113,11 @@ pub struct HubReport {
     /// What waits for the hub.
     pub inbox: usize,
     pub slow_clients: usize,
-    pub queued_bytes: usize,
+    pub backlog_bytes: usize,
 }
 
 /// What is known outside of the hub and the counters.
-pub struct Process {
+pub struct ProcessStats {
     /// Everybody who holds a place, also while the handshake goes on.
     pub connections: usize,
     /// Seconds since 1970.
@@ -126,7 +126,7 @@ pub struct Process {
 }
 
 /// Everything, as Prometheus reads it.
-pub fn exposition(counters: &Counters, hub: &HubReport, process: &Process) -> String {
+pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -> String {
     let mut page = Exposition(String::new());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.metric("tinychat_build_info", "gauge", "The version that runs.", [(&version[..], 1)]);
@@ -147,7 +147,7 @@ pub fn exposition(counters: &Counters, hub: &HubReport, process: &Process) -> St
     page.metric("tinychat_connections", "gauge", "Connections by what they have come to.", by_ref(&states));
     page.one("tinychat_members", "gauge", "Who is in the room.", hub.members);
     let kinds =
-        [("join", hub.joins), ("public", hub.publics), ("command", hub.commands), ("error", hub.faults)];
+        [("join", hub.joins), ("public", hub.publics), ("command", hub.commands), ("error", hub.errors)];
     let kinds = kinds.map(|(kind, count)| ([("type", kind)], count));
     let help = "Messages from clients by type; error is what was no message.";
     page.metric("tinychat_messages_received_total", "counter", help, by_ref(&kinds));
@@ -160,22 +160,22 @@ pub fn exposition(counters: &Counters, hub: &HubReport, process: &Process) -> St
     page.one("tinychat_sent_bytes_total", "counter", "Bytes of messages to clients.", hub.sent_bytes);
     let received = counters.received_bytes.load(Relaxed);
     page.one("tinychat_received_bytes_total", "counter", "Bytes of messages from clients.", received);
-    let reasons = labelled(&counters.refused, Refused::ALL);
+    let reasons = labelled(&counters.refused, RefusalReason::ALL);
     page.metric("tinychat_refused_total", "counter", "Connections refused, by reason.", by_ref(&reasons));
-    let reasons = labelled(&counters.failed, Failed::ALL);
+    let reasons = labelled(&counters.failed, HandshakeFailure::ALL);
     page.metric(
         "tinychat_handshake_failures_total",
         "counter",
         "Handshakes failed, by reason.",
         by_ref(&reasons),
     );
-    let reasons = labelled(&counters.cut_off, CutOffBy::ALL);
+    let reasons = labelled(&counters.cut_off, CutOffReason::ALL);
     page.metric("tinychat_cut_off_total", "counter", "Clients cut off, by reason.", by_ref(&reasons));
     page.one("tinychat_hub_batches_total", "counter", "Batches that the hub has handled.", hub.batches);
     page.one("tinychat_hub_events_total", "counter", "Events in those batches.", hub.events);
     page.one("tinychat_hub_inbox_events", "gauge", "Events that wait for the hub.", hub.inbox);
     page.one("tinychat_slow_clients", "gauge", "Clients for whom something waits.", hub.slow_clients);
-    page.one("tinychat_send_queue_bytes", "gauge", "Bytes that wait for slow clients.", hub.queued_bytes);
+    page.one("tinychat_send_queue_bytes", "gauge", "Bytes that wait for slow clients.", hub.backlog_bytes);
     let not_after = counters.certificate_not_after.load(Relaxed);
     if not_after != 0 {
         let help = "When the certificate in use expires, in seconds since 1970.";
@@ -233,13 +233,13 @@ mod tests {
 
     #[test]
     fn labels_stand_where_their_reason_counts() {
-        for (at, (reason, _)) in Refused::ALL.into_iter().enumerate() {
+        for (at, (reason, _)) in RefusalReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }
-        for (at, (reason, _)) in Failed::ALL.into_iter().enumerate() {
+        for (at, (reason, _)) in HandshakeFailure::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }
-        for (at, (reason, _)) in CutOffBy::ALL.into_iter().enumerate() {
+        for (at, (reason, _)) in CutOffReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }
     }
@@ -247,14 +247,13 @@ mod tests {
     #[test]
     fn what_is_counted_is_told() {
         let counters = Counters::default();
-        counters.refused(Refused::Origin);
-        counters.failed(Failed::Tls);
-        counters.failed(Failed::Tls);
-        counters.cut_off(CutOffBy::Stuck);
+        counters.refused(RefusalReason::Origin);
+        counters.failed(HandshakeFailure::Tls);
+        counters.failed(HandshakeFailure::Tls);
+        counters.cut_off(CutOffReason::Stalled);
         counters.received(70);
-        let hub =
-            HubReport { connected: 5, members: 3, publics: 9, queued_bytes: 12, ..HubReport::default() };
-        let process = Process { connections: 7, started: 1000.5, uptime: 2.5 };
+        let hub = HubStats { connected: 5, members: 3, publics: 9, backlog_bytes: 12, ..HubStats::default() };
+        let process = ProcessStats { connections: 7, started: 1000.5, uptime: 2.5 };
         let page = exposition(&counters, &hub, &process);
         for line in [
             "tinychat_connections{state=\"handshake\"} 2",

@@ -92,7 +92,7 @@ impl Renewal {
     }
 
     /// When [`Self::tick`] next has something to do.
-    pub fn next(&self) -> Option<Instant> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         self.files.as_ref().map(|_| self.watch.next.min(self.report_at))
     }
 

@@ -1,7 +1,12 @@
-//! A client's bytes: the stream, plain or through TLS, and the WebSocket with its backlog.
+//! A client's bytes: the stream, plain or through TLS, and above it the WebSocket with its backlog.
 
+mod backlog;
 mod link;
+mod socket;
 mod stream;
+mod wait;
 
-pub use link::{CutOff, Ended, Link, PORTION, Received, Sent};
-pub use stream::{Stream, Wait, by_deadline, discard, timespec, wait};
+pub use backlog::{Flush, SendError};
+pub use link::{Link, MAX_READ_BYTES, ReadError, Received};
+pub use stream::Stream;
+pub use wait::{Wait, by_deadline, linger, timespec, wait};

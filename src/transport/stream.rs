@@ -1,17 +1,17 @@
-//! A connection's bytes, plain or through TLS. The only place that tells the two apart.
+//! A connection's bytes, plain or through TLS. Nothing else tells the two apart.
 //!
-//! Sockets do not block here: whoever would wait gets `WouldBlock`, and waits in [`wait`] with no lock held.
+//! Sockets are nonblocking: an operation that would wait returns `WouldBlock`, and its caller waits in
+//! [`wait`](super::wait()) without holding a lock.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// How often one read looks for more TLS records before it lets others have the connection: a client may send
-/// records without content for ever.
+use super::socket::Socket;
+
+/// How many TLS records one read processes before it returns: a client may send empty records without end.
 const MAX_RECORDS_PER_READ: usize = 8;
 
 pub enum Stream {
@@ -19,50 +19,56 @@ pub enum Stream {
     Tls(Box<StreamOwned<ServerConnection, Socket>>),
 }
 
-/// Something to write to that knows how much has been taken from it: what TLS has encrypted is not yet on its way.
-pub trait Transport: Write {
-    /// How many bytes the system has taken for the other side so far.
-    fn taken(&self) -> u64;
+/// A writer that knows how many bytes have left the process. Bytes that TLS has encrypted and still holds have
+/// not.
+pub trait Outgoing: Write {
+    /// How many bytes the system has accepted so far.
+    fn accepted(&self) -> u64;
 }
 
 impl Stream {
-    pub fn plain(socket: Arc<TcpStream>) -> Self {
-        Self::Plain(Socket { socket, taken: 0 })
+    pub fn plain(tcp: Arc<TcpStream>) -> Self {
+        Self::Plain(Socket::new(tcp))
     }
 
-    /// The TLS side of a connection; its handshake is still to come.
+    /// The server side of a TLS connection before its [handshake](Self::handshake).
     ///
     /// # Errors
-    /// The configuration does not fit a server, which those of [`crate::tls`] do.
-    pub fn tls(socket: Arc<TcpStream>, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+    /// The configuration is not for a server. Those of [`crate::tls`] are.
+    pub fn tls(tcp: Arc<TcpStream>, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let connection = ServerConnection::new(config)?;
-        Ok(Self::Tls(Box::new(StreamOwned::new(connection, Socket { socket, taken: 0 }))))
+        Ok(Self::Tls(Box::new(StreamOwned::new(connection, Socket::new(tcp)))))
     }
 
-    /// Goes on with the TLS handshake, if there is one.
+    /// Continues the TLS handshake, if there is one.
     ///
     /// # Errors
-    /// `WouldBlock` while it is under way; others end it.
-    pub fn shake_hands(&mut self) -> io::Result<()> {
+    /// `WouldBlock` until it is complete. Any other error ends the connection.
+    pub fn handshake(&mut self) -> io::Result<()> {
         match self {
             Self::Tls(tls) if tls.conn.is_handshaking() => tls.conn.complete_io(&mut tls.sock).map(drop),
             _ => Ok(()),
         }
     }
 
-    /// Says that nothing more will be sent: `close_notify` over TLS, then the end of the stream.
+    /// Closes the sending side: `close_notify` over TLS, then FIN.
     pub fn finish(&mut self) {
         if let Self::Tls(tls) = self {
             tls.conn.send_close_notify();
         }
-        // Whoever is gone needs no goodbye.
+        // A client that has disconnected already makes both fail, which changes nothing.
         let _ = self.flush();
-        let _ = self.counted().socket.shutdown(Shutdown::Write);
+        let _ = self.socket().shutdown(Shutdown::Write);
     }
 
-    /// The socket below, to wait on.
+    /// The socket, to wait on.
     pub fn socket(&self) -> Arc<TcpStream> {
-        self.counted().socket.clone()
+        self.counted().tcp().clone()
+    }
+
+    /// Whether TLS has bytes to write.
+    pub fn wants_write(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.conn.wants_write())
     }
 
     fn counted(&self) -> &Socket {
@@ -73,9 +79,9 @@ impl Stream {
     }
 }
 
-impl Transport for Stream {
-    fn taken(&self) -> u64 {
-        self.counted().taken
+impl Outgoing for Stream {
+    fn accepted(&self) -> u64 {
+        self.counted().written()
     }
 }
 
@@ -97,11 +103,11 @@ impl Write for Stream {
         match self {
             Self::Plain(socket) => socket.write_vectored(slices),
             Self::Tls(tls) => {
-                unless_blocked(drain(tls))?;
-                let taken = tls.conn.writer().write_vectored(slices)?;
-                unless_blocked(drain(tls))?;
-                // rustls takes nothing while it has as many encrypted bytes waiting as it may.
-                if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+                unless_blocked(write_tls(tls))?;
+                let written = tls.conn.writer().write_vectored(slices)?;
+                unless_blocked(write_tls(tls))?;
+                // rustls accepts nothing while its buffer of encrypted bytes is full.
+                if written == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(written) }
             }
         }
     }
@@ -109,27 +115,27 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
-            Self::Tls(tls) => drain(tls),
+            Self::Tls(tls) => write_tls(tls),
         }
     }
 }
 
-/// `StreamOwned::read` writes first and reads nothing while the client takes nothing, which would be a busy
-/// loop for who polls for bytes to read.
+/// In place of `StreamOwned::read`, which writes first: while the client accepts nothing it reads nothing, and
+/// a caller that polls for readable bytes would spin.
 fn read_tls(tls: &mut StreamOwned<ServerConnection, Socket>, buffer: &mut [u8]) -> io::Result<usize> {
-    // That nothing can be written any more is told to who writes: what was said before can still be read.
-    let _ = drain(tls);
+    // A write error is reported to the next write. What the client sent before can still be read.
+    let _ = write_tls(tls);
     for _ in 0..MAX_RECORDS_PER_READ {
         match tls.conn.reader().read(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // A client that went without a word: no fault of the transport's.
+            // The client closed without `close_notify`. Many do, and WebSocket has a close of its own.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
             read => return read,
         }
         tls.conn.read_tls(&mut tls.sock)?;
         if let Err(error) = tls.conn.process_new_packets() {
-            // There may be an alert that tells the client.
-            let _ = drain(tls);
+            // There may be an alert for the client.
+            let _ = write_tls(tls);
             return Err(io::Error::new(ErrorKind::InvalidData, error));
         }
     }
@@ -139,8 +145,8 @@ fn read_tls(tls: &mut StreamOwned<ServerConnection, Socket>, buffer: &mut [u8]) 
     }
 }
 
-/// Writes what TLS has ready.
-fn drain(tls: &mut StreamOwned<ServerConnection, Socket>) -> io::Result<()> {
+/// Writes the bytes that TLS has encrypted.
+fn write_tls(tls: &mut StreamOwned<ServerConnection, Socket>) -> io::Result<()> {
     while tls.conn.wants_write() {
         if tls.conn.write_tls(&mut tls.sock)? == 0 {
             return Err(ErrorKind::WriteZero.into());
@@ -151,120 +157,4 @@ fn drain(tls: &mut StreamOwned<ServerConnection, Socket>) -> io::Result<()> {
 
 fn unless_blocked(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| if error.kind() == ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
-}
-
-/// A socket that does not block, is not interrupted, and counts.
-pub struct Socket {
-    socket: Arc<TcpStream>,
-    taken: u64,
-}
-
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        uninterrupted(|| (&*self.socket).read(buffer))
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
-        let taken = uninterrupted(|| (&*self.socket).write_vectored(slices))?;
-        self.taken += taken as u64;
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match operation() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
-}
-
-/// What to wait for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wait {
-    Read,
-    Write,
-    /// Nothing but the end of the connection, which all wait for.
-    End,
-}
-
-/// Waits until the socket is ready (or broken, which the next read or write will tell) or the time has come;
-/// says whether it is ready.
-///
-/// # Errors
-/// The system's, which are faults of the program's.
-pub fn wait(socket: &TcpStream, what: Wait, until: Instant) -> io::Result<bool> {
-    let flags = match what {
-        Wait::Read => PollFlags::IN,
-        Wait::Write => PollFlags::OUT,
-        Wait::End => PollFlags::empty(),
-    };
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match poll(&mut [PollFd::new(socket, flags)], Some(&timespec(left))) {
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(0) if Instant::now() < until => {}
-            ready => return Ok(ready? > 0),
-        }
-    }
-}
-
-/// A time to wait as `poll` takes it.
-pub fn timespec(left: Duration) -> Timespec {
-    Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 })
-}
-
-/// Repeats an operation until it does not block any more.
-///
-/// # Errors
-/// `TimedOut` past the deadline, and the operation's own.
-pub fn by_deadline<T>(
-    stream: &mut Stream,
-    what: Wait,
-    deadline: Instant,
-    mut operation: impl FnMut(&mut Stream) -> io::Result<T>,
-) -> io::Result<T> {
-    loop {
-        match operation(stream) {
-            // While TLS shakes hands, it may want to write before it can read.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let what = match stream {
-                    Stream::Tls(tls) if tls.conn.wants_write() => Wait::Write,
-                    _ => what,
-                };
-                if Instant::now() >= deadline || !wait(&stream.counted().socket, what, deadline)? {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-            }
-            done => return done,
-        }
-    }
-}
-
-/// Reads and throws away until the other side ends or the time has come. Closing with unread bytes would make
-/// the system throw away what the other side has not read yet.
-pub fn discard(socket: &TcpStream, until: Instant, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) {
-    let mut ignored = [0; 4096];
-    while Instant::now() < until {
-        match read(&mut ignored) {
-            Ok(read) if read > 0 => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if !wait(socket, Wait::Read, until).unwrap_or(false) {
-                    return;
-                }
-            }
-            _ => return,
-        }
-    }
 }

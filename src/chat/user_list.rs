@@ -1,0 +1,330 @@
+//! When the `user_list` is sent, and to whom.
+//!
+//! The list is state, not an event: changes are coalesced, and each client gets the newest list at most once per
+//! interval. In a large room a round goes to as many members as the budget allows, the longest waiting first.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::list_budget::{LIST_RATE, ListBudget};
+use super::room::{Audience, ConnectionId};
+use super::roster::{JoinOrder, Member};
+
+/// The least time between two lists to one client: a little more than the 50 ms of docs/protocol.md, because
+/// lists that the hub sends 50 ms apart may arrive closer together.
+const LIST_INTERVAL: Duration = Duration::from_millis(55);
+/// In a room of up to this many members, every change is sent to all at once, whatever it costs: within 100 ms
+/// (docs/protocol.md).
+const SMALL_ROOM: usize = 100;
+/// The most that one round may cost, in seconds of the budget; a single list is always allowed.
+const MAX_ROUND_SECONDS: f64 = 0.055;
+/// Where a list to every member costs less than this, in seconds of the budget (a room of up to some 400), new
+/// members' own lists are not charged: a crowd that joins at once is in everyone's list within a second, with
+/// some margin.
+const UNCHARGED_JOINS_SECONDS: f64 = 0.65;
+/// The size of a list entry without its name: `{"username":"","is_mod":false,"is_timed_out":false},`.
+const ENTRY_BYTES: usize = 57;
+
+#[derive(Default)]
+pub struct UserListSchedule {
+    /// The list that each member was last sent.
+    sent: BTreeMap<JoinOrder, Sent>,
+    /// The approximate size of the list, in bytes.
+    list_bytes: usize,
+    /// Counts the changes of the list.
+    version: u64,
+    /// The start of the interval after which the next round is due; `None`: all members have the newest list.
+    outdated_since: Option<Instant>,
+    /// Where the next round starts.
+    next_recipient: JoinOrder,
+    budget: ListBudget,
+}
+
+struct Sent {
+    connection: ConnectionId,
+    version: u64,
+    at: Instant,
+}
+
+impl UserListSchedule {
+    /// A new member, which is sent the list with its join.
+    pub fn joined(&mut self, member: &Member, now: Instant) {
+        self.changed(now);
+        self.list_bytes += entry_bytes(member);
+        self.sent
+            .insert(member.order, Sent { connection: member.connection, version: self.version, at: now });
+        self.budget.accrue(now, self.round_bytes());
+        self.budget.owe(self.list_bytes as f64, self.max_debt());
+    }
+
+    pub fn left(&mut self, member: &Member, now: Instant) {
+        self.sent.remove(&member.order);
+        self.list_bytes -= entry_bytes(member);
+        self.changed(now);
+    }
+
+    /// The list has changed.
+    pub fn changed(&mut self, now: Instant) {
+        self.version += 1;
+        self.outdated_since.get_or_insert(now);
+    }
+
+    /// When [`Self::next_round`] will return recipients, if nothing changes until then.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let interval_over = self.outdated_since? + LIST_INTERVAL;
+        let affordable = if self.is_small() { None } else { self.budget.available_at(self.round_bytes()) };
+        affordable.max(Some(interval_over))
+    }
+
+    /// Who is to be sent the list now, if a round is due.
+    pub fn next_round(&mut self, now: Instant) -> Option<Audience> {
+        if self.next_deadline().is_none_or(|due| now < due) {
+            return None;
+        }
+        self.budget.accrue(now, self.round_bytes());
+        let max_recipients = if self.is_small() {
+            self.sent.len()
+        } else {
+            (self.budget.saved() / self.list_bytes as f64).max(1.0) as usize
+        };
+        let recipients = self.take_recipients(max_recipients, now);
+        if !self.is_small() {
+            self.budget.spend((recipients.len() * self.list_bytes) as f64);
+        }
+        match recipients.len() {
+            0 => None,
+            all if all == self.sent.len() => Some(Audience::All),
+            _ => Some(Audience::Only(recipients)),
+        }
+    }
+
+    /// Marks up to `max` members as having the newest list, beginning where the last round ended.
+    fn take_recipients(&mut self, max: usize, now: Instant) -> Vec<ConnectionId> {
+        self.outdated_since = None;
+        let mut recipients = Vec::new();
+        let start = self.next_recipient;
+        for behind_start in [false, true] {
+            let members =
+                if behind_start { self.sent.range_mut(..start) } else { self.sent.range_mut(start..) };
+            for (&order, sent) in members {
+                if sent.version == self.version {
+                    continue;
+                }
+                if recipients.len() < max && now >= sent.at + LIST_INTERVAL {
+                    (sent.version, sent.at) = (self.version, now);
+                    recipients.push(sent.connection);
+                    self.next_recipient = JoinOrder(order.0 + 1);
+                } else {
+                    // The next round is due when the first of these may be sent another list.
+                    self.outdated_since = Some(self.outdated_since.map_or(sent.at, |at| at.min(sent.at)));
+                }
+            }
+        }
+        recipients
+    }
+
+    fn is_small(&self) -> bool {
+        self.sent.len() <= SMALL_ROOM
+    }
+
+    /// What is saved up before a round, in bytes: a list to every member, or the most that a round may cost.
+    fn round_bytes(&self) -> f64 {
+        self.lists_to_all_bytes().min((MAX_ROUND_SECONDS * LIST_RATE).max(self.list_bytes as f64))
+    }
+
+    /// The most debt that new members' own lists add up to, in bytes.
+    fn max_debt(&self) -> f64 {
+        let bytes = self.lists_to_all_bytes();
+        if bytes < UNCHARGED_JOINS_SECONDS * LIST_RATE { 0.0 } else { bytes }
+    }
+
+    fn lists_to_all_bytes(&self) -> f64 {
+        (self.sent.len() * self.list_bytes) as f64
+    }
+}
+
+fn entry_bytes(member: &Member) -> usize {
+    ENTRY_BYTES + member.name.shown().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::chat::roster::Roster;
+    use crate::chat::timeout::Timeouts;
+    use crate::chat::username::Username;
+
+    /// A roster with its schedule.
+    struct Room {
+        roster: Roster,
+        lists: UserListSchedule,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            Self { roster: Roster::default(), lists: UserListSchedule::default() }
+        }
+
+        fn join_as(&mut self, number: u64, name: &str, now: Instant) {
+            let name = Username::parse(name).unwrap();
+            let network = IpAddr::from(Ipv4Addr::LOCALHOST).into();
+            let member = self.roster.join(ConnectionId(number), name, network);
+            self.lists.joined(member, now);
+        }
+
+        fn join(&mut self, number: u64, now: Instant) {
+            self.join_as(number, &format!("user{number}"), now);
+        }
+
+        fn leave(&mut self, number: u64, now: Instant) {
+            self.lists.left(&self.roster.leave(ConnectionId(number)).unwrap(), now);
+        }
+    }
+
+    fn only(numbers: &[u64]) -> Option<Audience> {
+        Some(Audience::Only(numbers.iter().copied().map(ConnectionId).collect()))
+    }
+
+    fn recipients(round: Option<Audience>, members: usize) -> usize {
+        match round {
+            None => 0,
+            Some(Audience::Only(recipients)) => recipients.len(),
+            Some(_) => members,
+        }
+    }
+
+    #[test]
+    fn a_change_is_sent_once_to_those_that_do_not_have_it() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut room = Room::new();
+        room.join(1, start);
+        assert_eq!(room.lists.next_deadline(), Some(start + LIST_INTERVAL));
+        assert_eq!(room.lists.next_round(after(60)), None, "the only member has the newest list");
+        assert_eq!(room.lists.next_deadline(), None);
+
+        room.join(2, after(1000));
+        assert_eq!(room.lists.next_round(after(1001)), None);
+        assert_eq!(room.lists.next_round(after(1060)), only(&[1]));
+        room.lists.changed(after(2000));
+        room.lists.changed(after(2010));
+        assert_eq!(room.lists.next_round(after(2060)), Some(Audience::All));
+        assert_eq!(room.lists.next_round(after(9999)), None);
+    }
+
+    #[test]
+    fn a_room_of_a_hundred_gets_a_change_within_100_ms() {
+        let start = Instant::now();
+        let mut room = Room::new();
+        for number in 0..100 {
+            room.join_as(number, &format!("{number:03}{}", "\u{1F980}".repeat(29)), start);
+        }
+        let due = room.lists.next_deadline().unwrap();
+        assert!(due <= start + Duration::from_millis(90), "{:?}", due - start);
+    }
+
+    /// A member that has just joined was sent a list later than the others: its interval ends later too.
+    #[test]
+    fn in_a_small_room_new_members_get_a_change_within_100_ms_as_well() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut room = Room::new();
+        room.join(1, start);
+        room.lists.next_round(after(60));
+        room.lists.changed(after(1000));
+        room.join(2, after(1001));
+        room.lists.changed(after(1002));
+        assert_eq!(room.lists.next_round(after(1055)), only(&[1]));
+        let due = room.lists.next_deadline().unwrap();
+        assert_eq!(due, after(1001) + LIST_INTERVAL);
+        assert_eq!(room.lists.next_round(due), only(&[2]));
+    }
+
+    /// The original sent every list at once: 400 joins cost it minutes.
+    #[test]
+    fn four_hundred_joins_at_once_cost_three_lists_per_member_and_a_second_at_most() {
+        let start = Instant::now();
+        let mut room = Room::new();
+        let mut lists = vec![0; 400];
+        let mut count = |round| match round {
+            None => {}
+            Some(Audience::Only(recipients)) => {
+                recipients.iter().for_each(|id: &ConnectionId| lists[id.0 as usize] += 1)
+            }
+            Some(_) => lists.iter_mut().for_each(|count| *count += 1),
+        };
+        for number in 0..400 {
+            let now = start + Duration::from_millis(number / 4);
+            room.join(number, now);
+            count(room.lists.next_round(now));
+        }
+        let mut last = start;
+        while let Some(due) = room.lists.next_deadline() {
+            last = due;
+            count(room.lists.next_round(due));
+        }
+        assert!(last < start + Duration::from_millis(900), "{:?}", last - start);
+        assert!(lists.iter().all(|&count| count <= 3), "{lists:?}");
+    }
+
+    /// New members' own lists are included: they are sent at once, and the other lists wait longer for it.
+    #[test]
+    fn a_thousand_joins_at_once_stay_within_the_list_rate() {
+        let start = Instant::now();
+        let mut room = Room::new();
+        let mut bytes = 0;
+        for number in 0..1000 {
+            room.join(number, start);
+            bytes += room.lists.list_bytes;
+        }
+        let mut last = start;
+        while let Some(due) = room.lists.next_deadline() {
+            last = due;
+            bytes += room.lists.list_bytes * recipients(room.lists.next_round(due), 1000);
+        }
+        let rate = bytes as f64 / (last - start).as_secs_f64();
+        // Those that joined while the room was not large yet are not charged.
+        assert!(rate < 1.1 * LIST_RATE, "{rate}");
+    }
+
+    #[test]
+    fn a_loop_of_joins_and_leaves_does_not_stop_the_lists() {
+        let mut now = Instant::now();
+        let mut room = Room::new();
+        for number in 0..1000 {
+            room.join(number, now);
+        }
+        let mut sent = 0;
+        for number in 1000..11_000 {
+            now += Duration::from_millis(1);
+            room.join(number, now);
+            room.leave(number, now);
+            sent += recipients(room.lists.next_round(now), 1000);
+        }
+        assert!(sent > 1000, "only {sent} lists were sent in ten seconds");
+    }
+
+    #[test]
+    fn a_large_room_uses_its_list_rate_and_no_more() {
+        let start = Instant::now();
+        let mut room = Room::new();
+        for number in 0..2000 {
+            room.join(number, start);
+        }
+        let list = serde_json::to_vec(&room.roster.users(&Timeouts::default())).unwrap();
+        // The debt for the new members' own lists is repaid first.
+        let repaid = start + Duration::from_secs(60);
+        room.lists.next_round(repaid);
+        let (mut now, mut bytes) = (repaid, 0);
+        for _ in 0..1000 {
+            room.lists.changed(now);
+            now = room.lists.next_deadline().unwrap();
+            bytes += list.len() * recipients(room.lists.next_round(now), 2000);
+        }
+        let rate = bytes as f64 / (now - repaid).as_secs_f64();
+        assert!(rate < LIST_RATE, "{rate}");
+        assert!(rate > 0.75 * LIST_RATE, "{rate}");
+    }
+}

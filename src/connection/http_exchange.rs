@@ -1,0 +1,70 @@
+//! Reading a request and writing a response, each by a deadline.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use tungstenite::handshake::server::Request;
+
+use super::handshake::HandshakeError;
+use crate::http::{self, Response};
+use crate::transport::{Stream, Wait, by_deadline, linger};
+
+/// How long a connection that the server ends is kept, so that the client can read what was sent last.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The first byte of a TLS handshake (RFC 8446, section 5.1). No HTTP request begins with it.
+const TLS_HANDSHAKE: u8 = 22;
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 1024;
+
+/// Reads a request head, and what the client sent right behind it.
+pub fn read_request(stream: &mut Stream, deadline: Instant) -> Result<(Request, Vec<u8>), HandshakeError> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; READ_BYTES];
+    loop {
+        let read = by_deadline(stream, Wait::Read, deadline, |stream| stream.read(&mut buffer))?;
+        if read == 0 {
+            return Err(HandshakeError::Disconnected);
+        }
+        bytes.extend_from_slice(&buffer[..read]);
+        if bytes.first() == Some(&TLS_HANDSHAKE) {
+            return Err(HandshakeError::TlsOnPlainPort);
+        }
+        if let Some((request, length)) = http::parse(&bytes).map_err(HandshakeError::Rejected)? {
+            return Ok((request, bytes.split_off(length)));
+        }
+    }
+}
+
+/// Sends a response and ends the connection. `request`: `None` if it could not be parsed.
+pub fn respond(stream: &mut Stream, response: &Response, request: Option<&Request>) {
+    let until = Instant::now() + LINGER_TIMEOUT;
+    if write_response(stream, response, request, until).is_ok() {
+        close(stream, until);
+    }
+}
+
+/// Sends a response.
+///
+/// # Errors
+/// `TimedOut` at the deadline, and those of the stream.
+pub fn write_response(
+    stream: &mut Stream,
+    response: &Response,
+    request: Option<&Request>,
+    deadline: Instant,
+) -> io::Result<()> {
+    let bytes = http::encode(response, request.map(Request::method));
+    let mut unsent = &bytes[..];
+    while !unsent.is_empty() {
+        let written = by_deadline(stream, Wait::Write, deadline, |stream| stream.write(unsent))?;
+        unsent = &unsent[written..];
+    }
+    by_deadline(stream, Wait::Write, deadline, Stream::flush)
+}
+
+/// Closes the connection so that the client sees an orderly end and not a reset.
+pub fn close(stream: &mut Stream, until: Instant) {
+    stream.finish();
+    let socket = stream.socket();
+    linger(&socket, until, |buffer| stream.read(buffer));
+}

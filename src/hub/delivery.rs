@@ -1,0 +1,173 @@
+//! Sending: which clients there are, who must be retried, and who is cut off.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use log::{debug, warn};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::Peer;
+use super::tape::Batch;
+use crate::chat::ConnectionId;
+use crate::ops::metrics::Counters;
+use crate::transport::{Flush, Link, SendError};
+
+/// How soon a slow client is retried. The delay doubles with each retry without progress.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
+const MAX_RETRY_DELAY: Duration = Duration::from_millis(640);
+
+/// Every connected client, and what is scheduled for the slow ones. It never waits for a client.
+pub struct Delivery {
+    clients: HashMap<ConnectionId, Client>,
+    /// Clients with a backlog.
+    retries: HashMap<ConnectionId, Retry>,
+    sent_bytes: u64,
+    counters: Arc<Counters>,
+}
+
+struct Client {
+    /// `None` once it was cut off, until its thread reports the disconnect.
+    link: Option<Arc<Link>>,
+    peer: Peer,
+}
+
+struct Retry {
+    at: Instant,
+    delay: Duration,
+}
+
+impl Delivery {
+    pub fn new(counters: Arc<Counters>) -> Self {
+        Self { clients: HashMap::new(), retries: HashMap::new(), sent_bytes: 0, counters }
+    }
+
+    pub fn add(&mut self, id: ConnectionId, link: Arc<Link>, peer: Peer) {
+        self.clients.insert(id, Client { link: Some(link), peer });
+    }
+
+    pub fn remove(&mut self, id: ConnectionId) {
+        self.clients.remove(&id);
+        self.retries.remove(&id);
+    }
+
+    pub fn peer(&self, id: ConnectionId) -> Option<&Peer> {
+        self.clients.get(&id).map(|client| &client.peer)
+    }
+
+    /// Sends each recipient its part of a batch.
+    pub fn send(&mut self, batch: &Batch, now: Instant) {
+        let mut slices = Vec::new();
+        for id in batch.recipients() {
+            batch.slices(id, &mut slices);
+            self.sent_bytes += slices.iter().map(Bytes::len).sum::<usize>() as u64;
+            self.attempt(id, now, |link| link.send(&slices, now));
+        }
+    }
+
+    /// When [`Self::retry_due`] next has something to do.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.retries.values().map(|retry| retry.at).min()
+    }
+
+    /// Retries the slow clients whose delay is over.
+    pub fn retry_due(&mut self, now: Instant) {
+        let due = self.retries.iter().filter(|(_, retry)| retry.at <= now);
+        let due: Vec<ConnectionId> = due.map(|(&id, _)| id).collect();
+        for id in due {
+            if let Some(retry) = self.retries.get_mut(&id) {
+                retry.delay = (retry.delay * 2).min(MAX_RETRY_DELAY);
+                retry.at = now + retry.delay;
+            }
+            self.attempt(id, now, |link| link.flush(now));
+        }
+    }
+
+    /// Schedules a flush for a client whose own thread has left something in its backlog.
+    pub fn schedule_flush(&mut self, id: ConnectionId, now: Instant) {
+        if self.clients.contains_key(&id) {
+            self.retries.insert(id, Retry::soon(now));
+        }
+    }
+
+    /// Starts the closing handshake with a client, because the server shuts down.
+    pub fn close(&mut self, id: ConnectionId, now: Instant) {
+        self.attempt(id, now, |link| link.close(CloseCode::Away, "the server is shutting down", now));
+    }
+
+    pub fn close_all(&mut self, now: Instant) {
+        let ids: Vec<ConnectionId> = self.clients.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.close(id, now));
+    }
+
+    /// Whether no client can be sent anything any more.
+    pub fn is_finished(&self) -> bool {
+        self.clients.values().all(|client| client.link.is_none())
+    }
+
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// How many clients have a backlog.
+    pub fn slow_clients(&self) -> usize {
+        self.retries.len()
+    }
+
+    /// The size of all backlogs, in bytes.
+    pub fn backlog_bytes(&self) -> usize {
+        let slow = self.retries.keys().filter_map(|id| self.clients.get(id)?.link.as_ref());
+        slow.map(|link| link.backlog_bytes()).sum()
+    }
+
+    /// Sends something to a client, unless it was cut off, and cuts it off if it must be.
+    fn attempt(
+        &mut self,
+        id: ConnectionId,
+        now: Instant,
+        send: impl FnOnce(&Link) -> Result<Flush, SendError>,
+    ) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(link) = &client.link else { return };
+        let reason = match send(link) {
+            Ok(Flush::Complete) => {
+                self.retries.remove(&id);
+                return;
+            }
+            Ok(Flush::Pending { progress: true }) => {
+                self.retries.insert(id, Retry::soon(now));
+                return;
+            }
+            Ok(Flush::Pending { progress: false }) => {
+                self.retries.entry(id).or_insert(Retry::soon(now));
+                return;
+            }
+            Err(reason) => reason,
+        };
+        let peer = &client.peer;
+        match reason.cut_off_reason() {
+            // Its thread may still read what the client sent before it disconnected.
+            None => debug!("{peer}: {reason}"),
+            // Unless the client's own thread has cut it off for the same reason, and logged it.
+            Some(counted) if link.cut_off() => {
+                warn!("{peer}: cut off: {reason}");
+                self.counters.cut_off(counted);
+            }
+            Some(_) => {}
+        }
+        // The room learns of it when the client's thread reports the disconnect.
+        client.link = None;
+        self.retries.remove(&id);
+    }
+}
+
+impl Retry {
+    fn soon(now: Instant) -> Self {
+        Self { at: now + MIN_RETRY_DELAY, delay: MIN_RETRY_DELAY }
+    }
+}

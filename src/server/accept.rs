@@ -1,0 +1,180 @@
+//! The accept loop: it waits for connections, wakeups, the certificate's next check and the watchdog, and gives
+//! each connection its thread.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::wakeup::Wakeups;
+use crate::chat::ConnectionId;
+use crate::connection::{self, Incoming, Shared};
+use crate::hub::Event;
+use crate::limits::{LimitExceeded, Permit};
+use crate::ops::systemd;
+use crate::tls::Renewal;
+use crate::transport::timespec;
+
+/// How long no connection is accepted after the system has run out of descriptors, memory or threads.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A connection's stack, in bytes. It takes memory only as far as it is used.
+const STACK_BYTES: usize = 256 * 1024;
+
+pub struct AcceptLoop {
+    pub listeners: Vec<TcpListener>,
+    pub wakeups: Wakeups,
+    pub renewal: Renewal,
+    pub shared: Arc<Shared>,
+    pub next_id: u64,
+}
+
+/// The system has run out of something.
+struct OutOfResources;
+
+/// What a call to `poll(2)` found ready.
+struct Ready {
+    stop: bool,
+    reload: bool,
+    listeners: Vec<bool>,
+}
+
+impl AcceptLoop {
+    /// Accepts connections until a wakeup asks for the shutdown.
+    ///
+    /// # Errors
+    /// Those of `poll(2)`.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut pause_until: Option<Instant> = None;
+        let mut watchdog = Watchdog::new(Instant::now());
+        loop {
+            let now = Instant::now();
+            pause_until = pause_until.filter(|&until| now < until);
+            self.renewal.tick(now);
+            watchdog.tick(now, &self.shared);
+            let deadlines = [pause_until, self.renewal.next_deadline(), watchdog.next];
+            let ready = self.wait(deadlines.into_iter().flatten().min(), pause_until.is_some())?;
+            if ready.stop {
+                return Ok(());
+            }
+            if ready.reload {
+                self.reload();
+            }
+            for (listener, _) in ready.listeners.iter().enumerate().filter(|(_, ready)| **ready) {
+                if let Err(OutOfResources) = self.accept(listener) {
+                    pause_until = Some(Instant::now() + ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Waits until something is ready or the deadline. While paused, listeners are left out.
+    fn wait(&self, deadline: Option<Instant>, paused: bool) -> io::Result<Ready> {
+        let listeners: &[TcpListener] = if paused { &[] } else { &self.listeners };
+        let mut sources = vec![
+            PollFd::new(self.wakeups.stop(), PollFlags::IN),
+            PollFd::new(self.wakeups.reload(), PollFlags::IN),
+        ];
+        sources.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
+        match poll(&mut sources, timeout.as_ref()) {
+            // An interrupted call has found nothing.
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = sources.iter().map(|source| !source.revents().is_empty());
+        let (stop, reload) = (ready.next() == Some(true), ready.next() == Some(true));
+        Ok(Ready { stop, reload, listeners: ready.collect() })
+    }
+
+    fn reload(&mut self) {
+        self.wakeups.clear_reload();
+        systemd::reloading();
+        self.renewal.reload(Instant::now());
+        systemd::ready();
+    }
+
+    fn accept(&mut self, listener: usize) -> Result<(), OutOfResources> {
+        match self.listeners[listener].accept() {
+            Ok((socket, address)) => self.admit(socket, address),
+            Err(error) => match error.kind() {
+                // The client has disconnected already.
+                ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted => Ok(()),
+                _ => {
+                    warn!("No connection can be accepted for now: {error}");
+                    Err(OutOfResources)
+                }
+            },
+        }
+    }
+
+    /// Gives a connection its thread if the limits permit it, or a thread that responds with 503.
+    fn admit(&mut self, socket: TcpStream, address: SocketAddr) -> Result<(), OutOfResources> {
+        if let Err(error) = socket.set_nonblocking(true).and_then(|()| socket.set_nodelay(true)) {
+            debug!("{address}: disconnected at once ({error})");
+            return Ok(());
+        }
+        let tls = self.renewal.config();
+        let (permits, exceeded) = match self.permits(address) {
+            Ok(permits) => (permits, None),
+            Err(exceeded) => {
+                info!("{address}: refused: {exceeded}");
+                self.shared.counters.refused(connection::refusal_reason(exceeded));
+                // Over TLS a response would take a handshake first.
+                let Some(permit) = self.shared.permits.refusal().filter(|_| tls.is_none()) else {
+                    return Ok(());
+                };
+                (vec![permit], Some(exceeded))
+            }
+        };
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
+        let incoming = Incoming { id, socket: Arc::new(socket), address, tls, permits };
+        let shared = self.shared.clone();
+        let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || match exceeded {
+            None => connection::serve(incoming, &shared),
+            Some(exceeded) => connection::refuse(incoming, exceeded, &shared),
+        });
+        spawned.map(drop).map_err(|error| {
+            warn!("{address}: closed: the system cannot create a thread ({error})");
+            OutOfResources
+        })
+    }
+
+    fn permits(&self, address: SocketAddr) -> Result<Vec<Permit>, LimitExceeded> {
+        let ip = address.ip().to_canonical();
+        let mut permits = vec![self.shared.permits.connection()?];
+        // Behind a proxy, the client's address is known only once its request has been read.
+        if !self.shared.router.proxies.contains(ip) {
+            permits.extend(self.shared.permits.peer(ip)?);
+        }
+        Ok(permits)
+    }
+}
+
+/// Has the hub tell systemd's watchdog that it is responsive, which covers this thread as well.
+struct Watchdog {
+    interval: Option<Duration>,
+    /// `None`: systemd has no watchdog for this process.
+    next: Option<Instant>,
+}
+
+impl Watchdog {
+    fn new(now: Instant) -> Self {
+        let interval = systemd::watchdog_interval();
+        Self { interval, next: interval.map(|_| now) }
+    }
+
+    fn tick(&mut self, now: Instant, shared: &Shared) {
+        let (Some(interval), Some(next)) = (self.interval, self.next) else { return };
+        if next <= now {
+            // If the inbox is full, systemd is not notified, and restarts the server when that lasts.
+            let _ = shared.hub.try_send(Event::Probe(Box::new(systemd::alive)));
+            self.next = Some(now + interval);
+        }
+    }
+}

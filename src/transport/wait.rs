@@ -1,0 +1,85 @@
+//! Waiting for a socket in `poll(2)`, always outside of any lock.
+
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::stream::Stream;
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wait {
+    Read,
+    Write,
+    /// Only the end of the connection. The other two wait for it as well.
+    Hangup,
+}
+
+/// Waits until the socket is ready, or broken, which the next read or write will report. `false`: `until` came
+/// first.
+///
+/// # Errors
+/// Those of `poll(2)`.
+pub fn wait(socket: &TcpStream, what: Wait, until: Instant) -> io::Result<bool> {
+    let flags = match what {
+        Wait::Read => PollFlags::IN,
+        Wait::Write => PollFlags::OUT,
+        Wait::Hangup => PollFlags::empty(),
+    };
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match poll(&mut [PollFd::new(socket, flags)], Some(&timespec(left))) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) if Instant::now() < until => {}
+            ready => return Ok(ready? > 0),
+        }
+    }
+}
+
+/// A duration as `poll(2)` takes it.
+pub fn timespec(duration: Duration) -> Timespec {
+    Timespec::try_from(duration).unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 })
+}
+
+/// Repeats an operation until it no longer blocks.
+///
+/// # Errors
+/// `TimedOut` at the deadline, and those of the operation.
+pub fn by_deadline<T>(
+    stream: &mut Stream,
+    what: Wait,
+    deadline: Instant,
+    mut operation: impl FnMut(&mut Stream) -> io::Result<T>,
+) -> io::Result<T> {
+    loop {
+        match operation(stream) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // During its handshake, TLS may have to write before it can read.
+                let what = if stream.wants_write() { Wait::Write } else { what };
+                if Instant::now() >= deadline || !wait(&stream.socket(), what, deadline)? {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Reads and discards until the client closes its side or `until`. Closing a socket that has unread bytes would
+/// reset the connection, and the client could lose what it has not read yet (RFC 1122, section 4.2.2.13).
+pub fn linger(socket: &TcpStream, until: Instant, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) {
+    let mut discarded = [0; 4096];
+    while Instant::now() < until {
+        match read(&mut discarded) {
+            Ok(read) if read > 0 => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !wait(socket, Wait::Read, until).unwrap_or(false) {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
