@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use rustls::pki_types::{CertificateDer, ServerName};
 
 use crate::config::{Settings, TlsFiles};
-use crate::ops::logging::Escaped;
+use crate::ops::Escaped;
 use crate::tls::certificate::{self, Concern, Facts};
 use crate::tls::{self, TlsError};
 

@@ -23,7 +23,7 @@ use rustls::{InconsistentKeys, ServerConfig};
 use rustls_pemfile::Item;
 
 use crate::config::TlsFiles;
-use crate::ops::logging::Escaped;
+use crate::ops::Escaped;
 use certificate::Concern;
 
 pub use renewal::{LOOK_INTERVAL, Renewal};
