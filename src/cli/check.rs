@@ -1,14 +1,37 @@
 //! `tinychat check`: what a start would find, without listening.
 
 use std::fmt::Write;
+use std::io::stdout;
+use std::process::ExitCode;
 use std::time::SystemTime;
 
+use clap::{Arg, ArgMatches, Command};
 use rustls::pki_types::{CertificateDer, ServerName};
 
+use super::{EXIT_FAILURE, flags, print};
 use crate::config::{Settings, TlsFiles};
 use crate::ops::Escaped;
 use crate::tls::certificate::{self, Concern, Facts};
 use crate::tls::{self, TlsError};
+
+pub fn command() -> Command {
+    Command::new("check")
+        .about("Check the settings and the certificate as at startup, without listening")
+        .arg(
+            Arg::new("name")
+                .long("name")
+                .value_name("NAME")
+                .help("Also check that the certificate is valid for this host name or address"),
+        )
+        .args(flags::all())
+}
+
+pub fn run(settings: &Settings, matches: &ArgMatches) -> ExitCode {
+    let name = matches.get_one::<String>("name").map(String::as_str);
+    let report = check(settings, name, SystemTime::now());
+    print(stdout(), &report.lines);
+    if report.would_start { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) }
+}
 
 /// What was found, in lines for a person, and whether a start would succeed.
 pub struct Report {

@@ -296,7 +296,8 @@ mod tests {
     fn a_snapshot_tells_renamed_rewritten_repointed_and_mended_files_apart() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let files = TlsFiles { cert: path("cert"), key: path("key"), required: false };
+        let files =
+            TlsFiles { cert: path("cert"), key: path("key"), required: false, check_interval: LOOK_INTERVAL };
         let mut seen = vec![Snapshot::of(Some(&files))];
         let mut changed = |what: &str| {
             let now = Snapshot::of(Some(&files));
