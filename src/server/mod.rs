@@ -21,8 +21,7 @@ use crate::hub::{self, Event};
 use crate::limits::{Admission, Full, Place};
 use crate::ops::metrics::Counters;
 use crate::ops::systemd as service;
-use crate::tls::TlsError;
-use crate::tls::{LOOK_INTERVAL, Renewal};
+use crate::tls::{Renewal, TlsError};
 use crate::transport::timespec;
 
 /// How many connections may wait to be accepted. Past std's 128 a crowd that comes at once would meet dropped
@@ -87,8 +86,7 @@ impl Server {
     /// Why it cannot start.
     pub fn bind(settings: &Settings) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
-        let renewal = Renewal::start(settings.tls.as_ref(), LOOK_INTERVAL, counters.clone())
-            .map_err(StartError::Tls)?;
+        let renewal = Renewal::start(settings.tls.as_ref(), counters.clone()).map_err(StartError::Tls)?;
         let listeners = listen(&settings.host, settings.port)?;
         let address = listeners[0].local_addr()?;
         raise_descriptor_limit(settings.limits.connections);
@@ -149,11 +147,6 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Looks at the certificate's files at another interval than it would.
-    pub fn look_at_certificate_every(&mut self, interval: Duration) {
-        self.renewal.look_every(interval, Instant::now());
-    }
-
     /// Has SIGTERM and SIGINT stop the server, and SIGHUP load its certificate anew.
     ///
     /// # Errors
@@ -201,7 +194,7 @@ impl Server {
                 let _ = self.context.hub.try_send(Event::Watchdog);
                 watchdog_at = Some(now + interval);
             }
-            let due = [back_off_until, self.renewal.next(), watchdog_at].into_iter().flatten().min();
+            let due = [back_off_until, self.renewal.next_deadline(), watchdog_at].into_iter().flatten().min();
             let listeners: &[TcpListener] = if back_off_until.is_some() { &[] } else { &self.listeners };
             let mut sources = vec![
                 PollFd::new(&self.asked.stop, PollFlags::IN),
