@@ -16,7 +16,7 @@ use super::values::Secret;
 /// its place, so that one pass finds every error.
 pub struct Reader<'a> {
     /// The values that were set. The others have their defaults.
-    pub values: HashMap<&'a str, &'a str>,
+    values: HashMap<&'a str, &'a str>,
     pub errors: Vec<ConfigError>,
 }
 

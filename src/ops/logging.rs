@@ -18,7 +18,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Starts the log for the whole process, and logs panics as well. A second call changes nothing.
 ///
-/// `log::logger().flush()` waits until everything is written, for at most twice [`FLUSH_TIMEOUT`].
+/// `log::logger().flush()` waits until everything is written, for one second at most.
 pub fn start(level: LevelFilter) {
     let (sender, receiver) = bounded(QUEUE_LINES);
     let writer = thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver));
