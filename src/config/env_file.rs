@@ -1,56 +1,60 @@
-//! A `.env` file, read as the original's users wrote it.
+//! Reads a `.env` file the way the original TinyChat does.
 //!
-//! The original read its file with python-dotenv, which takes a value without quotes literally:
-//! `MOD_PASSWORD=pa$$ word\` is just that. dotenvy reads like a shell and would make something else of it, or
-//! refuse it. So each line is put into quotes that dotenvy takes literally, and dotenvy does the rest
-//! (`export`, quotes, `${NAME}`, values over several lines).
+//! The original uses python-dotenv, which takes an unquoted value literally: `MOD_PASSWORD=pa$$ word\` sets exactly
+//! that. dotenvy follows the shell, and would change or reject such a value. So every value is first put into quotes
+//! that dotenvy takes literally, and dotenvy handles the rest (`export`, quotes, `${NAME}`, multi-line values).
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::str::Lines;
 
-/// Larger files are no settings, in bytes.
+/// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The variables of a `.env` file (the last line for a name wins), and what could not be read in it. A file
-/// that does not exist holds nothing. Problems name the line, never its text, which may be a secret.
-pub fn read(path: &Path) -> (HashMap<String, String>, Vec<String>) {
-    let name = path.display();
-    let unread = |problem: String| (HashMap::new(), vec![format!("{name}: {problem}")]);
+/// Why a `.env` file, or a line of it, cannot be used. Messages give a line's number, never its text, which may be
+/// a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvFileError {
+    #[error("{path}: cannot be read ({source}); fix or remove it, or start TinyChat in another folder")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: is not text; save it as UTF-8")]
+    NotText { path: PathBuf },
+    #[error("{path}: line {line} is not NAME=value; fix it, or start it with #")]
+    Line { path: PathBuf, line: usize },
+}
+
+/// Returns the variables of a `.env` file (the last line for a name wins) and everything that could not be read. A
+/// file that does not exist is an empty one.
+pub fn read(path: &Path) -> (HashMap<String, String>, Vec<EnvFileError>) {
     let bytes = match read_bytes(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Default::default(),
-        Err(error) => {
-            return unread(format!("cannot be read ({error}); mend or remove it, or start elsewhere"));
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Default::default(),
+        Err(source) => return (HashMap::new(), vec![EnvFileError::Read { path: path.into(), source }]),
     };
-    match decode(&bytes) {
-        Some(text) => {
-            let (values, lines) = parse(&text);
-            let problem =
-                |line| format!("{name}: line {line} is not NAME=value; mend it, or begin it with #");
-            (values, lines.into_iter().map(problem).collect())
-        }
-        None => unread("is not text; save it as UTF-8".into()),
-    }
+    let Some(text) = decode(&bytes) else {
+        return (HashMap::new(), vec![EnvFileError::NotText { path: path.into() }]);
+    };
+    let (values, bad_lines) = parse(&text);
+    let error = |line| EnvFileError::Line { path: path.into(), line };
+    (values, bad_lines.into_iter().map(error).collect())
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until something writes to it.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    let file = File::open(path)?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
     Ok(bytes)
 }
 
-/// UTF-8, or UTF-16 with a byte order mark, which is what `echo USE_SSL=true > .env` makes in PowerShell.
+/// Decodes UTF-8, or UTF-16 with a byte order mark, which `echo USE_SSL=true > .env` writes in PowerShell.
 fn decode(bytes: &[u8]) -> Option<String> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let units = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
@@ -64,7 +68,7 @@ fn decode(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// The values, and the numbers of the lines that are none.
+/// Returns the variables, and the numbers of the lines that set none.
 fn parse(text: &str) -> (HashMap<String, String>, Vec<usize>) {
     let quoted = quote_values(text);
     let mut values = HashMap::new();
@@ -76,11 +80,11 @@ fn parse(text: &str) -> (HashMap<String, String>, Vec<usize>) {
             }
             Err(dotenvy::Error::LineParse(part, _)) => {
                 let part = part.lines().next().unwrap_or_default();
-                // dotenvy tells the text and not the line: it is looked for behind the last one.
-                let passed = bad.last().copied().unwrap_or(0);
-                let is_it = |line: &str| !line.trim_start().starts_with('#') && line.contains(part);
-                let line = quoted.lines().skip(passed).position(is_it).unwrap_or(0);
-                bad.push(passed + line + 1);
+                // dotenvy reports the text of the line, not its number: search after the previous bad line.
+                let previous = bad.last().copied().unwrap_or(0);
+                let matches = |line: &str| !line.trim_start().starts_with('#') && line.contains(part);
+                let offset = quoted.lines().skip(previous).position(matches).unwrap_or(0);
+                bad.push(previous + offset + 1);
             }
             Err(_) => bad.push(1),
         }
@@ -88,37 +92,16 @@ fn parse(text: &str) -> (HashMap<String, String>, Vec<usize>) {
     (values, bad)
 }
 
-/// The text with every value that stands on one line in double quotes, and each `$` that does not begin a
-/// `${NAME}` escaped.
+/// Puts every unquoted value into double quotes, and escapes each `$` that does not start a `${NAME}`.
 fn quote_values(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() * 2);
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         match line.split_once('=') {
             Some((name, value)) if !line.trim_start().starts_with('#') => {
-                let value = value.trim_start();
                 quoted.push_str(name);
                 quoted.push('=');
-                match value.chars().next() {
-                    Some(quote @ ('"' | '\'')) if !closes(&value[1..], quote) => {
-                        // A value over several lines ends with the line that closes its quote.
-                        quoted.push_str(value);
-                        for line in lines.by_ref() {
-                            quoted.push('\n');
-                            quoted.push_str(line);
-                            if closes(line, quote) {
-                                break;
-                            }
-                        }
-                    }
-                    Some('"') => push_escaped(&mut quoted, value, |c| c == '$'),
-                    Some('\'') => quoted.push_str(value),
-                    _ => {
-                        quoted.push('"');
-                        push_escaped(&mut quoted, without_comment(value), |c| "\\\"$".contains(c));
-                        quoted.push('"');
-                    }
-                }
+                push_quoted(&mut quoted, value.trim_start(), &mut lines);
             }
             _ => quoted.push_str(line),
         }
@@ -127,7 +110,30 @@ fn quote_values(text: &str) -> String {
     quoted
 }
 
-/// Whether the text, which stands behind an opening quote, has the closing one.
+/// Appends one value in quotes, with the lines that follow if it is a multi-line value.
+fn push_quoted(quoted: &mut String, value: &str, following: &mut Lines) {
+    match value.chars().next() {
+        Some(quote @ ('"' | '\'')) if !closes(&value[1..], quote) => {
+            quoted.push_str(value);
+            for line in following {
+                quoted.push('\n');
+                quoted.push_str(line);
+                if closes(line, quote) {
+                    break;
+                }
+            }
+        }
+        Some('"') => push_escaped(quoted, value, |c| c == '$'),
+        Some('\'') => quoted.push_str(value),
+        _ => {
+            quoted.push('"');
+            push_escaped(quoted, without_comment(value), |c| "\\\"$".contains(c));
+            quoted.push('"');
+        }
+    }
+}
+
+/// Whether the text after an opening quote contains the closing one.
 fn closes(text: &str, quote: char) -> bool {
     let mut escaped = false;
     text.chars().any(|character| {
@@ -137,7 +143,7 @@ fn closes(text: &str, quote: char) -> bool {
     })
 }
 
-/// A comment begins at a `#` after white space; `pass#word` has none.
+/// Strips a comment. It starts at a `#` after white space, so `pass#word` has none.
 fn without_comment(value: &str) -> &str {
     let comment = value
         .char_indices()
@@ -152,7 +158,7 @@ fn push_escaped(quoted: &mut String, value: &str, special: impl Fn(char) -> bool
         if special(character) && !opens_name && !escaped {
             quoted.push('\\');
         }
-        // Inside quotes that were there already, a backslash has its say over what follows.
+        // In a value that was quoted already, a backslash escapes the next character.
         escaped = character == '\\' && !escaped && !special('\\');
         quoted.push(character);
     }
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_values_keep_what_is_between_the_quotes() {
+    fn quoted_values_are_taken_without_their_quotes() {
         for (text, expected) in [
             ("A='b c'", "b c"),
             ("A='pa$$word' # comment", "pa$$word"),
@@ -210,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_setting_are_named_by_number_only() {
+    fn bad_lines_are_reported_by_number() {
         let (values, bad) = parse("# 1B=2 hunter2\nA=1\nhunter2\n\n1B=2\nC='x' y\nD=4\nhunter2");
         assert_eq!(bad, [3, 5, 6, 8]);
         assert_eq!(values.len(), 2);
     }
 
     #[test]
-    fn files_from_other_editors() {
+    fn utf_16_and_byte_order_marks_are_decoded() {
         let text = "A=ü\r\n";
         let utf16: Vec<u16> = text.encode_utf16().collect();
         let little = utf16.iter().flat_map(|unit| unit.to_le_bytes());
@@ -230,7 +236,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_file_holds_it_is_read_without_a_panic(bytes: Vec<u8>) {
+        fn no_file_causes_a_panic(bytes: Vec<u8>) {
             if let Some(text) = decode(&bytes) {
                 parse(&text);
             }

@@ -1,6 +1,16 @@
-//! The settings, from flags, the environment and `.env`.
+//! The settings: flags, the environment and `.env`, parsed once into types that cannot hold a wrong value.
+//!
+//! See docs/configuration.md for what each setting means.
 
-mod env_file;
 mod settings;
+mod table;
+mod reader;
+mod values;
+mod env_file;
+mod error;
 
-pub use settings::*;
+pub use env_file::EnvFileError;
+pub use error::{ConfigError, ConfigErrors};
+pub use settings::{CERTIFICATE_CHECK_INTERVAL, Limits, MessageRate, Settings, TlsFiles};
+pub use table::{SETTINGS, Setting, ValueKind};
+pub use values::{Host, Origin, Secret};

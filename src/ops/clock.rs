@@ -1,9 +1,9 @@
-//! The wall clock, as the wire and the log show it. Rules never ask it: they are handed an `Instant`.
+//! The wall clock, for timestamps on the wire and in the log. Deadlines use `Instant` instead.
 
 use time::{OffsetDateTime, UtcOffset};
 
-/// The server's local time as `HH:MM:SS`, right across changes to and from summer time; UTC where the
-/// system does not know its zone.
+/// The server's local time as `HH:MM:SS`. It follows changes to and from summer time. UTC if the system does not know
+/// its time zone.
 pub fn local_time() -> String {
     let utc = OffsetDateTime::now_utc();
     let offset = UtcOffset::local_offset_at(utc).unwrap_or(UtcOffset::UTC);

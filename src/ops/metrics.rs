@@ -1,19 +1,21 @@
-//! What the server counts of itself, and how Prometheus reads it (its text format, version 0.0.4).
+//! The metrics, and their page in Prometheus' text format (version 0.0.4). See docs/operations.md.
 //!
-//! The hub counts in its own plain numbers and hands them over when it is asked, so that counting costs it nothing.
-//! What connections' threads count are rare events, and bytes.
+//! The hub counts in plain integers of its own, and reports them on request. Atomics are for the connections' threads,
+//! which count only bytes and rare events.
 
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-/// Counted by many threads.
+use Kind::{Counter, Gauge};
+
+/// The counters that several threads share.
 #[derive(Default)]
 pub struct Counters {
     refused: [AtomicU64; RefusalReason::ALL.len()],
     failed: [AtomicU64; HandshakeFailure::ALL.len()],
     cut_off: [AtomicU64; CutOffReason::ALL.len()],
     received_bytes: AtomicU64,
-    /// Seconds since 1970; 0: there is no certificate.
+    /// Unix time, in seconds; 0: no certificate.
     certificate_not_after: AtomicI64,
 }
 
@@ -28,13 +30,13 @@ pub enum RefusalReason {
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HandshakeFailure {
-    /// The client went.
+    /// The client closed the connection.
     Closed,
     TimedOut,
     Tls,
-    /// It spoke HTTP, but not well.
+    /// Not a valid HTTP request, or not a valid upgrade.
     Http,
-    /// It spoke TLS on the plain port, or plain HTTP on the TLS port.
+    /// TLS on a plain port, or plain HTTP on a TLS port.
     WrongPort,
 }
 
@@ -45,7 +47,7 @@ pub enum CutOffReason {
     Stalled,
     /// No answer to a ping.
     NoPong,
-    /// A broken rule of the WebSocket protocol, which it was told with a close code.
+    /// A violation of the WebSocket protocol. The client was sent a close code.
     Violation,
 }
 
@@ -90,16 +92,16 @@ impl Counters {
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Notes until when the certificate in use is valid, in seconds since 1970.
+    /// Sets the expiry of the certificate in use, in seconds since 1970.
     pub fn certificate(&self, not_after: Option<i64>) {
         self.certificate_not_after.store(not_after.unwrap_or(0), Relaxed);
     }
 }
 
-/// What the hub has counted, and how it is now.
+/// The hub's counters since the start, and its present state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HubStats {
-    /// Connected, joined or not.
+    /// Members and guests.
     pub connected: usize,
     pub members: usize,
     pub joins: u64,
@@ -110,120 +112,156 @@ pub struct HubStats {
     pub sent_bytes: u64,
     pub batches: u64,
     pub events: u64,
-    /// What waits for the hub.
+    /// Events waiting for the hub.
     pub inbox: usize,
     pub slow_clients: usize,
     pub backlog_bytes: usize,
 }
 
-/// What is known outside of the hub and the counters.
+/// What neither the hub nor the counters know.
 pub struct ProcessStats {
-    /// Everybody who holds a place, also while the handshake goes on.
+    /// All connections that hold a permit, including those in the handshake.
     pub connections: usize,
-    /// Seconds since 1970.
+    /// Unix time, in seconds.
     pub started: f64,
+    /// Seconds.
     pub uptime: f64,
 }
 
-/// Everything, as Prometheus reads it.
+/// Writes all metrics in Prometheus' text format.
 pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -> String {
     let mut page = Exposition(String::new());
-    let version = [("version", env!("CARGO_PKG_VERSION"))];
-    page.metric("tinychat_build_info", "gauge", "The version that runs.", [(&version[..], 1)]);
-    page.one(
+    page.labeled(
+        Gauge,
+        "tinychat_build_info",
+        "The version that is running.",
+        "version",
+        [(env!("CARGO_PKG_VERSION"), 1)],
+    );
+    page.single(
+        Gauge,
         "process_start_time_seconds",
-        "gauge",
         "When the server started, in seconds since 1970.",
         process.started,
     );
-    page.one("tinychat_uptime_seconds", "gauge", "For how long the server runs.", process.uptime);
-    let guests = hub.connected.saturating_sub(hub.members);
-    let states = [
-        ("handshake", process.connections.saturating_sub(hub.connected)),
-        ("connected", guests),
-        ("joined", hub.members),
-    ];
-    let states = states.map(|(state, count)| ([("state", state)], count));
-    page.metric("tinychat_connections", "gauge", "Connections by what they have come to.", by_ref(&states));
-    page.one("tinychat_members", "gauge", "Who is in the room.", hub.members);
-    let kinds =
-        [("join", hub.joins), ("public", hub.publics), ("command", hub.commands), ("error", hub.errors)];
-    let kinds = kinds.map(|(kind, count)| ([("type", kind)], count));
-    let help = "Messages from clients by type; error is what was no message.";
-    page.metric("tinychat_messages_received_total", "counter", help, by_ref(&kinds));
-    page.one(
+    page.single(Gauge, "tinychat_uptime_seconds", "Seconds since the server started.", process.uptime);
+    page.labeled(
+        Gauge,
+        "tinychat_connections",
+        "Connections by state.",
+        "state",
+        [
+            ("handshake", process.connections.saturating_sub(hub.connected)),
+            ("connected", hub.connected.saturating_sub(hub.members)),
+            ("joined", hub.members),
+        ],
+    );
+    page.single(Gauge, "tinychat_members", "Members in the room.", hub.members);
+    page.labeled(
+        Counter,
+        "tinychat_messages_received_total",
+        "Messages from clients by type; error counts what was not a valid message.",
+        "type",
+        [("join", hub.joins), ("public", hub.publics), ("command", hub.commands), ("error", hub.errors)],
+    );
+    page.single(
+        Counter,
         "tinychat_deliveries_total",
-        "counter",
-        "Messages to clients, one for each who gets it.",
+        "Messages sent to clients, counted once per recipient.",
         hub.deliveries,
     );
-    page.one("tinychat_sent_bytes_total", "counter", "Bytes of messages to clients.", hub.sent_bytes);
-    let received = counters.received_bytes.load(Relaxed);
-    page.one("tinychat_received_bytes_total", "counter", "Bytes of messages from clients.", received);
-    let reasons = labelled(&counters.refused, RefusalReason::ALL);
-    page.metric("tinychat_refused_total", "counter", "Connections refused, by reason.", by_ref(&reasons));
-    let reasons = labelled(&counters.failed, HandshakeFailure::ALL);
-    page.metric(
-        "tinychat_handshake_failures_total",
-        "counter",
-        "Handshakes failed, by reason.",
-        by_ref(&reasons),
+    page.single(Counter, "tinychat_sent_bytes_total", "Bytes of messages sent to clients.", hub.sent_bytes);
+    page.single(
+        Counter,
+        "tinychat_received_bytes_total",
+        "Bytes of messages received from clients.",
+        counters.received_bytes.load(Relaxed),
     );
-    let reasons = labelled(&counters.cut_off, CutOffReason::ALL);
-    page.metric("tinychat_cut_off_total", "counter", "Clients cut off, by reason.", by_ref(&reasons));
-    page.one("tinychat_hub_batches_total", "counter", "Batches that the hub has handled.", hub.batches);
-    page.one("tinychat_hub_events_total", "counter", "Events in those batches.", hub.events);
-    page.one("tinychat_hub_inbox_events", "gauge", "Events that wait for the hub.", hub.inbox);
-    page.one("tinychat_slow_clients", "gauge", "Clients for whom something waits.", hub.slow_clients);
-    page.one("tinychat_send_queue_bytes", "gauge", "Bytes that wait for slow clients.", hub.backlog_bytes);
+    page.labeled(
+        Counter,
+        "tinychat_refused_total",
+        "RefusalReason connections, by reason.",
+        "reason",
+        by_reason(&counters.refused, RefusalReason::ALL),
+    );
+    page.labeled(
+        Counter,
+        "tinychat_handshake_failures_total",
+        "HandshakeFailure handshakes, by reason.",
+        "reason",
+        by_reason(&counters.failed, HandshakeFailure::ALL),
+    );
+    page.labeled(
+        Counter,
+        "tinychat_cut_off_total",
+        "Clients cut off, by reason.",
+        "reason",
+        by_reason(&counters.cut_off, CutOffReason::ALL),
+    );
+    page.single(Counter, "tinychat_hub_batches_total", "Batches handled by the hub.", hub.batches);
+    page.single(Counter, "tinychat_hub_events_total", "Events in those batches.", hub.events);
+    page.single(Gauge, "tinychat_hub_inbox_events", "Events waiting for the hub.", hub.inbox);
+    page.single(Gauge, "tinychat_slow_clients", "Clients with a backlog.", hub.slow_clients);
+    page.single(Gauge, "tinychat_send_queue_bytes", "Bytes queued for slow clients.", hub.backlog_bytes);
     let not_after = counters.certificate_not_after.load(Relaxed);
     if not_after != 0 {
-        let help = "When the certificate in use expires, in seconds since 1970.";
-        page.one("tinychat_certificate_expiry_timestamp_seconds", "gauge", help, not_after);
+        page.single(
+            Gauge,
+            "tinychat_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, in seconds since 1970.",
+            not_after,
+        );
     }
     page.0
 }
 
-type Labels<'a> = [(&'static str, &'a str); 1];
-
-fn by_ref<'a, V: Copy>(
-    samples: &'a [(Labels<'a>, V)],
-) -> impl Iterator<Item = (&'a [(&'static str, &'a str)], V)> {
-    samples.iter().map(|(labels, value)| (&labels[..], *value))
-}
-
-fn labelled<T, const N: usize>(
+fn by_reason<T, const N: usize>(
     counts: &[AtomicU64; N],
-    all: [(T, &'static str); N],
-) -> Vec<(Labels<'static>, u64)> {
-    counts.iter().zip(all).map(|(count, (_, label))| ([("reason", label)], count.load(Relaxed))).collect()
+    reasons: [(T, &'static str); N],
+) -> impl Iterator<Item = (&'static str, u64)> {
+    reasons.into_iter().zip(counts).map(|((_, label), count)| (label, count.load(Relaxed)))
 }
 
+/// The text of the page.
 struct Exposition(String);
 
+enum Kind {
+    Counter,
+    Gauge,
+}
+
 impl Exposition {
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.metric(name, kind, help, [(&[][..], value)]);
+    /// A metric with one value.
+    fn single(&mut self, kind: Kind, name: &str, help: &str, value: impl Display) {
+        self.header(kind, name, help);
+        self.line(format_args!("{name} {value}"));
     }
 
-    fn metric<'a, V: Display>(
+    /// A metric with one value per label.
+    fn labeled<V: Display>(
         &mut self,
+        kind: Kind,
         name: &str,
-        kind: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (&'a [(&'static str, &'a str)], V)>,
+        label: &str,
+        values: impl IntoIterator<Item = (&'static str, V)>,
     ) {
-        let mut write =
-            |line: fmt::Arguments| writeln!(self.0, "{line}").expect("a String takes whatever is written");
-        write(format_args!("# HELP {name} {help}"));
-        write(format_args!("# TYPE {name} {kind}"));
-        for (labels, value) in samples {
-            match labels {
-                // The labels are this file's own, and need no escapes.
-                [(label, named)] => write(format_args!("{name}{{{label}=\"{named}\"}} {value}")),
-                _ => write(format_args!("{name} {value}")),
-            }
+        self.header(kind, name, help);
+        for (labeled, value) in values {
+            self.line(format_args!("{name}{{{label}=\"{labeled}\"}} {value}"));
         }
+    }
+
+    fn header(&mut self, kind: Kind, name: &str, help: &str) {
+        let kind = match kind {
+            Counter => "counter",
+            Gauge => "gauge",
+        };
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn line(&mut self, line: fmt::Arguments) {
+        writeln!(self.0, "{line}").expect("writing to a String cannot fail");
     }
 }
 
@@ -232,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_stand_where_their_reason_counts() {
+    fn labels_are_in_the_order_of_their_variants() {
         for (at, (reason, _)) in RefusalReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }
@@ -245,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_told() {
+    fn every_count_is_on_the_page() {
         let counters = Counters::default();
         counters.refused(RefusalReason::Origin);
         counters.failed(HandshakeFailure::Tls);

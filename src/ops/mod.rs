@@ -1,6 +1,9 @@
-//! What whoever runs the server sees of it: the log, the metrics, systemd; and the wall clock.
+//! How the server is operated: log, metrics, systemd, wall clock. See docs/operations.md.
 
 pub mod clock;
+mod log_format;
 pub mod logging;
 pub mod metrics;
 pub mod systemd;
+
+pub use log_format::Escaped;

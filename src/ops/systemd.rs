@@ -1,16 +1,16 @@
-//! What systemd is told (sd_notify(3)); without systemd nothing is.
+//! Notifies systemd (sd_notify(3)). Without systemd, these functions do nothing.
 
 use std::time::Duration;
 
 use log::debug;
 use sd_notify::NotifyState;
 
-/// Clients can connect.
+/// Clients can connect, or a reload is complete.
 pub fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// The certificate is being loaded anew; [`ready`] says when that is done.
+/// The certificate is being reloaded. Call [`ready`] afterwards.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -22,18 +22,18 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// The hub is alive.
-pub fn alive() {
+/// The hub is healthy. If this stops, systemd restarts the server.
+pub fn watchdog() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// How often systemd wants to hear that, if it does: twice in the time after which it would restart the server.
+/// How often to call [`watchdog`]: twice per watchdog timeout. `None` if the service has no watchdog.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
 fn notify(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
-        debug!("systemd was not told: {error}");
+        debug!("systemd was not notified: {error}");
     }
 }

@@ -173,7 +173,7 @@ impl Watchdog {
         let (Some(interval), Some(next)) = (self.interval, self.next) else { return };
         if next <= now {
             // If the inbox is full, systemd is not notified, and restarts the server when that lasts.
-            let _ = shared.hub.try_send(Event::Probe(Box::new(systemd::alive)));
+            let _ = shared.hub.try_send(Event::Probe(Box::new(systemd::watchdog)));
             self.next = Some(now + interval);
         }
     }

@@ -20,7 +20,7 @@ use crate::hub::{self, Event};
 use crate::limits::Permits;
 use crate::ops::metrics::Counters;
 use crate::ops::systemd;
-use crate::tls::{LOOK_INTERVAL, Renewal, TlsError};
+use crate::tls::{Renewal, TlsError};
 use accept::AcceptLoop;
 use listen::{listen, raise_descriptor_limit};
 use wakeup::wakeups;
@@ -44,8 +44,7 @@ impl Server {
     /// Loads the certificate, and listens.
     pub fn bind(settings: &Settings) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
-        let renewal = Renewal::start(settings.tls.as_ref(), LOOK_INTERVAL, counters.clone())
-            .map_err(StartError::Tls)?;
+        let renewal = Renewal::start(settings.tls.as_ref(), counters.clone()).map_err(StartError::Tls)?;
         let listeners = listen(&settings.host, settings.port)?;
         let address = listeners[0].local_addr()?;
         raise_descriptor_limit(settings.limits.connections);

@@ -1,4 +1,4 @@
-//! What a certificate says of itself, for people: names, issuer, days left, key type, and what is wrong with it.
+//! What a certificate says (names, issuer, validity, key type), and what is wrong with it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// With fewer days left a certificate should have been renewed: certbot does it with 30.
+/// The days left below which the certificate should have been renewed. certbot renews with 30 days left.
 const WARN_BELOW_DAYS: i64 = 14;
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
@@ -23,25 +23,25 @@ const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 
-/// What is worth telling of a certificate and the chain behind it.
+/// What the leaf of a chain says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
-    /// The host names and addresses that it is for.
+pub struct CertificateInfo {
+    /// The host names and addresses in its subjectAltName.
     pub names: Vec<String>,
     pub issuer: String,
-    /// Whether it is its own issuer.
+    /// Whether the issuer is the subject.
     pub self_signed: bool,
-    /// Seconds since 1970.
+    /// Unix time, in seconds.
     pub not_before: i64,
-    /// Seconds since 1970.
+    /// Unix time, in seconds.
     pub not_after: i64,
     pub key_type: String,
 }
 
-impl Facts {
-    /// Reads a chain, the leaf first. `None` if the leaf is not understood here, which does not mean that it is
-    /// no good for TLS.
-    pub fn of(chain: &[CertificateDer]) -> Option<Self> {
+impl CertificateInfo {
+    /// Parses the leaf, which is the first of the chain. `None` if it cannot be parsed here, which does not mean that
+    /// clients refuse it.
+    pub fn parse(chain: &[CertificateDer]) -> Option<Self> {
         let leaf = Certificate::from_der(chain.first()?).ok()?;
         let leaf = leaf.tbs_certificate();
         Some(Self {
@@ -54,52 +54,63 @@ impl Facts {
         })
     }
 
-    pub fn names_shown(&self) -> String {
+    pub fn display_names(&self) -> String {
         if self.names.is_empty() { "no name".into() } else { self.names.join(", ") }
     }
 
-    pub fn issuer_shown(&self) -> String {
+    pub fn display_issuer(&self) -> String {
         format!("{}{}", self.issuer, if self.self_signed { " (self-signed)" } else { "" })
     }
 
-    /// The whole days for which it is still good; negative once it has expired.
+    /// The whole days until it expires; negative after that.
     pub fn days_left(&self, now: SystemTime) -> i64 {
         (self.not_after - unix_seconds(now)).div_euclid(SECONDS_PER_DAY)
     }
 
-    /// Whether it is not valid yet.
-    pub fn is_early(&self, now: SystemTime) -> bool {
+    pub fn has_expired(&self, now: SystemTime) -> bool {
+        unix_seconds(now) > self.not_after
+    }
+
+    pub fn is_not_yet_valid(&self, now: SystemTime) -> bool {
         unix_seconds(now) < self.not_before
     }
 }
 
-/// Something about a certificate that its owner should know.
+impl fmt::Display for CertificateInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let (names, issuer) = (self.display_names(), self.display_issuer());
+        write!(formatter, "for {names}; issued by {issuer}; key {}", self.key_type)
+    }
+}
+
+/// Something that the server's administrator should know about the certificate or its key.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Concern {
+pub enum Diagnostic {
     Warning(String),
     Error(String),
 }
 
-/// What is wrong, or soon will be, with a chain that is good enough to serve.
-pub fn concerns(chain: &[CertificateDer], facts: &Facts, now: SystemTime) -> Vec<Concern> {
-    let days = facts.days_left(now);
-    let mut concerns = Vec::new();
-    if days < 0 {
-        concerns.push(Concern::Error(format!("the certificate expired {}: renew it", ago(-days))));
+/// Finds what is wrong, or soon will be, with a chain that can be served.
+pub fn diagnose(chain: &[CertificateDer], info: &CertificateInfo, now: SystemTime) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let days = info.days_left(now);
+    if info.has_expired(now) {
+        diagnostics.push(Diagnostic::Error(format!("the certificate expired {}: renew it", ago(-days))));
     } else if days < WARN_BELOW_DAYS {
         let days = if days == 1 { "1 day".into() } else { format!("{days} days") };
-        concerns.push(Concern::Warning(format!("the certificate expires in {days}: renew it")));
+        diagnostics.push(Diagnostic::Warning(format!("the certificate expires in {days}: renew it")));
     }
-    let mut warn = |text: &str| concerns.push(Concern::Warning(text.into()));
-    if facts.is_early(now) {
+    let mut warn = |text: &str| diagnostics.push(Diagnostic::Warning(text.into()));
+    if info.is_not_yet_valid(now) {
         warn("the certificate is not valid yet: check the clock of this machine, or wait");
     }
-    if facts.names.is_empty() {
+    if info.names.is_empty() {
         warn(
-            "the certificate has no names (subjectAltName), and clients will refuse it: have it issued anew",
+            "the certificate has no names (subjectAltName), and clients will refuse it: get one issued with the \
+             server's name",
         );
     }
-    if chain.len() == 1 && !facts.self_signed {
+    if chain.len() == 1 && !info.self_signed {
         warn(
             "the certificate comes without its chain, and many clients will refuse it: set SSL_CERT_PATH to the file \
              with the chain (certbot's fullchain.pem, not its cert.pem)",
@@ -107,20 +118,20 @@ pub fn concerns(chain: &[CertificateDer], facts: &Facts, now: SystemTime) -> Vec
     }
     if chain.windows(2).any(|pair| !is_issued_by(&pair[0], &pair[1])) {
         warn(
-            "the chain is in the wrong order, and some clients will refuse it: after the server's own certificate \
-             each must be followed by its issuer",
+            "the chain is in the wrong order, and some clients will refuse it: the server's own certificate comes \
+             first, and each is followed by that of its issuer",
         );
     }
-    concerns
+    diagnostics
 }
 
-/// Whether the chain's leaf is for this host name or address, by the rules that clients have.
-pub fn is_for(chain: &[CertificateDer], name: &ServerName) -> bool {
+/// Whether the leaf is for this host name or address, by the rules that clients apply.
+pub fn is_valid_for(chain: &[CertificateDer], name: &ServerName) -> bool {
     let leaf = chain.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
     leaf.is_some_and(|leaf| verify_server_name(&leaf, name).is_ok())
 }
 
-/// Whether a certificate names the next as its issuer; `true` where one is not understood.
+/// Whether the issuer of one certificate is the subject of the other; `true` if one cannot be parsed here.
 fn is_issued_by(certificate: &CertificateDer, issuer: &CertificateDer) -> bool {
     let parsed = Certificate::from_der(certificate).ok().zip(Certificate::from_der(issuer).ok());
     parsed.is_none_or(|(certificate, issuer)| {
@@ -128,20 +139,9 @@ fn is_issued_by(certificate: &CertificateDer, issuer: &CertificateDer) -> bool {
     })
 }
 
+/// `days` is rounded up.
 fn ago(days: i64) -> String {
     if days == 1 { "within the last day".into() } else { format!("{} days ago", days - 1) }
-}
-
-impl fmt::Display for Facts {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            formatter,
-            "for {}; issued by {}; key {}",
-            self.names_shown(),
-            self.issuer_shown(),
-            self.key_type
-        )
-    }
 }
 
 fn names(leaf: &x509_cert::TbsCertificate) -> Vec<String> {
@@ -164,10 +164,9 @@ fn general_name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// A name as people read it.
 fn display_name(name: &x509_cert::name::Name) -> String {
-    let whole = name.to_string();
-    if whole.is_empty() { "nobody".into() } else { whole }
+    let name = name.to_string();
+    if name.is_empty() { "an unnamed issuer".into() } else { name }
 }
 
 fn key_type(leaf: &x509_cert::TbsCertificate) -> String {
@@ -176,7 +175,7 @@ fn key_type(leaf: &x509_cert::TbsCertificate) -> String {
     let curve = parameters.and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
     match (info.algorithm.oid, curve) {
         (RSA, _) => {
-            // The modulus is nearly all of the key: what else there is takes less than 32 bytes.
+            // The key is the modulus, and less than 32 bytes more for the exponent and the encoding.
             let bits = info.subject_public_key.raw_bytes().len().saturating_sub(10) / 32 * 32 * 8;
             format!("RSA, {bits} bits")
         }
@@ -207,11 +206,11 @@ mod tests {
 
     use super::*;
 
-    /// The day on which certificates begin, and the days for which they last.
+    /// The day since 1970 from which the test certificates are valid, and for how many days.
     const FIRST_DAY: i64 = 20_000;
     const DAYS: i64 = 90;
 
-    /// Noon of a day of the certificates' lives.
+    /// Noon of a day, counted from the first on which the certificates are valid.
     fn on_day(day: i64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(((FIRST_DAY + day) * SECONDS_PER_DAY + SECONDS_PER_DAY / 2) as u64)
     }
@@ -225,7 +224,7 @@ mod tests {
         parameters
     }
 
-    /// A certificate for these names, with its issuer behind it.
+    /// A certificate for these names, then that of its issuer.
     fn chain(names: &[&str]) -> Vec<CertificateDer<'static>> {
         let mut authority = parameters("Authority", &[]);
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -236,51 +235,51 @@ mod tests {
         vec![leaf.der().clone(), issued]
     }
 
-    /// What its owner should know of a chain on a day, errors marked.
-    fn concerns_on(day: i64, chain: &[CertificateDer]) -> String {
-        let concerns = concerns(chain, &Facts::of(chain).unwrap(), on_day(day));
-        let lines = concerns.into_iter().map(|concern| match concern {
-            Concern::Warning(text) => text,
-            Concern::Error(text) => format!("error: {text}"),
+    /// The diagnostics of a chain on a day, one per line.
+    fn diagnose_on(day: i64, chain: &[CertificateDer]) -> String {
+        let diagnostics = diagnose(chain, &CertificateInfo::parse(chain).unwrap(), on_day(day));
+        let lines = diagnostics.into_iter().map(|diagnostic| match diagnostic {
+            Diagnostic::Warning(text) => text,
+            Diagnostic::Error(text) => format!("error: {text}"),
         });
         lines.collect::<Vec<_>>().join("\n")
     }
 
     #[test]
-    fn facts_are_what_the_certificate_says() {
+    fn a_certificate_is_parsed() {
         let chain = chain(&["chat.example.com", "*.example.com", "192.0.2.7", "2001:db8::7"]);
-        let facts = Facts::of(&chain).unwrap();
-        assert_eq!(facts.names_shown(), "chat.example.com, *.example.com, 192.0.2.7, 2001:db8::7");
-        assert_eq!((&*facts.issuer, facts.self_signed), ("CN=Authority", false));
-        assert_eq!(facts.key_type, "EC, P-256");
+        let info = CertificateInfo::parse(&chain).unwrap();
+        assert_eq!(info.display_names(), "chat.example.com, *.example.com, 192.0.2.7, 2001:db8::7");
+        assert_eq!((&*info.issuer, info.self_signed), ("CN=Authority", false));
+        assert_eq!(info.key_type, "EC, P-256");
 
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let alone = [parameters("Alone", &[]).self_signed(&key).unwrap().der().clone()];
-        let facts = Facts::of(&alone).unwrap();
-        assert_eq!(facts.issuer_shown(), "CN=Alone (self-signed)");
-        assert_eq!((&*facts.names_shown(), &*facts.key_type), ("no name", "Ed25519"));
+        let info = CertificateInfo::parse(&alone).unwrap();
+        assert_eq!(info.display_issuer(), "CN=Alone (self-signed)");
+        assert_eq!((&*info.display_names(), &*info.key_type), ("no name", "Ed25519"));
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_facts_and_is_for_nobody() {
+    fn bytes_that_are_not_a_certificate_have_no_info_and_no_name() {
         for chain in
             [vec![], vec![CertificateDer::from(vec![0x30, 0x00])], vec![CertificateDer::from(vec![])]]
         {
-            assert_eq!(Facts::of(&chain), None);
-            assert!(!is_for(&chain, &"localhost".try_into().unwrap()));
+            assert_eq!(CertificateInfo::parse(&chain), None);
+            assert!(!is_valid_for(&chain, &"localhost".try_into().unwrap()));
         }
     }
 
     #[test]
-    fn days_left_are_whole_days_and_then_negative() {
-        let facts = Facts::of(&chain(&["localhost"])).unwrap();
+    fn days_left_are_whole_days_and_negative_after_expiry() {
+        let info = CertificateInfo::parse(&chain(&["localhost"])).unwrap();
         for (day, left) in [(0, DAYS - 1), (DAYS - 1, 0), (DAYS, -1), (DAYS + 1, -2), (-1, DAYS)] {
-            assert_eq!(facts.days_left(on_day(day)), left, "on day {day}");
+            assert_eq!(info.days_left(on_day(day)), left, "on day {day}");
         }
     }
 
     #[test]
-    fn an_end_that_is_near_or_past_is_told() {
+    fn dates_are_diagnosed() {
         let chain = chain(&["localhost"]);
         for (day, expected) in [
             (0, ""),
@@ -292,26 +291,26 @@ mod tests {
             (DAYS + 3, "error: the certificate expired 3 days ago: renew it"),
             (-1, "the certificate is not valid yet: check the clock of this machine, or wait"),
         ] {
-            assert_eq!(concerns_on(day, &chain), expected, "on day {day}");
+            assert_eq!(diagnose_on(day, &chain), expected, "on day {day}");
         }
     }
 
     #[test]
-    fn a_chain_that_clients_will_refuse_is_told() {
+    fn chains_that_clients_will_refuse_are_diagnosed() {
         let good = chain(&["localhost"]);
-        assert!(concerns_on(0, &good[..1]).contains("without its chain"));
+        assert!(diagnose_on(0, &good[..1]).contains("without its chain"));
         let nameless = chain(&[]);
-        assert!(concerns_on(0, &nameless).contains("no names (subjectAltName)"));
+        assert!(diagnose_on(0, &nameless).contains("no names (subjectAltName)"));
         let stranger = chain(&["localhost"]).remove(0);
         let wrong_order = [good[0].clone(), stranger, good[1].clone()];
-        assert!(concerns_on(0, &wrong_order).contains("wrong order"));
-        // Alone and self-signed is as it should be.
-        assert_eq!(concerns_on(0, &good[1..]), concerns_on(0, &nameless[1..]));
-        assert!(!concerns_on(0, &good[1..]).contains("chain"));
+        assert!(diagnose_on(0, &wrong_order).contains("wrong order"));
+        // A self-signed certificate needs no chain.
+        assert_eq!(diagnose_on(0, &good[1..]), diagnose_on(0, &nameless[1..]));
+        assert!(!diagnose_on(0, &good[1..]).contains("chain"));
     }
 
     #[test]
-    fn a_certificate_is_for_its_names_as_clients_see_it() {
+    fn names_match_by_the_rules_of_clients() {
         let chain = chain(&["chat.example.com", "*.example.org", "192.0.2.7"]);
         for (name, expected) in [
             ("chat.example.com", true),
@@ -323,7 +322,7 @@ mod tests {
             ("192.0.2.8", false),
             ("server", false),
         ] {
-            assert_eq!(is_for(&chain, &name.try_into().unwrap()), expected, "{name}");
+            assert_eq!(is_valid_for(&chain, &name.try_into().unwrap()), expected, "{name}");
         }
     }
 }

@@ -1,6 +1,5 @@
-//! `tinychat generate-certs`: a self-signed pair for testing.
+//! Creates a self-signed certificate and key for testing.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,56 +13,58 @@ use rcgen::{
 use rustls::pki_types::DnsName;
 use time::{Duration, OffsetDateTime};
 
-/// The longest validity, in days: a hundred years.
+/// The longest validity, in days: 100 years.
 pub const MAX_DAYS: u32 = 36_500;
 
-/// What to make.
+/// What to create.
 pub struct Request {
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// The days until it expires, up to [`MAX_DAYS`].
     pub days: u32,
-    /// A host name or an address, beside `localhost` and the loopback addresses.
+    /// A host name or an address, in addition to `localhost`, `127.0.0.1` and `::1`.
     pub host: String,
-    /// Whether files that are there may be replaced.
+    /// Whether existing files are replaced.
     pub force: bool,
 }
 
-impl fmt::Display for Request {
-    /// What was made, and which settings use it.
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let (cert, key) = (self.cert.display(), self.key.display());
-        writeln!(
-            formatter,
-            "Made a self-signed certificate for {}, valid for {} days:",
-            self.host, self.days
-        )?;
-        writeln!(formatter, "  certificate: {cert}\n  private key: {key} (readable for you alone)")?;
-        writeln!(formatter, "It is for testing: clients must be told to trust it. To use it, set:")?;
-        writeln!(formatter, "  USE_SSL=true\n  SSL_CERT_PATH={cert}\n  SSL_KEY_PATH={key}")
-    }
+/// Why the certificate and key were not created.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    #[error("{0} already exists: choose another path, or replace it with --force")]
+    Exists(PathBuf),
+    #[error("certificate and key cannot both be {0}: choose two paths")]
+    SameFile(PathBuf),
+    #[error(
+        "{0:?} is not a host name or address: give one like chat.example.com (in its xn-- form if it has letters \
+         beyond ASCII)"
+    )]
+    Host(String),
+    #[error("{path} cannot be written ({source}): check the path and its permissions")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("the certificate cannot be created: {0}")]
+    Certificate(#[from] rcgen::Error),
 }
 
-/// Makes the pair.
+/// Creates both files, and the folders that they are in. The key file has mode 0600 from its first byte.
 ///
 /// # Errors
-/// What stood in the way, and what to do. Without `force` nothing that is there is touched.
+/// See [`GenerateError`]. On an error no file is created or replaced, except if only the last of the two renames
+/// fails.
 pub fn generate(request: &Request) -> Result<(), GenerateError> {
-    let absolute =
-        |path| std::path::absolute(path).map_err(|error| GenerateError::Write(PathBuf::from(path), error));
+    let absolute = |path| std::path::absolute(path).map_err(|source| write_error(path, source));
     if absolute(&request.cert)? == absolute(&request.key)? {
         return Err(GenerateError::SameFile(request.cert.clone()));
     }
-    let key = KeyPair::generate().map_err(|error| GenerateError::Certificate(error.to_string()))?;
-    let certificate = parameters(request)?
-        .self_signed(&key)
-        .map_err(|error| GenerateError::Certificate(error.to_string()))?;
-    if !request.force
-        && let Some(path) =
-            [&request.key, &request.cert].into_iter().find(|path| path.symlink_metadata().is_ok())
-    {
-        return Err(GenerateError::Exists(path.clone()));
+    let key = KeyPair::generate()?;
+    let certificate = parameters(request)?.self_signed(&key)?;
+    if !request.force {
+        let existing = [&request.key, &request.cert].into_iter().find(|path| path.symlink_metadata().is_ok());
+        if let Some(path) = existing {
+            return Err(GenerateError::Exists(path.clone()));
+        }
     }
-    // Both are written before either takes its place, so that a failure leaves no half of a pair.
+    // Both are written before either is renamed, so that a failure does not leave a key without its certificate.
     let mut key = NewFile::write(&request.key, 0o600, &key.serialize_pem(), request.force)?;
     let mut cert = NewFile::write(&request.cert, 0o644, &certificate.pem(), request.force)?;
     key.keep()?;
@@ -72,12 +73,12 @@ pub fn generate(request: &Request) -> Result<(), GenerateError> {
 
 fn parameters(request: &Request) -> Result<CertificateParams, GenerateError> {
     let mut names = vec![name(&request.host)?];
-    let local = [
+    let loopback = [
         name("localhost")?,
         SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
         SanType::IpAddress(Ipv6Addr::LOCALHOST.into()),
     ];
-    for name in local {
+    for name in loopback {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -91,60 +92,60 @@ fn parameters(request: &Request) -> Result<CertificateParams, GenerateError> {
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     parameters.use_authority_key_identifier_extension = true;
-    // A client's clock may be a little behind.
+    // A client's clock may be slow.
     parameters.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
     parameters.not_after = OffsetDateTime::now_utc() + Duration::days(request.days.into());
     Ok(parameters)
 }
 
+/// A host name, which may start with the wildcard `*.`, or an address.
 fn name(host: &str) -> Result<SanType, GenerateError> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
     let host = host.to_ascii_lowercase();
-    let plain = host.strip_prefix("*.").unwrap_or(&host);
-    let is_name = DnsName::try_from(plain).is_ok();
+    let is_name = DnsName::try_from(host.strip_prefix("*.").unwrap_or(&host)).is_ok();
     match host.as_str().try_into() {
         Ok(name) if is_name => Ok(SanType::DnsName(name)),
         _ => Err(GenerateError::Host(host)),
     }
 }
 
-/// A file that was written and is removed again, unless it is kept.
+/// A new file, removed again when dropped unless it was kept.
 struct NewFile<'a> {
     path: &'a Path,
-    /// Where it is until then: aside, if it replaces another.
-    new: PathBuf,
+    /// Where it is until it is kept: under a temporary name if it replaces an existing file.
+    temporary: PathBuf,
     is_kept: bool,
 }
 
 impl<'a> NewFile<'a> {
-    /// Writes a file that has its mode from its first byte, and makes its folders.
+    /// Creates the file with its mode, and its folders.
     fn write(path: &'a Path, mode: u32, text: &str, force: bool) -> Result<Self, GenerateError> {
-        let failed = |error| failed(path, error);
+        let error = |source| write_error(path, source);
         if let Some(folder) = path.parent() {
-            // A file in a folder's place is there already, too, but no --force replaces it.
-            fs::create_dir_all(folder).map_err(|error| match error.kind() {
-                ErrorKind::AlreadyExists => failed(ErrorKind::NotADirectory.into()),
-                _ => failed(error),
+            fs::create_dir_all(folder).map_err(|source| match source.kind() {
+                // A file has the folder's name. Not `Exists`, because --force does not replace it.
+                ErrorKind::AlreadyExists => error(ErrorKind::NotADirectory.into()),
+                _ => error(source),
             })?;
         }
         if force && path.is_dir() {
-            return Err(failed(ErrorKind::IsADirectory.into()));
+            return Err(error(ErrorKind::IsADirectory.into()));
         }
-        let mut name = path.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?.to_owned();
+        let mut name = path.file_name().ok_or_else(|| error(ErrorKind::InvalidInput.into()))?.to_owned();
         if force {
             name.push(format!(".{}.new", std::process::id()));
         }
-        let new = path.with_file_name(name);
-        let mut file = create(&new, mode).map_err(failed)?;
-        let written = Self { path, new, is_kept: false };
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        Ok(written)
+        let temporary = path.with_file_name(name);
+        let mut file = create(&temporary, mode).map_err(error)?;
+        let new = Self { path, temporary, is_kept: false };
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(error)?;
+        Ok(new)
     }
 
     fn keep(&mut self) -> Result<(), GenerateError> {
-        fs::rename(&self.new, self.path).map_err(|error| failed(self.path, error))?;
+        fs::rename(&self.temporary, self.path).map_err(|source| write_error(self.path, source))?;
         self.is_kept = true;
         Ok(())
     }
@@ -153,15 +154,8 @@ impl<'a> NewFile<'a> {
 impl Drop for NewFile<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            let _ = fs::remove_file(&self.new);
+            let _ = fs::remove_file(&self.temporary);
         }
-    }
-}
-
-fn failed(path: &Path, error: io::Error) -> GenerateError {
-    match error.kind() {
-        ErrorKind::AlreadyExists => GenerateError::Exists(path.into()),
-        _ => GenerateError::Write(path.into(), error),
     }
 }
 
@@ -169,44 +163,9 @@ fn create(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
-/// Why there is no pair.
-#[derive(Debug)]
-pub enum GenerateError {
-    Exists(PathBuf),
-    SameFile(PathBuf),
-    Host(String),
-    Write(PathBuf, io::Error),
-    Certificate(String),
-}
-
-impl fmt::Display for GenerateError {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Exists(path) => {
-                write!(
-                    formatter,
-                    "{} is there already: choose another path, or replace it with --force",
-                    path.display()
-                )
-            }
-            Self::SameFile(path) => {
-                write!(formatter, "certificate and key cannot both be {}: choose two paths", path.display())
-            }
-            Self::Host(host) => write!(
-                formatter,
-                "{host:?} is no host name or address: give one like chat.example.com (in its xn-- form if it has \
-                 letters beyond ASCII)"
-            ),
-            Self::Write(path, error) => {
-                write!(
-                    formatter,
-                    "{} cannot be written ({error}): check the path and its permissions",
-                    path.display()
-                )
-            }
-            Self::Certificate(error) => write!(formatter, "the certificate cannot be made: {error}"),
-        }
+fn write_error(path: &Path, source: io::Error) -> GenerateError {
+    match source.kind() {
+        ErrorKind::AlreadyExists => GenerateError::Exists(path.into()),
+        _ => GenerateError::Write { path: path.into(), source },
     }
 }
-
-impl std::error::Error for GenerateError {}

@@ -16,7 +16,7 @@ fn help_shows_every_setting_with_its_default_and_no_secret() {
         let ended = folder.tinychat(arguments).env("MOD_PASSWORD", "from-the-environment").run();
         assert_eq!((ended.status, &*ended.stderr), (Some(0), ""), "{ended:?}");
         for setting in &SETTINGS {
-            let flag = format!("--{} ", setting.flag());
+            let flag = format!("--{} ", setting.name.to_lowercase().replace('_', "-"));
             let line = ended.stdout.lines().find(|line| line.contains(&flag)).expect(&flag);
             let default = setting.default.map_or("unset]".into(), |default| format!("default {default}]"));
             assert!(line.contains(&format!("[{}, {default}", setting.name)), "{line}");
@@ -162,7 +162,7 @@ fn what_is_there_is_replaced_only_by_force() {
             folder.set_mode(&format!("certs/{name}"), 0o644);
         }
         let said = cannot_generate(&folder, &[], 1);
-        assert!(said.contains("is there already") && said.contains("--force"), "{said}");
+        assert!(said.contains("already exists") && said.contains("--force"), "{said}");
         assert!(present.iter().any(|name| said.contains(&format!("./certs/{name}"))), "{said}");
         for name in ["server.crt", "server.key"] {
             let path = format!("certs/{name}");
@@ -197,10 +197,10 @@ fn what_cannot_be_made_leaves_nothing_behind() {
     let folder = Folder::new();
     folder.write("file", "mine");
     for (arguments, status, named) in [
-        (&["--host", ""][..], 2, "no host name or address"),
-        (&["--host", "two words"], 2, "\"two words\" is no host name or address"),
-        (&["--host", "https://chat.example.com"], 2, "no host name or address"),
-        (&["--host", "chat.example.com:443"], 2, "no host name or address"),
+        (&["--host", ""][..], 2, "is not a host name or address"),
+        (&["--host", "two words"], 2, "\"two words\" is not a host name or address"),
+        (&["--host", "https://chat.example.com"], 2, "is not a host name or address"),
+        (&["--host", "chat.example.com:443"], 2, "is not a host name or address"),
         (&["--host", "b\u{fc}cher.example"], 2, "xn--"),
         (&["--days", "0"], 2, "--days"),
         (&["--days", "36501"], 2, "36500"),
@@ -275,7 +275,7 @@ fn check_ends_as_a_start_would() {
     for (arguments, status, says) in [
         (&["--use-ssl=false"][..], 0, "USE_SSL=false"),
         (&["--ssl-key-path", "none.key"], 0, "SSL private key not found: none.key"),
-        (&["--ssl-key-path", "none.key"], 0, "warning: a start would fall back to unencrypted ws://"),
+        (&["--ssl-key-path", "none.key"], 0, "warning: the server would fall back to unencrypted ws://"),
         (&["--ssl-key-path", "none.key", "--ssl-required"], 1, "SSL private key not found: none.key"),
         (&["--ssl-key-path", "other.key"], 1, "it does not belong to the private key other.key"),
         (&["--ssl-key-path", "empty.key"], 1, "SSL private key unusable: empty.key: it is empty"),

@@ -200,7 +200,7 @@ fn a_pair_caught_between_the_two_writes_is_taken_when_it_is_whole() {
 fn a_reload_does_not_turn_tls_on() {
     let house = House::new(&PKCS_ECDSA_P256_SHA256);
     fs::rename(house.path("key"), house.path("elsewhere")).unwrap();
-    let server = TestServer::with_certificate_looks(Transport::Ws, &house.settings(), LOOK);
+    let server = TestServer::with_check_interval(Transport::Ws, &house.settings(), LOOK);
     fs::rename(house.path("elsewhere"), house.path("key")).unwrap();
     server.reload();
     server.join("Ann, over ws").hears_nothing();
@@ -256,7 +256,7 @@ impl House {
     fn serve(&self, trigger: Trigger) -> TestServer {
         // Asked servers look by themselves as well, but not while a test runs.
         let look = if trigger == Trigger::Asked { Duration::from_secs(3600) } else { LOOK };
-        TestServer::with_certificate_looks(Transport::Wss, &self.settings(), look)
+        TestServer::with_check_interval(Transport::Wss, &self.settings(), look)
     }
 
     fn join(&self, server: &TestServer, name: &str) -> Client {

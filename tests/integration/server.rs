@@ -46,17 +46,16 @@ impl TestServer {
         Self::run(transport, Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap())
     }
 
-    /// A server with these settings that looks at its certificate so often.
-    pub fn with_certificate_looks(
+    /// Starts a server with these settings that checks its certificate at this interval.
+    pub fn with_check_interval(
         transport: Transport,
         settings: &[(&str, String)],
         interval: Duration,
     ) -> Self {
         let pairs = settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("PORT", "0")]);
-        let settings = Settings::from_pairs(pairs.chain([("MESSAGE_RATE", "0")])).unwrap();
-        let mut server = Server::bind(&settings).unwrap();
-        server.look_at_certificate_every(interval);
-        Self::run(transport, server)
+        let mut settings = Settings::from_pairs(pairs.chain([("MESSAGE_RATE", "0")])).unwrap();
+        settings.tls.as_mut().unwrap().check_interval = interval;
+        Self::run(transport, Server::bind(&settings).unwrap())
     }
 
     fn run(transport: Transport, server: Server) -> Self {

@@ -61,7 +61,7 @@ fn the_pure_parts_know_nothing_of_sockets_threads_and_clocks() {
         ["hub/tape.rs", "limits/rate_limit.rs", "connection/keep_alive.rs", "http/forwarded.rs"]
             .map(|file| source.join(file)),
     );
-    for file in pure {
+    for file in pure.into_iter().filter(|file| !file.ends_with("room_tests.rs")) {
         let text = fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
         for word in [

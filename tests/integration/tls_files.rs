@@ -149,8 +149,14 @@ fn without_its_files_it_says_so_and_serves_ws() {
         server.hears("Ann left.");
         let log = server.stop();
         for (missing, line) in [
-            (cert == "none.crt", "[ERROR]: [chat_server] SSL certificate not found: none.crt (make a pair"),
-            (key == "none.key", "[ERROR]: [chat_server] SSL private key not found: none.key (make a pair"),
+            (
+                cert == "none.crt",
+                "[ERROR]: [chat_server] SSL certificate not found: none.crt (create a certificate",
+            ),
+            (
+                key == "none.key",
+                "[ERROR]: [chat_server] SSL private key not found: none.key (create a certificate",
+            ),
         ] {
             assert_eq!(log.contains(line), missing, "{cert} {key}: {log}");
         }
@@ -221,7 +227,7 @@ fn files_that_hold_something_else_are_refused() {
     {
         assert_unusable(&folder, what, "folder", "it is not a file", path);
         assert_unusable(&folder, what, "pipe", "it is not a file", path);
-        assert_unusable(&folder, what, "empty", "it is empty", "write it anew");
+        assert_unusable(&folder, what, "empty", "it is empty", "create it again");
         assert_unusable(&folder, what, "blank", item, pem);
         assert_unusable(&folder, what, "garbage", item, pem);
         assert_unusable(&folder, what, "large", "it is larger than 1 MiB", path);
@@ -265,22 +271,22 @@ fn damaged_files_are_refused() {
         let middle = whole.len() / 2;
         let damaged = format!("{}!?{}", &whole[..middle], &whole[middle + 2..]);
         folder.write("damaged", damaged);
-        assert_unusable(&folder, what, "damaged", "it is damaged PEM", "copy it anew");
+        assert_unusable(&folder, what, "damaged", "it is damaged PEM", "copy the whole file again");
         folder.write("cut", whole.split("-----END").next().unwrap());
-        assert_unusable(&folder, what, "cut", "it is damaged PEM", "copy it anew");
+        assert_unusable(&folder, what, "cut", "it is damaged PEM", "copy the whole file again");
         // Line ends that were lost, in part or altogether, put the key where a label is looked for.
         folder.write("joined", whole.replace("\n-----END", "-----END"));
-        assert_unusable(&folder, what, "joined", "it is damaged PEM", "copy it anew");
+        assert_unusable(&folder, what, "joined", "it is damaged PEM", "copy the whole file again");
         folder.write("one-line", whole.replace('\n', " "));
-        assert_unusable(&folder, what, "one-line", "it is damaged PEM", "copy it anew");
+        assert_unusable(&folder, what, "one-line", "it is damaged PEM", "copy the whole file again");
         folder.write("cut-line", whole.split("-----END").next().unwrap().replace('\n', " "));
-        assert_unusable(&folder, what, "cut-line", "it is damaged PEM", "copy it anew");
+        assert_unusable(&folder, what, "cut-line", "it is damaged PEM", "copy the whole file again");
         folder.write("escaped", whole.replace('\n', "\\n"));
-        assert_unusable(&folder, what, "escaped", "it is damaged PEM", "copy it anew");
+        assert_unusable(&folder, what, "escaped", "it is damaged PEM", "copy the whole file again");
     }
     // Good PEM around something that is no certificate, and no key.
     folder.write("no.crt", "-----BEGIN CERTIFICATE-----\nMTIzNA==\n-----END CERTIFICATE-----\n");
-    assert_unusable(&folder, "certificate", "no.crt", "cannot be used", "issued anew");
+    assert_unusable(&folder, "certificate", "no.crt", "cannot be used", "get a new certificate issued");
     folder.write("no.key", "-----BEGIN PRIVATE KEY-----\nMTIzNA==\n-----END PRIVATE KEY-----\n");
     assert_unusable(&folder, "private key", "no.key", "the key in it cannot be used", "P-256");
 }
@@ -327,7 +333,10 @@ fn files_that_may_not_be_read_are_refused() {
         let ended = secure(folder.tinychat_as_nobody(&[]), cert, key).run();
         let line = ended.stderr.lines().find(|line| line.contains(file)).expect(&ended.stderr);
         assert_eq!(ended.status, Some(1), "{ended:?}");
-        assert!(line.contains(&format!("SSL {what} unusable: {file}: it may not be read")), "{line}");
+        assert!(
+            line.contains(&format!("SSL {what} unusable: {file}: it cannot be read (permission denied)")),
+            "{line}"
+        );
         assert!(line.contains("let the user that runs TinyChat read it"), "{line}");
         assert!(!ended.stderr.contains("Falling back"), "{ended:?}");
     }

@@ -1,0 +1,120 @@
+//! Parses the text of each setting and collects the errors.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::error::ConfigError;
+use super::table::SETTINGS;
+use super::values::Secret;
+
+/// Parses settings by name. A value that cannot be used is recorded in `errors`, and a placeholder is returned in
+/// its place, so that one pass finds every error.
+pub struct Reader<'a> {
+    /// The values that were set. The others have their defaults.
+    values: HashMap<&'a str, &'a str>,
+    pub errors: Vec<ConfigError>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self { values: values.into_iter().collect(), errors: Vec::new() }
+    }
+
+    /// `true`, `1`, `yes`, `on` or their opposites, in any case.
+    pub fn switch(&mut self, name: &'static str) -> bool {
+        let value = self.value(name);
+        match value.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => true,
+            "false" | "0" | "no" | "off" => false,
+            _ => {
+                self.invalid(name, value, "true or false (also 1/0, yes/no, on/off)");
+                false
+            }
+        }
+    }
+
+    pub fn count(&mut self, name: &'static str, allowed: RangeInclusive<u32>) -> u32 {
+        let value = self.value(name);
+        match value.trim().parse() {
+            Ok(count) if allowed.contains(&count) => count,
+            _ => {
+                let (min, max) = (allowed.start(), allowed.end());
+                self.invalid(name, value, format!("a whole number from {min} to {max}"));
+                *min
+            }
+        }
+    }
+
+    pub fn seconds(&mut self, name: &'static str, allowed: RangeInclusive<u32>) -> Duration {
+        Duration::from_secs(self.count(name, allowed).into())
+    }
+
+    pub fn log_level(&mut self, name: &'static str) -> LevelFilter {
+        let value = self.value(name);
+        value.trim().parse().unwrap_or_else(|_| {
+            self.invalid(name, value, "off, error, warn, info, debug or trace");
+            LevelFilter::Info
+        })
+    }
+
+    pub fn path(&mut self, name: &'static str) -> PathBuf {
+        let value = self.value(name);
+        if value.trim().is_empty() || value.contains('\0') {
+            self.invalid(name, value, "the path of a file");
+        }
+        value.into()
+    }
+
+    /// Any type whose error says what is allowed.
+    pub fn parsed<T: FromStr<Err = &'static str>>(&mut self, name: &'static str) -> Option<T> {
+        let value = self.value(name);
+        value.trim().parse().map_err(|allowed: &str| self.invalid(name, value, allowed)).ok()
+    }
+
+    /// A password, trimmed. An empty value is the same as none.
+    pub fn secret(&mut self, name: &'static str) -> Option<Secret> {
+        let value = self.optional(name)?;
+        let secret = Secret::new(value);
+        if secret.is_none() {
+            self.errors.push(ConfigError::BlankSecret { name });
+        }
+        secret
+    }
+
+    /// A comma-separated list. An empty value is the same as none.
+    pub fn list<T: FromStr<Err = &'static str>>(&mut self, name: &'static str) -> Option<Vec<T>> {
+        let value = self.optional(name)?;
+        let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
+        match items.map(str::parse).collect::<Result<Vec<T>, _>>() {
+            Ok(items) if !items.is_empty() => Some(items),
+            Ok(_) => {
+                self.invalid(name, value, "a comma-separated list, or unset");
+                None
+            }
+            Err(allowed) => {
+                self.invalid(name, value, allowed);
+                None
+            }
+        }
+    }
+
+    /// The value that was set, or else the default; empty for a setting without a default.
+    fn value(&self, name: &str) -> &'a str {
+        let setting =
+            SETTINGS.iter().find(|setting| setting.name == name).expect("the setting is in the table");
+        self.values.get(name).copied().or(setting.default).unwrap_or_default()
+    }
+
+    fn optional(&self, name: &str) -> Option<&'a str> {
+        Some(self.value(name)).filter(|value| !value.is_empty())
+    }
+
+    fn invalid(&mut self, name: &'static str, value: &str, allowed: impl Into<String>) {
+        self.errors.push(ConfigError::Invalid { name, value: value.into(), allowed: allowed.into() });
+    }
+}

@@ -1,0 +1,69 @@
+//! The table of all settings: names, defaults, kinds of value and help texts.
+
+/// One row of the table. Tests compare `.env.example`, `--help` and the docs with it.
+pub struct Setting {
+    /// The environment variable. The flag's name is derived from it.
+    pub name: &'static str,
+    /// `None`: unset.
+    pub default: Option<&'static str>,
+    pub kind: ValueKind,
+    /// One line for `--help`.
+    pub help: &'static str,
+}
+
+/// What a setting's value stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ValueKind {
+    Address,
+    Port,
+    Password,
+    /// `true` or `false`.
+    Switch,
+    File,
+    LogLevel,
+    Count,
+    Bytes,
+    Seconds,
+    /// Comma-separated.
+    List,
+}
+
+use ValueKind::{Address, Bytes, Count, File, List, LogLevel, Password, Port, Seconds, Switch};
+
+/// Every setting, in the order in which `--help`, `.env.example` and the docs list them.
+pub const SETTINGS: [Setting; 20] = [
+    row("HOST", Some("127.0.0.1"), Address, "Address to listen on (IPv4, IPv6 or a host name)"),
+    row("PORT", Some("8765"), Port, "Port to listen on; 0 lets the system choose"),
+    row("MOD_PASSWORD", None, Password, "Password for /login; unset: nobody can become a moderator"),
+    row("WEB_UI", Some("true"), Switch, "Serve the chat page to browsers"),
+    row("USE_SSL", Some("false"), Switch, "Serve wss:// instead of ws://"),
+    row("SSL_CERT_PATH", Some("./certs/server.crt"), File, "Certificate with its chain, PEM"),
+    row("SSL_KEY_PATH", Some("./certs/server.key"), File, "Private key, PEM"),
+    row("SSL_REQUIRED", Some("false"), Switch, "Never fall back to plaintext"),
+    row("LOG_LEVEL", Some("info"), LogLevel, "off, error, warn, info, debug or trace"),
+    row("MAX_CONNECTIONS", Some("4096"), Count, "Maximum number of connections"),
+    row(
+        "MAX_CONNECTIONS_PER_IP",
+        Some("64"),
+        Count,
+        "Maximum number of connections from one address; 0: no limit; loopback is exempt",
+    ),
+    row("MESSAGE_RATE", Some("5"), Count, "Sustained messages per second from one client; 0: no limit"),
+    row("MESSAGE_BURST", Some("20"), Count, "Messages a client may send at once before the rate applies"),
+    row("MAX_MESSAGE_BYTES", Some("16384"), Bytes, "Longest message accepted from a client"),
+    row("SEND_QUEUE_BYTES", Some("1048576"), Bytes, "Maximum number of bytes queued for one slow client"),
+    row("HANDSHAKE_TIMEOUT", Some("10"), Seconds, "Time limit for TLS and the WebSocket upgrade together"),
+    row("PING_INTERVAL", Some("30"), Seconds, "Silence before a client is pinged"),
+    row("ALLOWED_ORIGINS", None, List, "Origins that may connect, comma-separated; unset: any"),
+    row("TRUSTED_PROXIES", None, List, "Networks (CIDR) whose X-Forwarded-For is trusted, comma-separated"),
+    row("METRICS_ALLOW", None, List, "Networks (CIDR) that may read /metrics, in addition to loopback"),
+];
+
+const fn row(
+    name: &'static str,
+    default: Option<&'static str>,
+    kind: ValueKind,
+    help: &'static str,
+) -> Setting {
+    Setting { name, default, kind, help }
+}
