@@ -18,4 +18,4 @@ mod chat;
 mod limits;
 pub mod tls;
 pub mod config;
-pub mod ops;
+mod ops;
