@@ -13,12 +13,16 @@ struct File {
 }
 
 /// Everything that there is to be had; nothing is read from the disk, so no path leads anywhere else.
-const FILES: [File; 6] = [
+const FILES: [File; 10] = [
     file("/", "text/html", include_str!("web/index.html")),
     file("/style.css", "text/css", include_str!("web/style.css")),
     file("/chat.js", "text/javascript", include_str!("web/chat.js")),
+    file("/composer.js", "text/javascript", include_str!("web/composer.js")),
     file("/connection.js", "text/javascript", include_str!("web/connection.js")),
-    file("/view.js", "text/javascript", include_str!("web/view.js")),
+    file("/dom.js", "text/javascript", include_str!("web/dom.js")),
+    file("/links.js", "text/javascript", include_str!("web/links.js")),
+    file("/member-list.js", "text/javascript", include_str!("web/member-list.js")),
+    file("/message-log.js", "text/javascript", include_str!("web/message-log.js")),
     file("/favicon.svg", "image/svg+xml", include_str!("web/favicon.svg")),
 ];
 
