@@ -470,7 +470,11 @@ fn scrolled_up_log_keeps_its_position_and_counts_new_messages(transport: Transpo
     ann.wait_for_text("#jump-to-latest", "30 new messages");
     ann.wait_for("document.title === '(30) TinyChat'");
     ann.wait_for_text(LATEST, "later 29");
-    assert_eq!(ann.evaluate("Math.abs(row.getBoundingClientRect().top - rowTop) <= 2"), true, "the log moved");
+    assert_eq!(
+        ann.evaluate("Math.abs(row.getBoundingClientRect().top - rowTop) <= 2"),
+        true,
+        "the log moved"
+    );
     assert_eq!(
         ann.evaluate(
             "document.querySelector('.unread-divider').nextElementSibling.innerText.includes('later 0')"

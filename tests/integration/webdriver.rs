@@ -258,8 +258,10 @@ impl Browser<'_> {
     /// Asserts that axe-core finds no violations in the current state of the page.
     pub fn assert_accessible(&self, axe: &str, state: &str) {
         self.post("/execute/sync", json!({"script": format!("{axe}; window.axe = axe"), "args": []}));
+        // Waits for transitions: axe-core would measure the contrast of intermediate colors.
         let script = "const done = arguments[0];
-            axe.run().then((found) => done(found.violations.map((violation) =>
+            const transitions = document.getAnimations().filter((animation) => animation instanceof CSSTransition);
+            Promise.allSettled(transitions.map((transition) => transition.finished)).then(() => axe.run()).then((found) => done(found.violations.map((violation) =>
                 `${violation.id}: ${violation.help}: ${violation.nodes.map((node) => node.html + ' ' + node.failureSummary)}`
             )), (error) => done([String(error)]))";
         let found = self.post("/execute/async", json!({"script": script, "args": []}));
