@@ -1,4 +1,4 @@
-//! A real browser for tests: headless Chromium, driven through chromedriver by the W3C WebDriver protocol.
+//! A real browser for tests: headless Chromium, controlled through chromedriver with the W3C WebDriver protocol.
 
 use std::env;
 use std::fs;
@@ -14,37 +14,37 @@ use tempfile::TempDir;
 
 use crate::client::HANG;
 
-/// Keys that are no text, as WebDriver names them.
+/// Key codes (WebDriver, section "Keyboard actions").
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 pub const ESCAPE: &str = "\u{e00c}";
 pub const DOWN: &str = "\u{e015}";
 pub const SHIFT: &str = "\u{e008}";
 
-/// What says that an element is one (WebDriver, section 12).
+/// The field of a JSON object that holds an element's id (WebDriver, section 12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Browsers are heavy: one test at a time has any, so that a small machine can do the other tests beside it.
+/// Browsers are heavy: only one test at a time runs any, so that a small machine can run other tests meanwhile.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// chromedriver, which ends with the test.
+/// A chromedriver process, killed on drop.
 pub struct Driver {
-    _turn: MutexGuard<'static, ()>,
+    _permit: MutexGuard<'static, ()>,
     child: Child,
     port: u16,
 }
 
 impl Driver {
-    /// `None`: this machine has no browser, which was said. Where the tests are required that is a fault.
+    /// `None` if this machine has no browser, which has been reported. See [`skip`].
     pub fn start() -> Option<Self> {
-        let found = |name: &str| {
+        let is_installed = |name: &str| {
             env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|path| path.join(name).is_file())
         };
-        if !found("chromedriver") || !found("chromium") {
+        if !is_installed("chromedriver") || !is_installed("chromium") {
             skip("a real browser", "apt-get install chromium chromium-driver");
             return None;
         }
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let permit = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new("chromedriver")
             .args(["--port=0", "--log-level=SEVERE"])
             .stdin(Stdio::null())
@@ -58,24 +58,24 @@ impl Driver {
             .find_map(|line| {
                 line.ok()?.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
             })
-            .expect("chromedriver says on which port it listens");
-        // Whoever does not read on would keep it from going on.
+            .expect("chromedriver prints its port");
+        // Drains the pipe: chromedriver would block when it is full.
         std::thread::spawn(move || lines.for_each(drop));
-        Some(Self { _turn: turn, child, port })
+        Some(Self { _permit: permit, child, port })
     }
 
-    /// A browser with nothing in it, as large as a desktop's.
+    /// A browser with a new profile and a window of desktop size.
     pub fn desktop(&self) -> Browser<'_> {
         self.browser(json!({}), &["--window-size=1280,860"])
     }
 
-    /// One like that of a phone, with a screen that is touched.
+    /// A browser that emulates a phone with a touch screen.
     pub fn phone(&self) -> Browser<'_> {
         let metrics = json!({"width": 390, "height": 844, "pixelRatio": 1, "touch": true});
         self.browser(json!({"mobileEmulation": {"deviceMetrics": metrics}}), &[])
     }
 
-    fn browser(&self, mut options: Value, more: &[&str]) -> Browser<'_> {
+    fn browser(&self, mut options: Value, extra: &[&str]) -> Browser<'_> {
         let profile = tempfile::tempdir().unwrap();
         let folder = format!("--user-data-dir={}", profile.path().display());
         let mut arguments = vec![
@@ -90,18 +90,18 @@ impl Driver {
             "--disable-sync",
             &folder,
         ];
-        arguments.extend(more);
+        arguments.extend(extra);
         options["args"] = json!(arguments);
         let capabilities = json!({
             "browserName": "chrome",
-            // The certificate is one for tests, signed by itself.
+            // The test certificate is self-signed.
             "acceptInsecureCerts": true,
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": options,
         });
-        let asked = json!({"capabilities": {"alwaysMatch": capabilities}});
-        let answer = self.request("POST", "/session", Some(&asked)).expect("a browser");
-        let session = answer["sessionId"].as_str().unwrap().to_owned();
+        let body = json!({"capabilities": {"alwaysMatch": capabilities}});
+        let session = self.request("POST", "/session", Some(&body)).expect("a new session");
+        let session = session["sessionId"].as_str().unwrap().to_owned();
         Browser { driver: self, session, _profile: profile }
     }
 
@@ -130,10 +130,10 @@ impl Driver {
                 _ => {}
             }
         }
-        let mut answer = vec![0; length];
-        reader.read_exact(&mut answer).map_err(|error| error.to_string())?;
-        let mut answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
-        let value = answer["value"].take();
+        let mut response = vec![0; length];
+        reader.read_exact(&mut response).map_err(|error| error.to_string())?;
+        let mut response: Value = serde_json::from_slice(&response).map_err(|error| error.to_string())?;
+        let value = response["value"].take();
         match value["error"].as_str() {
             Some(error) => Err(format!("{error}: {}", value["message"].as_str().unwrap_or_default())),
             None => Ok(value),
@@ -148,15 +148,15 @@ impl Drop for Driver {
     }
 }
 
-/// Says that something was not tested, and how it would be; with `TINYCHAT_BROWSER_TESTS=required` that fails.
-pub fn skip(what: &str, remedy: &str) {
+/// Reports a skipped test and what to install for it. Fails if `TINYCHAT_BROWSER_TESTS=required` is set.
+fn skip(what: &str, remedy: &str) {
     let is_required = env::var_os("TINYCHAT_BROWSER_TESTS").is_some_and(|value| value == "required");
     assert!(!is_required, "this needs {what}: {remedy}");
-    // Past the test harness, which keeps what a test prints that passes.
+    // Not eprintln!: the test harness hides the output of a test that passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED: this needs {what}: {remedy}");
 }
 
-/// A browser with one page, which ends with the test.
+/// A browser with one page, closed on drop.
 pub struct Browser<'a> {
     driver: &'a Driver,
     session: String,
@@ -184,25 +184,28 @@ impl Browser<'_> {
         self.post("/refresh", json!({}));
     }
 
-    /// What this JavaScript expression is, in the page.
-    pub fn value(&self, expression: &str) -> Value {
+    /// The value of a JavaScript expression in the page.
+    pub fn evaluate(&self, expression: &str) -> Value {
         self.post("/execute/sync", json!({"script": format!("return {expression}"), "args": []}))
     }
 
-    /// Waits until the expression is true, and fails if it never is.
+    /// Waits until the expression is true. Panics after [`HANG`].
     pub fn wait_for(&self, expression: &str) {
         let start = Instant::now();
-        while self.value(&format!("Boolean({expression})")) != json!(true) {
+        while self.evaluate(&format!("Boolean({expression})")) != json!(true) {
             if start.elapsed() > HANG {
-                let page = self.value("document.body.innerText");
-                panic!("{expression} never came true; the page: {}", page.as_str().unwrap_or_default());
+                let page = self.evaluate("document.body.innerText");
+                panic!(
+                    "timed out waiting for {expression}; the page shows: {}",
+                    page.as_str().unwrap_or_default()
+                );
             }
             std::thread::sleep(std::time::Duration::from_millis(30));
         }
     }
 
-    /// Waits until this text is to be seen in the first element of the selector.
-    pub fn sees(&self, selector: &str, text: &str) {
+    /// Waits until the first element that matches the selector shows this text.
+    pub fn wait_for_text(&self, selector: &str, text: &str) {
         let (selector, text) = (json!(selector), json!(text));
         self.wait_for(&format!("document.querySelector({selector})?.innerText.includes({text})"));
     }
@@ -217,20 +220,20 @@ impl Browser<'_> {
         self.post(&format!("/element/{element}/click"), json!({}));
     }
 
-    /// Types into an element; a browser takes care that it can be typed into.
-    pub fn types(&self, selector: &str, text: &str) {
+    /// Types into an element. The browser fails if it is not interactable.
+    pub fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector);
         self.post(&format!("/element/{element}/value"), json!({"text": text}));
     }
 
-    /// Presses keys one after the other, wherever the focus is; those in one string together.
-    pub fn presses(&self, keys: &[&str]) {
+    /// Presses keys one after the other, wherever the focus is. The keys within one string are held together.
+    pub fn press(&self, keys: &[&str]) {
         let actions: Vec<Value> = keys.iter().flat_map(|keys| chord(keys)).collect();
         self.post("/actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}));
     }
 
-    /// What the page has put on its console, and what the browser has complained of.
-    pub fn complaints(&self) -> Vec<String> {
+    /// The entries of the page's console since the last call, including the browser's own.
+    pub fn console(&self) -> Vec<String> {
         let entries = self.post("/se/log", json!({"type": "browser"}));
         let entries = entries.as_array().unwrap().iter();
         entries.map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect()
@@ -246,21 +249,23 @@ impl Browser<'_> {
         self.post("/goog/cdp/execute", json!({"cmd": command, "params": parameters}))
     }
 
-    /// Writes what is to be seen as a PNG.
+    /// Writes the visible part of the page as a PNG.
     pub fn screenshot(&self, path: &Path) {
         let picture = self.get("/screenshot");
         fs::write(path, from_base64(picture.as_str().unwrap())).unwrap();
     }
 
-    /// Asserts that axe-core finds nothing to mend in the page as it is now.
-    pub fn is_accessible(&self, axe: &str, when: &str) {
+    /// Asserts that axe-core finds no violations in the current state of the page.
+    pub fn assert_accessible(&self, axe: &str, state: &str) {
         self.post("/execute/sync", json!({"script": format!("{axe}; window.axe = axe"), "args": []}));
+        // Waits for transitions: axe-core would measure the contrast of intermediate colors.
         let script = "const done = arguments[0];
-            axe.run().then((found) => done(found.violations.map((violation) =>
+            const transitions = document.getAnimations().filter((animation) => animation instanceof CSSTransition);
+            Promise.allSettled(transitions.map((transition) => transition.finished)).then(() => axe.run()).then((found) => done(found.violations.map((violation) =>
                 `${violation.id}: ${violation.help}: ${violation.nodes.map((node) => node.html + ' ' + node.failureSummary)}`
             )), (error) => done([String(error)]))";
         let found = self.post("/execute/async", json!({"script": script, "args": []}));
-        assert_eq!(found, json!([]), "{when}");
+        assert_eq!(found, json!([]), "{state}");
     }
 }
 
@@ -270,30 +275,30 @@ impl Drop for Browser<'_> {
     }
 }
 
-/// Keys that are all down before the first is up.
+/// Presses all keys before it releases the first.
 fn chord(keys: &str) -> Vec<Value> {
     let event = |kind: &str, key: char| json!({"type": kind, "value": key.to_string()});
     let down = keys.chars().map(|key| event("keyDown", key));
     down.chain(keys.chars().rev().map(|key| event("keyUp", key))).collect()
 }
 
-/// axe-core's source, from the file that AXE_CORE names. `None`: there is none, which was said.
+/// The source of axe-core, from the file that `AXE_CORE` names. `None` if it is unset, which has been reported.
 pub fn axe_core() -> Option<String> {
     match env::var_os("AXE_CORE") {
         Some(path) => {
             Some(fs::read_to_string(&path).unwrap_or_else(|error| panic!("AXE_CORE={path:?}: {error}")))
         }
         None => {
-            skip("axe-core", "npm install axe-core, and AXE_CORE=node_modules/axe-core/axe.min.js");
+            skip("axe-core", "npm install axe-core, then set AXE_CORE=node_modules/axe-core/axe.min.js");
             None
         }
     }
 }
 
-/// Base64 (RFC 4648), as it comes from a program that writes it well.
+/// Decodes base64 (RFC 4648). The input is trusted to be valid.
 fn from_base64(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0_u32, 0);
+    let (mut bits, mut bit_count) = (0_u32, 0);
     for digit in text.bytes().take_while(|&byte| byte != b'=') {
         let value = match digit {
             b'A'..=b'Z' => digit - b'A',
@@ -303,10 +308,10 @@ fn from_base64(text: &str) -> Vec<u8> {
             _ => 63,
         };
         bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
+        bit_count += 6;
+        if bit_count >= 8 {
+            bit_count -= 8;
+            bytes.push((bits >> bit_count) as u8);
         }
     }
     bytes

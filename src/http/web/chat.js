@@ -1,312 +1,223 @@
-// The chat page: what people do goes to the connection, and what the connection hears is shown.
+// The entry point: connects the join form, the message log, the member list and the composer to the server.
 
+import { completions, setDraft } from "./composer.js";
 import { Connection } from "./connection.js";
-import { Log, People, element, setFate } from "./view.js";
+import { $ } from "./dom.js";
+import { showMembers } from "./member-list.js";
+import { addMessage, addNotice, clearLog, jumpToLatest, setDeliveryState } from "./message-log.js";
 
-const MOST_KEPT = 50; // lines that may wait for the connection
-const $ = (id) => document.getElementById(id);
-const [welcome, nameBox, room, text, choices] = ["welcome", "name", "room", "text", "choices"].map($);
+const MAX_PENDING = 50; // messages
 
-let me = null; // the name in the room, as the server writes it
-let commands = {}; // from name to { usage }
-let kept = []; // what was said while there was no connection: { content, line }
-let lostAt = null;
-let wasModerator = false;
-let sent = null; // what went out last: { content, line }; a command has no line
+const [joinForm, nameInput, room, messageInput] = ["join-form", "name", "room", "message-input"].map($);
 
-const log = new Log($("log"), $("newest"), (unseen) => {
-  document.title = unseen > 0 ? `(${unseen}) TinyChat` : "TinyChat";
-});
-const people = new People($("people-list"), [$("people-count"), $("people-badge")], whisperTo);
+let me = null; // this member's name as the server writes it; null before the join
+let isTimedOut = false;
+let wasModerator = false; // at any time since the last join
+let disconnectedAt = 0; // ms
+let pending = []; // messages written while offline: { content, row }
+let lastSent = null; // { content, row }; row is null for a command
 
 const url = new URL(".", location.href);
 url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
 const connection = new Connection(url.href, {
-  state(state, detail) {
-    const words = {
-      idle: () => "Not connected",
-      connecting: () => "Connecting…",
-      online: () => "Connected",
-      waiting: () => `Offline: next try in ${Math.max(1, Math.round(detail))} s`,
-      name: () => "Your name is still in use: waiting for it…",
-    };
-    $("state").textContent = words[state]();
-    $("state").dataset.state = state;
-    $("retry").hidden = state !== "waiting";
+  onState(state, seconds) {
+    $("status").textContent = {
+      idle: "Not connected",
+      connecting: "Connecting…",
+      online: "Connected",
+      backoff: `Retrying in ${Math.max(1, Math.round(seconds))} s`,
+      "name-in-use": "Your name is still in use. Waiting for it…",
+    }[state];
+    $("status").dataset.state = state;
+    $("retry").hidden = state !== "backoff";
     $("join").disabled = me === null && state === "connecting";
   },
 
-  joined(again) {
-    if (!again) {
+  onJoined(isRejoin) {
+    if (!isRejoin) {
       showRoom(true);
     } else {
-      const seconds = Math.round((Date.now() - lostAt) / 1000);
-      log.notice("state", `Back in the room after ${seconds} s. What was said meanwhile is not shown.`);
-      if (wasModerator) log.notice("state", "You are no moderator any more: /login makes you one again.");
+      const seconds = Math.round((Date.now() - disconnectedAt) / 1000);
+      addNotice("connection", `Reconnected after ${seconds} s. Messages from others in that time aren't shown.`);
+      if (wasModerator) addNotice("connection", "You're no longer a moderator. Use /login to become one again.");
     }
     wasModerator = false;
   },
 
-  refused(why) {
+  onJoinRejected(reason) {
     showRoom(false);
-    $("join-error").textContent = why;
-    nameBox.setAttribute("aria-invalid", "true");
-    nameBox.select();
+    $("join-error").textContent = reason;
+    nameInput.setAttribute("aria-invalid", "true");
+    nameInput.select();
   },
 
-  lost(code, reason) {
-    lostAt = Date.now();
-    const why = {
-      1001: "The server has stopped or restarts.",
-      1009: "That message was longer than the server takes.",
-    }[code] ?? (reason ? `The connection was closed: ${reason}` : "The connection was lost.");
-    log.notice("state", `${why} Trying to come back; what you write is kept.`);
-    if (code === 1009 && sent) {
-      if (sent.line) setFate(sent.line, "not sent: too long");
-      if (text.value === "") setText(sent.content);
+  onDisconnected(code, reason) {
+    disconnectedAt = Date.now();
+    const cause = {
+      1001: "The server has shut down or is restarting.",
+      1009: "That message was longer than the server accepts.",
+    }[code] ?? (reason ? `Connection closed (${reason}).` : "Connection lost.");
+    const effect = "The last messages you sent may be lost; new ones will be sent once you're back.";
+    addNotice("connection", `${cause} Reconnecting… ${effect}`);
+    if (code === 1009 && lastSent) {
+      if (lastSent.row) setDeliveryState(lastSent.row, "Not sent: too long");
+      if (messageInput.value === "") setDraft(lastSent.content);
     }
   },
 
-  message(message) {
-    const { type, content, timestamp = "" } = message;
-    setClock(timestamp);
+  onMessage({ type, content, timestamp = "", ...message }) {
+    syncClock(timestamp);
     if (type === "public") {
-      log.said({ name: message.username, text: content, time: timestamp });
+      addMessage({ sender: message.username, text: content, time: timestamp });
     } else if (type === "private") {
-      const own = message.from === me;
-      log.said({ name: message.from, text: content, time: timestamp, own, to: message.to });
+      const { from, to } = message;
+      addMessage({ sender: from, text: content, time: timestamp, isOwn: from === me, recipient: to });
     } else if (type === "system" || type === "error") {
-      log.notice(type, content);
+      addNotice(type, content);
     } else if (type === "user_list") {
-      showPeople(content);
+      updateMembers(content);
     } else if (type === "command_list") {
-      commands = content;
+      completions.commands = content;
     }
   },
 });
 
 // --- Joining and leaving
 
-// Where browsers may keep nothing, this throws, and the name is typed again.
+// localStorage throws where the browser blocks storage.
 try {
-  nameBox.value = localStorage.getItem("name") ?? "";
+  nameInput.value = localStorage.getItem("name") ?? "";
 } catch {}
 showRoom(false);
 
-welcome.addEventListener("submit", (event) => {
+joinForm.addEventListener("submit", (event) => {
   event.preventDefault();
   $("join-error").textContent = "";
-  nameBox.removeAttribute("aria-invalid");
+  nameInput.removeAttribute("aria-invalid");
   me = null;
-  connection.join(nameBox.value.trim());
+  connection.join(nameInput.value.trim());
 });
 
 $("leave").addEventListener("click", () => {
   connection.leave();
-  kept = [];
-  log.clear();
+  pending = [];
+  clearLog();
   showRoom(false);
 });
-$("retry").addEventListener("click", () => connection.wake());
 
-function showRoom(isIn) {
-  if (!isIn) me = null;
-  welcome.hidden = isIn;
-  for (const id of ["room", "people-button", "leave"]) $(id).hidden = !isIn;
+$("retry").addEventListener("click", () => connection.retryOrProbe());
+
+function showRoom(isJoined) {
+  if (!isJoined) me = null;
+  joinForm.hidden = isJoined;
+  for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
   showDrawer(false);
-  (isIn ? text : nameBox).focus();
+  (isJoined ? messageInput : nameInput).focus();
 }
 
-// --- People
+// --- Members
 
-function showPeople(users) {
-  // The list is in order of joining, so at first the newcomer is the last.
+function updateMembers(users) {
+  // The list is in join order, so a new member comes last.
   if (me === null) {
     me = users.at(-1).username;
     try {
       localStorage.setItem("name", me);
     } catch {}
   }
-  people.show(users, me);
+  showMembers(users, me);
+  completions.names = users.map((user) => user.username).filter((name) => name !== me);
   const self = users.find((user) => user.username === me);
   wasModerator ||= self?.is_mod ?? false;
-  room.classList.toggle("timed-out", self?.is_timed_out ?? false);
-  text.placeholder = isTimedOut() ? "You are timed out: for now you can only read" : "Message, or / for commands";
-  sendKept();
+  isTimedOut = self?.is_timed_out ?? false;
+  messageInput.placeholder = isTimedOut ? "You're timed out and can only read for now" : "Message, or / for commands";
+  if (!isTimedOut) sendPending();
 }
 
-const isTimedOut = () => room.classList.contains("timed-out");
-
-function whisperTo(name) {
+function startWhisper(name) {
   showDrawer(false);
-  const draft = text.value.startsWith("/") ? "" : text.value;
-  setText(`/whisper ${name} ${draft}`);
-  text.focus();
+  const draft = messageInput.value.startsWith("/") ? "" : messageInput.value;
+  setDraft(`/whisper ${name} ${draft}`);
+  messageInput.focus();
 }
+
+$("member-list").addEventListener("click", ({ target }) => {
+  const button = target.closest("button");
+  if (button) startWhisper(button.dataset.name);
+});
 
 $("log").addEventListener("click", ({ target }) => {
   showDrawer(false);
-  if (target.dataset.name && target.dataset.name !== me) whisperTo(target.dataset.name);
+  if (target.dataset.name && target.dataset.name !== me) startWhisper(target.dataset.name);
 });
 
-// On a narrow screen the people are in a drawer.
+// On a narrow screen the member list is a drawer.
 function showDrawer(isOpen) {
-  room.classList.toggle("drawer", isOpen);
-  $("people-button").setAttribute("aria-expanded", isOpen);
+  room.classList.toggle("drawer-open", isOpen);
+  $("members-button").setAttribute("aria-expanded", isOpen);
 }
 
-$("people-button").addEventListener("click", () => {
-  showDrawer(!room.classList.contains("drawer"));
-  if (room.classList.contains("drawer")) $("people-list").querySelector("button")?.focus();
+const isDrawerOpen = () => room.classList.contains("drawer-open");
+
+$("members-button").addEventListener("click", () => {
+  showDrawer(!isDrawerOpen());
+  if (isDrawerOpen()) $("member-list").querySelector("button")?.focus();
 });
 
 addEventListener("keydown", ({ key }) => {
-  if (key === "Escape" && room.classList.contains("drawer")) {
+  if (key === "Escape" && isDrawerOpen()) {
     showDrawer(false);
-    $("people-button").focus();
+    $("members-button").focus();
   }
 });
 
-// --- Writing
-
-// One's own lines show the server's time, too, which may be that of another zone.
-let ahead = 0; // milliseconds
-
-const now = () => new Date(Date.now() + ahead).toTimeString().slice(0, 8);
-
-function setClock(timestamp) {
-  const [hours, minutes, seconds] = timestamp.split(":").map(Number);
-  if (seconds >= 0) ahead = new Date().setHours(hours, minutes, seconds) - Date.now();
-}
+// --- Sending
 
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  const content = text.value.trim();
+  const content = messageInput.value.trim();
   if (content === "") return;
-  if (isTimedOut()) {
-    log.notice("error", "You are timed out, and can only read for now. Your text is kept.");
-  } else if (content.startsWith("/")) {
-    if (connection.send({ type: "command", content })) {
-      sent = { content, line: null };
-      setText("");
-    } else {
-      log.notice("error", "There is no connection for a command. It is kept below.");
-    }
-  } else if (kept.length >= MOST_KEPT) {
-    log.notice("error", "Too much waits for the connection already. Your text is kept below.");
-  } else {
-    sendPublic(content, log.said({ name: me, text: content, time: now(), own: true }));
-    setText("");
-  }
-  showChoices([]);
-  log.follow();
+  const error = submit(content);
+  if (error) addNotice("error", `${error} Your text is still in the message box.`);
+  else setDraft("");
+  jumpToLatest();
 });
 
-function sendPublic(content, line) {
-  sent = { content, line };
+// Returns why the content was not accepted, or null.
+function submit(content) {
+  if (isTimedOut) return "You're timed out and can only read for now.";
+  if (content.startsWith("/")) {
+    if (!connection.send({ type: "command", content })) return "Commands can't be sent while you're offline.";
+    lastSent = { content, row: null };
+  } else {
+    if (pending.length >= MAX_PENDING) return "Too many messages are waiting to be sent.";
+    sendPublic(content, addMessage({ sender: me, text: content, time: serverTime(), isOwn: true }));
+  }
+  return null;
+}
+
+function sendPublic(content, row) {
+  lastSent = { content, row };
   if (connection.send({ type: "public", content })) return;
-  setFate(line, "waits for the connection");
-  kept.push({ content, line });
+  setDeliveryState(row, "Not sent yet");
+  pending.push(lastSent);
 }
 
-function sendKept() {
-  if (isTimedOut()) return;
-  const waiting = kept;
-  kept = [];
-  for (const { content, line } of waiting) {
-    setFate(line, "");
-    sendPublic(content, line);
+function sendPending() {
+  const messages = pending;
+  pending = [];
+  for (const { content, row } of messages) {
+    setDeliveryState(row, "");
+    sendPublic(content, row);
   }
 }
 
-function setText(value) {
-  text.value = value;
-  text.setSelectionRange(value.length, value.length);
-  written();
+// The user's own messages get their time here, but from the server's clock, as all others do.
+let clockOffset = 0; // ms
+
+const serverTime = () => new Date(Date.now() + clockOffset).toTimeString().slice(0, 8);
+
+function syncClock(timestamp) {
+  const [hours, minutes, seconds] = timestamp.split(":").map(Number);
+  if (seconds >= 0) clockOffset = new Date().setHours(hours, minutes, seconds) - Date.now();
 }
-
-text.addEventListener("input", written);
-text.addEventListener("focus", suggest);
-text.addEventListener("blur", () => showChoices([]));
-
-function written() {
-  // As high as what is written, up to the limit in style.css.
-  text.style.height = "auto";
-  text.style.height = `${text.scrollHeight + 2}px`;
-  suggest();
-}
-
-text.addEventListener("keydown", (event) => {
-  const { key } = event;
-  const isOpen = !choices.hidden;
-  if (event.isComposing) return; // This Enter ends a word in an input method.
-  if (isOpen && (key === "ArrowDown" || key === "ArrowUp")) {
-    choose(chosen + (key === "ArrowDown" ? 1 : -1));
-  } else if (isOpen && key === "Tab" && !event.shiftKey) {
-    take(Math.max(chosen, 0));
-  } else if (isOpen && key === "Enter" && chosen >= 0) {
-    take(chosen);
-  } else if (isOpen && key === "Escape") {
-    showChoices([]);
-  } else if (key === "Enter" && !event.shiftKey) {
-    $("composer").requestSubmit();
-  } else {
-    return;
-  }
-  event.preventDefault();
-});
-
-// --- Completing commands and names
-
-let offered = []; // the whole texts that the choices stand for
-let chosen = -1;
-
-function suggest() {
-  const written = text.value;
-  const [command, ...rest] = written.split(" ");
-  const usage = Object.hasOwn(commands, command) ? commands[command].usage : "";
-  $("usage").textContent = rest.length > 0 ? usage : "";
-  if (!written.startsWith("/") || written.includes("\n")) {
-    showChoices([]);
-  } else if (rest.length === 0) {
-    const names = Object.keys(commands).filter((name) => name.startsWith(command.toLowerCase()));
-    showChoices(names.map((name) => [`${name} `, commands[name].usage]), names.includes(command));
-  } else if (usage.split(" ")[1] === "[user]") {
-    const begun = rest.join(" ").toLowerCase();
-    const names = people.users.map((user) => user.username).filter((name) => name !== me);
-    const fitting = names.filter((name) => name.toLowerCase().startsWith(begun)).slice(0, 8);
-    showChoices(fitting.map((name) => [`${command} ${name} `, name]));
-  } else {
-    showChoices([]);
-  }
-}
-
-// Pairs of the text that a choice stands for and what is shown of it. A whole command needs no choosing: Enter sends.
-function showChoices(pairs, isWhole = false) {
-  offered = pairs.map(([whole]) => whole);
-  choices.replaceChildren(
-    ...pairs.map(([, shown], place) => element("li", { role: "option", id: `choice-${place}` }, shown)),
-  );
-  choices.hidden = pairs.length === 0;
-  choose(isWhole ? -1 : 0);
-}
-
-function choose(place) {
-  const options = [...choices.children];
-  chosen = options.length === 0 || place < -1 ? options.length - 1 : place >= options.length ? 0 : place;
-  options.forEach((option, at) => option.setAttribute("aria-selected", at === chosen));
-  if (options[chosen]) text.setAttribute("aria-activedescendant", options[chosen].id);
-  else text.removeAttribute("aria-activedescendant");
-  options[chosen]?.scrollIntoView({ block: "nearest" });
-}
-
-function take(place) {
-  setText(offered[place]);
-  text.focus();
-}
-
-choices.addEventListener("mousedown", (event) => {
-  event.preventDefault(); // The focus stays in the text.
-  const place = [...choices.children].indexOf(event.target.closest("li"));
-  if (place >= 0) take(place);
-});

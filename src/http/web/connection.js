@@ -1,49 +1,48 @@
-// The WebSocket to the chat, kept alive: when it is lost it comes back by itself, under the same name.
+// The WebSocket. When it is lost, it reconnects and joins again under the same name.
 //
-// It reports to a listener with these methods:
-//   state(state, detail)   "idle", "connecting", "online", "waiting" (detail: seconds), or "name" (still taken)
-//   joined(again)          in the room; what the server says from here on comes to message()
-//   refused(why)           no first joining, and why
-//   lost(code, reason)     the room was lost; it is on its way back
-//   message(message)       whatever the server says
+// It calls these methods of its listener:
+//   onState(state, seconds)      "idle", "connecting", "online", "name-in-use" or "backoff" (retry in `seconds`)
+//   onJoined(isRejoin)           after the first user_list has been passed to onMessage()
+//   onJoinRejected(reason)       the join failed and is not retried
+//   onDisconnected(code, reason) the connection of a member was lost and is retried
+//   onMessage(message)           any message while joined
 
-const FIRST_WAIT = 1; // seconds; doubled with each failure
-const LONGEST_WAIT = 30;
-const CONNECT_TIMEOUT = 15;
-// After a cut the server may take its ping interval twice to see that the old connection is gone.
-const NAME_TRIES = 20;
-const NAME_WAIT = 5;
-const PROBE_TIMEOUT = 8;
-const MOST_SILENCE = 45; // pings are not seen from here, so after it the line is probed
-// No message of this type is known, so the server answers it, and changes nothing.
-const PROBE = "still-there";
+const MIN_BACKOFF_MS = 1_000; // doubled with each failure
+const MAX_BACKOFF_MS = 30_000;
+const CONNECT_TIMEOUT_MS = 15_000;
+// The server takes up to two ping intervals to notice a dead connection and free its name.
+const NAME_RETRIES = 20;
+const NAME_RETRY_MS = 5_000;
+const MAX_SILENCE_MS = 45_000; // then the connection is probed, as scripts cannot see pings
+const PROBE_TIMEOUT_MS = 8_000;
+// An unknown type: the server answers with an error and does nothing else.
+const PROBE_TYPE = "still-there";
 
 export class Connection {
   #url;
   #listener;
   #socket = null;
   #name = null;
-  #isIn = false; // in the room at this moment
-  #wasIn = false; // in the room under this name before
+  #isMember = false;
+  #wasMember = false; // under this name, on this or an earlier socket
   #failures = 0;
-  #nameTries = 0;
-  #timer = 0; // the one thing that is waited for: a connection, a retry, or the name
-  #probe = 0; // the wait for any sign that the line stands
-  #unanswered = 0; // probes
-  #heardAt = 0;
+  #nameRetries = 0;
+  #timer = 0; // for the response to a connect or join, or for the next retry
+  #probeTimer = 0;
+  #unansweredProbes = 0;
+  #receivedAt = 0; // ms
 
   constructor(url, listener) {
     this.#url = url;
     this.#listener = listener;
-    addEventListener("online", () => this.wake());
-    addEventListener("pageshow", () => this.wake());
-    document.addEventListener("visibilitychange", () => document.hidden || this.wake());
-    // A clock that has jumped means that the computer slept.
-    let last = Date.now();
+    for (const event of ["online", "pageshow"]) addEventListener(event, () => this.retryOrProbe());
+    document.addEventListener("visibilitychange", () => document.hidden || this.retryOrProbe());
+    let checkedAt = Date.now();
     setInterval(() => {
-      const isSilent = this.#isIn && Date.now() - this.#heardAt > MOST_SILENCE * 1000;
-      if (isSilent || Date.now() - last > 30_000) this.wake();
-      last = Date.now();
+      const isSilent = this.#isMember && Date.now() - this.#receivedAt > MAX_SILENCE_MS;
+      const hasSlept = Date.now() - checkedAt > 30_000; // the computer, as the clock jumped
+      if (isSilent || hasSlept) this.retryOrProbe();
+      checkedAt = Date.now();
     }, 5_000);
   }
 
@@ -54,130 +53,126 @@ export class Connection {
   }
 
   leave() {
-    this.#drop();
+    this.#close();
     this.#name = null;
-    this.#wasIn = false;
+    this.#wasMember = false;
     this.#failures = 0;
-    this.#listener.state("idle");
+    this.#listener.onState("idle");
   }
 
-  // Whether it has gone out. Nothing is kept here: what cannot be sent stays with who wanted to.
+  // Returns whether the message was sent. Nothing is queued here.
   send(message) {
-    if (!this.#isIn || this.#socket.readyState !== WebSocket.OPEN) return false;
+    if (!this.#isMember || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(message));
     return true;
   }
 
-  // Something has changed, or somebody is impatient: do not wait any longer, and see whether the line still stands.
-  wake() {
+  // Reconnects now, or checks that the connection still works.
+  retryOrProbe() {
     if (this.#name === null) return;
     if (!this.#socket) {
       this.#open();
-    } else if (this.#isIn && !this.#probe && this.send({ type: PROBE })) {
-      this.#unanswered += 1;
-      this.#probe = setTimeout(() => this.#ended(1006, ""), PROBE_TIMEOUT * 1000);
+    } else if (this.#isMember && !this.#probeTimer && this.send({ type: PROBE_TYPE })) {
+      this.#unansweredProbes += 1;
+      this.#probeTimer = setTimeout(() => this.#onClose(1006, ""), PROBE_TIMEOUT_MS);
     }
   }
 
   #open() {
-    this.#drop();
-    this.#listener.state("connecting");
+    this.#close();
+    this.#listener.onState("connecting");
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
-    this.#waitForAnswer();
+    this.#startTimeout();
     socket.onopen = () => {
-      this.#nameTries = 0;
+      this.#nameRetries = 0;
       this.#sendJoin();
     };
-    socket.onmessage = ({ data }) => this.#heard(data);
-    socket.onclose = ({ code, reason }) => this.#ended(code, reason);
+    socket.onmessage = ({ data }) => this.#onMessage(data);
+    socket.onclose = ({ code, reason }) => this.#onClose(code, reason);
   }
 
   #sendJoin() {
     this.#socket.send(JSON.stringify({ type: "join", username: this.#name }));
-    this.#waitForAnswer();
+    this.#startTimeout();
   }
 
-  #heard(data) {
-    this.#heardAt = Date.now();
-    this.#stopProbe();
+  #onMessage(data) {
+    this.#receivedAt = Date.now();
+    this.#stopProbe(); // any message proves that the connection works
     let message;
     try {
       message = JSON.parse(data);
     } catch {
-      return; // Not of this protocol, so not for us.
-    }
-    if (this.#isIn) {
-      if (!this.#isAnswerToProbe(message)) this.#listener.message(message);
-    } else if (message.type === "user_list") {
-      clearTimeout(this.#timer);
-      const again = this.#wasIn;
-      this.#isIn = this.#wasIn = true;
-      this.#failures = 0;
-      this.#listener.state("online");
-      this.#listener.message(message);
-      this.#listener.joined(again);
-    } else if (message.type === "error") {
-      this.#notLetIn(message.content);
-    }
-  }
-
-  // Anything that is heard proves that the line stands.
-  #stopProbe() {
-    clearTimeout(this.#probe);
-    this.#probe = 0;
-  }
-
-  // The answer itself, or that of a time-out, is not for people.
-  #isAnswerToProbe({ type, content }) {
-    if (this.#unanswered === 0) return false;
-    const isAnswer =
-      (type === "error" && content.includes(`"${PROBE}"`)) ||
-      (type === "system" && content.startsWith("You are timed out:"));
-    if (isAnswer) this.#unanswered -= 1;
-    return isAnswer;
-  }
-
-  #notLetIn(why) {
-    if (this.#wasIn && this.#nameTries < NAME_TRIES) {
-      this.#nameTries += 1;
-      this.#listener.state("name");
-      this.#wait(NAME_WAIT, () => this.#sendJoin());
-    } else {
-      // The connection stays, and another name may be tried on it.
-      clearTimeout(this.#timer);
-      this.#name = null;
-      this.#wasIn = false;
-      this.#listener.state("idle");
-      this.#listener.refused(why);
-    }
-  }
-
-  #ended(code, reason) {
-    const [wasIn, isFirst] = [this.#isIn, !this.#wasIn];
-    this.#drop();
-    if (this.#name === null) return;
-    if (isFirst) {
-      this.#name = null;
-      this.#listener.state("idle");
-      this.#listener.refused("The server cannot be reached, or has no place at the moment. Try again soon.");
       return;
     }
-    if (wasIn) this.#listener.lost(code, reason);
-    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures);
-    this.#failures += 1;
-    // Jitter: when a server comes back, not everybody is to come at the same moment.
-    const seconds = longest * (0.5 + Math.random() / 2);
-    this.#listener.state("waiting", seconds);
-    this.#wait(seconds, () => this.#open());
+    if (this.#isMember) {
+      if (!this.#isProbeResponse(message)) this.#listener.onMessage(message);
+    } else if (message.type === "user_list") {
+      clearTimeout(this.#timer);
+      const isRejoin = this.#wasMember;
+      this.#isMember = this.#wasMember = true;
+      this.#failures = 0;
+      this.#listener.onState("online");
+      this.#listener.onMessage(message);
+      this.#listener.onJoined(isRejoin);
+    } else if (message.type === "error") {
+      this.#onJoinError(message.content);
+    }
   }
 
-  // Lets go of the socket, whose events count no more.
-  #drop() {
+  // A timed-out member gets the time left instead of the error.
+  #isProbeResponse({ type, content }) {
+    if (this.#unansweredProbes === 0) return false;
+    const isResponse =
+      (type === "error" && content.includes(`"${PROBE_TYPE}"`)) ||
+      (type === "system" && content.startsWith("You are timed out:"));
+    if (isResponse) this.#unansweredProbes -= 1;
+    return isResponse;
+  }
+
+  #onJoinError(reason) {
+    if (this.#wasMember && this.#nameRetries < NAME_RETRIES) {
+      this.#nameRetries += 1;
+      this.#listener.onState("name-in-use");
+      this.#setTimer(NAME_RETRY_MS, () => this.#sendJoin());
+    } else {
+      // The socket stays open for another name.
+      clearTimeout(this.#timer);
+      this.#rejectJoin(reason);
+    }
+  }
+
+  #onClose(code, reason) {
+    const wasJoined = this.#isMember;
+    this.#close();
+    if (this.#name === null) return;
+    if (!this.#wasMember) {
+      this.#rejectJoin("Couldn't connect. The server may be unreachable or full. Try again in a moment.");
+      return;
+    }
+    if (wasJoined) this.#listener.onDisconnected(code, reason);
+    const backoff = Math.min(MAX_BACKOFF_MS, MIN_BACKOFF_MS * 2 ** this.#failures);
+    this.#failures += 1;
+    // Jitter, so that clients do not all reconnect at once after a restart.
+    const delay = backoff * (0.5 + Math.random() / 2);
+    this.#listener.onState("backoff", delay / 1000);
+    this.#setTimer(delay, () => this.#open());
+  }
+
+  #rejectJoin(reason) {
+    this.#name = null;
+    this.#wasMember = false;
+    this.#listener.onState("idle");
+    this.#listener.onJoinRejected(reason);
+  }
+
+  // Later events of the socket are ignored.
+  #close() {
     clearTimeout(this.#timer);
     this.#stopProbe();
-    this.#unanswered = 0;
-    this.#isIn = false;
+    this.#unansweredProbes = 0;
+    this.#isMember = false;
     if (this.#socket) {
       this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
       this.#socket.close();
@@ -185,12 +180,17 @@ export class Connection {
     }
   }
 
-  #waitForAnswer() {
-    this.#wait(CONNECT_TIMEOUT, () => this.#ended(1006, ""));
+  #stopProbe() {
+    clearTimeout(this.#probeTimer);
+    this.#probeTimer = 0;
   }
 
-  #wait(seconds, then) {
+  #startTimeout() {
+    this.#setTimer(CONNECT_TIMEOUT_MS, () => this.#onClose(1006, ""));
+  }
+
+  #setTimer(ms, callback) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(then, seconds * 1000);
+    this.#timer = setTimeout(callback, ms);
   }
 }
