@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::client::{Client, HANG};
-use crate::conversations::over_ws_and_wss;
-use crate::program::{Folder, Running};
-use crate::server::Transport;
-use crate::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
+use crate::support::client::{Client, TIMEOUT};
+use crate::support::over_ws_and_wss;
+use crate::support::program::{Folder, Process};
+use crate::support::server::Transport;
+use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
 
 const NEWEST: &str = "#log > :last-child";
 
 /// The program, and where its page is.
 struct House {
-    server: Option<Running>,
+    server: Option<Process>,
     transport: Transport,
     port: u16,
     folder: Folder,
@@ -65,7 +65,7 @@ impl House {
             Transport::Ws => Client::connect(address, Transport::Ws),
             Transport::Wss => Client::trusting(&self.folder.path("certs/server.crt"), "localhost", address),
         };
-        client.enter(name);
+        client.join_and_wait(name);
         client
     }
 
@@ -223,7 +223,7 @@ fn after_a_restart_everybody_comes_back(transport: Transport) {
         if metrics.as_str().unwrap().contains("tinychat_messages_received_total{type=\"public\"} 1\n") {
             break;
         }
-        assert!(start.elapsed() < HANG, "{metrics}");
+        assert!(start.elapsed() < TIMEOUT, "{metrics}");
         std::thread::sleep(Duration::from_millis(30));
     }
     assert_eq!(ann.value("document.querySelectorAll('.said.own').length"), 2);
@@ -356,7 +356,7 @@ fn the_keyboard_is_enough(transport: Transport) {
     ann.wait_for("document.activeElement.id === 'name'");
     ann.presses(&["A", "n", "n", ENTER]);
     ann.wait_for("document.activeElement.id === 'text'");
-    assert_eq!(bob.hears(), "system: Ann joined.");
+    assert_eq!(bob.next_line(), "system: Ann joined.");
     // A command and a name, completed.
     ann.presses(&["/", "w"]);
     ann.sees("#choices [aria-selected=true]", "/whisper [user] [message]");
@@ -364,7 +364,7 @@ fn the_keyboard_is_enough(transport: Transport) {
     ann.presses(&[TAB, "b"]);
     ann.sees("#choices [aria-selected=true]", "Bob Lee");
     ann.presses(&[ENTER, "h", "i", ENTER]);
-    assert_eq!(bob.hears(), "Ann to Bob Lee: hi");
+    assert_eq!(bob.next_line(), "Ann to Bob Lee: hi");
     // Through the list and away from it.
     ann.presses(&["/"]);
     ann.wait_for("document.querySelectorAll('#choices li').length === 4");
@@ -374,7 +374,7 @@ fn the_keyboard_is_enough(transport: Transport) {
     ann.sees("#log", "Lists the commands");
     // A line break within a message.
     ann.presses(&["a", &format!("{SHIFT}{ENTER}"), "b", ENTER]);
-    assert_eq!(bob.hears(), "Ann: a\nb");
+    assert_eq!(bob.next_line(), "Ann: a\nb");
     // Back to the people with the tabulator, and to whispering with Enter.
     let mut seen = Vec::new();
     while ann.value("document.activeElement.dataset.name ?? ''") != "Bob Lee" {
@@ -420,8 +420,8 @@ fn a_phone_has_room_for_everything(transport: Transport) {
     ann.click("#people-list button[data-name='Bob']");
     ann.wait_for("!document.querySelector('#people').checkVisibility()");
     says(&ann, "from my phone");
-    bob.hears();
-    assert_eq!(bob.hears(), "Ann to Bob: from my phone");
+    bob.next_line();
+    assert_eq!(bob.next_line(), "Ann to Bob: from my phone");
     has_no_complaint(&ann);
     drop(bob);
     house.stop();

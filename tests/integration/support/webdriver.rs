@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::HANG;
+use super::client::TIMEOUT;
 
 /// Keys that are no text, as WebDriver names them.
 pub const TAB: &str = "\u{e004}";
@@ -108,7 +108,7 @@ impl Driver {
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut socket =
             TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).map_err(|error| error.to_string())?;
-        socket.set_read_timeout(Some(HANG)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         let body = body.map(Value::to_string).unwrap_or_default();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\
@@ -193,7 +193,7 @@ impl Browser<'_> {
     pub fn wait_for(&self, expression: &str) {
         let start = Instant::now();
         while self.value(&format!("Boolean({expression})")) != json!(true) {
-            if start.elapsed() > HANG {
+            if start.elapsed() > TIMEOUT {
                 let page = self.value("document.body.innerText");
                 panic!("{expression} never came true; the page: {}", page.as_str().unwrap_or_default());
             }
