@@ -18,7 +18,7 @@ fn help_shows_every_setting_with_its_default_and_no_secret() {
         let output = folder.tinychat(arguments).env("MOD_PASSWORD", "from-the-environment").run();
         assert_eq!((output.status, &*output.stderr), (Some(0), ""), "{output:?}");
         for setting in &SETTINGS {
-            let flag = format!("--{} ", setting.flag());
+            let flag = format!("--{} ", setting.name.to_lowercase().replace('_', "-"));
             let line = output.stdout.lines().find(|line| line.contains(&flag)).expect(&flag);
             let default = setting.default.map_or("unset]".into(), |default| format!("default {default}]"));
             assert!(line.contains(&format!("[{}, {default}", setting.name)), "{line}");

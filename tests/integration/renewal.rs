@@ -188,7 +188,7 @@ fn an_automatic_renewal_waits_until_both_files_are_written() {
 fn a_reload_does_not_turn_tls_on() {
     let files = CertificateFolder::new(&PKCS_ECDSA_P256_SHA256);
     fs::rename(files.0.path("key"), files.0.path("elsewhere")).unwrap();
-    let server = TestServer::with_certificate_checks(Transport::Ws, &files.settings(), CHECK_INTERVAL);
+    let server = TestServer::with_check_interval(Transport::Ws, &files.settings(), CHECK_INTERVAL);
     fs::rename(files.0.path("elsewhere"), files.0.path("key")).unwrap();
     server.reload();
     server.join("Ann").assert_nothing_received();
@@ -212,7 +212,7 @@ impl CertificateFolder {
     fn serve(&self, trigger: Trigger) -> TestServer {
         // For `Reload` an interval longer than any test, so that nothing happens automatically.
         let interval = if trigger == Trigger::Reload { Duration::from_secs(3600) } else { CHECK_INTERVAL };
-        TestServer::with_certificate_checks(Transport::Wss, &self.settings(), interval)
+        TestServer::with_check_interval(Transport::Wss, &self.settings(), interval)
     }
 
     fn rewrite(&self, issued: &Issued) {

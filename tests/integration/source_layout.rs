@@ -59,7 +59,7 @@ fn pure_code_uses_no_sockets_threads_files_or_clock() {
         ["hub/tape.rs", "limits/rate_limit.rs", "connection/keep_alive.rs", "http/forwarded.rs"]
             .map(|file| source.join(file)),
     );
-    for file in pure {
+    for file in pure.into_iter().filter(|file| !file.ends_with("room_tests.rs")) {
         let text = fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
         for word in [

@@ -44,7 +44,7 @@ impl TestServer {
     }
 
     /// Starts a server with these settings that checks its certificate at this interval.
-    pub fn with_certificate_checks(
+    pub fn with_check_interval(
         transport: Transport,
         settings: &[(&str, String)],
         interval: Duration,
