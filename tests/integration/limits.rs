@@ -65,7 +65,7 @@ fn a_sender_over_the_rate_is_slowed_down_and_loses_nothing(transport: Transport)
     for number in 0..messages {
         assert_eq!(ann.next_line(), format!("Bob: {number}"));
     }
-    // All but the burst have waited, even if the burst was whole again after the join.
+    // All but the burst have waited, even if the bucket was full again after the join.
     let least = Duration::from_secs_f64(f64::from(messages - burst) / f64::from(rate));
     assert!(start.elapsed() >= least, "{:?}", start.elapsed());
 }

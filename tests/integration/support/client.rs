@@ -18,7 +18,7 @@ use tungstenite::{Error, Message, WebSocket};
 use super::certificates::localhost;
 use super::server::Transport;
 
-/// How long a test waits before it fails. Nothing that works takes this long, however busy the machine.
+/// How long a test waits before it fails. Only a hang takes this long, however busy the machine is.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Client {
