@@ -1,16 +1,16 @@
-//! What the server does under load, on loopback, each figure beside a floor measured in the same run: a bare
-//! relay of frames (`relay.rs`) driven by the very same clients.
+//! The server under load, on loopback. Each figure stands beside a floor measured in the same run: a bare relay of
+//! frames (`relay.rs`) with the same clients. See docs/benchmarks.md.
 //!
-//! `cargo bench` measures; `cargo bench -- burst` (or `presence`, `memory`) measures only that. Without the
-//! `--bench` that cargo passes, as in `cargo test --all-targets`, everything runs once and small, to see that it
-//! works.
+//! `cargo bench` runs everything; `cargo bench -- burst` (or `presence`, `memory`) runs one part. Without the
+//! `--bench` that cargo passes, as in `cargo test --all-targets`, everything runs once at a small size, to check that
+//! it works.
 //!
-//! This is no criterion benchmark: criterion times a closure in this process, again and again. Here the work is
-//! done by another process, whose processor time and memory are the point, and what is compared are rounds of
-//! the server and of the floor in turn, so that a busy machine does both the same wrong.
+//! This does not use criterion, which times a closure in its own process. Here another process does the work, and its
+//! processor time and memory are measured. Rounds of the server and of the floor alternate, so that other load on the
+//! machine affects both.
 
 mod child;
-mod crowd;
+mod clients;
 mod relay;
 
 use std::env;
@@ -19,21 +19,21 @@ use std::fmt;
 use std::time::Duration;
 
 use child::Child;
-use crowd::{Crowd, Says};
+use clients::{Clients, Sends};
 use tempfile::TempDir;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// With this argument the program is the relay.
+/// With this argument the benchmark runs as the relay.
 const RELAY: &str = "relay";
 
-/// How much is done.
+/// How much work the parts do.
 struct Size {
     rounds: usize,
     members: usize,
     senders: usize,
-    /// From each sender in each round. All of a burst fits in `SEND_QUEUE_BYTES`, so a client that the machine
-    /// leaves waiting is not cut off.
+    /// From each sender in each round. A whole burst fits into `SEND_QUEUE_BYTES`, so that no client is cut off when
+    /// the machine is busy.
     messages: usize,
     presence_rounds: usize,
     joining: usize,
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
 
-    crowd::raise_descriptor_limit(size.idle.max(size.joining));
+    clients::raise_descriptor_limit(size.idle.max(size.joining));
     let directory = TempDir::new()?;
     if wanted("burst") {
         burst(&size, &directory)?;
@@ -92,31 +92,31 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Some say much at once, and all hear it.
+/// Some members send many messages at once to all.
 fn burst(size: &Size, directory: &TempDir) -> Result<()> {
     let deliveries = size.senders * size.messages * (size.members - 1);
     println!(
         "burst: {} clients, {} of them send {} messages each at once; medians of {} rounds",
         size.members, size.senders, size.messages, size.rounds
     );
-    let mut parties = Vec::new();
-    for (name, child, says) in [
-        ("floor", Child::relay(directory)?, Says::WhatTheServerWould),
-        ("ws", Child::server(directory, false)?, Says::Public),
-        ("wss", Child::server(directory, true)?, Says::Public),
+    let mut targets = Vec::new();
+    for (name, child, sends) in [
+        ("floor", Child::relay(directory)?, Sends::ServerFrames),
+        ("ws", Child::server(directory, false)?, Sends::Messages),
+        ("wss", Child::server(directory, true)?, Sends::Messages),
     ] {
-        let crowd = Crowd::join(&child, size.members, says)?;
-        parties.push((name, child, crowd, Vec::new()));
+        let clients = Clients::join(&child, size.members, sends)?;
+        targets.push((name, child, clients, Vec::new()));
     }
     for _ in 0..size.rounds {
-        for (_, child, crowd, rounds) in &mut parties {
+        for (_, child, clients, rounds) in &mut targets {
             let before = child.processor_time()?;
-            let time = crowd.burst(size.senders, size.messages)?;
+            let time = clients.burst(size.senders, size.messages)?;
             rounds.push(Round { time, processor: child.processor_time()? - before });
         }
     }
-    let [floor, ..] = &parties[..] else { unreachable!() };
-    for (name, _, _, rounds) in &parties {
+    let [floor, ..] = &targets[..] else { unreachable!() };
+    for (name, _, _, rounds) in &targets {
         let rate = median(rounds.iter().map(|round| deliveries as f64 / round.time.as_secs_f64()));
         let each = median(rounds.iter().map(|round| round.processor.as_secs_f64() * 1e6 / deliveries as f64));
         let pairs = || rounds.iter().zip(&floor.3);
@@ -139,36 +139,36 @@ struct Round {
     processor: Duration,
 }
 
-/// Many join at once, and all want to know who is there.
+/// Many clients join at once, and each needs the complete list.
 fn presence(size: &Size, directory: &TempDir) -> Result<()> {
     println!(
-        "presence: {} clients join at once; medians of {} rounds. The floor: one list to each",
+        "presence: {} clients join at once; medians of {} rounds. The floor: one list to each client",
         size.joining, size.presence_rounds
     );
     let (mut floors, mut times, mut processor, mut lists, mut bytes) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..size.presence_rounds {
         let relay = Child::relay(directory)?;
-        let mut crowd = Crowd::connect(&relay, size.joining, Says::WhatTheServerWould)?;
-        floors.push(crowd.one_list()?.as_secs_f64());
+        let mut clients = Clients::connect(&relay, size.joining, Sends::ServerFrames)?;
+        floors.push(clients.one_list()?.as_secs_f64());
         let server = Child::server(directory, false)?;
-        let mut crowd = Crowd::connect(&server, size.joining, Says::Public)?;
+        let mut clients = Clients::connect(&server, size.joining, Sends::Messages)?;
         let before = server.processor_time()?;
-        let heard = crowd.join_at_once()?;
+        let received = clients.join_at_once()?;
         processor.push((server.processor_time()? - before).as_secs_f64() * 1e3);
-        times.push(heard.time.as_secs_f64());
-        lists.push(heard.lists as f64 / size.joining as f64);
-        bytes.push(heard.bytes as f64 / (1024.0 * 1024.0));
+        times.push(received.time.as_secs_f64());
+        lists.push(received.lists as f64 / size.joining as f64);
+        bytes.push(received.bytes as f64 / (1024.0 * 1024.0));
     }
     let (floor, time) = (median(floors), median(times));
     println!("  floor {:6.1} ms", floor * 1e3);
     println!(
-        "  ws    {:6.1} ms until all have the list of all ({:.1} times the floor)",
+        "  ws    {:6.1} ms until all clients have the complete list ({:.1} times the floor)",
         time * 1e3,
         time / floor
     );
     println!(
-        "        {:.1} lists per client, {:.1} MiB of lists in all, {:.0} ms of CPU",
+        "        {:.1} lists per client, {:.1} MiB of lists in total, {:.0} ms of CPU",
         median(lists),
         median(bytes),
         median(processor)
@@ -176,7 +176,7 @@ fn presence(size: &Size, directory: &TempDir) -> Result<()> {
     Ok(())
 }
 
-/// Many have joined at once, which is when the server needs most, and nothing is said any more.
+/// Many members have joined at once, which takes the most memory, and are now idle.
 fn memory(size: &Size, directory: &TempDir) -> Result<()> {
     println!("memory: {} idle members; medians of {} rounds", size.idle, size.memory_rounds);
     let (mut floors, mut members) = (Vec::new(), Vec::new());
@@ -186,14 +186,14 @@ fn memory(size: &Size, directory: &TempDir) -> Result<()> {
     for _ in 0..size.memory_rounds {
         let relay = Child::relay(directory)?;
         let before = relay.resident()?;
-        let mut crowd = Crowd::connect(&relay, size.idle, Says::WhatTheServerWould)?;
-        crowd.one_list()?;
+        let mut clients = Clients::connect(&relay, size.idle, Sends::ServerFrames)?;
+        clients.one_list()?;
         floors.push(kilobytes_each(&relay, before)?);
         let server = Child::server(directory, false)?;
         let before = server.resident()?;
-        let mut crowd = Crowd::connect(&server, size.idle, Says::Public)?;
-        crowd.join_at_once()?;
-        crowd.settle()?;
+        let mut clients = Clients::connect(&server, size.idle, Sends::Messages)?;
+        clients.join_at_once()?;
+        clients.drain()?;
         members.push(kilobytes_each(&server, before)?);
     }
     println!("  floor {:5.1} KB per connection", median(floors));
@@ -207,13 +207,13 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Something that did not come in time.
+/// Something that was not received in time.
 #[derive(Debug)]
 pub struct TimedOut(pub &'static str);
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(formatter, "this did not come in time: {}", self.0)
+        write!(formatter, "timed out waiting for {}", self.0)
     }
 }
 

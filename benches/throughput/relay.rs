@@ -1,5 +1,5 @@
-//! The floor: one thread that copies each frame from one socket to all others. No rules, no JSON, no library;
-//! only what nobody who relays can leave out, done in the plainest way.
+//! The floor: one thread that copies each frame from one socket to all others, without rules, JSON or a library. It
+//! does only what no relay can omit, in the simplest way.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,12 +9,12 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
 use crate::Result;
-use crate::crowd::whole_frames;
+use crate::clients::complete_frames;
 
-/// What is read in one go, in bytes: about as much as the server puts in one batch.
+/// How much is read at once, in bytes: about as much as is in one batch of the server.
 const READ_BYTES: usize = 32 * 1024;
-/// The answer to an upgrade. The clients do not check the key.
-const UPGRADED: &[u8] =
+/// The response to an upgrade. The clients do not check its key.
+const UPGRADE_RESPONSE: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 const LISTENER: u64 = u64::MAX;
 const STDIN: u64 = u64::MAX - 1;
@@ -22,18 +22,18 @@ const STDIN: u64 = u64::MAX - 1;
 struct Peer {
     socket: TcpStream,
     upgraded: bool,
-    /// What is not a whole frame yet.
+    /// The start of a frame that is not complete.
     read: Vec<u8>,
-    /// What waits for the socket, and how much of that it has taken.
+    /// The bytes that the socket has not accepted yet, and how many of these it has by now.
     waiting: Vec<u8>,
-    taken: usize,
+    accepted: usize,
 }
 
-/// Relays until the standard input ends, which it does when the benchmark ends, however it ends.
+/// Relays until standard input is closed, which happens at the end of the benchmark, however it ends.
 pub fn run() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     rustix::net::listen(&listener, 4096)?;
-    crate::crowd::raise_descriptor_limit(4096);
+    crate::clients::raise_descriptor_limit(4096);
     eprintln!("relay running: {}", listener.local_addr()?);
     let poll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -57,7 +57,7 @@ pub fn run() -> Result<()> {
                         upgraded: false,
                         read: Vec::new(),
                         waiting: Vec::new(),
-                        taken: 0,
+                        accepted: 0,
                     }));
                 }
                 from => {
@@ -93,11 +93,11 @@ fn receive(poll: &OwnedFd, peers: &mut [Option<Peer>], from: usize, buffer: &mut
         let Some(end) = peer.read.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(()) };
         peer.read.drain(..end + 4);
         peer.upgraded = true;
-        send(poll, peers, from, UPGRADED)?;
+        send(poll, peers, from, UPGRADE_RESPONSE)?;
     }
     let Some(peer) = &mut peers[from] else { return Ok(()) };
-    let whole = whole_frames(&peer.read);
-    let frames: Vec<u8> = peer.read.drain(..whole).collect();
+    let complete = complete_frames(&peer.read);
+    let frames: Vec<u8> = peer.read.drain(..complete).collect();
     if !frames.is_empty() {
         for to in (0..peers.len()).filter(|&to| to != from) {
             send(poll, peers, to, &frames)?;
@@ -113,40 +113,40 @@ fn send(poll: &OwnedFd, peers: &mut [Option<Peer>], to: usize, bytes: &[u8]) -> 
         peers[to] = None;
         return Ok(());
     }
-    let waits = !peer.waiting.is_empty();
-    if waits != was_waiting {
-        let flags = if waits { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+    let is_waiting = !peer.waiting.is_empty();
+    if is_waiting != was_waiting {
+        let flags = if is_waiting { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
         epoll::modify(poll, &peer.socket, EventData::new_u64(to as u64), flags)?;
     }
     Ok(())
 }
 
 impl Peer {
-    /// Sends these bytes behind those that wait, as far as the socket takes them.
+    /// Sends the waiting bytes and then these, as far as the socket accepts them.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.waiting.is_empty() {
-            let taken = write(&self.socket, bytes)?;
-            self.waiting.extend_from_slice(&bytes[taken..]);
+            let accepted = write(&self.socket, bytes)?;
+            self.waiting.extend_from_slice(&bytes[accepted..]);
             return Ok(());
         }
         self.waiting.extend_from_slice(bytes);
-        self.taken += write(&self.socket, &self.waiting[self.taken..])?;
-        if self.taken == self.waiting.len() {
+        self.accepted += write(&self.socket, &self.waiting[self.accepted..])?;
+        if self.accepted == self.waiting.len() {
             self.waiting.clear();
-            self.taken = 0;
+            self.accepted = 0;
         }
         Ok(())
     }
 }
 
 fn write(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut taken = 0;
-    while taken < bytes.len() {
-        match socket.write(&bytes[taken..]) {
-            Ok(written) => taken += written,
+    let mut accepted = 0;
+    while accepted < bytes.len() {
+        match socket.write(&bytes[accepted..]) {
+            Ok(written) => accepted += written,
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
         }
     }
-    Ok(taken)
+    Ok(accepted)
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::client::{Client, HANG};
-use crate::conversations::over_ws_and_wss;
-use crate::program::{Folder, Running};
-use crate::server::Transport;
-use crate::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
+use crate::support::client::{Client, TIMEOUT};
+use crate::support::over_ws_and_wss;
+use crate::support::program::{Folder, Process};
+use crate::support::server::Transport;
+use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
 
 /// The latest message or notice.
 const LATEST: &str = "#log > :last-child";
@@ -21,7 +21,7 @@ const SELECT_ALL: &str = "\u{e009}a\u{e000}";
 
 /// The running program and its address.
 struct Server {
-    process: Option<Running>,
+    process: Option<Process>,
     transport: Transport,
     port: u16,
     folder: Folder,
@@ -73,7 +73,7 @@ impl Server {
             Transport::Ws => Client::connect(address, Transport::Ws),
             Transport::Wss => Client::trusting(&self.folder.path("certs/server.crt"), "localhost", address),
         };
-        client.enter(name);
+        client.join_and_wait(name);
         client
     }
 
@@ -235,7 +235,7 @@ fn page_reconnects_after_a_server_restart(transport: Transport) {
         if metrics.as_str().unwrap().contains("tinychat_messages_received_total{type=\"public\"} 1\n") {
             break;
         }
-        assert!(start.elapsed() < HANG, "{metrics}");
+        assert!(start.elapsed() < TIMEOUT, "{metrics}");
         std::thread::sleep(Duration::from_millis(30));
     }
     assert_eq!(ann.evaluate("document.querySelectorAll('.message.own').length"), 2);
@@ -367,7 +367,7 @@ fn page_works_with_the_keyboard_alone(transport: Transport) {
     ann.wait_for("document.activeElement.id === 'name'");
     ann.press(&["A", "n", "n", ENTER]);
     ann.wait_for("document.activeElement.id === 'message-input'");
-    assert_eq!(bob.hears(), "system: Ann joined.");
+    assert_eq!(bob.next_line(), "system: Ann joined.");
     // Completion of a command and of a name.
     ann.press(&["/", "w"]);
     ann.wait_for_text("#suggestions [aria-selected=true]", "/whisper [user] [message]");
@@ -375,7 +375,7 @@ fn page_works_with_the_keyboard_alone(transport: Transport) {
     ann.press(&[TAB, "b"]);
     ann.wait_for_text("#suggestions [aria-selected=true]", "Bob Lee");
     ann.press(&[ENTER, "h", "i", ENTER]);
-    assert_eq!(bob.hears(), "Ann to Bob Lee: hi");
+    assert_eq!(bob.next_line(), "Ann to Bob Lee: hi");
     // Moving through the suggestions, and closing them.
     ann.press(&["/"]);
     ann.wait_for("document.querySelectorAll('#suggestions li').length === 4");
@@ -385,7 +385,7 @@ fn page_works_with_the_keyboard_alone(transport: Transport) {
     ann.wait_for_text("#log", "Lists the commands");
     // A line break within a message.
     ann.press(&["a", &format!("{SHIFT}{ENTER}"), "b", ENTER]);
-    assert_eq!(bob.hears(), "Ann: a\nb");
+    assert_eq!(bob.next_line(), "Ann: a\nb");
     // Shift+Tab reaches the member list, and Enter starts a whisper.
     let mut seen = Vec::new();
     while ann.evaluate("document.activeElement.dataset.name ?? ''") != "Bob Lee" {
@@ -434,8 +434,8 @@ fn page_fits_a_phone(transport: Transport) {
     ann.click("#member-list button[data-name='Bob']");
     ann.wait_for("!document.querySelector('#members').checkVisibility()");
     send(&ann, "from my phone");
-    bob.hears();
-    assert_eq!(bob.hears(), "Ann to Bob: from my phone");
+    bob.next_line();
+    assert_eq!(bob.next_line(), "Ann to Bob: from my phone");
     assert_empty_console(&ann);
     drop(bob);
     server.stop();

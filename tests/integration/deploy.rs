@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::program::Killed;
+use crate::support::program::KillOnDrop;
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/certbot-deploy-hook.sh");
 
@@ -130,8 +130,8 @@ fn systemd_is_told_how_the_server_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let notify = UnixDatagram::bind(&path).unwrap();
-    notify.set_read_timeout(Some(crate::client::HANG)).unwrap();
-    let mut server = Killed(
+    notify.set_read_timeout(Some(crate::support::client::TIMEOUT)).unwrap();
+    let mut server = KillOnDrop(
         Command::new(env!("CARGO_BIN_EXE_tinychat"))
             .current_dir(&folder)
             .env_clear()

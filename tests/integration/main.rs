@@ -1,20 +1,20 @@
-//! The server from outside: conversations over ws and wss, limits, TLS files, the command line.
+//! Tests of the server from outside: over ws and wss, and as a program.
+
+mod support;
 
 mod browser;
-mod client;
+mod certificates;
+mod chat;
 mod command_line;
-mod conversations;
 mod deploy;
-mod eyes;
-
+mod http;
 mod limits;
-mod log_lines;
+mod log;
+mod monitoring;
 mod page;
-mod program;
 mod readme;
 mod renewal;
-mod server;
-mod settings_files;
+mod settings;
+mod shutdown;
 mod source_layout;
-mod tls_files;
-mod webdriver;
+mod websocket;

@@ -1,25 +1,20 @@
-//! The chat page as it goes over the wire, over http and https. What it does is in `browser.rs`.
+//! The chat page as files, over http and https. What the page does is in `browser.rs`.
 
-use std::io::{Read, Write};
+use crate::support::client::{Client, ClientStream};
+use crate::support::http::{get, request};
+use crate::support::over_ws_and_wss;
+use crate::support::server::{TestServer, Transport};
 
-use crate::client::{Client, ClientStream};
-use crate::conversations::over_ws_and_wss;
-use crate::server::{TestServer, Transport};
-
-/// A request, and the whole answer to it, up to the end of the connection.
-fn asked(server: &TestServer, head: &str) -> String {
-    let mut stream = ClientStream::connect(server.address, server.transport);
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer and a clean end");
-    String::from_utf8(answer).unwrap()
+over_ws_and_wss! {
+    the_page_and_its_files_are_served,
+    an_unchanged_page_is_not_sent_again,
+    other_paths_and_methods_are_refused,
+    the_paths_of_the_page_can_be_upgraded,
+    the_page_can_be_turned_off,
+    requests_for_the_page_do_not_use_up_connections,
 }
 
-fn get(server: &TestServer, path: &str) -> String {
-    asked(server, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-}
-
-fn the_page_is_there_and_its_files_with_it(transport: Transport) {
+fn the_page_and_its_files_are_served(transport: Transport) {
     let server = TestServer::start(transport);
     let page = get(&server, "/");
     assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("<title>TinyChat</title>"), "{page}");
@@ -33,14 +28,18 @@ fn the_page_is_there_and_its_files_with_it(transport: Transport) {
         "Cache-Control: no-cache",
         "Connection: close",
     ] {
-        assert!(page.contains(&format!("\r\n{header}")), "{header} in {page}");
+        assert!(page.contains(&format!("\r\n{header}")), "{header} is not in {page}");
     }
-    assert!(!page.contains("unsafe-inline"));
+    assert!(!page.contains("unsafe-inline"), "{page}");
     for (path, content_type) in [
         ("/style.css", "text/css"),
         ("/chat.js", "text/javascript"),
         ("/connection.js", "text/javascript"),
-        ("/view.js", "text/javascript"),
+        ("/composer.js", "text/javascript"),
+        ("/dom.js", "text/javascript"),
+        ("/links.js", "text/javascript"),
+        ("/member-list.js", "text/javascript"),
+        ("/message-log.js", "text/javascript"),
         ("/favicon.svg", "image/svg+xml"),
     ] {
         let file = get(&server, path);
@@ -48,69 +47,63 @@ fn the_page_is_there_and_its_files_with_it(transport: Transport) {
     }
 }
 
-fn a_browser_asks_again_and_hears_that_nothing_changed(transport: Transport) {
+fn an_unchanged_page_is_not_sent_again(transport: Transport) {
     let server = TestServer::start(transport);
     let page = get(&server, "/");
     let tag = page.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
-    let again = asked(&server, &format!("GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {tag}\r\n\r\n"));
-    assert!(again.starts_with("HTTP/1.1 304 ") && again.ends_with("\r\n\r\n"), "{again}");
-    let head = asked(&server, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let conditional = format!("GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {tag}\r\n\r\n");
+    let response = request(&server, &conditional);
+    assert!(response.starts_with("HTTP/1.1 304 ") && response.ends_with("\r\n\r\n"), "{response}");
+    let head = request(&server, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
 }
 
-fn nothing_else_is_there_and_nothing_can_be_sent(transport: Transport) {
+fn other_paths_and_methods_are_refused(transport: Transport) {
     let server = TestServer::start(transport);
     for path in ["/index.html", "/..%2f.env", "/../.env", "/.env", "//"] {
-        let answer = get(&server, path);
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+        let response = get(&server, path);
+        assert!(response.starts_with("HTTP/1.1 404 "), "{path}: {response}");
     }
-    let post = asked(&server, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody");
+    let post = request(&server, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody");
     assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD\r\n"), "{post}");
 }
 
-/// On the paths of the page, too, and wherever the words say that a WebSocket was meant.
-fn whoever_wants_a_websocket_gets_one(transport: Transport) {
+fn the_paths_of_the_page_can_be_upgraded(transport: Transport) {
     let server = TestServer::start(transport);
     let scheme = if transport == Transport::Wss { "wss" } else { "ws" };
     for path in ["/", "/chat.js", "/any/path?x=1"] {
         let stream = ClientStream::connect(server.address, transport);
         let url = format!("{scheme}://localhost:{}{path}", server.address.port());
-        let (socket, _) = tungstenite::client(url, stream).expect("the upgrade");
-        let mut client = Client { socket, users: Vec::new(), lists: 0 };
-        client.enter("Ann");
+        let mut client = Client::upgrade(stream, url);
+        client.join_and_wait("Ann");
         client.leave();
     }
-    let lost = "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n\
+    // What is left of an upgrade request after a proxy has removed `Upgrade` gets an explanation, not the page.
+    let incomplete = "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let answer = asked(&server, lost);
-    assert!(answer.starts_with("HTTP/1.1 426 "), "a proxy has lost the Upgrade: {answer}");
+    let response = request(&server, incomplete);
+    assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
 }
 
-fn it_can_be_turned_off(transport: Transport) {
+fn the_page_can_be_turned_off(transport: Transport) {
     let server = TestServer::with(transport, &[("WEB_UI", "false")]);
     for path in ["/", "/chat.js", "/nothing"] {
-        assert!(get(&server, path).starts_with("HTTP/1.1 426 "), "{path}");
+        let response = get(&server, path);
+        assert!(response.starts_with("HTTP/1.1 426 "), "{path}: {response}");
     }
 }
 
-/// A browser opens a few connections at once, and each is free again when its file is there.
-fn loading_it_often_meets_no_limit(transport: Transport) {
-    // Loopback is exempt, so it is a proxy that speaks for one address.
+/// A browser opens a few connections at once. Each is released when its file has been sent.
+fn requests_for_the_page_do_not_use_up_connections(transport: Transport) {
     let settings =
-        [("MAX_CONNECTIONS_PER_IP", "1"), ("MAX_CONNECTIONS", "8"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
+        [("MAX_CONNECTIONS_PER_IP", "1"), ("MAX_CONNECTIONS", "20"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
     let server = TestServer::with(transport, &settings);
     for _ in 0..20 {
         for path in ["/", "/style.css", "/chat.js"] {
-            assert!(get(&server, path).starts_with("HTTP/1.1 200 "), "{path}");
+            // From an address behind a proxy, because loopback is exempt from the limit per address.
+            let get = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n");
+            let response = request(&server, &get);
+            assert!(response.starts_with("HTTP/1.1 200 "), "{path}: {response}");
         }
     }
 }
-
-over_ws_and_wss!(
-    the_page_is_there_and_its_files_with_it,
-    a_browser_asks_again_and_hears_that_nothing_changed,
-    nothing_else_is_there_and_nothing_can_be_sent,
-    whoever_wants_a_websocket_gets_one,
-    it_can_be_turned_off,
-    loading_it_often_meets_no_limit,
-);

@@ -9,7 +9,7 @@ use tinychat::cli::check;
 use tinychat::config::{SETTINGS, Settings};
 use tinychat::tls::self_signed::{self, Request};
 
-use crate::server::{TestServer, Transport};
+use crate::support::server::{TestServer, Transport};
 
 #[test]
 fn the_settings_table_is_the_programs() {
@@ -47,9 +47,9 @@ fn every_example_of_the_protocol_is_one() {
     let mut bob = server.join("Bob Lee");
     let mut ann = server.connect();
     to_server.into_iter().for_each(|(_, message)| ann.send(message));
-    assert_eq!(bob.hears(), "system: Ann joined.");
-    assert_eq!(bob.hears(), "Ann: Hello, everybody");
-    assert_eq!(bob.hears(), "Ann to Bob Lee: see you later");
+    assert_eq!(bob.next_line(), "system: Ann joined.");
+    assert_eq!(bob.next_line(), "Ann: Hello, everybody");
+    assert_eq!(bob.next_line(), "Ann to Bob Lee: see you later");
 }
 
 /// The server's own messages, and their fields in their order.

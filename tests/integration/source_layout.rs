@@ -1,11 +1,10 @@
-//! The source layout: what imports what, and what stays pure.
+//! The source layout (docs/architecture.md): which folder imports which, and which code is pure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each folder imports only from those below it in `lib.rs`, through what their `mod.rs` offers.
 #[test]
-fn each_folder_imports_only_from_those_below_it() {
+fn each_folder_imports_only_from_those_below_it_in_lib_rs() {
     let source = source();
     let lib = fs::read_to_string(source.join("lib.rs")).unwrap();
     let folders: Vec<&str> = lib
@@ -18,26 +17,26 @@ fn each_folder_imports_only_from_those_below_it() {
     for file in rust_files(&source) {
         let path = file.strip_prefix(&source).unwrap();
         let text = fs::read_to_string(&file).unwrap();
-        assert!(!text.contains("super::super"), "{path:?} reaches past its own folder with super::super");
+        assert!(!text.contains("super::super"), "{path:?} leaves its folder with super::super");
         let folder = path.iter().next().unwrap().to_str().unwrap();
         if matches!(folder, "main.rs" | "lib.rs") {
             continue;
         }
-        let here = position(folder).unwrap_or_else(|| panic!("{path:?}: lib.rs has no such folder"));
+        let here = position(folder).unwrap_or_else(|| panic!("{path:?} is not in lib.rs"));
         let code = text.split("#[cfg(test)]").next().unwrap();
         if !path.ends_with("mod.rs") {
-            let reexport = ["pub use ", "pub mod "].iter().find(|word| code.contains(&format!("\n{word}")));
-            assert_eq!(reexport, None, "{path:?}: only mod.rs says what a folder offers");
+            let export = ["pub use ", "pub mod "].iter().find(|word| code.contains(&format!("\n{word}")));
+            assert_eq!(export, None, "{path:?}: only mod.rs may export");
         }
         for rest in text.split("crate::").skip(1) {
             let imported: String = rest.chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect();
             let there = position(&imported)
-                .unwrap_or_else(|| panic!("{path:?} imports {imported:?}, which is no folder"));
+                .unwrap_or_else(|| panic!("{path:?} imports {imported:?}, which is not in lib.rs"));
             assert!(there >= here, "{path:?} imports {imported}, which is above it");
             imports += 1;
         }
     }
-    assert!(imports > 40, "the imports were not found: {imports}");
+    assert!(imports > 40, "only {imports} imports were found");
 }
 
 #[test]
@@ -47,14 +46,13 @@ fn every_folder_is_in_lib_rs() {
         let name = entry.file_name().into_string().unwrap();
         match name.as_str() {
             "lib.rs" | "main.rs" => {}
-            folder => assert!(lib.contains(&format!("mod {folder};")), "src/{folder}"),
+            folder => assert!(lib.contains(&format!("mod {folder};")), "src/{folder} is not in lib.rs"),
         }
     }
 }
 
-/// `chat/` and the other rules know nothing of sockets, threads, TLS, files, clap or the clock.
 #[test]
-fn the_pure_parts_know_nothing_of_sockets_threads_and_clocks() {
+fn pure_code_uses_no_sockets_threads_files_or_clock() {
     let source = source();
     let mut pure = rust_files(&source.join("chat"));
     pure.extend(
@@ -75,16 +73,31 @@ fn the_pure_parts_know_nothing_of_sockets_threads_and_clocks() {
             "clap",
             "log::",
         ] {
-            assert!(!code.contains(word), "{file:?} has {word}");
+            assert!(!code.contains(word), "{file:?} uses {word}");
         }
     }
+}
+
+/// Shared helpers are in `support/`, which imports no test.
+#[test]
+fn tests_import_nothing_from_other_tests() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration");
+    let mut imports = 0;
+    for file in rust_files(&tests).iter().filter(|file| !file.ends_with("source_layout.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        for import in text.split("crate::").skip(1) {
+            assert!(import.starts_with("support::"), "{file:?} imports {}", import.lines().next().unwrap());
+            imports += 1;
+        }
+    }
+    assert!(imports > 20, "only {imports} imports were found");
 }
 
 #[test]
 fn there_is_no_unsafe_code() {
     for root in ["lib.rs", "main.rs"] {
         let text = fs::read_to_string(source().join(root)).unwrap();
-        assert!(text.contains("#![forbid(unsafe_code)]"), "{root}");
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{root} does not forbid it");
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::HANG;
+use super::client::TIMEOUT;
 
 /// Key codes (WebDriver, section "Keyboard actions").
 pub const TAB: &str = "\u{e004}";
@@ -108,7 +108,7 @@ impl Driver {
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut socket =
             TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).map_err(|error| error.to_string())?;
-        socket.set_read_timeout(Some(HANG)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         let body = body.map(Value::to_string).unwrap_or_default();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\
@@ -189,11 +189,11 @@ impl Browser<'_> {
         self.post("/execute/sync", json!({"script": format!("return {expression}"), "args": []}))
     }
 
-    /// Waits until the expression is true. Panics after [`HANG`].
+    /// Waits until the expression is true. Panics after [`TIMEOUT`].
     pub fn wait_for(&self, expression: &str) {
         let start = Instant::now();
         while self.evaluate(&format!("Boolean({expression})")) != json!(true) {
-            if start.elapsed() > HANG {
+            if start.elapsed() > TIMEOUT {
                 let page = self.evaluate("document.body.innerText");
                 panic!(
                     "timed out waiting for {expression}; the page shows: {}",

@@ -1,17 +1,14 @@
-//! A server for one test, in this process, which ends with the test.
+//! A server in this process, which is stopped at the end of the test.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tinychat::config::Settings;
 use tinychat::server::{Handle, Server};
-use tinychat::tls::self_signed;
 
-use crate::client::Client;
+use super::certificates::localhost;
+use super::client::Client;
 
 /// How clients reach the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,18 +25,18 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// Starts a server with its defaults, but on a port of its own, with the password `secret`, and without a
-    /// rate, which tests are faster than.
+    /// Starts a server with the default settings, except that it has a free port, the moderators' password
+    /// `secret`, and no message rate, which tests would exceed.
     pub fn start(transport: Transport) -> Self {
         Self::with(transport, &[])
     }
 
     /// The same with some settings changed.
     pub fn with(transport: Transport, changed: &[(&str, &str)]) -> Self {
-        let pair = pair();
-        let (cert, key) = (pair.cert.to_str().unwrap(), pair.key.to_str().unwrap());
         let mut pairs = vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0")];
         if transport == Transport::Wss {
+            let files = localhost();
+            let (cert, key) = (files.cert.to_str().unwrap(), files.key.to_str().unwrap());
             pairs.extend([("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)]);
         }
         pairs.extend(changed);
@@ -69,19 +66,19 @@ impl TestServer {
         Client::connect(self.address, self.transport)
     }
 
-    /// A client that has joined, and has got what a newcomer gets.
+    /// A client that has joined, and has read what a new member is sent.
     pub fn join(&self, name: &str) -> Client {
         let mut client = self.connect();
-        client.enter(name);
+        client.join_and_wait(name);
         client
     }
 
-    /// Has it load its certificate anew, before any connection that is made after this.
+    /// Makes the server reload its certificate before it accepts any connection made after this call.
     pub fn reload(&self) {
         self.handle.reload();
     }
 
-    /// Asks the server to stop, without waiting for it.
+    /// Makes the server stop, without waiting for it.
     pub fn stop(&self) {
         self.handle.stop();
     }
@@ -90,33 +87,9 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.handle.stop();
-        let ended = self.thread.take().unwrap().join();
+        let result = self.thread.take().unwrap().join();
         if !std::thread::panicking() {
-            ended.unwrap().unwrap();
+            result.unwrap().unwrap();
         }
     }
-}
-
-/// A self-signed pair for `localhost`, made once for all tests.
-pub struct Pair {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    _folder: TempDir,
-}
-
-pub fn pair() -> &'static Pair {
-    static PAIR: OnceLock<Pair> = OnceLock::new();
-    PAIR.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let (cert, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));
-        let request = self_signed::Request {
-            cert: cert.clone(),
-            key: key.clone(),
-            days: 30,
-            host: "localhost".into(),
-            force: false,
-        };
-        self_signed::generate(&request).unwrap();
-        Pair { cert, key, _folder: folder }
-    })
 }

@@ -1,5 +1,5 @@
-//! Many clients in one thread, as cheap as can be: what they send is made before the clock runs, and what they
-//! hear is counted, not read. Their cost is nobody's figure, but takes from the processors that both sides share.
+//! Many clients in one thread, as cheap as possible: what they send is encoded before the clock starts, and what they
+//! receive is counted, not parsed. Their cost is in no figure, but they share the processors with what is measured.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -23,29 +23,30 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
 const CONTENT: &str = "The quick brown fox jumps over the lazy dog";
 const MASK: [u8; 4] = [7, 77, 177, 217];
 const READ_BYTES: usize = 256 * 1024;
-/// After this long a silence everybody has heard everything (lists come within 0.1 s in a room of 100).
-const SILENCE: Duration = Duration::from_millis(400);
-/// What takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long clients listen when no more can be sent.
-const BLOCKED: Duration = Duration::from_millis(1);
-/// What a TLS 1.3 record (RFC 8446, section 5.2) has before its content, and what behind it when it is encrypted.
+/// If nothing arrives for this long, nothing is outstanding (in a room of 100, lists are sent within 0.1 s).
+const QUIET_TIME: Duration = Duration::from_millis(400);
+/// Waiting longer than this is an error.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long clients receive before they try again to send what a socket did not accept.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// The bytes of an encrypted TLS 1.3 record (RFC 8446, section 5.2) before and after its content.
 const RECORD_HEAD: usize = 5;
 const RECORD_TAIL: u64 = 17;
 const APPLICATION_DATA: u8 = 23;
 
-/// What clients send when they speak.
+/// What clients send.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Says {
-    Public,
-    /// To the relay: the frame that the server would have made of it, so that both deliver the same bytes.
-    WhatTheServerWould,
+pub enum Sends {
+    /// To the server: `public` messages.
+    Messages,
+    /// To the relay: the frames that the server would make of those messages, so that both deliver the same bytes.
+    ServerFrames,
 }
 
-pub struct Crowd {
+pub struct Clients {
     poll: OwnedFd,
     clients: Vec<Client>,
-    says: Says,
+    sends: Sends,
     buffer: Vec<u8>,
 }
 
@@ -53,20 +54,20 @@ struct Client {
     socket: TcpStream,
     tls: Option<ClientConnection>,
     records: Records,
-    /// The bytes of frames that it has heard since it last spoke, or others did.
-    heard: u64,
+    /// The bytes of frames received in this exchange.
+    received: u64,
 }
 
-/// The lists that came until all had the list of all.
+/// The lists that were received until every client had the complete one.
 pub struct Lists {
     pub time: Duration,
     pub lists: usize,
     pub bytes: usize,
 }
 
-impl Crowd {
+impl Clients {
     /// Clients that are connected and have not joined.
-    pub fn connect(child: &Child, count: usize, says: Says) -> Result<Self> {
+    pub fn connect(child: &Child, count: usize, sends: Sends) -> Result<Self> {
         let tls = child.certificate.as_ref().map(|path| client_config(path)).transpose()?;
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut clients = Vec::new();
@@ -75,48 +76,48 @@ impl Crowd {
             epoll::add(&poll, &client.socket, EventData::new_u64(number as u64), EventFlags::IN)?;
             clients.push(client);
         }
-        Ok(Self { poll, clients, says, buffer: vec![0; READ_BYTES] })
+        Ok(Self { poll, clients, sends, buffer: vec![0; READ_BYTES] })
     }
 
-    /// Clients that are in the room, and have heard all that there was to hear.
-    pub fn join(child: &Child, count: usize, says: Says) -> Result<Self> {
-        let mut crowd = Self::connect(child, count, says)?;
+    /// Clients that have joined and received everything.
+    pub fn join(child: &Child, count: usize, sends: Sends) -> Result<Self> {
+        let mut joined = Self::connect(child, count, sends)?;
         for number in 0..count {
-            let join = crowd.clients[number].wrap(&frame(&join(number), Some(MASK)))?;
-            crowd.clients[number].send(&join)?;
+            let join = joined.clients[number].wrap(&frame(&join(number), Some(MASK)))?;
+            joined.clients[number].send(&join)?;
         }
-        crowd.settle()?;
-        Ok(crowd)
+        joined.drain()?;
+        Ok(joined)
     }
 
-    /// Hears all that there is to hear.
-    pub fn settle(&mut self) -> Result<()> {
-        while self.ready(SILENCE, |client, _, buffer| client.hear(buffer))? {}
+    /// Receives until nothing more arrives.
+    pub fn drain(&mut self) -> Result<()> {
+        while self.ready(QUIET_TIME, |client, _, buffer| client.receive(buffer))? {}
         Ok(())
     }
 
-    /// The first of them send so many messages each, one a write, as fast as they can; the time until all have
-    /// heard all.
+    /// The first `senders` clients send `messages` each, one per write, as fast as possible. Returns the time until
+    /// all clients have received everything.
     pub fn burst(&mut self, senders: usize, messages: usize) -> Result<Duration> {
-        let relayed = frame(&public(0), None).len() as u64;
-        let said = frame(format!(r#"{{"type":"public","content":"{CONTENT}"}}"#).as_bytes(), Some(MASK));
-        // In turn, as if each were on a machine of its own.
+        let delivered = frame(&public(0), None).len() as u64;
+        let sent = frame(format!(r#"{{"type":"public","content":"{CONTENT}"}}"#).as_bytes(), Some(MASK));
+        // The senders take turns, as if each were on a machine of its own.
         let mut outgoing = Vec::new();
         for number in (0..messages).flat_map(|_| 0..senders) {
-            let message = match self.says {
-                Says::Public => said.clone(),
-                Says::WhatTheServerWould => frame(&public(number), None),
+            let message = match self.sends {
+                Sends::Messages => sent.clone(),
+                Sends::ServerFrames => frame(&public(number), None),
             };
             outgoing.push((number, self.clients[number].wrap(&message)?));
         }
         let due = (0..self.clients.len()).map(|number| {
-            let speakers = if number < senders { senders - 1 } else { senders };
-            (speakers * messages) as u64 * relayed
+            let others = if number < senders { senders - 1 } else { senders };
+            (others * messages) as u64 * delivered
         });
         self.exchange(outgoing, due.collect())
     }
 
-    /// One sends what is as long as the list of all; the time until all others have it.
+    /// One client sends a frame as long as the complete list. Returns the time until all others have received it.
     pub fn one_list(&mut self) -> Result<Duration> {
         let list = frame(&user_list(self.clients.len()), None);
         let mut due = vec![list.len() as u64; self.clients.len()];
@@ -124,10 +125,10 @@ impl Crowd {
         self.exchange(vec![(0, list)], due)
     }
 
-    /// All join at once.
+    /// All clients join at once.
     pub fn join_at_once(&mut self) -> Result<Lists> {
         let count = self.clients.len();
-        let all = user_list(count).len();
+        let complete = user_list(count).len();
         let joins: Vec<Vec<u8>> = (0..count).map(|number| frame(&join(number), Some(MASK))).collect();
         let mut streams = vec![Vec::new(); count];
         let (mut lists, mut bytes, mut missing) = (0, 0, count);
@@ -136,75 +137,75 @@ impl Crowd {
             client.send(join)?;
         }
         while missing > 0 {
-            let came = self.ready(PATIENCE, |client, number, buffer| {
+            let is_ready = self.ready(TIMEOUT, |client, number, buffer| {
                 let read = client.socket.read(buffer)?;
                 let stream: &mut Vec<u8> = &mut streams[number];
                 stream.extend_from_slice(&buffer[..read]);
-                let mut seen = 0;
-                while let Some(length) = frame_length(&stream[seen..]) {
-                    let frame = &stream[seen..seen + length];
+                let mut parsed = 0;
+                while let Some(length) = frame_length(&stream[parsed..]) {
+                    let frame = &stream[parsed..parsed + length];
                     let payload = &frame[head_length(frame)..];
                     if payload.starts_with(br#"{"type":"user_list""#) {
                         lists += 1;
                         bytes += length;
-                        missing -= usize::from(payload.len() == all);
+                        missing -= usize::from(payload.len() == complete);
                     }
-                    seen += length;
+                    parsed += length;
                 }
-                stream.drain(..seen);
+                stream.drain(..parsed);
                 if read == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
             })?;
-            if !came {
-                return Err(TimedOut("the list of all").into());
+            if !is_ready {
+                return Err(TimedOut("the complete list").into());
             }
         }
         Ok(Lists { time: start.elapsed(), lists, bytes })
     }
 
-    /// Sends one after the other, and waits until each client has heard as many bytes as are due to it.
+    /// Sends these messages in turn, and waits until each client has received the bytes that are due to it.
     fn exchange(&mut self, outgoing: Vec<(usize, Vec<u8>)>, due: Vec<u64>) -> Result<Duration> {
-        self.clients.iter_mut().for_each(|client| client.heard = 0);
+        self.clients.iter_mut().for_each(|client| client.received = 0);
         let mut missing: u64 = due.iter().sum();
         let (mut sent, mut sent_of_next) = (0, 0);
         let start = Instant::now();
         while missing > 0 {
-            let mut patience = PATIENCE;
+            let mut timeout = TIMEOUT;
             for (number, message) in &outgoing[sent..] {
-                patience = Duration::ZERO;
+                timeout = Duration::ZERO;
                 sent_of_next += self.clients[*number].send_some(&message[sent_of_next..])?;
                 if sent_of_next < message.len() {
-                    // The socket takes no more. It will, for what others hear makes room.
-                    patience = BLOCKED;
+                    // The socket accepts no more until others have received something.
+                    timeout = RETRY_INTERVAL;
                     break;
                 }
                 (sent, sent_of_next) = (sent + 1, 0);
             }
-            let came = self.ready(patience, |client, number, buffer| {
-                let before = client.heard;
-                client.hear(buffer)?;
-                missing -= client.heard - before;
-                // Bytes that nobody expects would spoil the figures.
-                if client.heard > due[number] {
-                    Err(io::Error::other("more was heard than said"))
+            let is_ready = self.ready(timeout, |client, number, buffer| {
+                let before = client.received;
+                client.receive(buffer)?;
+                missing -= client.received - before;
+                // Other bytes would distort the figures.
+                if client.received > due[number] {
+                    Err(io::Error::other("a client received more than it was due"))
                 } else {
                     Ok(())
                 }
             })?;
-            if !came && patience == PATIENCE {
-                return Err(TimedOut("what was said").into());
+            if !is_ready && timeout == TIMEOUT {
+                return Err(TimedOut("messages").into());
             }
         }
         Ok(start.elapsed())
     }
 
-    /// Waits until clients are ready, and handles each. `false`: none was in this time.
+    /// Waits until clients can receive, and handles each. `false`: the timeout has passed.
     fn ready(
         &mut self,
-        patience: Duration,
+        timeout: Duration,
         mut handle: impl FnMut(&mut Client, usize, &mut [u8]) -> io::Result<()>,
     ) -> Result<bool> {
         let mut events = Vec::with_capacity(256);
-        epoll::wait(&self.poll, spare_capacity(&mut events), Some(&Timespec::try_from(patience)?))?;
+        epoll::wait(&self.poll, spare_capacity(&mut events), Some(&Timespec::try_from(timeout)?))?;
         for event in &events {
             let number = event.data.u64() as usize;
             handle(&mut self.clients[number], number, &mut self.buffer)?;
@@ -217,10 +218,10 @@ impl Client {
     fn connect(child: &Child, config: Option<&Arc<ClientConfig>>) -> Result<Self> {
         let socket = TcpStream::connect(child.address)?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
         let name = ServerName::try_from("localhost")?;
         let tls = config.map(|config| ClientConnection::new(config.clone(), name));
-        let mut client = Self { socket, tls: tls.transpose()?, records: Records::default(), heard: 0 };
+        let mut client = Self { socket, tls: tls.transpose()?, records: Records::default(), received: 0 };
         let mut head = Vec::new();
         let mut byte = [0];
         match &mut client.tls {
@@ -247,7 +248,7 @@ impl Client {
         Ok(client)
     }
 
-    /// The bytes as they go over the socket.
+    /// These frames as bytes for the socket: encrypted, over TLS.
     fn wrap(&mut self, frames: &[u8]) -> Result<Vec<u8>> {
         let Some(tls) = &mut self.tls else { return Ok(frames.to_vec()) };
         let mut wrapped = Vec::new();
@@ -260,7 +261,7 @@ impl Client {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // A join is short, and nothing waits before it.
+        // A join is short, and the socket's buffer is empty.
         self.socket.write_all(bytes)
     }
 
@@ -271,11 +272,11 @@ impl Client {
         }
     }
 
-    /// Counts what has come.
-    fn hear(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    /// Receives once, and counts the bytes of frames.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let read = match self.tls {
             Some(_) => self.socket.read(buffer),
-            // The system throws the bytes away and need not copy them.
+            // The kernel discards the bytes and copies nothing.
             None => rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::TRUNC)
                 .map(|(_, read)| read)
                 .map_err(io::Error::from),
@@ -284,7 +285,7 @@ impl Client {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 let is_tls = self.tls.is_some();
-                self.heard += if is_tls { self.records.content(&buffer[..read]) } else { read as u64 };
+                self.received += if is_tls { self.records.content(&buffer[..read]) } else { read as u64 };
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -293,13 +294,13 @@ impl Client {
     }
 }
 
-/// Counts the content of TLS records by their heads, without decrypting it.
+/// Counts the bytes of content in TLS records by their heads, without decrypting them.
 #[derive(Default)]
 struct Records {
     head: [u8; RECORD_HEAD],
-    /// How much of the head has come.
-    known: usize,
-    /// How much of the record is still to come.
+    /// How many bytes of the head have been received.
+    head_length: usize,
+    /// How many bytes of the record are outstanding.
     left: usize,
 }
 
@@ -313,11 +314,11 @@ impl Records {
                 bytes = &bytes[skip..];
                 continue;
             }
-            self.head[self.known] = bytes[0];
-            self.known += 1;
+            self.head[self.head_length] = bytes[0];
+            self.head_length += 1;
             bytes = &bytes[1..];
-            if self.known == RECORD_HEAD {
-                self.known = 0;
+            if self.head_length == RECORD_HEAD {
+                self.head_length = 0;
                 self.left = u16::from_be_bytes([self.head[3], self.head[4]]).into();
                 if self.head[0] == APPLICATION_DATA {
                     content += self.left as u64 - RECORD_TAIL;
@@ -328,7 +329,7 @@ impl Records {
     }
 }
 
-/// Trusts the server's own certificate.
+/// Trusts only this certificate.
 fn client_config(certificate: &std::path::Path) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate)?)?;
@@ -338,7 +339,7 @@ fn client_config(certificate: &std::path::Path) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Names that are all of the same length make messages that are.
+/// All names have the same length, and so do all messages.
 fn name(number: usize) -> String {
     format!("member{number:04}")
 }
@@ -354,7 +355,7 @@ fn public(number: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The list of so many members as the server sends it.
+/// The list of this many members as the server sends it.
 fn user_list(count: usize) -> Vec<u8> {
     let entry = |number| format!(r#"{{"username":"{}","is_mod":false,"is_timed_out":false}}"#, name(number));
     let entries: Vec<String> = (0..count).map(entry).collect();
@@ -391,7 +392,7 @@ fn head_length(frame: &[u8]) -> usize {
     }
 }
 
-/// The length of the first frame, if all of it is here.
+/// The length of the first frame, if it is complete.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let short = *bytes.get(1)?;
     let mask = if short & 0x80 == 0 { 0 } else { 4 };
@@ -404,21 +405,21 @@ fn frame_length(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= length).then_some(length)
 }
 
-/// The length of the whole frames that the bytes begin with.
-pub fn whole_frames(bytes: &[u8]) -> usize {
-    let mut whole = 0;
-    while let Some(length) = frame_length(&bytes[whole..]) {
-        whole += length;
+/// The length of all complete frames at the start of these bytes.
+pub fn complete_frames(bytes: &[u8]) -> usize {
+    let mut complete = 0;
+    while let Some(length) = frame_length(&bytes[complete..]) {
+        complete += length;
     }
-    whole
+    complete
 }
 
-/// Asks for as many descriptors as so many connections take.
+/// Raises the limit of open files to what this many connections need.
 pub fn raise_descriptor_limit(connections: usize) {
     let wanted = connections as u64 + 64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < wanted) {
-        // What it cannot have it will miss later, with the system's own words.
+        // If this fails, opening a connection will fail with the system's error.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
     }
 }

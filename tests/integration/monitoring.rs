@@ -1,0 +1,97 @@
+//! `/healthz` and `/metrics` (docs/operations.md), over http and https.
+
+use std::collections::HashMap;
+
+use tungstenite::Message;
+
+use crate::support::http::{get, request, upgrade_at, upgrade_request};
+use crate::support::over_ws_and_wss;
+use crate::support::server::{TestServer, Transport};
+
+over_ws_and_wss! {
+    a_running_server_is_healthy,
+    metrics_count_what_happens,
+    metrics_are_refused_to_other_addresses,
+}
+
+fn a_running_server_is_healthy(transport: Transport) {
+    let server = TestServer::start(transport);
+    let response = get(&server, "/healthz");
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nOK\n"), "{response}");
+    let head = request(&server, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    // A WebSocket may have any path, including these.
+    let (head, _stream) = upgrade_at(&server, "/metrics", "");
+    assert!(head.contains(" 101 "), "{head}");
+}
+
+/// A supervisor that restarts unhealthy servers must not restart one that is only at its limit.
+#[test]
+fn a_server_at_max_connections_is_healthy() {
+    let server = TestServer::with(Transport::Ws, &[("MAX_CONNECTIONS", "1")]);
+    let _ann = server.join("Ann");
+    let healthz = get(&server, "/healthz");
+    assert!(healthz.starts_with("HTTP/1.1 200 OK"), "{healthz}");
+    assert!(request(&server, &upgrade_request("")).starts_with("HTTP/1.1 503 "));
+    assert_eq!(metrics(&server)["tinychat_refused_total{reason=\"server_full\"}"], 3.0);
+}
+
+fn metrics_count_what_happens(transport: Transport) {
+    let server = TestServer::start(transport);
+    let (mut ann, mut bob, mut guest) = (server.join("Ann"), server.join("Bob"), server.connect());
+    bob.public("hello");
+    assert_eq!((ann.next_line(), ann.next_line()), ("system: Bob joined.".into(), "Bob: hello".into()));
+    guest.send_text("nonsense");
+    assert!(guest.next_line().starts_with("error: "));
+    let mut cid = server.join("Cid");
+    cid.socket.send(Message::text("x".repeat(20_000))).unwrap();
+    cid.close_code();
+    assert_eq!(
+        (ann.next_line(), ann.next_line()),
+        ("system: Cid joined.".into(), "system: Cid left.".into())
+    );
+    let metrics = metrics(&server);
+    let value = |name: &str| metrics.get(name).copied().unwrap_or_else(|| panic!("no {name}"));
+    assert_eq!(value("tinychat_members"), 2.0);
+    assert_eq!(value("tinychat_connections{state=\"joined\"}"), 2.0);
+    assert_eq!(value("tinychat_connections{state=\"connected\"}"), 1.0);
+    assert!(value("tinychat_connections{state=\"handshake\"}") >= 1.0, "this request is one");
+    assert_eq!(value("tinychat_messages_received_total{type=\"join\"}"), 3.0);
+    assert_eq!(value("tinychat_messages_received_total{type=\"public\"}"), 1.0);
+    assert_eq!(value("tinychat_messages_received_total{type=\"error\"}"), 1.0);
+    assert_eq!(value("tinychat_cut_off_total{reason=\"broke_protocol\"}"), 1.0);
+    assert!(value("tinychat_deliveries_total") >= 10.0);
+    assert!(value("tinychat_sent_bytes_total") > 500.0 && value("tinychat_received_bytes_total") > 100.0);
+    assert!(value("tinychat_hub_batches_total") <= value("tinychat_hub_events_total"));
+    assert!(value("tinychat_uptime_seconds") > 0.0);
+    assert_eq!(
+        metrics.contains_key("tinychat_certificate_expiry_timestamp_seconds"),
+        transport == Transport::Wss
+    );
+}
+
+fn metrics_are_refused_to_other_addresses(transport: Transport) {
+    let settings = [("TRUSTED_PROXIES", "127.0.0.0/8"), ("METRICS_ALLOW", "192.0.2.0/24, 2001:db8::1")];
+    let server = TestServer::with(transport, &settings);
+    let status = |path: &str, forwarded: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{forwarded}\r\n");
+        request(&server, &head).split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(status("/metrics", "X-Forwarded-For: 192.0.2.9\r\n"), "200");
+    assert_eq!(status("/metrics", "X-Forwarded-For: 198.51.100.1\r\n"), "403");
+    assert_eq!(status("/metrics", "X-Forwarded-For: nonsense\r\n"), "403");
+    assert_eq!(status("/metrics", "X-Forwarded-For: 127.0.0.1\r\n"), "403", "forwarded, so not local");
+    assert_eq!(status("/metrics", ""), "200", "local");
+    assert_eq!(status("/healthz", "X-Forwarded-For: 198.51.100.1\r\n"), "200");
+}
+
+/// The samples by their names with labels.
+fn metrics(server: &TestServer) -> HashMap<String, f64> {
+    let response = get(server, "/metrics");
+    let (head, page) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("text/plain; version=0.0.4"), "{head}");
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let sample =
+        |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
+    samples.map(|line| sample(line).unwrap()).collect()
+}
