@@ -11,7 +11,7 @@ mod limits;
 mod log_lines;
 mod page;
 mod program;
-mod readme;
+mod docs;
 mod renewal;
 mod server;
 mod settings_files;
