@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Holds what TinyChat did under `strace -f` against what its systemd unit lets it do.
+"""Compares what TinyChat did, as recorded by `strace -f`, with what its systemd unit allows.
 
-No systemd runs where this is checked, so the filter cannot be switched on; but which system calls a unit allows,
-systemd-analyze knows, and which the server makes, strace has seen.
+CI has no running systemd, so it cannot apply the filter itself. systemd-analyze lists the system calls that the unit
+allows, and the trace lists those that the server made.
+
+Usage: sandbox.py UNIT TRACE
 """
 import re
 import subprocess
@@ -13,7 +15,7 @@ unit = open(unit_path).read()
 
 
 def expand(name):
-    """The system calls of a set like @system-service, with the sets in it."""
+    """The system calls in a set like @system-service, including those of nested sets."""
     if not name.startswith("@"):
         return {name}
     lines = subprocess.run(["systemd-analyze", "syscall-filter", name], check=True, capture_output=True, text=True)
@@ -27,16 +29,15 @@ for value in re.findall(r"^SystemCallFilter=(.*)$", unit, re.MULTILINE):
     allowed = allowed - names if value.startswith("~") else allowed | names
 
 trace = open(trace_path, errors="replace").read()
-# From the first call after systemd would have started the program.
 made = set(re.findall(r"^(?:\[pid +\d+\] |\d+ +)?([a-z_0-9]+)\(", trace, re.MULTILINE))
-faults = [f"the unit does not allow {name}" for name in sorted(made - allowed)]
+errors = [f"the unit does not allow {name}" for name in sorted(made - allowed)]
 if re.search(r"PROT_WRITE\|PROT_EXEC", trace):
-    faults.append("MemoryDenyWriteExecute=: memory was writable and executable")
+    errors.append("MemoryDenyWriteExecute=: memory was mapped writable and executable")
 families = set(re.findall(r"^RestrictAddressFamilies=(.*)$", unit, re.MULTILINE)[0].split())
 used = set(re.findall(r"socket(?:pair)?\((AF_\w+)", trace))
-faults += [f"RestrictAddressFamilies=: {family} was used" for family in sorted(used - families)]
+errors += [f"RestrictAddressFamilies=: {family} was used" for family in sorted(used - families)]
 
-faults += [f"the trace is no good: {name} is not in it" for name in ("accept4", "poll", "recvfrom") if name not in made]
+errors += [f"the trace is incomplete: {name} is missing" for name in ("accept4", "poll", "recvfrom") if name not in made]
 print(f"{len(made)} system calls made, {len(allowed)} allowed; address families {', '.join(sorted(used))}")
-print("\n".join(faults) or "the unit allows all of them")
-sys.exit(bool(faults))
+print("\n".join(errors) or "the unit allows all of them")
+sys.exit(bool(errors))

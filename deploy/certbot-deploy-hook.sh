@@ -1,13 +1,13 @@
 #!/bin/sh
-# Gives TinyChat a renewed certificate. certbot runs this as root after each renewal, and once when it is named at
-# the first issue:
+# Copies a renewed certificate to TinyChat. certbot runs this as root after it has issued a certificate, and after each
+# renewal, once it knows the hook:
 #
 #     certbot certonly --standalone -d chat.example.com --deploy-hook /usr/local/sbin/tinychat-deploy-hook
 #
-# certbot's private key may be read by root alone, and that is well. So the pair is copied to /etc/tinychat/tls,
-# where the service's group may read it and nobody else may. The copy is made aside, and then takes the place of the
-# one before in a single step. (If TinyChat should read one file before the step and one after, the two do not belong
-# together: it keeps what it has, and loads again.) To run it by hand, or again, does no harm:
+# Only root can read certbot's private key. The hook leaves it that way, and copies certificate and key to
+# /etc/tinychat/tls, where only root and the service's group can read them. The copy is written to a new folder, and then
+# replaces the previous one in a single step. (If TinyChat reads one file before that step and the other after it, the two
+# do not match: it keeps the pair in use, and loads again.) The hook can be run by hand, and repeatedly:
 #
 #     RENEWED_LINEAGE=/etc/letsencrypt/live/chat.example.com tinychat-deploy-hook
 set -eu
@@ -15,7 +15,7 @@ set -eu
 lineage=${RENEWED_LINEAGE:?is not set: certbot sets it, by hand it is /etc/letsencrypt/live/YOUR.NAME}
 tls=${TINYCHAT_TLS:-/etc/tinychat/tls}
 group=${TINYCHAT_GROUP:-tinychat}
-# Empty: no reload. TinyChat then notices by itself, within seconds.
+# Empty: no reload. TinyChat then notices the change itself, within seconds.
 reload=${TINYCHAT_RELOAD-systemctl reload tinychat}
 
 for file in fullchain.pem privkey.pem; do
@@ -25,13 +25,13 @@ for file in fullchain.pem privkey.pem; do
     fi
 done
 
-# Nobody may read the key, not even for a moment.
+# The key must not be readable for others at any time.
 umask 077
 mkdir -p "$tls"
 chgrp "$group" "$tls"
 chmod 750 "$tls"
 
-# Only one hook at a time changes the folder; the lock goes with the process.
+# Only one hook at a time changes the folder. The lock ends with the process.
 exec 9>"$tls/.lock"
 flock 9
 
@@ -46,19 +46,19 @@ chgrp "$group" "$new"
 chmod 750 "$new"
 sync -f "$new/privkey.pem" 2>/dev/null || sync
 
-# The step: one link is renamed over another.
+# The single step: one link is renamed over the other.
 before=$(readlink "$tls/live" || true)
 ln -s "${new##*/}" "$new.live"
 mv -T "$new.live" "$tls/live"
 trap - EXIT
 
-# Keep no keys that are not in use.
+# Remove keys that are no longer in use.
 for pair in "$tls"/pair.*; do
     [ "$pair" = "$new" ] || rm -rf "$pair"
 done
 echo "tinychat-deploy-hook: $tls/live leads to ${new##*/} (before: ${before:-nothing})"
 
 if [ -n "$reload" ]; then
-    # A server that does not run will find the pair when it starts.
+    # A server that is not running loads the pair when it starts.
     $reload || echo "tinychat-deploy-hook: \"$reload\" failed: is the service running?" >&2
 fi

@@ -1,4 +1,4 @@
-//! What is shipped for systemd and certbot.
+//! The systemd unit, and the deploy hook for certbot.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,7 +12,7 @@ use crate::support::program::KillOnDrop;
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/certbot-deploy-hook.sh");
 
-/// A made-up /etc/letsencrypt with one name in it, as certbot lays it out, and a folder for TinyChat.
+/// A simulated /etc/letsencrypt with one name, laid out as certbot does, and a folder for TinyChat.
 struct Machine {
     root: TempDir,
 }
@@ -30,7 +30,7 @@ impl Machine {
         self.root.path().join(path)
     }
 
-    /// Writes the pair of this number, and leads the links there.
+    /// Writes the pair with this number, and points the links to it.
     fn renew(&self, number: u32) {
         for name in ["fullchain", "privkey"] {
             let file = format!("archive/chat.example.com/{name}{number}.pem");
@@ -64,11 +64,11 @@ impl Machine {
 }
 
 #[test]
-fn the_hook_gives_the_group_the_renewed_pair_and_nobody_else() {
+fn the_hook_makes_the_renewed_pair_readable_for_the_group_only() {
     let machine = Machine::new();
     for number in 1..=3 {
         machine.renew(number);
-        // Twice, for that must do no harm.
+        // The hook can be repeated.
         for _ in 0..2 {
             let output = machine.run_hook();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -77,7 +77,7 @@ fn the_hook_gives_the_group_the_renewed_pair_and_nobody_else() {
             assert_eq!(machine.mode("tinychat/tls"), 0o750);
             assert_eq!(machine.mode("tinychat/tls/live"), 0o750);
             assert_eq!(machine.mode("tinychat/tls/live/privkey.pem"), 0o640);
-            fs::remove_file(machine.path("reloaded")).expect("the server was told");
+            fs::remove_file(machine.path("reloaded")).expect("the server is reloaded");
         }
     }
     let left = fs::read_dir(machine.path("tinychat/tls")).unwrap().map(|entry| entry.unwrap().file_name());
@@ -86,12 +86,12 @@ fn the_hook_gives_the_group_the_renewed_pair_and_nobody_else() {
     assert_eq!(
         machine.mode("letsencrypt/archive/chat.example.com/privkey3.pem"),
         0o600,
-        "certbot's own is untouched"
+        "certbot's key is untouched"
     );
 }
 
 #[test]
-fn a_hook_without_a_whole_pair_changes_nothing() {
+fn an_incomplete_pair_changes_nothing() {
     let machine = Machine::new();
     assert!(machine.run_hook().status.success());
     machine.renew(2);
@@ -109,7 +109,7 @@ fn a_hook_without_a_whole_pair_changes_nothing() {
     );
 }
 
-/// CI also has systemd-analyze look at it.
+/// CI also runs systemd-analyze on it.
 #[test]
 fn the_unit_reloads_by_sighup_and_runs_as_its_own_user() {
     let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/tinychat.service")).unwrap();
@@ -124,9 +124,9 @@ fn the_unit_reloads_by_sighup_and_runs_as_its_own_user() {
     }
 }
 
-/// What systemd hears of a server, in order: that it is ready, reloads, is alive, and stops.
+/// The notifications in their order.
 #[test]
-fn systemd_is_told_how_the_server_is() {
+fn systemd_is_notified_of_start_reload_watchdog_and_stop() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let notify = UnixDatagram::bind(&path).unwrap();
@@ -143,29 +143,29 @@ fn systemd_is_told_how_the_server_is() {
             .unwrap(),
     );
     let id = server.0.id().to_string();
-    let hear = |expected: &str| {
+    let expect = |expected: &str| {
         let mut buffer = [0; 256];
         loop {
             let length = notify.recv(&mut buffer).unwrap_or_else(|error| panic!("{expected}: {error}"));
-            let told = std::str::from_utf8(&buffer[..length]).unwrap();
-            if told.lines().any(|line| line == expected) {
+            let received = std::str::from_utf8(&buffer[..length]).unwrap();
+            if received.lines().any(|line| line == expected) {
                 return;
             }
-            // The watchdog has its say in between.
-            assert_eq!(told, "WATCHDOG=1\n", "before {expected}");
+            // Watchdog notifications may come in between.
+            assert_eq!(received, "WATCHDOG=1\n", "before {expected}");
         }
     };
     let signal = |signal: &str| {
         let kill = Command::new("kill").args([signal, &id]).status();
         assert!(kill.unwrap().success());
     };
-    hear("READY=1");
-    hear("WATCHDOG=1");
+    expect("READY=1");
+    expect("WATCHDOG=1");
     signal("-HUP");
-    hear("RELOADING=1");
-    hear("READY=1");
-    hear("WATCHDOG=1");
+    expect("RELOADING=1");
+    expect("READY=1");
+    expect("WATCHDOG=1");
     signal("-TERM");
-    hear("STOPPING=1");
+    expect("STOPPING=1");
     assert!(server.0.wait().unwrap().success());
 }

@@ -1,0 +1,34 @@
+# Plain commands, explained in CONTRIBUTING.md. `just --list` shows the recipes.
+
+# Build and run the server
+run *flags:
+    cargo run --release -- {{flags}}
+
+# Build the release binary
+build:
+    cargo build --release
+
+# Run all tests
+test:
+    cargo test
+
+# Run only the tests of the documents
+test-docs:
+    cargo test --test integration docs
+
+# Check format and lints
+check:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Run everything that CI runs (Debian; may need root)
+ci:
+    .ci/run
+
+# Measure the server beside a bare copy loop
+bench:
+    cargo bench
+
+# Take the screenshots in docs/screenshots/ again
+screenshots:
+    cargo test --test integration screenshots -- --ignored
