@@ -8,7 +8,7 @@ use super::password::ModPassword;
 use super::password_throttle::PasswordThrottle;
 use super::protocol::{Body, ClientMessage, CommandUsage, Field, MessageError, ServerMessage};
 use super::roster::Roster;
-use super::timeout::{MAX_SECONDS, Timeouts, whole_seconds};
+use super::time_outs::{MAX_SECONDS, Timeouts, whole_seconds};
 use super::user_list::UserListSchedule;
 use super::username::{NameError, Username};
 use crate::limits::Network;

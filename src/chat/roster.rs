@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::command::split_name;
 use super::protocol::User;
 use super::room::ConnectionId;
-use super::timeout::Timeouts;
+use super::time_outs::Timeouts;
 use super::username::{NameKey, Username};
 use crate::limits::Network;
 

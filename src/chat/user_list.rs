@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::chat::roster::Roster;
-    use crate::chat::timeout::Timeouts;
+    use crate::chat::time_outs::Timeouts;
     use crate::chat::username::Username;
 
     /// A roster with its schedule.

@@ -3,8 +3,8 @@
 //! See docs/configuration.md for what each setting means.
 
 mod settings;
-mod table;
-mod reader;
+mod settings_table;
+mod parser;
 mod values;
 mod env_file;
 mod error;
@@ -12,5 +12,5 @@ mod error;
 pub use env_file::EnvFileError;
 pub use error::{ConfigError, ConfigErrors};
 pub use settings::{CERTIFICATE_CHECK_INTERVAL, Limits, MessageRate, Settings, TlsFiles};
-pub use table::{SETTINGS, Setting, ValueKind};
+pub use settings_table::{SETTINGS, Setting, ValueKind};
 pub use values::{Host, Origin, Secret};

@@ -12,8 +12,8 @@ use log::LevelFilter;
 
 use super::env_file;
 use super::error::{ConfigError, ConfigErrors};
-use super::reader::Reader;
-use super::table::{SETTINGS, Setting};
+use super::parser::Parser;
+use super::settings_table::{SETTINGS, Setting};
 use super::values::{Host, Network, Origin, Secret};
 
 /// How often the certificate's files are checked for changes. Each check is a few system calls.
@@ -86,7 +86,7 @@ impl Settings {
     /// `flag` returns the value of the flag for a setting, by the setting's name, if that flag was given.
     ///
     /// # Errors
-    /// All values that cannot be used, and all lines of `.env` that cannot be read.
+    /// All values that cannot be used, and all lines of `.env` that cannot be parse.
     pub fn load(flag: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
         let (mut file, file_errors) = env_file::read(Path::new(".env"));
         let mut errors: Vec<ConfigError> = file_errors.into_iter().map(ConfigError::from).collect();
@@ -115,44 +115,44 @@ impl Settings {
     /// # Errors
     /// All values that cannot be used.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, ConfigErrors> {
-        let mut read = Reader::new(pairs);
-        let use_ssl = read.switch("USE_SSL");
+        let mut parse = Parser::new(pairs);
+        let use_ssl = parse.switch("USE_SSL");
         let tls = TlsFiles {
-            cert: read.path("SSL_CERT_PATH"),
-            key: read.path("SSL_KEY_PATH"),
-            required: read.switch("SSL_REQUIRED"),
+            cert: parse.path("SSL_CERT_PATH"),
+            key: parse.path("SSL_KEY_PATH"),
+            required: parse.switch("SSL_REQUIRED"),
             check_interval: CERTIFICATE_CHECK_INTERVAL,
         };
         if tls.required && !use_ssl {
-            read.errors.push(ConfigError::TlsRequiredButOff);
+            parse.errors.push(ConfigError::TlsRequiredButOff);
         }
-        let per_second = read.count("MESSAGE_RATE", 0..=1_000_000);
-        let burst = read.count("MESSAGE_BURST", 1..=1_000_000);
+        let per_second = parse.count("MESSAGE_RATE", 0..=1_000_000);
+        let burst = parse.count("MESSAGE_BURST", 1..=1_000_000);
         let message_rate = NonZeroU32::new(per_second).zip(NonZeroU32::new(burst));
         let settings = Self {
-            host: read.parsed("HOST").unwrap_or(Host::Address(Ipv4Addr::LOCALHOST.into())),
-            port: read.count("PORT", 0..=u16::MAX.into()) as u16,
-            mod_password: read.secret("MOD_PASSWORD"),
-            web_ui: read.switch("WEB_UI"),
+            host: parse.parsed("HOST").unwrap_or(Host::Address(Ipv4Addr::LOCALHOST.into())),
+            port: parse.count("PORT", 0..=u16::MAX.into()) as u16,
+            mod_password: parse.secret("MOD_PASSWORD"),
+            web_ui: parse.switch("WEB_UI"),
             tls: use_ssl.then_some(tls),
-            log_level: read.log_level("LOG_LEVEL"),
+            log_level: parse.log_level("LOG_LEVEL"),
             limits: Limits {
-                connections: read.count("MAX_CONNECTIONS", 1..=1_000_000) as usize,
-                connections_per_ip: match read.count("MAX_CONNECTIONS_PER_IP", 0..=1_000_000) {
+                connections: parse.count("MAX_CONNECTIONS", 1..=1_000_000) as usize,
+                connections_per_ip: match parse.count("MAX_CONNECTIONS_PER_IP", 0..=1_000_000) {
                     0 => None,
                     limit => Some(limit as usize),
                 },
                 message_rate: message_rate.map(|(per_second, burst)| MessageRate { per_second, burst }),
-                message_bytes: read.count("MAX_MESSAGE_BYTES", 64..=16 * 1024 * 1024) as usize,
-                send_queue_bytes: read.count("SEND_QUEUE_BYTES", 1024..=1024 * 1024 * 1024) as usize,
-                handshake_timeout: read.seconds("HANDSHAKE_TIMEOUT", 1..=3600),
-                ping_interval: read.seconds("PING_INTERVAL", 1..=3600),
+                message_bytes: parse.count("MAX_MESSAGE_BYTES", 64..=16 * 1024 * 1024) as usize,
+                send_queue_bytes: parse.count("SEND_QUEUE_BYTES", 1024..=1024 * 1024 * 1024) as usize,
+                handshake_timeout: parse.seconds("HANDSHAKE_TIMEOUT", 1..=3600),
+                ping_interval: parse.seconds("PING_INTERVAL", 1..=3600),
             },
-            allowed_origins: read.list("ALLOWED_ORIGINS"),
-            trusted_proxies: networks(read.list("TRUSTED_PROXIES")),
-            metrics_allow: networks(read.list("METRICS_ALLOW")),
+            allowed_origins: parse.list("ALLOWED_ORIGINS"),
+            trusted_proxies: networks(parse.list("TRUSTED_PROXIES")),
+            metrics_allow: networks(parse.list("METRICS_ALLOW")),
         };
-        if read.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(read.errors)) }
+        if parse.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(parse.errors)) }
     }
 }
 

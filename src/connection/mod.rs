@@ -3,7 +3,7 @@
 mod handshake;
 mod http_exchange;
 mod keep_alive;
-mod refusal;
+mod full_server;
 mod session;
 
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ use crate::limits::{LimitExceeded, Permit, Permits};
 use crate::ops::metrics::{Counters, HandshakeFailure, RefusalReason};
 use handshake::{Handshake, HandshakeError, handshake};
 
-pub use refusal::refuse;
+pub use full_server::refuse;
 
 /// What all connections share.
 pub struct Shared {

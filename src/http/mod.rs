@@ -1,17 +1,18 @@
 //! HTTP on the chat's port: the upgrade to WebSocket, the chat page, and monitoring.
 
 mod forwarded;
+mod origin;
 mod page;
 mod rejection;
 mod request;
 mod response;
 mod router;
-mod status;
+mod monitoring;
 mod upgrade;
 
 pub use forwarded::{ClientAddress, TrustedProxies};
+pub use monitoring::Monitoring;
 pub use rejection::Rejection;
 pub use request::parse;
 pub use response::{Response, encode};
 pub use router::{Route, Router};
-pub use status::Monitoring;

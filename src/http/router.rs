@@ -3,10 +3,10 @@
 use tungstenite::handshake::server::Request;
 
 use super::forwarded::{ClientAddress, TrustedProxies};
+use super::monitoring::Monitoring;
 use super::page;
 use super::rejection::Rejection;
 use super::response::Response;
-use super::status::Monitoring;
 use super::upgrade::{is_for_websocket, upgrade};
 use crate::config::Origin;
 

@@ -5,6 +5,7 @@ use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::{Request, create_response};
 use tungstenite::http::{HeaderValue, header};
 
+use super::origin::is_allowed;
 use super::rejection::Rejection;
 use super::request::items;
 use super::response::Response;
@@ -38,14 +39,6 @@ pub fn upgrade(
 pub fn is_for_websocket(request: &Request) -> bool {
     has_token(request, &header::UPGRADE, "websocket")
         || request.headers().contains_key(header::SEC_WEBSOCKET_KEY)
-}
-
-/// Only browsers send an `Origin`, and only a browser can be used by one site to connect as a visitor of another.
-fn is_allowed(request: &Request, allowed_origins: Option<&[Origin]>) -> bool {
-    match (request.headers().get(header::ORIGIN), allowed_origins) {
-        (Some(origin), Some(allowed)) => allowed.iter().any(|allowed| allowed.is(origin.as_bytes())),
-        _ => true,
-    }
 }
 
 /// tungstenite reads only the first line of `Connection` and `Upgrade`, and expects a single protocol in the

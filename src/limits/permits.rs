@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use super::network::Network;
+use super::client_network::Network;
 
 /// How many connections beyond the limits get a response at once. Further ones are closed without a response.
 const MAX_REFUSALS: usize = 32;

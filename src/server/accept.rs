@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::wakeup::Wakeups;
+use super::signals::Wakeups;
 use crate::chat::ConnectionId;
 use crate::connection::{self, Incoming, Shared};
 use crate::hub::Event;

@@ -2,7 +2,7 @@
 
 mod accept;
 mod listen;
-mod wakeup;
+mod signals;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -23,9 +23,9 @@ use crate::ops::systemd;
 use crate::tls::{Renewal, TlsError};
 use accept::AcceptLoop;
 use listen::{listen, raise_descriptor_limit};
-use wakeup::wakeups;
+use signals::wakeups;
 
-pub use wakeup::Handle;
+pub use signals::Handle;
 
 /// A server that listens. It serves clients once it [runs](Server::run).
 pub struct Server {

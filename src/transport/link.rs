@@ -18,8 +18,8 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 use super::backlog::{Backlog, Flush, SendError};
+use super::poll::{Wait, linger, wait};
 use super::stream::Stream;
-use super::wait::{Wait, linger, wait};
 
 /// The read buffer that each connection allocates, in bytes.
 const READ_BUFFER_BYTES: usize = 4096;

@@ -4,9 +4,9 @@ mod backlog;
 mod link;
 mod socket;
 mod stream;
-mod wait;
+mod poll;
 
 pub use backlog::{Flush, SendError};
 pub use link::{Link, MAX_READ_BYTES, ReadError, Received};
+pub use poll::{Wait, by_deadline, linger, timespec, wait};
 pub use stream::Stream;
-pub use wait::{Wait, by_deadline, linger, timespec, wait};

@@ -1,4 +1,4 @@
-//! How other threads and signals wake the accept loop: self-pipes, one per reason.
+//! Signals, and other reasons to wake the accept loop: self-pipes, one per reason.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -9,18 +9,18 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::error::ConfigError;
-use super::table::SETTINGS;
+use super::settings_table::SETTINGS;
 use super::values::Secret;
 
 /// Parses settings by name. A value that cannot be used is recorded in `errors`, and a placeholder is returned in
 /// its place, so that one pass finds every error.
-pub struct Reader<'a> {
+pub struct Parser<'a> {
     /// The values that were set. The others have their defaults.
     values: HashMap<&'a str, &'a str>,
     pub errors: Vec<ConfigError>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Parser<'a> {
     pub fn new(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self { values: values.into_iter().collect(), errors: Vec::new() }
     }
