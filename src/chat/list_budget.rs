@@ -1,33 +1,51 @@
 //! How much user lists may cost: 16 MiB/s in total (docs/protocol.md), which limits how often a large room gets
-//! them.
+//! them, and how fast it can be joined.
 //!
-//! Unused budget is saved, up to a limit. New members get their list at once even if nothing is saved. That is a
-//! debt, paid back from half of what accrues, so that a loop of joins and leaves cannot keep the lists from
-//! everyone else.
+//! Unused budget is saved, up to a limit. New members get their list at once, even if nothing is saved. Those lists
+//! are paid from a credit, so that a crowd of a few hundred that joins at once does not delay the others' lists.
+//! What exceeds the credit is a debt, repaid from half of what accrues: a loop of joins and leaves cannot keep the
+//! lists from everyone else. While the debt is too large, joins have to wait.
 
 use std::time::{Duration, Instant};
 
-/// In bytes per second.
-pub const LIST_RATE: f64 = 16.0 * 1024.0 * 1024.0;
+/// What all lists together may cost, in bytes per second.
+pub const LIST_RATE: f64 = 16.0 * MIB;
+/// The part of it that refills the credit for new members' lists, in bytes per second.
+const CREDIT_RATE: f64 = 1.0 * MIB;
+/// What accrues for all other lists, in bytes per second.
+const ROUND_RATE: f64 = LIST_RATE - CREDIT_RATE;
+/// In bytes.
+const MAX_CREDIT: f64 = 8.0 * MIB;
+/// Joins wait while the debt is larger than this, in bytes.
+const MAX_DEBT: f64 = 32.0 * MIB;
+const MIB: f64 = 1024.0 * 1024.0;
 
-#[derive(Default)]
 pub struct ListBudget {
-    /// In bytes.
+    /// For lists to members, in bytes.
     saved: f64,
+    /// For lists to new members, in bytes.
+    credit: f64,
     /// In bytes.
     debt: f64,
-    /// When `saved` and `debt` were last updated; `None`: never.
+    /// When the above were last updated; `None`: never.
     updated: Option<Instant>,
+}
+
+impl Default for ListBudget {
+    fn default() -> Self {
+        Self { saved: 0.0, credit: MAX_CREDIT, debt: 0.0, updated: None }
+    }
 }
 
 impl ListBudget {
     /// Adds what has accrued since the last call. No more than `max` bytes are saved.
     pub fn accrue(&mut self, now: Instant, max: f64) {
         let elapsed = self.updated.map_or(1.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        let accrued = elapsed * LIST_RATE;
+        let accrued = elapsed * ROUND_RATE;
         let repaid = self.debt.min(accrued / 2.0);
         self.debt -= repaid;
         self.saved = (self.saved + accrued - repaid).min(max);
+        self.credit = (self.credit + elapsed * CREDIT_RATE).min(MAX_CREDIT);
         self.updated = Some(now);
     }
 
@@ -36,13 +54,16 @@ impl ListBudget {
         self.saved
     }
 
+    /// Pays for lists to members.
     pub fn spend(&mut self, bytes: f64) {
         self.saved -= bytes;
     }
 
-    /// Adds a debt. Debt beyond `max` bytes is dropped.
-    pub fn owe(&mut self, bytes: f64, max: f64) {
-        self.debt = (self.debt + bytes).min(max.max(self.debt));
+    /// Pays for a list to a new member.
+    pub fn spend_on_new_member(&mut self, bytes: f64) {
+        let from_credit = bytes.min(self.credit);
+        self.credit -= from_credit;
+        self.debt += bytes - from_credit;
     }
 
     /// When this many bytes will be saved; `None`: nothing has accrued yet.
@@ -50,7 +71,14 @@ impl ListBudget {
         let missing = (bytes - self.saved).max(0.0);
         // Until the debt is repaid, each byte saved costs another.
         let accrual = missing + missing.min(self.debt);
-        self.updated.map(|at| at + Duration::from_secs_f64(accrual / LIST_RATE))
+        self.updated.map(|at| at + Duration::from_secs_f64(accrual / ROUND_RATE))
+    }
+
+    /// When members may join again; `None`: now.
+    pub fn joins_resume_at(&self) -> Option<Instant> {
+        let excess = self.debt - MAX_DEBT;
+        let repayment = Duration::from_secs_f64(excess.max(0.0) / (ROUND_RATE / 2.0));
+        self.updated.filter(|_| excess > 0.0).map(|at| at + repayment)
     }
 }
 
@@ -65,7 +93,7 @@ mod tests {
             let mut budget = ListBudget::default();
             budget.accrue(start, 1e6);
             budget.spend(1e6);
-            budget.owe(debt, f64::MAX);
+            budget.spend_on_new_member(MAX_CREDIT + debt);
             let at = budget.available_at(2e6).unwrap();
             budget.accrue(at, f64::MAX);
             assert!((budget.saved() - 2e6).abs() < 1.0, "{debt}: {}", budget.saved());
@@ -73,15 +101,25 @@ mod tests {
     }
 
     #[test]
-    fn savings_and_debt_are_limited() {
+    fn savings_are_limited() {
         let start = Instant::now();
         let mut budget = ListBudget::default();
         budget.accrue(start, 1000.0);
         budget.accrue(start + Duration::from_secs(3600), 1000.0);
-        assert_eq!(budget.saved(), 1000.0);
-        (0..1000).for_each(|_| budget.owe(1e6, 5e6));
-        let repayment = Duration::from_secs_f64(2.0 * 5e6 / LIST_RATE);
-        budget.accrue(start + Duration::from_secs(3600) + repayment, f64::MAX);
-        assert!(budget.debt < 1.0, "{}", budget.debt);
+        assert_eq!((budget.saved(), budget.credit), (1000.0, MAX_CREDIT));
+    }
+
+    #[test]
+    fn too_much_debt_stops_joins_until_it_is_repaid() {
+        let start = Instant::now();
+        let mut budget = ListBudget::default();
+        budget.accrue(start, 1e6);
+        budget.spend_on_new_member(MAX_CREDIT + MAX_DEBT);
+        assert_eq!(budget.joins_resume_at(), None);
+        budget.spend_on_new_member(ROUND_RATE);
+        let resume = budget.joins_resume_at().unwrap();
+        assert_eq!(resume, start + Duration::from_secs(2));
+        budget.accrue(resume, 1e6);
+        assert_eq!(budget.joins_resume_at(), None);
     }
 }

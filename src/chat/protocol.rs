@@ -126,6 +126,11 @@ impl Serialize for CommandList {
 }
 
 impl ClientMessage {
+    /// Whether the message joins, if its connection has not joined yet.
+    pub fn may_join(&self) -> bool {
+        self.body == Ok(Body::Join) || self.username != Field::Missing
+    }
+
     /// Parses one message.
     ///
     /// # Errors

@@ -86,6 +86,11 @@ impl Room {
         self.timeouts.next_end().into_iter().chain(self.lists.next_deadline()).min()
     }
 
+    /// When members may join again without exceeding the list rate; `None`: now. Until then, hold joins back.
+    pub fn joins_resume_at(&self) -> Option<Instant> {
+        self.lists.joins_resume_at()
+    }
+
     /// What follows from the passing of time.
     pub fn expire(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();

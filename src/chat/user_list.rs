@@ -18,19 +18,17 @@ const LIST_INTERVAL: Duration = Duration::from_millis(55);
 const SMALL_ROOM: usize = 100;
 /// The most that one round may cost, in seconds of the budget; a single list is always allowed.
 const MAX_ROUND_SECONDS: f64 = 0.055;
-/// Where a list to every member costs less than this, in seconds of the budget (a room of up to some 400), new
-/// members' own lists are not charged: a crowd that joins at once is in everyone's list within a second, with
-/// some margin.
-const UNCHARGED_JOINS_SECONDS: f64 = 0.65;
-/// The size of a list entry without its name: `{"username":"","is_mod":false,"is_timed_out":false},`.
-const ENTRY_BYTES: usize = 57;
+/// The size of a list entry without its name: `{"username":,"is_mod":false,"is_timed_out":false},`.
+const ENTRY_BYTES: usize = 55;
+/// The size of the list without its entries, with the frame's header.
+const LIST_BYTES: usize = 65;
 
 #[derive(Default)]
 pub struct UserListSchedule {
     /// The list that each member was last sent.
     sent: BTreeMap<JoinOrder, Sent>,
-    /// The approximate size of the list, in bytes.
-    list_bytes: usize,
+    /// The size of the list's entries, in bytes.
+    entry_bytes: usize,
     /// Counts the changes of the list.
     version: u64,
     /// The start of the interval after which the next round is due; `None`: all members have the newest list.
@@ -50,16 +48,16 @@ impl UserListSchedule {
     /// A new member, which is sent the list with its join.
     pub fn joined(&mut self, member: &Member, now: Instant) {
         self.changed(now);
-        self.list_bytes += entry_bytes(member);
+        self.entry_bytes += entry_bytes(member);
         self.sent
             .insert(member.order, Sent { connection: member.connection, version: self.version, at: now });
         self.budget.accrue(now, self.round_bytes());
-        self.budget.owe(self.list_bytes as f64, self.max_debt());
+        self.budget.spend_on_new_member(self.list_bytes() as f64);
     }
 
     pub fn left(&mut self, member: &Member, now: Instant) {
         self.sent.remove(&member.order);
-        self.list_bytes -= entry_bytes(member);
+        self.entry_bytes -= entry_bytes(member);
         self.changed(now);
     }
 
@@ -85,11 +83,11 @@ impl UserListSchedule {
         let max_recipients = if self.is_small() {
             self.sent.len()
         } else {
-            (self.budget.saved() / self.list_bytes as f64).max(1.0) as usize
+            (self.budget.saved() / self.list_bytes() as f64).max(1.0) as usize
         };
         let recipients = self.take_recipients(max_recipients, now);
         if !self.is_small() {
-            self.budget.spend((recipients.len() * self.list_bytes) as f64);
+            self.budget.spend((recipients.len() * self.list_bytes()) as f64);
         }
         match recipients.len() {
             0 => None,
@@ -123,33 +121,42 @@ impl UserListSchedule {
         recipients
     }
 
+    /// When members may join again without exceeding the list rate; `None`: now.
+    pub fn joins_resume_at(&self) -> Option<Instant> {
+        self.budget.joins_resume_at()
+    }
+
+    /// The size of the list, in bytes.
+    fn list_bytes(&self) -> usize {
+        LIST_BYTES + self.entry_bytes
+    }
+
     fn is_small(&self) -> bool {
         self.sent.len() <= SMALL_ROOM
     }
 
     /// What is saved up before a round, in bytes: a list to every member, or the most that a round may cost.
     fn round_bytes(&self) -> f64 {
-        self.lists_to_all_bytes().min((MAX_ROUND_SECONDS * LIST_RATE).max(self.list_bytes as f64))
-    }
-
-    /// The most debt that new members' own lists add up to, in bytes.
-    fn max_debt(&self) -> f64 {
-        let bytes = self.lists_to_all_bytes();
-        if bytes < UNCHARGED_JOINS_SECONDS * LIST_RATE { 0.0 } else { bytes }
+        self.lists_to_all_bytes().min((MAX_ROUND_SECONDS * LIST_RATE).max(self.list_bytes() as f64))
     }
 
     fn lists_to_all_bytes(&self) -> f64 {
-        (self.sent.len() * self.list_bytes) as f64
+        (self.sent.len() * self.list_bytes()) as f64
     }
 }
 
 fn entry_bytes(member: &Member) -> usize {
-    ENTRY_BYTES + member.name.shown().len()
+    // A quotation mark or a backslash in the name takes two bytes, and the name stands between two more.
+    let escaped = member.name.shown().bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    ENTRY_BYTES + member.name.shown().len() + escaped + 2
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::net::{IpAddr, Ipv4Addr};
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::chat::roster::Roster;
@@ -277,12 +284,12 @@ mod tests {
         let mut bytes = 0;
         for number in 0..1000 {
             room.join(number, start);
-            bytes += room.lists.list_bytes;
+            bytes += room.lists.list_bytes();
         }
         let mut last = start;
         while let Some(due) = room.lists.next_deadline() {
             last = due;
-            bytes += room.lists.list_bytes * recipients(room.lists.next_round(due), 1000);
+            bytes += room.lists.list_bytes() * recipients(room.lists.next_round(due), 1000);
         }
         let rate = bytes as f64 / (last - start).as_secs_f64();
         // Those that joined while the room was not large yet are not charged.
@@ -326,5 +333,76 @@ mod tests {
         let rate = bytes as f64 / (now - repaid).as_secs_f64();
         assert!(rate < LIST_RATE, "{rate}");
         assert!(rate > 0.75 * LIST_RATE, "{rate}");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join,
+        Leave(usize),
+        Change,
+        Wait(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => Just(Step::Join),
+            3 => (0..10_000_usize).prop_map(Step::Leave),
+            1 => Just(Step::Change),
+            2 => (0..40_u64).prop_map(Step::Wait),
+        ];
+        proptest::collection::vec(step, 0..2000)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Joins and leaves in a loop once caused several times the list rate. Joins wait as the room demands, and
+        /// a round is sent when it is due.
+        #[test]
+        fn no_churn_exceeds_the_list_rate(members in 0..1500_u64, steps in steps()) {
+            let start = Instant::now();
+            let (mut room, mut now, mut bytes, mut next) = (Room::new(), start, 0_usize, 0);
+            let mut last_sent = HashMap::new();
+            let joins = (0..members).map(|_| Step::Join);
+            for step in joins.chain(steps) {
+                match step {
+                    Step::Join => {
+                        now = now.max(room.lists.joins_resume_at().unwrap_or(now));
+                        room.join_as(next, &format!("{next:032}"), now);
+                        bytes += room.lists.list_bytes();
+                        last_sent.insert(ConnectionId(next), now);
+                        next += 1;
+                    }
+                    Step::Leave(at) => {
+                        let mut present: Vec<u64> = last_sent.keys().map(|id: &ConnectionId| id.0).collect();
+                        if !present.is_empty() {
+                            present.sort_unstable();
+                            let number = present[at % present.len()];
+                            room.leave(number, now);
+                            last_sent.remove(&ConnectionId(number));
+                        }
+                    }
+                    Step::Change => room.lists.changed(now),
+                    Step::Wait(millis) => now += Duration::from_millis(millis),
+                }
+                while let Some(due) = room.lists.next_deadline().filter(|&due| due <= now) {
+                    let Some(round) = room.lists.next_round(now) else {
+                        prop_assert!(room.lists.next_deadline().is_none_or(|next| next > due));
+                        continue;
+                    };
+                    let recipients = match round {
+                        Audience::Only(recipients) => recipients,
+                        _ => last_sent.keys().copied().collect(),
+                    };
+                    bytes += recipients.len() * room.lists.list_bytes();
+                    for id in recipients {
+                        let before = last_sent.insert(id, now).unwrap();
+                        prop_assert!(now - before >= Duration::from_millis(50));
+                    }
+                }
+            }
+            // The credit and the debt of `ListBudget`, and a round and a join that exceed them.
+            let allowed = LIST_RATE * (now - start).as_secs_f64() + 44.0 * 1024.0 * 1024.0;
+            prop_assert!(bytes as f64 <= allowed, "{bytes} bytes, {allowed} allowed");
+        }
     }
 }
