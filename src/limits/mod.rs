@@ -1,9 +1,13 @@
-//! What clients may use of the server: how many connections, and how fast they may send.
+//! What clients may use of the server: how many connections, and how fast they may connect, join and send.
 
 mod client_network;
+mod meter;
+mod network_quota;
 mod permits;
-mod rate_limit;
+mod rates;
+mod token_bucket;
 
 pub use client_network::Network;
+pub use meter::Meter;
 pub use permits::{LimitExceeded, Permit, Permits};
-pub use rate_limit::RateLimit;
+pub use rates::{Rates, SendLimit};

@@ -11,6 +11,8 @@ use super::client_network::Network;
 
 /// How many connections beyond the limits get a response at once. Further ones are closed without a response.
 const MAX_REFUSALS: usize = 32;
+/// How many connections are reserved for monitoring a full server.
+const MAX_MONITORING: usize = 8;
 
 /// Hands out the permits that connections hold.
 ///
@@ -42,6 +44,7 @@ pub enum LimitExceeded {
 struct Counts {
     connections: usize,
     refusals: usize,
+    monitoring: usize,
     per_network: HashMap<Network, usize>,
 }
 
@@ -49,6 +52,7 @@ enum Kind {
     Connection,
     Network(Network),
     Refusal,
+    Monitoring,
 }
 
 impl Permits {
@@ -100,6 +104,15 @@ impl Permits {
         })
     }
 
+    /// A reserved permit to monitor a server that is full.
+    pub fn monitoring(&self) -> Option<Permit> {
+        let mut counts = lock(&self.counts);
+        (counts.monitoring < MAX_MONITORING).then(|| {
+            counts.monitoring += 1;
+            self.permit(Kind::Monitoring)
+        })
+    }
+
     fn permit(&self, kind: Kind) -> Permit {
         Permit { counts: self.counts.clone(), kind }
     }
@@ -111,6 +124,7 @@ impl Drop for Permit {
         match self.kind {
             Kind::Connection => counts.connections -= 1,
             Kind::Refusal => counts.refusals -= 1,
+            Kind::Monitoring => counts.monitoring -= 1,
             Kind::Network(network) => {
                 let left = counts.per_network.get_mut(&network).map_or(0, |count| {
                     *count -= 1;
@@ -169,9 +183,43 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_limited() {
+    fn refusals_and_monitoring_are_limited() {
         let permits = Permits::new(1, None);
-        let held: Vec<_> = std::iter::from_fn(|| permits.refusal()).collect();
-        assert_eq!(held.len(), MAX_REFUSALS);
+        let refusals: Vec<_> = std::iter::from_fn(|| permits.refusal()).collect();
+        assert_eq!(refusals.len(), MAX_REFUSALS);
+        let monitoring: Vec<_> = std::iter::from_fn(|| permits.monitoring()).collect();
+        assert_eq!(monitoring.len(), MAX_MONITORING, "refusals do not use up what is reserved");
+    }
+
+    proptest::proptest! {
+        /// Whatever is taken and dropped in whatever order, nothing stays counted.
+        #[test]
+        fn counts_return_to_zero(steps in proptest::collection::vec((0..6_u8, 0..4_u8), 0..200)) {
+            let permits = Permits::new(20, Some(3));
+            let mut held = Vec::new();
+            for (kind, client) in steps {
+                let address = IpAddr::from([192, 0, 2, client]);
+                let permit = match kind {
+                    0 => permits.connection().ok(),
+                    1 => permits.peer(address).ok().flatten(),
+                    2 => permits.forwarded(address).ok().flatten(),
+                    3 => permits.refusal(),
+                    4 => permits.monitoring(),
+                    _ if held.is_empty() => None,
+                    _ => {
+                        held.swap_remove(usize::from(client) % held.len());
+                        None
+                    }
+                };
+                held.extend(permit);
+                let counts = lock(&permits.counts);
+                proptest::prop_assert!(counts.connections <= 20);
+                proptest::prop_assert!(counts.per_network.values().all(|count| (1..=3).contains(count)));
+            }
+            drop(held);
+            let counts = lock(&permits.counts);
+            let left = (counts.connections, counts.refusals, counts.monitoring, counts.per_network.len());
+            proptest::prop_assert_eq!(left, (0, 0, 0, 0));
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! pings and closes. What it writes goes through the same [`Backlog`] as what the hub sends, so frames never
 //! interleave.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read as _, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,14 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 use super::backlog::{Backlog, Flush, SendError};
+use super::frame_tracker::FrameTracker;
 use super::poll::{Wait, linger, wait};
 use super::stream::Stream;
 
 /// The read buffer that each connection allocates, in bytes.
 const READ_BUFFER_BYTES: usize = 4096;
 /// How much one [`Link::read`] reads at most, in bytes. It bounds how long a flood keeps the hub from the lock.
-pub const MAX_READ_BYTES: usize = 32 * 1024;
+const MAX_READ_BYTES: usize = 32 * 1024;
 
 pub struct Link {
     socket: Arc<TcpStream>,
@@ -32,14 +33,23 @@ pub struct Link {
     cut_off: AtomicBool,
 }
 
-/// What a read returned.
+/// What a read brought.
+pub struct Read {
+    pub received: Received,
+    /// How many bytes it took from the socket, TLS' own included.
+    pub bytes: usize,
+    /// The number of the message that has begun and is not complete, if there is one.
+    pub incomplete: Option<u64>,
+}
+
 #[derive(Debug)]
 pub enum Received {
     Text(Utf8Bytes),
-    Binary,
+    /// Its length, in bytes.
+    Binary(usize),
     /// A ping or a pong.
     Control,
-    /// [`MAX_READ_BYTES`] without a complete message; there may be more to read.
+    /// Many bytes without a complete message; there may be more to read.
     Partial,
     /// No complete message, and nothing more to read now.
     Nothing {
@@ -75,7 +85,9 @@ impl Link {
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
         let socket = stream.socket();
-        let wire = Wire { stream, backlog: Backlog::new(max_backlog), allowance: MAX_READ_BYTES };
+        let mut frames = FrameTracker::new();
+        frames.observe(&leftover);
+        let wire = Wire { stream, frames, backlog: Backlog::new(max_backlog), allowance: MAX_READ_BYTES };
         let websocket = WebSocket::from_partially_read(wire, leftover, Role::Server, Some(config));
         Self { socket, websocket: Mutex::new(websocket), cut_off: AtomicBool::new(false) }
     }
@@ -87,13 +99,21 @@ impl Link {
 
     /// Reads one message. Repeat it until [`Received::Nothing`] before waiting for the socket: more may have
     /// been read already, decrypted or not.
-    pub fn read(&self) -> Result<Received, ReadError> {
+    pub fn read(&self) -> Result<Read, ReadError> {
         let mut websocket = self.lock();
+        let before = websocket.get_ref().stream.bytes_read();
+        let received = Self::read_message(&mut websocket)?;
+        let Wire { stream, frames, .. } = websocket.get_ref();
+        let bytes = usize::try_from(stream.bytes_read() - before).unwrap_or(usize::MAX);
+        Ok(Read { received, bytes, incomplete: frames.incomplete() })
+    }
+
+    fn read_message(websocket: &mut WebSocket<Wire>) -> Result<Received, ReadError> {
         websocket.get_mut().allowance = MAX_READ_BYTES;
         loop {
             match websocket.read() {
                 Ok(Message::Text(text)) => return Ok(Received::Text(text)),
-                Ok(Message::Binary(_)) => return Ok(Received::Binary),
+                Ok(Message::Binary(bytes)) => return Ok(Received::Binary(bytes.len())),
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
                     websocket.flush()?;
                     return Ok(Received::Control);
@@ -237,6 +257,7 @@ fn send_error(error: io::Error) -> SendError {
 /// The stream as tungstenite sees it: reads come from the socket, up to the allowance; writes go to the backlog.
 struct Wire {
     stream: Stream,
+    frames: FrameTracker,
     backlog: Backlog,
     /// How many bytes the current [`Link::read`] may still read.
     allowance: usize,
@@ -248,13 +269,14 @@ impl Wire {
     }
 }
 
-impl Read for Wire {
+impl io::Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.allowance == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
         let read = self.stream.read(buffer)?;
         self.allowance = self.allowance.saturating_sub(read);
+        self.frames.observe(&buffer[..read]);
         Ok(read)
     }
 }

@@ -13,7 +13,7 @@ use super::stream::Stream;
 pub enum Wait {
     Read,
     Write,
-    /// Only the end of the connection. The other two wait for it as well.
+    /// Until the client closes its side or the connection breaks, and not for bytes before that.
     Hangup,
 }
 
@@ -26,7 +26,7 @@ pub fn wait(socket: &TcpStream, what: Wait, until: Instant) -> io::Result<bool> 
     let flags = match what {
         Wait::Read => PollFlags::IN,
         Wait::Write => PollFlags::OUT,
-        Wait::Hangup => PollFlags::empty(),
+        Wait::Hangup => PollFlags::RDHUP,
     };
     loop {
         let left = until.saturating_duration_since(Instant::now());

@@ -4,20 +4,26 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// A nonblocking socket that retries interrupted calls and counts the bytes written to it.
+/// A nonblocking socket that retries interrupted calls and counts its bytes.
 pub struct Socket {
     tcp: Arc<TcpStream>,
+    read: u64,
     written: u64,
 }
 
 impl Socket {
     /// The socket must be nonblocking.
     pub fn new(tcp: Arc<TcpStream>) -> Self {
-        Self { tcp, written: 0 }
+        Self { tcp, read: 0, written: 0 }
     }
 
     pub fn tcp(&self) -> &Arc<TcpStream> {
         &self.tcp
+    }
+
+    /// How many bytes have been read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.read
     }
 
     /// How many bytes the system has accepted so far.
@@ -28,7 +34,9 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        retry_interrupted(|| (&*self.tcp).read(buffer))
+        let read = retry_interrupted(|| (&*self.tcp).read(buffer))?;
+        self.read += read as u64;
+        Ok(read)
     }
 }
 

@@ -66,6 +66,11 @@ impl Stream {
         self.counted().tcp().clone()
     }
 
+    /// How many bytes have been read from the socket so far, TLS' own included.
+    pub fn bytes_read(&self) -> u64 {
+        self.counted().bytes_read()
+    }
+
     /// Whether TLS has bytes to write.
     pub fn wants_write(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.conn.wants_write())
