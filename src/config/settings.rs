@@ -47,8 +47,14 @@ pub struct Limits {
     pub connections: usize,
     /// `None`: no limit per address.
     pub connections_per_ip: Option<usize>,
+    /// Sustained connections per second from one address. `None`: no limit.
+    pub connect_rate: Option<NonZeroU32>,
+    /// Sustained joins per second from one address. `None`: no limit.
+    pub join_rate: Option<NonZeroU32>,
     /// `None`: no limit.
     pub message_rate: Option<MessageRate>,
+    /// All connections from one address may send as much as this many. `None`: no limit.
+    pub senders_per_ip: Option<NonZeroU32>,
     /// The longest message from a client.
     pub message_bytes: usize,
     /// What may wait to be sent to one client.
@@ -59,7 +65,7 @@ pub struct Limits {
     pub ping_interval: Duration,
 }
 
-/// How many messages one connection may send.
+/// How many messages one connection may send. A message counts once for each KiB or part of a KiB.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageRate {
     /// Sustained.
@@ -142,6 +148,9 @@ impl Settings {
                     0 => None,
                     limit => Some(limit as usize),
                 },
+                connect_rate: NonZeroU32::new(parse.count("CONNECT_RATE", 0..=1_000_000)),
+                join_rate: NonZeroU32::new(parse.count("JOIN_RATE", 0..=1_000_000)),
+                senders_per_ip: NonZeroU32::new(parse.count("MAX_SENDERS_PER_IP", 0..=1_000_000)),
                 message_rate: message_rate.map(|(per_second, burst)| MessageRate { per_second, burst }),
                 message_bytes: parse.count("MAX_MESSAGE_BYTES", 64..=16 * 1024 * 1024) as usize,
                 send_queue_bytes: parse.count("SEND_QUEUE_BYTES", 1024..=1024 * 1024 * 1024) as usize,

@@ -31,7 +31,7 @@ pub enum ValueKind {
 use ValueKind::{Address, Bytes, Count, File, List, LogLevel, Password, Port, Seconds, Switch};
 
 /// Every setting, in the order in which `--help`, `.env.example` and the docs list them.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 23] = [
     row("HOST", Some("127.0.0.1"), Address, "Address to listen on (IPv4, IPv6 or a host name)"),
     row("PORT", Some("8765"), Port, "Port to listen on; 0 lets the system choose"),
     row("MOD_PASSWORD", None, Password, "Password for /login; unset: nobody can become a moderator"),
@@ -48,8 +48,16 @@ pub const SETTINGS: [Setting; 20] = [
         Count,
         "Maximum number of connections from one address; 0: no limit; loopback is exempt",
     ),
+    row("CONNECT_RATE", Some("20"), Count, "Sustained connections per second from one address; 0: no limit"),
+    row("JOIN_RATE", Some("1"), Count, "Sustained joins per second from one address; 0: no limit"),
     row("MESSAGE_RATE", Some("5"), Count, "Sustained messages per second from one client; 0: no limit"),
     row("MESSAGE_BURST", Some("20"), Count, "Messages a client may send at once before the rate applies"),
+    row(
+        "MAX_SENDERS_PER_IP",
+        Some("8"),
+        Count,
+        "Connections' worth of messages that one address may send; 0: no limit; loopback is exempt",
+    ),
     row("MAX_MESSAGE_BYTES", Some("16384"), Bytes, "Longest message accepted from a client"),
     row("SEND_QUEUE_BYTES", Some("1048576"), Bytes, "Maximum number of bytes queued for one slow client"),
     row("HANDSHAKE_TIMEOUT", Some("10"), Seconds, "Time limit for TLS and the WebSocket upgrade together"),

@@ -1,23 +1,42 @@
 //! What a full server answers: 503, or its health and metrics.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
-use super::handshake::HandshakeError;
+use super::handshake::{HandshakeError, open_stream};
 use super::http_exchange::{LINGER_TIMEOUT, read_request, respond};
 use super::{Incoming, Shared};
 use crate::http::Rejection;
-use crate::limits::LimitExceeded;
-use crate::transport::Stream;
+use crate::limits::{LimitExceeded, Permit};
 
-/// Responds to a plaintext connection that has exceeded a limit. It holds a permit to be refused.
+/// A permit to respond to a connection that has exceeded a limit; `None`: close it without a response.
+///
+/// Peers that may read the metrics have some in reserve.
+pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> {
+    let peer = incoming.address.ip().to_canonical();
+    let is_proxy = shared.router.proxies.contains(peer);
+    if shared.router.monitoring.is_reserved_for(peer, is_proxy) {
+        return shared.permits.monitoring();
+    }
+    // A handshake costs more than it is worth to an address that has used up its rate.
+    let network = incoming.charged(shared);
+    if network.is_some_and(|network| shared.rates.connect.take(network, 1.0, Instant::now()).is_some()) {
+        return None;
+    }
+    shared.permits.refusal()
+}
+
+/// Responds to a connection that has exceeded a limit. It holds a permit to be refused.
 pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
-    let mut stream = Stream::plain(incoming.socket);
+    let deadline = Instant::now() + LINGER_TIMEOUT;
+    let Ok(mut stream) = open_stream(&incoming, deadline) else { return };
     let unavailable = Rejection::Limit(exceeded).response();
+    let peer: IpAddr = incoming.address.ip().to_canonical();
     // Reading the request first keeps the system from resetting the connection before the client has read the
     // response.
-    match read_request(&mut stream, Instant::now() + LINGER_TIMEOUT) {
+    match read_request(&mut stream, deadline) {
         Ok((request, _)) => {
-            let client = shared.router.proxies.client(incoming.address.ip().to_canonical(), &request);
+            let client = shared.router.proxies.client(peer, &request);
             let response = shared.router.monitoring_response(&request, client).unwrap_or(unavailable);
             respond(&mut stream, &response, Some(&request));
         }

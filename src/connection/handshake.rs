@@ -11,10 +11,10 @@ use tungstenite::handshake::server::Request;
 use tungstenite::http::StatusCode;
 
 use super::http_exchange::{LINGER_TIMEOUT, close, read_request, respond, write_response};
-use super::{Incoming, Shared};
+use super::{Incoming, Shared, wait_for_connect_rate};
 use crate::http::{ClientAddress, Rejection, Route};
 use crate::hub::Peer;
-use crate::limits::{LimitExceeded, Permit};
+use crate::limits::{LimitExceeded, Network, Permit};
 use crate::transport::{Stream, Wait, by_deadline};
 
 /// How a handshake that has not failed ends.
@@ -56,10 +56,7 @@ pub fn handshake(
     shared: &Shared,
     deadline: Instant,
 ) -> Result<Handshake, HandshakeError> {
-    let mut stream = match &incoming.tls {
-        None => Stream::plain(incoming.socket.clone()),
-        Some(config) => accept_tls(&incoming.socket, config.clone(), deadline)?,
-    };
+    let mut stream = open_stream(incoming, deadline)?;
     let (request, leftover) = match read_request(&mut stream, deadline) {
         Err(HandshakeError::Rejected(rejection)) => return Err(reject(&mut stream, rejection, None)),
         Err(HandshakeError::TlsOnPlainPort) => {
@@ -70,6 +67,16 @@ pub fn handshake(
     };
     let peer = incoming.address.ip().to_canonical();
     let client = shared.router.proxies.client(peer, &request);
+    let charged = charged(client);
+    let mut deadline = deadline;
+    if let Some(network) = charged.filter(|_| shared.router.proxies.contains(peer)) {
+        let start = Instant::now();
+        if !wait_for_connect_rate(&incoming.socket, network, shared) {
+            return Err(HandshakeError::Disconnected);
+        }
+        // The client does not pay for this wait with its own time.
+        deadline += start.elapsed();
+    }
     let route = shared.router.route(&request, client, incoming.tls.is_some());
     let accepted = match route {
         Ok(Route::Respond(response)) => {
@@ -90,8 +97,16 @@ pub fn handshake(
     } else {
         format!("{} (through {})", client.ip(), incoming.address)
     };
-    let peer = Peer { name: name.into(), network: client.ip().into() };
+    let peer = Peer { name: name.into(), network: client.ip().into(), charged };
     Ok(Handshake::Upgraded(Upgraded { stream, peer, leftover, permit }))
+}
+
+/// The address that rates are charged to. Loopback is exempt, unless a proxy reports it.
+fn charged(client: ClientAddress) -> Option<Network> {
+    match client {
+        ClientAddress::Peer(address) if address.is_loopback() => None,
+        client => Some(client.ip().into()),
+    }
 }
 
 /// The permit for an address that only the request has shown. Other connections got theirs when they were accepted.
@@ -115,6 +130,14 @@ fn late_permit(
 fn reject(stream: &mut Stream, rejection: Rejection, request: Option<&Request>) -> HandshakeError {
     respond(stream, &rejection.response(), request);
     HandshakeError::Rejected(rejection)
+}
+
+/// The stream that requests come from: over TLS, after its handshake.
+pub fn open_stream(incoming: &Incoming, deadline: Instant) -> Result<Stream, HandshakeError> {
+    match &incoming.tls {
+        None => Ok(Stream::plain(incoming.socket.clone())),
+        Some(config) => accept_tls(&incoming.socket, config.clone(), deadline),
+    }
 }
 
 fn accept_tls(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tungstenite::handshake::server::Request;
 
 use super::handshake::HandshakeError;
-use crate::http::{self, Response};
+use crate::http::{self, MAX_HEAD_BYTES, Response};
 use crate::transport::{Stream, Wait, by_deadline, linger};
 
 /// How long a connection that the server ends is kept, so that the client can read what was sent last.
@@ -21,6 +21,7 @@ pub fn read_request(stream: &mut Stream, deadline: Instant) -> Result<(Request, 
     let mut bytes = Vec::new();
     let mut buffer = [0; READ_BYTES];
     loop {
+        let is_first = bytes.is_empty();
         let read = by_deadline(stream, Wait::Read, deadline, |stream| stream.read(&mut buffer))?;
         if read == 0 {
             return Err(HandshakeError::Disconnected);
@@ -28,6 +29,11 @@ pub fn read_request(stream: &mut Stream, deadline: Instant) -> Result<(Request, 
         bytes.extend_from_slice(&buffer[..read]);
         if bytes.first() == Some(&TLS_HANDSHAKE) {
             return Err(HandshakeError::TlsOnPlainPort);
+        }
+        // A head ends with a line. Parsing it again for each byte would take time quadratic in its length.
+        let may_be_complete = is_first || bytes.len() >= MAX_HEAD_BYTES || buffer[..read].contains(&b'\n');
+        if !may_be_complete {
+            continue;
         }
         if let Some((request, length)) = http::parse(&bytes).map_err(HandshakeError::Rejected)? {
             return Ok((request, bytes.split_off(length)));

@@ -10,26 +10,27 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
 use log::{debug, info};
 use rustls::ServerConfig;
 
 use crate::chat::ConnectionId;
 use crate::config::Limits;
 use crate::http::{Rejection, Router};
-use crate::hub::Event;
-use crate::limits::{LimitExceeded, Permit, Permits};
+use crate::hub::HubHandle;
+use crate::limits::{LimitExceeded, Network, Permit, Permits, Rates};
 use crate::ops::metrics::{Counters, HandshakeFailure, RefusalReason};
+use crate::transport::{Wait, wait};
 use handshake::{Handshake, HandshakeError, handshake};
 
-pub use full_server::refuse;
+pub use full_server::{permit_to_refuse, refuse};
 
 /// What all connections share.
 pub struct Shared {
     pub limits: Limits,
     pub permits: Permits,
+    pub rates: Rates,
     pub router: Router,
-    pub hub: Sender<Event>,
+    pub hub: HubHandle,
     pub counters: Arc<Counters>,
 }
 
@@ -47,8 +48,13 @@ pub struct Incoming {
 
 /// Serves one client from the first byte to the last.
 pub fn serve(incoming: Incoming, shared: &Shared) {
-    let deadline = Instant::now() + shared.limits.handshake_timeout;
     let address = incoming.address;
+    if let Some(network) = incoming.charged(shared)
+        && !wait_for_connect_rate(&incoming.socket, network, shared)
+    {
+        return debug!("{address}: disconnected before the handshake");
+    }
+    let deadline = Instant::now() + shared.limits.handshake_timeout;
     match handshake(&incoming, shared, deadline) {
         Ok(Handshake::Upgraded(upgraded)) => session::run(incoming.id, upgraded, shared),
         Ok(Handshake::Responded(status)) => debug!("{address}: responded with {status}"),
@@ -62,6 +68,23 @@ pub fn serve(incoming: Incoming, shared: &Shared) {
     }
     // Only now may another connection take its place.
     drop(incoming.permits);
+}
+
+impl Incoming {
+    /// The address that rates are charged to. `None`: loopback is exempt, and behind a proxy only the request shows
+    /// the client's address.
+    pub fn charged(&self, shared: &Shared) -> Option<Network> {
+        let ip = self.address.ip().to_canonical();
+        (!ip.is_loopback() && !shared.router.proxies.contains(ip)).then(|| ip.into())
+    }
+}
+
+/// Holds a handshake back until `CONNECT_RATE` allows it. `false`: the client has disconnected in the meantime.
+fn wait_for_connect_rate(socket: &TcpStream, network: Network, shared: &Shared) -> bool {
+    match shared.rates.connect.take(network, 1.0, Instant::now()) {
+        Some(until) => matches!(wait(socket, Wait::Hangup, until), Ok(false)),
+        None => true,
+    }
 }
 
 fn count(error: &HandshakeError, counters: &Counters) {

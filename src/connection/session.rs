@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use log::{debug, info, warn};
 use tungstenite::Utf8Bytes;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shared;
 use super::handshake::Upgraded;
 use super::http_exchange::LINGER_TIMEOUT;
 use super::keep_alive::{Due, KeepAlive};
 use crate::chat::{ClientMessage, ConnectionId, MessageError};
-use crate::hub::{Event, Peer};
-use crate::limits::RateLimit;
+use crate::hub::{Event, HubHandle, Peer};
+use crate::limits::{Meter, Network, SendLimit};
 use crate::ops::metrics::CutOffReason;
-use crate::transport::{Flush, Link, MAX_READ_BYTES, ReadError, Received, Wait, wait};
+use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
 
 /// How long the thread of a flooding client leaves its lock to the hub after each portion: std's mutex is not
 /// fair.
@@ -31,14 +31,16 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let link = Arc::new(Link::new(stream, leftover, limits.message_bytes, limits.send_queue_bytes));
     debug!("{peer}: connected");
     let Some(registration) = Registration::new(id, &link, &peer, &shared.hub) else { return };
-    let end = read_messages(id, &link, shared);
+    let end = read_messages(id, &link, &peer, shared);
     let is_open = finish_reading(end, &link, &peer, shared);
-    // The name is free before the last bytes have been sent.
-    drop(registration);
+    // The name is free before the last bytes have been sent. At shutdown no name is needed, but the process ends
+    // once the hub knows of no connection.
+    let registration = Some(registration).filter(|_| shared.hub.is_shutting_down());
     if is_open {
         link.finish(Instant::now() + LINGER_TIMEOUT);
     }
     link.cut_off();
+    drop(registration);
 }
 
 /// Why a session ends.
@@ -86,19 +88,17 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
     }
 }
 
-fn read_messages(id: ConnectionId, link: &Link, shared: &Shared) -> End {
-    let now = Instant::now();
-    let mut reader = Reader {
-        link,
-        rate: RateLimit::new(shared.limits.message_rate, now),
-        keep_alive: KeepAlive::new(shared.limits.ping_interval, now),
-        max_message: shared.limits.message_bytes,
-    };
+fn read_messages(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared) -> End {
+    let mut reader = Reader::new(link, peer, shared);
     loop {
         let event = match reader.next() {
             Ok(Next::Text(text)) => {
                 shared.counters.received(text.len());
-                Event::Message(id, ClientMessage::parse(&text))
+                let message = ClientMessage::parse(&text);
+                if let Err(end) = reader.pay_for_join(&message) {
+                    return end;
+                }
+                Event::Message(id, message)
             }
             Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary)),
             Ok(Next::Pending) => Event::Pending(id),
@@ -119,45 +119,74 @@ enum Next {
     Pending,
 }
 
+/// Reads from a client, no faster than the client may send.
 struct Reader<'a> {
     link: &'a Link,
-    rate: RateLimit,
+    shared: &'a Shared,
+    /// The address that rates are charged to; `None`: exempt.
+    network: Option<Network>,
+    limit: SendLimit<'a>,
+    meter: Meter,
     keep_alive: KeepAlive,
-    /// In bytes.
-    max_message: usize,
+    /// The number of the message that has begun and is not complete, and since when.
+    incomplete: Option<(u64, Instant)>,
+    /// When the client was found to have disconnected, while this thread was waiting.
+    disconnected: Option<Instant>,
+    /// Whether a join of this connection has been charged. It can join only once.
+    join_charged: bool,
 }
 
-impl Reader<'_> {
-    /// Waits for what comes next, reading no faster than the client may send.
+impl<'a> Reader<'a> {
+    fn new(link: &'a Link, peer: &Peer, shared: &'a Shared) -> Self {
+        let now = Instant::now();
+        Self {
+            link,
+            shared,
+            network: peer.charged,
+            limit: shared.rates.send_limit(peer.charged, now),
+            meter: Meter::default(),
+            keep_alive: KeepAlive::new(shared.limits.ping_interval, now),
+            incomplete: None,
+            disconnected: None,
+            join_charged: false,
+        }
+    }
+
+    /// Waits for what comes next.
     fn next(&mut self) -> Result<Next, End> {
         loop {
-            self.wait_for_rate()?;
-            let received = self.link.read()?;
+            let Read { received, bytes, incomplete } = self.link.read()?;
+            self.meter.read(bytes);
+            self.track(incomplete);
             if !matches!(received, Received::Nothing { progress: false }) {
                 self.keep_alive.received(Instant::now());
             }
             let flush = match received {
                 Received::Text(text) => {
-                    self.rate.charge(1.0);
+                    self.pay_for_message(text.len())?;
                     return Ok(Next::Text(text));
                 }
-                Received::Binary => {
-                    self.rate.charge(1.0);
+                Received::Binary(length) => {
+                    self.pay_for_message(length)?;
                     return Ok(Next::Binary);
                 }
                 Received::Control => {
-                    self.rate.charge(1.0);
+                    self.pay_for_message(0)?;
                     self.link.flush(Instant::now())
                 }
                 Received::Partial => {
-                    self.partial();
+                    self.pay_for_incomplete()?;
+                    let _ = wait(self.link.socket(), Wait::Hangup, Instant::now() + YIELD_TIME);
                     continue;
                 }
-                Received::Nothing { .. } => match self.wait_for_bytes()? {
-                    Due::Nothing => continue,
-                    Due::Ping => self.link.ping(Instant::now()),
-                    Due::Disconnect => return Err(End::NoPong),
-                },
+                Received::Nothing { .. } => {
+                    self.pay_for_incomplete()?;
+                    match self.wait_for_bytes()? {
+                        Due::Nothing => continue,
+                        Due::Ping => self.link.ping(Instant::now()),
+                        Due::Disconnect => return Err(End::NoPong),
+                    }
+                }
             };
             if let Flush::Pending { .. } = flush.map_err(ReadError::from)? {
                 return Ok(Next::Pending);
@@ -165,36 +194,91 @@ impl Reader<'_> {
         }
     }
 
-    /// Charges for fragments without end as if they were messages.
-    fn partial(&mut self) {
-        self.rate.charge(MAX_READ_BYTES as f64 / MAX_READ_BYTES.max(self.max_message) as f64);
-        let _ = wait(self.link.socket(), Wait::Hangup, Instant::now() + YIELD_TIME);
+    /// Notes when the message that is now incomplete began.
+    fn track(&mut self, incomplete: Option<u64>) {
+        self.incomplete = match (incomplete, self.incomplete) {
+            (Some(number), Some((known, since))) if number == known => Some((known, since)),
+            (number, _) => number.map(|number| (number, Instant::now())),
+        };
     }
 
     /// Waits for more bytes, or until the keep-alive has something to do.
     fn wait_for_bytes(&mut self) -> Result<Due, End> {
-        match wait(self.link.socket(), Wait::Read, self.keep_alive.next_deadline()) {
+        let message_deadline = self.incomplete.map(|(_, since)| since + self.shared.limits.handshake_timeout);
+        let keep_alive = self.keep_alive.next_deadline();
+        let until = message_deadline.map_or(keep_alive, |deadline| deadline.min(keep_alive));
+        match wait(self.link.socket(), Wait::Read, until) {
             Ok(true) => Ok(Due::Nothing),
+            Ok(false) if message_deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                let reason = "a message took longer than HANDSHAKE_TIMEOUT";
+                Err(ReadError::Violation(CloseCode::Policy, reason.into()).into())
+            }
             Ok(false) => Ok(self.keep_alive.due(Instant::now())),
             Err(_) => Err(ReadError::Disconnected.into()),
         }
     }
 
-    /// Waits until the client may send another message.
-    fn wait_for_rate(&mut self) -> Result<(), End> {
-        let mut disconnected: Option<Instant> = None;
-        while let Some(until) = self.rate.wait_until(Instant::now()) {
-            if disconnected.is_some_and(|since| since.elapsed() >= DRAIN_TIMEOUT) || self.link.is_cut_off() {
+    /// Pays for a complete message or control frame, in bytes.
+    fn pay_for_message(&mut self, length: usize) -> Result<(), End> {
+        let cost = self.meter.complete(length);
+        self.pay(cost)
+    }
+
+    /// Pays for bytes that have completed no message.
+    fn pay_for_incomplete(&mut self) -> Result<(), End> {
+        let cost = self.meter.incomplete();
+        self.pay(cost)
+    }
+
+    fn pay(&mut self, cost: f64) -> Result<(), End> {
+        match self.limit.charge(cost, Instant::now()) {
+            Some(until) if cost > 0.0 => self.hold(until),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds a join back until the rate of its address and the cost of user lists allow it.
+    fn pay_for_join(&mut self, message: &Result<ClientMessage, MessageError>) -> Result<(), End> {
+        if self.join_charged || !message.as_ref().is_ok_and(ClientMessage::may_join) {
+            return Ok(());
+        }
+        self.join_charged = true;
+        let rates = &self.shared.rates;
+        let charged = self.network.and_then(|network| rates.join.take(network, 1.0, Instant::now()));
+        if let Some(until) = charged {
+            self.hold(until)?;
+        }
+        while let Some(until) = self.shared.hub.joins_resume_at().filter(|&until| until > Instant::now()) {
+            self.hold(until)?;
+        }
+        Ok(())
+    }
+
+    /// Waits without reading.
+    fn hold(&mut self, until: Instant) -> Result<(), End> {
+        let start = Instant::now();
+        loop {
+            let now = Instant::now();
+            let drain_end = self.disconnected.map(|since| since + DRAIN_TIMEOUT);
+            if self.link.is_cut_off() || drain_end.is_some_and(|end| end <= now) {
                 return Err(ReadError::Disconnected.into());
             }
-            match disconnected {
-                None if wait(self.link.socket(), Wait::Hangup, until).unwrap_or(true) => {
-                    disconnected = Some(Instant::now());
-                }
-                None => {}
-                // What the client sent before it disconnected can still be read. There is nothing to poll for.
-                Some(_) => thread::sleep(until.saturating_duration_since(Instant::now())),
+            if until <= now {
+                break;
             }
+            match drain_end {
+                None => {
+                    if wait(self.link.socket(), Wait::Hangup, until).unwrap_or(true) {
+                        self.disconnected = Some(Instant::now());
+                    }
+                }
+                // What the client sent before it disconnected can still be read. There is nothing to poll for.
+                Some(end) => thread::sleep(until.min(end).saturating_duration_since(now)),
+            }
+        }
+        // The client could not complete its message while this thread did not read.
+        if let Some((_, since)) = &mut self.incomplete {
+            *since += start.elapsed();
         }
         Ok(())
     }
@@ -203,12 +287,12 @@ impl Reader<'_> {
 /// A connection that the hub knows of. Dropping it frees the name, also if the thread panics.
 struct Registration<'a> {
     id: ConnectionId,
-    hub: &'a Sender<Event>,
+    hub: &'a HubHandle,
 }
 
 impl<'a> Registration<'a> {
     /// `None`: the hub has ended.
-    fn new(id: ConnectionId, link: &Arc<Link>, peer: &Peer, hub: &'a Sender<Event>) -> Option<Self> {
+    fn new(id: ConnectionId, link: &Arc<Link>, peer: &Peer, hub: &'a HubHandle) -> Option<Self> {
         hub.send(Event::Connected(id, link.clone(), peer.clone())).ok()?;
         Some(Self { id, hub })
     }
@@ -233,15 +317,17 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         let link = Arc::new(Link::new(Stream::plain(socket), Vec::new(), 1024, 1024));
-        let peer = Peer { name: "a client".into(), network: IpAddr::from([127, 0, 0, 1]).into() };
-        let (hub, inbox) = crossbeam_channel::bounded(2);
+        let network = IpAddr::from([127, 0, 0, 1]).into();
+        let peer = Peer { name: "a client".into(), network, charged: None };
+        let (inbox, events) = crossbeam_channel::bounded(2);
+        let (hub, _questions) = HubHandle::new(inbox, Default::default());
         let id = ConnectionId(7);
         let thread = std::thread::spawn(move || {
             let _registration = Registration::new(id, &link, &peer, &hub);
             panic!("as a bug in the session would");
         });
         assert!(thread.join().is_err());
-        assert!(matches!(inbox.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
-        assert!(matches!(inbox.recv(), Ok(Event::Disconnected(ConnectionId(7)))));
+        assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
+        assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7)))));
     }
 }

@@ -13,6 +13,6 @@ mod upgrade;
 pub use forwarded::{ClientAddress, TrustedProxies};
 pub use monitoring::Monitoring;
 pub use rejection::Rejection;
-pub use request::parse;
+pub use request::{MAX_HEAD_BYTES, parse};
 pub use response::{Response, encode};
 pub use router::{Route, Router};

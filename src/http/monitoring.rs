@@ -4,14 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Sender, bounded};
 use ipnet::IpNet;
 use tungstenite::handshake::server::Request;
 use tungstenite::http::{HeaderValue, Method, StatusCode, header};
 
 use super::forwarded::ClientAddress;
 use super::response::{self, Response};
-use crate::hub::Event;
+use crate::hub::HubHandle;
 use crate::limits::Permits;
 use crate::ops::metrics::{Counters, ProcessStats, exposition};
 
@@ -26,13 +25,19 @@ pub struct Monitoring {
     allow: Vec<IpNet>,
     counters: Arc<Counters>,
     permits: Permits,
-    hub: Sender<Event>,
+    hub: HubHandle,
     started: (Instant, SystemTime),
 }
 
 impl Monitoring {
-    pub fn new(allow: Vec<IpNet>, counters: Arc<Counters>, permits: Permits, hub: Sender<Event>) -> Self {
+    pub fn new(allow: Vec<IpNet>, counters: Arc<Counters>, permits: Permits, hub: HubHandle) -> Self {
         Self { allow, counters, permits, hub, started: (Instant::now(), SystemTime::now()) }
+    }
+
+    /// Whether connections are reserved for this peer when the server is full. Anyone can be behind a proxy on
+    /// loopback.
+    pub fn is_reserved_for(&self, peer: IpAddr, is_proxy: bool) -> bool {
+        (peer.is_loopback() && !is_proxy) || self.allow.iter().any(|network| network.contains(&peer))
     }
 
     /// The response to a request for one of the two paths; `None`: it is for another.
@@ -55,20 +60,15 @@ impl Monitoring {
     }
 
     fn health(&self) -> Response {
-        let probe = |reply: Sender<()>| {
-            Event::Probe(Box::new(move || {
-                // This thread may have timed out.
-                let _ = reply.try_send(());
-            }))
-        };
-        match self.ask_hub(probe) {
-            Some(()) => response::text(StatusCode::OK, "OK"),
-            None => unresponsive(),
+        if self.hub.is_responsive(HUB_TIMEOUT) {
+            response::text(StatusCode::OK, "OK")
+        } else {
+            unresponsive()
         }
     }
 
     fn metrics(&self) -> Response {
-        let Some(hub) = self.ask_hub(Event::Stats) else { return unresponsive() };
+        let Some(hub) = self.hub.stats(HUB_TIMEOUT) else { return unresponsive() };
         let page = exposition(&self.counters, &hub, &self.process());
         let mut response = response::text(StatusCode::OK, page.trim_end());
         response.headers_mut().insert(header::CONTENT_TYPE, METRICS_TYPE);
@@ -81,13 +81,6 @@ impl Monitoring {
             ClientAddress::Unknown(_) => return false,
         };
         self.allow.iter().any(|network| network.contains(&address)) || is_local(request, address)
-    }
-
-    fn ask_hub<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Option<T> {
-        let deadline = Instant::now() + HUB_TIMEOUT;
-        let (sender, reply) = bounded(1);
-        self.hub.send_deadline(question(sender), deadline).ok()?;
-        reply.recv_deadline(deadline).ok()
     }
 
     fn process(&self) -> ProcessStats {
@@ -113,9 +106,9 @@ fn unresponsive() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::metrics::HubStats;
+    use crate::hub;
 
-    fn monitoring(hub: Sender<Event>) -> Monitoring {
+    fn monitoring(hub: HubHandle) -> Monitoring {
         let allow = vec!["10.0.0.0/8".parse().unwrap()];
         Monitoring::new(allow, Arc::default(), Permits::new(1, None), hub)
     }
@@ -127,16 +120,7 @@ mod tests {
 
     #[test]
     fn the_metrics_are_for_loopback_and_allowed_networks() {
-        let (hub, inbox) = bounded::<Event>(1);
-        let thread = std::thread::spawn(move || {
-            for event in inbox {
-                match event {
-                    Event::Stats(reply) => reply.send(HubStats::default()).unwrap(),
-                    Event::Probe(respond) => respond(),
-                    _ => {}
-                }
-            }
-        });
+        let (hub, thread) = hub::start(None, Arc::default(), || {}).unwrap();
         let monitoring = monitoring(hub);
         let [local, allowed, other] =
             [[127, 0, 0, 1], [10, 9, 8, 7], [192, 0, 2, 1]].map(|ip| ClientAddress::Peer(ip.into()));
@@ -166,10 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unresponsive_hub_is_unhealthy() {
-        let (hub, inbox) = bounded(1);
+    fn a_hub_that_has_ended_is_unhealthy() {
+        let (hub, thread) = hub::start(None, Arc::default(), || {}).unwrap();
+        hub.send(hub::Event::Shutdown).unwrap();
+        thread.join().unwrap();
         let client = ClientAddress::Peer([127, 0, 0, 1].into());
         assert_eq!(status(&monitoring(hub), "GET", "/healthz", client), Some(503));
-        assert_eq!(inbox.len(), 1, "it was probed");
     }
 }

@@ -4,6 +4,7 @@
 //! tape, and sends each client its part of the tape in one write. It never waits for a client.
 
 mod delivery;
+mod handle;
 mod tape;
 
 use std::fmt;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{info, warn};
 
 use crate::chat::{
@@ -24,7 +25,10 @@ use crate::ops::clock::local_time;
 use crate::ops::metrics::{Counters, HubStats};
 use crate::transport::Link;
 use delivery::Delivery;
+use handle::{Question, SharedState};
 use tape::Tape;
+
+pub use handle::HubHandle;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
 const INBOX_EVENTS: usize = 1024;
@@ -42,9 +46,8 @@ pub enum Event {
     /// The connection's own thread has left something in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId),
-    /// Call this, which shows that the hub is responsive. It must not block.
-    Probe(Box<dyn FnOnce() + Send>),
-    Stats(Sender<HubStats>),
+    /// There is a question, which does not wait in the inbox.
+    Question,
     /// Close all connections and end.
     Shutdown,
 }
@@ -56,6 +59,8 @@ pub struct Peer {
     pub name: Arc<str>,
     /// The client's address wherever addresses are limited.
     pub network: Network,
+    /// The address that rates are charged to; `None`: exempt.
+    pub charged: Option<Network>,
 }
 
 impl fmt::Display for Peer {
@@ -73,10 +78,14 @@ pub fn start(
     mod_password: Option<ModPassword>,
     counters: Arc<Counters>,
     on_end: impl FnOnce() + Send + 'static,
-) -> io::Result<(Sender<Event>, JoinHandle<()>)> {
+) -> io::Result<(HubHandle, JoinHandle<()>)> {
     let (sender, inbox) = bounded(INBOX_EVENTS);
+    let state = SharedState::default();
+    let (handle, questions) = HubHandle::new(sender, state.clone());
     let hub = Hub {
         inbox,
+        questions,
+        state,
         room: Room::new(mod_password),
         tape: Tape::default(),
         delivery: Delivery::new(counters),
@@ -88,11 +97,13 @@ pub fn start(
         hub.run();
     };
     let thread = thread::Builder::new().name("hub".into()).spawn(run)?;
-    Ok((sender, thread))
+    Ok((handle, thread))
 }
 
 struct Hub {
     inbox: Receiver<Event>,
+    questions: Receiver<Question>,
+    state: SharedState,
     room: Room,
     tape: Tape,
     delivery: Delivery,
@@ -110,6 +121,7 @@ impl Hub {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.answer_questions();
             let now = Instant::now();
             if self.shutdown_deadline.is_some_and(|deadline| now >= deadline || self.delivery.is_finished()) {
                 return;
@@ -120,6 +132,17 @@ impl Hub {
             }
             self.delivery.send(&self.tape.finish(), now);
             self.delivery.retry_due(now);
+            self.state.set_joins_resume_at(self.room.joins_resume_at());
+        }
+    }
+
+    fn answer_questions(&self) {
+        for question in self.questions.try_iter() {
+            match question {
+                Question::Probe(respond) => respond(),
+                // The receiver may have timed out.
+                Question::Stats(reply) => drop(reply.try_send(self.stats())),
+            }
         }
     }
 
@@ -170,11 +193,11 @@ impl Hub {
                 self.input(now, timestamp, id, Input::Disconnected);
                 self.delivery.remove(id);
             }
-            Event::Probe(respond) => respond(),
-            // The receiver may have timed out.
-            Event::Stats(reply) => drop(reply.try_send(self.stats())),
+            // It is answered after the batch.
+            Event::Question => {}
             Event::Shutdown => {
                 self.delivery.send(&self.tape.finish(), now);
+                self.state.shut_down();
                 self.shutdown_deadline.get_or_insert(now + DRAIN_TIMEOUT);
                 self.delivery.close_all(now);
             }

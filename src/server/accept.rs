@@ -13,7 +13,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::signals::Wakeups;
 use crate::chat::ConnectionId;
 use crate::connection::{self, Incoming, Shared};
-use crate::hub::Event;
 use crate::limits::{LimitExceeded, Permit};
 use crate::ops::systemd;
 use crate::tls::Renewal;
@@ -117,22 +116,25 @@ impl AcceptLoop {
             debug!("{address}: disconnected at once ({error})");
             return Ok(());
         }
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
         let tls = self.renewal.config();
-        let (permits, exceeded) = match self.permits(address) {
-            Ok(permits) => (permits, None),
+        let mut incoming = Incoming { id, socket: Arc::new(socket), address, tls, permits: Vec::new() };
+        let exceeded = match self.permits(address) {
+            Ok(permits) => {
+                incoming.permits = permits;
+                None
+            }
             Err(exceeded) => {
                 info!("{address}: refused: {exceeded}");
                 self.shared.counters.refused(connection::refusal_reason(exceeded));
-                // Over TLS a response would take a handshake first.
-                let Some(permit) = self.shared.permits.refusal().filter(|_| tls.is_none()) else {
+                let Some(permit) = connection::permit_to_refuse(&incoming, &self.shared) else {
                     return Ok(());
                 };
-                (vec![permit], Some(exceeded))
+                incoming.permits.push(permit);
+                Some(exceeded)
             }
         };
-        let id = ConnectionId(self.next_id);
-        self.next_id += 1;
-        let incoming = Incoming { id, socket: Arc::new(socket), address, tls, permits };
         let shared = self.shared.clone();
         let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || match exceeded {
@@ -172,8 +174,8 @@ impl Watchdog {
     fn tick(&mut self, now: Instant, shared: &Shared) {
         let (Some(interval), Some(next)) = (self.interval, self.next) else { return };
         if next <= now {
-            // If the inbox is full, systemd is not notified, and restarts the server when that lasts.
-            let _ = shared.hub.try_send(Event::Probe(Box::new(systemd::watchdog)));
+            // If the hub does not respond, systemd is not notified, and restarts the server when that lasts.
+            shared.hub.probe(systemd::watchdog);
             self.next = Some(now + interval);
         }
     }

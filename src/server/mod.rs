@@ -16,8 +16,8 @@ use crate::chat::ModPassword;
 use crate::config::{Host, Settings};
 use crate::connection::Shared;
 use crate::http::{Monitoring, Router, TrustedProxies};
-use crate::hub::{self, Event};
-use crate::limits::Permits;
+use crate::hub::{self, Event, HubHandle};
+use crate::limits::{Permits, Rates};
 use crate::ops::metrics::Counters;
 use crate::ops::systemd;
 use crate::tls::{Renewal, TlsError};
@@ -102,7 +102,7 @@ impl Server {
     }
 }
 
-fn shared(settings: &Settings, hub: crossbeam_channel::Sender<Event>, counters: Arc<Counters>) -> Shared {
+fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>) -> Shared {
     let limits = settings.limits.clone();
     let permits = Permits::new(limits.connections, limits.connections_per_ip);
     let monitoring =
@@ -113,7 +113,8 @@ fn shared(settings: &Settings, hub: crossbeam_channel::Sender<Event>, counters: 
         allowed_origins: settings.allowed_origins.clone(),
         proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
     };
-    Shared { limits, permits, router, hub, counters }
+    let rates = Rates::new(&limits);
+    Shared { limits, permits, rates, router, hub, counters }
 }
 
 /// Where a browser finds the chat page. The address that means "all addresses" is not one to open.

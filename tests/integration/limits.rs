@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tungstenite::Message;
-use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
-use crate::support::client::{Client, ClientStream, TIMEOUT, connect};
+use crate::support::client::{TIMEOUT, connect};
 use crate::support::http::{request, upgrade, upgrade_request};
 use crate::support::over_ws_and_wss;
 use crate::support::server::{TestServer, Transport};
@@ -91,16 +90,8 @@ fn messages_over_the_rate_are_delivered_after_the_client_is_gone(transport: Tran
 fn a_server_at_max_connections_refuses_until_one_ends(transport: Transport) {
     let server = TestServer::with(transport, &[("MAX_CONNECTIONS", "2")]);
     let (mut ann, bob) = (server.join("Ann"), server.join("Bob"));
-    match transport {
-        Transport::Ws => {
-            let response = request(&server, &upgrade_request(""));
-            assert!(
-                response.starts_with("HTTP/1.1 503 ") && response.contains("MAX_CONNECTIONS"),
-                "{response}"
-            );
-        }
-        Transport::Wss => assert_eq!(upgrade(&server, "").0, "", "closed before the TLS handshake"),
-    }
+    let response = request(&server, &upgrade_request(""));
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("MAX_CONNECTIONS"), "{response}");
     bob.leave();
     assert_eq!(ann.next_line(), "system: Bob joined.");
     assert_eq!(ann.next_line(), "system: Bob left.");
@@ -221,9 +212,7 @@ fn endless_fragments_are_read_no_faster_than_messages() {
 fn five_wrong_passwords_block_logins_from_an_address(transport: Transport) {
     let server = TestServer::with(transport, &[("TRUSTED_PROXIES", "127.0.0.1")]);
     let join_from = |address: &str, name: &str| {
-        let mut request = format!("ws://localhost:{}/", server.address.port()).into_client_request().unwrap();
-        request.headers_mut().insert("X-Forwarded-For", address.parse().unwrap());
-        let mut client = Client::upgrade(ClientStream::connect(server.address, transport), request);
+        let mut client = server.connect_from(address);
         client.join_and_wait(name);
         client
     };

@@ -13,6 +13,7 @@ mod limits;
 mod log;
 mod monitoring;
 mod page;
+mod rates;
 mod renewal;
 mod settings;
 mod shutdown;

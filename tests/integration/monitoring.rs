@@ -1,7 +1,9 @@
 //! `/healthz` and `/metrics` (docs/operations.md), over http and https.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use rustix::net::{AddressFamily, SocketType};
 use tungstenite::Message;
 
 use crate::support::http::{get, request, upgrade_at, upgrade_request};
@@ -10,6 +12,8 @@ use crate::support::server::{TestServer, Transport};
 
 over_ws_and_wss! {
     a_running_server_is_healthy,
+    a_server_at_max_connections_is_healthy,
+    slow_refused_connections_do_not_block_monitoring,
     metrics_count_what_happens,
     metrics_are_refused_to_other_addresses,
 }
@@ -25,15 +29,34 @@ fn a_running_server_is_healthy(transport: Transport) {
     assert!(head.contains(" 101 "), "{head}");
 }
 
-/// A supervisor that restarts unhealthy servers must not restart one that is only at its limit.
-#[test]
-fn a_server_at_max_connections_is_healthy() {
-    let server = TestServer::with(Transport::Ws, &[("MAX_CONNECTIONS", "1")]);
+/// A supervisor that restarts unhealthy servers must not restart one that is only at its limit. Over TLS, such a
+/// server once closed all connections.
+fn a_server_at_max_connections_is_healthy(transport: Transport) {
+    let server = TestServer::with(transport, &[("MAX_CONNECTIONS", "1")]);
     let _ann = server.join("Ann");
     let healthz = get(&server, "/healthz");
     assert!(healthz.starts_with("HTTP/1.1 200 OK"), "{healthz}");
     assert!(request(&server, &upgrade_request("")).starts_with("HTTP/1.1 503 "));
     assert_eq!(metrics(&server)["tinychat_refused_total{reason=\"server_full\"}"], 3.0);
+}
+
+/// 32 clients that were to be refused and sent nothing once kept everyone else from an answer.
+fn slow_refused_connections_do_not_block_monitoring(transport: Transport) {
+    // 127.0.0.2 is a proxy, so what it forwards is not local.
+    let server = TestServer::with(transport, &[("MAX_CONNECTIONS", "1"), ("TRUSTED_PROXIES", "127.0.0.2")]);
+    let _ann = server.join("Ann");
+    let _silent: Vec<TcpStream> =
+        (0..40).map(|_| connect_from(Ipv4Addr::new(127, 0, 0, 2), server.address)).collect();
+    let healthz = get(&server, "/healthz");
+    assert!(healthz.starts_with("HTTP/1.1 200 OK"), "{healthz}");
+}
+
+/// A connection from another address of this machine.
+fn connect_from(source: Ipv4Addr, server: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from((source, 0))).unwrap();
+    rustix::net::connect(&socket, &server).unwrap();
+    socket.into()
 }
 
 fn metrics_count_what_happens(transport: Transport) {

@@ -8,7 +8,7 @@ use tinychat::config::{SETTINGS, Setting};
 use crate::support::program::{Folder, Output, Program};
 
 /// For every setting a value that it cannot have.
-const INVALID: [(&str, &str); 20] = [
+const INVALID: [(&str, &str); 23] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
@@ -20,8 +20,11 @@ const INVALID: [(&str, &str); 20] = [
     ("LOG_LEVEL", "loud"),
     ("MAX_CONNECTIONS", "0"),
     ("MAX_CONNECTIONS_PER_IP", "-1"),
+    ("CONNECT_RATE", "-1"),
+    ("JOIN_RATE", "0.5"),
     ("MESSAGE_RATE", "fast"),
     ("MESSAGE_BURST", "0"),
+    ("MAX_SENDERS_PER_IP", "many"),
     ("MAX_MESSAGE_BYTES", "16k"),
     ("SEND_QUEUE_BYTES", "1"),
     ("HANDSHAKE_TIMEOUT", "0"),

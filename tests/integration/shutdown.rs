@@ -1,6 +1,6 @@
 //! How the server stops (docs/operations.md): the signals, the close frames and the exit status.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,24 @@ fn stopping_closes_all_connections_with_1001(transport: Transport) {
     let address = server.address;
     drop(server);
     assert!(TcpStream::connect(address).is_err(), "the port is still open");
+}
+
+/// The process once ended before its connections' threads had sent it.
+#[test]
+fn stopping_sends_close_notify_over_tls() {
+    let folder = Folder::new();
+    folder.tinychat(&["generate-certs"]).run();
+    for _ in 0..10 {
+        let server = folder.tinychat(&["--port", "0", "--use-ssl"]).start();
+        let certificate = folder.path("certs/server.crt");
+        let mut ann = Client::trusting(&certificate, "localhost", server.address);
+        ann.join_and_wait("Ann");
+        server.signal(Signal::TERM);
+        assert_eq!(ann.close_code(), Some(CloseCode::Away));
+        // rustls reports an end without it as an error.
+        assert_eq!(ann.socket.get_mut().read(&mut [0; 1]).expect("close_notify"), 0);
+        server.wait();
+    }
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tinychat::config::Settings;
 use tinychat::server::{Handle, Server};
+use tungstenite::client::IntoClientRequest;
 
 use super::certificates::localhost;
-use super::client::Client;
+use super::client::{Client, ClientStream};
 
 /// How clients reach the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +65,13 @@ impl TestServer {
     /// A client that is connected and has not joined.
     pub fn connect(&self) -> Client {
         Client::connect(self.address, self.transport)
+    }
+
+    /// A client whose address is what a proxy reports. The server must trust proxies on loopback.
+    pub fn connect_from(&self, address: &str) -> Client {
+        let mut request = format!("ws://localhost:{}/", self.address.port()).into_client_request().unwrap();
+        request.headers_mut().insert("X-Forwarded-For", address.parse().unwrap());
+        Client::upgrade(ClientStream::connect(self.address, self.transport), request)
     }
 
     /// A client that has joined, and has read what a new member is sent.
