@@ -82,6 +82,7 @@ fn metrics_are_refused_to_other_addresses(transport: Transport) {
     assert_eq!(status("/metrics", "X-Forwarded-For: nonsense\r\n"), "403");
     assert_eq!(status("/metrics", "X-Forwarded-For: 127.0.0.1\r\n"), "403", "forwarded, so not local");
     assert_eq!(status("/metrics", ""), "200", "local");
+    assert_eq!(status("/metrics", "X-Real-IP: 198.51.100.1\r\n"), "403", "from a proxy, so not local");
     assert_eq!(status("/healthz", "X-Forwarded-For: 198.51.100.1\r\n"), "200");
 }
 
