@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::reported_value::names_secret;
+
 /// The longest host name, in bytes (RFC 1035, section 3.1, without the root label).
 const MAX_HOST_NAME_BYTES: usize = 253;
 
@@ -28,7 +30,8 @@ impl FromStr for Host {
         let is_name = !text.is_empty()
             && text.len() <= MAX_HOST_NAME_BYTES
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
-            && !text.chars().all(|c| c.is_ascii_digit() || c == '.');
+            && !text.chars().all(|c| c.is_ascii_digit() || c == '.')
+            && !names_secret(text);
         if is_name {
             Ok(Self::Name(text.into()))
         } else {
