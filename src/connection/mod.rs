@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
-use log::{debug, info};
+use log::debug;
 use rustls::ServerConfig;
 
 use crate::chat::ConnectionId;
 use crate::config::Limits;
 use crate::http::{Rejection, Router};
 use crate::hub::Event;
-use crate::limits::{LimitExceeded, Permit, Permits};
+use crate::limits::{ClientLog, LimitExceeded, Permit, Permits};
 use crate::ops::metrics::{Counters, HandshakeFailure, RefusalReason};
 use handshake::{Handshake, HandshakeError, handshake};
 
@@ -31,6 +31,7 @@ pub struct Shared {
     pub router: Router,
     pub hub: Sender<Event>,
     pub counters: Arc<Counters>,
+    pub client_log: ClientLog,
 }
 
 /// A connection that was accepted.
@@ -56,7 +57,7 @@ pub fn serve(incoming: Incoming, shared: &Shared) {
             count(&error, &shared.counters);
             match error {
                 HandshakeError::Disconnected => debug!("{address}: {error}"),
-                _ => info!("{address}: {error}"),
+                _ => shared.client_log.info(address.ip(), format_args!("{address}: {error}")),
             }
         }
     }
