@@ -8,10 +8,11 @@ use std::fmt::Display;
 use std::io::{Write, stderr};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use log::{Level, error, log_enabled};
 
-use crate::config::Settings;
+use crate::config::{Settings, mentions_password};
 use crate::ops::logging;
 use crate::server::Server;
 
@@ -24,7 +25,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
-    let matches = command().get_matches();
+    let matches = command().try_get_matches().unwrap_or_else(|error| exit_with(&error));
     match matches.subcommand() {
         Some((generate_certs::NAME, matches)) => generate_certs::run(matches),
         Some((_, matches)) => with_settings(matches, |settings| check::run(settings, matches)),
@@ -43,6 +44,29 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .subcommand(generate_certs::command())
         .subcommand(check::command())
+}
+
+/// Exits as clap does, but repeats no words of a command line with a password: a password with a space that was not
+/// quoted leaves words that clap takes for something else.
+fn exit_with(error: &clap::Error) -> ! {
+    let repeats_words = matches!(
+        error.kind(),
+        ErrorKind::UnknownArgument
+            | ErrorKind::InvalidSubcommand
+            | ErrorKind::ArgumentConflict
+            | ErrorKind::InvalidValue
+            | ErrorKind::ValueValidation
+    );
+    if !repeats_words || !std::env::args_os().any(|word| mentions_password(&word.to_string_lossy())) {
+        error.exit()
+    }
+    print(
+        stderr(),
+        &"error: this command line cannot be used, and is not shown, because it may contain a password\n\n\
+          Put quotes around a password with spaces, or set MOD_PASSWORD in .env.\n\n\
+          For more information, try '--help'.\n",
+    );
+    std::process::exit(EXIT_USAGE.into())
 }
 
 fn with_settings(matches: &ArgMatches, run: impl FnOnce(&Settings) -> ExitCode) -> ExitCode {

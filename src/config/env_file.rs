@@ -10,6 +10,8 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::str::Lines;
 
+use super::reported_value::{mentions_password, names_secret};
+
 /// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -25,20 +27,55 @@ pub enum EnvFileError {
     Line { path: PathBuf, line: usize },
 }
 
-/// Returns the variables of a `.env` file (the last line for a name wins) and everything that could not be read. A
-/// file that does not exist is an empty one.
-pub fn read(path: &Path) -> (HashMap<String, String>, Vec<EnvFileError>) {
-    let bytes = match read_bytes(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Default::default(),
-        Err(source) => return (HashMap::new(), vec![EnvFileError::Read { path: path.into(), source }]),
-    };
-    let Some(text) = decode(&bytes) else {
-        return (HashMap::new(), vec![EnvFileError::NotText { path: path.into() }]);
-    };
-    let (values, bad_lines) = parse(&text);
-    let error = |line| EnvFileError::Line { path: path.into(), line };
-    (values, bad_lines.into_iter().map(error).collect())
+/// What a `.env` file says.
+#[derive(Default)]
+pub struct EnvFile {
+    text: String,
+    /// The variables. The last line for a name wins.
+    values: HashMap<String, String>,
+    /// The values of all variables that have a password's name, as each line gave them.
+    passwords: Vec<String>,
+    /// Everything that could not be read.
+    pub errors: Vec<EnvFileError>,
+}
+
+impl EnvFile {
+    /// Reads a file. A file that does not exist is an empty one.
+    pub fn read(path: &Path) -> Self {
+        match read_bytes(path) {
+            Ok(bytes) => Self::from_bytes(path, &bytes),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::default(),
+            Err(source) => Self::unreadable(EnvFileError::Read { path: path.into(), source }),
+        }
+    }
+
+    /// Parses the content of the file at `path`.
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Self {
+        let Some(text) = decode(bytes) else {
+            return Self::unreadable(EnvFileError::NotText { path: path.into() });
+        };
+        let (pairs, bad_lines) = parse(&text);
+        let passwords = pairs.iter().filter(|(name, _)| mentions_password(name));
+        let passwords = passwords.map(|(_, value)| value.clone()).collect();
+        let error = |line| EnvFileError::Line { path: path.into(), line };
+        let errors = bad_lines.into_iter().map(error).collect();
+        Self { text, values: pairs.into_iter().collect(), passwords, errors }
+    }
+
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// What no error may show: the passwords, and the values of these variables that contain a `${NAME}`.
+    pub fn confidential<'a>(&'a self, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+        // What is replaced in a value is seldom written in the file like that.
+        let replaced = names.filter_map(|name| self.value(name)).filter(|&value| !self.text.contains(value));
+        self.passwords.iter().cloned().chain(replaced.map(str::to_owned)).collect()
+    }
+
+    fn unreadable(error: EnvFileError) -> Self {
+        Self { errors: vec![error], ..Self::default() }
+    }
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
@@ -68,16 +105,14 @@ fn decode(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// Returns the variables, and the numbers of the lines that set none.
-fn parse(text: &str) -> (HashMap<String, String>, Vec<usize>) {
+/// Returns the variables in order, and the numbers of the lines that set none.
+fn parse(text: &str) -> (Vec<(String, String)>, Vec<usize>) {
     let quoted = quote_values(text);
-    let mut values = HashMap::new();
+    let mut values = Vec::new();
     let mut bad: Vec<usize> = Vec::new();
     for item in dotenvy::from_read_iter(quoted.as_bytes()) {
         match item {
-            Ok((name, value)) => {
-                values.insert(name, value);
-            }
+            Ok(pair) => values.push(pair),
             Err(dotenvy::Error::LineParse(part, _)) => {
                 let part = part.lines().next().unwrap_or_default();
                 // dotenvy reports the text of the line, not its number: search after the previous bad line.
@@ -92,7 +127,7 @@ fn parse(text: &str) -> (HashMap<String, String>, Vec<usize>) {
     (values, bad)
 }
 
-/// Puts every unquoted value into double quotes, and escapes each `$` that does not start a `${NAME}`.
+/// Puts every unquoted value into double quotes, and escapes each `$` that does not start a `${NAME}` to replace.
 fn quote_values(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() * 2);
     let mut lines = text.lines();
@@ -101,7 +136,7 @@ fn quote_values(text: &str) -> String {
             Some((name, value)) if !line.trim_start().starts_with('#') => {
                 quoted.push_str(name);
                 quoted.push('=');
-                push_quoted(&mut quoted, value.trim_start(), &mut lines);
+                push_quoted(&mut quoted, value.trim_start(), names_secret(name), &mut lines);
             }
             _ => quoted.push_str(line),
         }
@@ -110,8 +145,10 @@ fn quote_values(text: &str) -> String {
     quoted
 }
 
-/// Appends one value in quotes, with the lines that follow if it is a multi-line value.
-fn push_quoted(quoted: &mut String, value: &str, following: &mut Lines) {
+/// Appends one value in quotes, with the lines that follow if it is a multi-line value. `secret`: it may contain other
+/// secrets.
+fn push_quoted(quoted: &mut String, value: &str, secret: bool, following: &mut Lines) {
+    let opens_name = |text: &str| text.starts_with("${") && (secret || !opens_secret(text));
     match value.chars().next() {
         Some(quote @ ('"' | '\'')) if !closes(&value[1..], quote) => {
             quoted.push_str(value);
@@ -123,11 +160,11 @@ fn push_quoted(quoted: &mut String, value: &str, following: &mut Lines) {
                 }
             }
         }
-        Some('"') => push_escaped(quoted, value, |c| c == '$'),
+        Some('"') => push_escaped(quoted, value, |c| c == '$', opens_name),
         Some('\'') => quoted.push_str(value),
         _ => {
             quoted.push('"');
-            push_escaped(quoted, without_comment(value), |c| "\\\"$".contains(c));
+            push_escaped(quoted, without_comment(value), |c| "\\\"$".contains(c), opens_name);
             quoted.push('"');
         }
     }
@@ -151,11 +188,20 @@ fn without_comment(value: &str) -> &str {
     comment.map_or(value, |(at, _)| &value[..at]).trim_end()
 }
 
-fn push_escaped(quoted: &mut String, value: &str, special: impl Fn(char) -> bool) {
+/// Whether the text starts with the `${NAME}` of a secret. Errors and the log would show it as part of another setting.
+fn opens_secret(text: &str) -> bool {
+    text.strip_prefix("${").and_then(|rest| rest.split_once('}')).is_some_and(|(name, _)| names_secret(name))
+}
+
+fn push_escaped(
+    quoted: &mut String,
+    value: &str,
+    special: impl Fn(char) -> bool,
+    opens_name: impl Fn(&str) -> bool,
+) {
     let mut escaped = false;
     for (at, character) in value.char_indices() {
-        let opens_name = character == '$' && value[at..].starts_with("${");
-        if special(character) && !opens_name && !escaped {
+        if special(character) && !opens_name(&value[at..]) && !escaped {
             quoted.push('\\');
         }
         // In a value that was quoted already, a backslash escapes the next character.
@@ -169,9 +215,10 @@ mod tests {
     use super::*;
 
     fn value(text: &str) -> String {
-        let (mut values, bad) = parse(text);
+        let (values, bad) = parse(text);
         assert_eq!(bad, [0; 0], "{text:?}");
-        values.remove("A").unwrap_or_else(|| panic!("no A in {text:?}"))
+        let last = values.into_iter().rfind(|(name, _)| name == "A");
+        last.unwrap_or_else(|| panic!("no A in {text:?}")).1
     }
 
     #[test]
@@ -210,6 +257,10 @@ mod tests {
             ("A=\"two\nlines\"\nB=c", "two\nlines"),
             ("B=\"x\nA=y\nz\"\nA=w", "w"),
             ("B=1\nA=${B}2", "12"),
+            // A secret gets into no setting that is shown.
+            ("MOD_PASSWORD=b\nA=x${MOD_PASSWORD}", "x${MOD_PASSWORD}"),
+            ("MOD_PASSWORD=b\nA=\"${MOD_PASSWORD}\"", "${MOD_PASSWORD}"),
+            ("A=b\nMOD_PASSWORD=${A}c\nMOD_PASSWORD=${MOD_PASSWORD}d", "b"),
         ] {
             assert_eq!(value(text), expected, "{text:?}");
         }
@@ -246,7 +297,7 @@ mod tests {
         fn a_password_of_printable_ascii_survives(password in "[!$-&(-~]([ -~]{0,30}[!-~])?") {
             proptest::prop_assume!(!password.contains(" #") && !password.contains("${"));
             let (values, _) = parse(&format!("A={password}\n"));
-            proptest::prop_assert_eq!(&values["A"], &password);
+            proptest::prop_assert_eq!(values, [("A".to_owned(), password)]);
         }
     }
 }

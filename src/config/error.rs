@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::env_file::EnvFileError;
+use super::reported_value::ReportedValue;
 
 /// Everything that is wrong with the settings, reported together.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ impl std::error::Error for ConfigErrors {}
 /// One error in the settings. Its message is a single line that never shows a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{name}={value:?} cannot be used: it must be {allowed}")]
-    Invalid { name: &'static str, value: String, allowed: String },
+    #[error("{name}{value} cannot be used: it must be {allowed}")]
+    Invalid { name: &'static str, value: ReportedValue, allowed: String },
     #[error("{name} (its value is not shown) cannot be used: it must not be blank")]
     BlankSecret { name: &'static str },
     #[error("{name}: the value is not UTF-8 text; set it again")]

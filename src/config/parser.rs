@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::error::ConfigError;
+use super::reported_value::{ReportedValue, has_control_characters, names_secret, secrets};
 use super::settings_table::SETTINGS;
 use super::values::Secret;
 
@@ -17,12 +18,18 @@ use super::values::Secret;
 pub struct Parser<'a> {
     /// The values that were set. The others have their defaults.
     values: HashMap<&'a str, &'a str>,
+    /// What no error may show.
+    confidential: Vec<String>,
     pub errors: Vec<ConfigError>,
 }
 
 impl<'a> Parser<'a> {
-    pub fn new(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self { values: values.into_iter().collect(), errors: Vec::new() }
+    /// `confidential`: what no error may show, in addition to the passwords among the values.
+    pub fn new(values: impl IntoIterator<Item = (&'a str, &'a str)>, mut confidential: Vec<String>) -> Self {
+        let values: HashMap<_, _> = values.into_iter().collect();
+        let passwords = secrets().filter_map(|setting| values.get(setting.name));
+        confidential.extend(passwords.map(|&password| password.to_owned()));
+        Self { values, confidential, errors: Vec::new() }
     }
 
     /// `true`, `1`, `yes`, `on` or their opposites, in any case.
@@ -64,8 +71,9 @@ impl<'a> Parser<'a> {
 
     pub fn path(&mut self, name: &'static str) -> PathBuf {
         let value = self.value(name);
-        if value.trim().is_empty() || value.contains('\0') {
-            self.invalid(name, value, "the path of a file");
+        // The log shows paths.
+        if value.trim().is_empty() || has_control_characters(value) || names_secret(value) {
+            self.invalid(name, value, "the path of a file, without control characters");
         }
         value.into()
     }
@@ -115,6 +123,7 @@ impl<'a> Parser<'a> {
     }
 
     fn invalid(&mut self, name: &'static str, value: &str, allowed: impl Into<String>) {
-        self.errors.push(ConfigError::Invalid { name, value: value.into(), allowed: allowed.into() });
+        let value = ReportedValue::new(value, &self.confidential);
+        self.errors.push(ConfigError::Invalid { name, value, allowed: allowed.into() });
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use super::env_file;
+use super::env_file::EnvFile;
 use super::error::{ConfigError, ConfigErrors};
 use super::parser::Parser;
 use super::settings_table::{SETTINGS, Setting};
@@ -94,19 +94,29 @@ impl Settings {
     /// # Errors
     /// All values that cannot be used, and all lines of `.env` that cannot be parse.
     pub fn load(flag: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
-        let (mut file, file_errors) = env_file::read(Path::new(".env"));
-        let mut errors: Vec<ConfigError> = file_errors.into_iter().map(ConfigError::from).collect();
+        let file = EnvFile::read(Path::new(".env"));
+        Self::from_sources(|name| flag(name).or_else(|| std::env::var_os(name)), file)
+    }
+
+    /// `given` takes precedence over the file.
+    fn from_sources(
+        given: impl Fn(&str) -> Option<OsString>,
+        mut file: EnvFile,
+    ) -> Result<Self, ConfigErrors> {
+        let mut errors: Vec<ConfigError> = file.errors.drain(..).map(ConfigError::from).collect();
         let mut values = HashMap::new();
         for Setting { name, .. } in SETTINGS {
-            let value = match flag(name).or_else(|| std::env::var_os(name)) {
+            let value = match given(name) {
                 Some(value) => {
                     value.into_string().map_err(|_| errors.push(ConfigError::NotUtf8 { name })).ok()
                 }
-                None => file.remove(name),
+                None => file.value(name).map(str::to_owned),
             };
             values.extend(value.map(|value| (name, value)));
         }
-        match Self::from_pairs(values.iter().map(|(name, value)| (*name, value.as_str()))) {
+        let confidential = file.confidential(SETTINGS.iter().map(|setting| setting.name));
+        let pairs = values.iter().map(|(name, value)| (*name, value.as_str()));
+        match Self::parse(Parser::new(pairs, confidential)) {
             Ok(settings) if errors.is_empty() => Ok(settings),
             Ok(_) => Err(ConfigErrors(errors)),
             Err(ConfigErrors(invalid)) => {
@@ -121,7 +131,10 @@ impl Settings {
     /// # Errors
     /// All values that cannot be used.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, ConfigErrors> {
-        let mut parse = Parser::new(pairs);
+        Self::parse(Parser::new(pairs, Vec::new()))
+    }
+
+    fn parse(mut parse: Parser) -> Result<Self, ConfigErrors> {
         let use_ssl = parse.switch("USE_SSL");
         let tls = TlsFiles {
             cert: parse.path("SSL_CERT_PATH"),
@@ -171,6 +184,8 @@ fn networks(list: Option<Vec<Network>>) -> Vec<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn errors(pairs: &[(&str, &str)]) -> String {
@@ -245,6 +260,114 @@ mod tests {
         assert!(!format!("{settings:?}").contains("hunter2"));
         assert_eq!(settings.mod_password.unwrap().expose(), "hunter2");
     }
+
+    fn from_file(bytes: &[u8]) -> Result<Settings, ConfigErrors> {
+        Settings::from_sources(|_| None, EnvFile::from_bytes(Path::new(".env"), bytes))
+    }
+
+    /// What is shown of the settings in a `.env` file: the errors or, in the log, where the server listens and its files.
+    fn shown(bytes: &[u8]) -> String {
+        match from_file(bytes) {
+            Err(errors) => errors.to_string(),
+            Ok(Settings { host, tls, .. }) => format!("{host} {tls:?}"),
+        }
+    }
+
+    /// What does not end a line for `.env` once had the next line's password shown as part of a value.
+    #[test]
+    fn a_broken_line_with_two_settings_is_not_shown() {
+        for separator in ["\0", "\r", "\u{85}", "\u{b}", "\u{c}", "\u{2028}", "\u{1b}", " ", "", ",", ";"] {
+            for name in ["PORT", "HOST", "SSL_CERT_PATH", "ALLOWED_ORIGINS", "METRICS_ALLOW", "USE_SSL"] {
+                for line in [
+                    format!("{name}=1{separator}MOD_PASSWORD=hunter2"),
+                    format!("{name}=\"1{separator}MOD_PASSWORD=hunter2\""),
+                ] {
+                    let report = from_file(line.as_bytes()).expect_err(&line).to_string();
+                    assert!(!report.contains("hunter2"), "{report}");
+                    assert!(
+                        report.contains(&format!("  {name} (its value is not shown, because it ")),
+                        "{report}"
+                    );
+                }
+            }
+        }
+        assert!(
+            shown(b"PORT=\"1\nMOD_PASSWORD=hunter2\"").contains("because it contains control characters")
+        );
+    }
+
+    #[test]
+    fn a_password_in_another_value_is_not_shown() {
+        for file in [
+            "MOD_PASSWORD=hunter2\nPORT=${MOD_PASSWORD}",
+            "MOD_PASSWORD=hunter2\nHOST=${MOD_PASSWORD}",
+            "MOD_PASSWORD=hunter2\nUSE_SSL=1\nSSL_CERT_PATH=\"./${MOD_PASSWORD}\"",
+            "X=hunter2\nMOD_PASSWORD=${X}\nPORT=${X}",
+            "MOD_PASSWORD=hunter2\nPORT=${MOD_PASSWORD}\nMOD_PASSWORD=other",
+            "MOD_PASSWORD=hunter2\nX=${MOD_PASSWORD}\nPORT='1'\"${MOD_PASSWORD}\"",
+            "DB_PASS=hunter2\nPORT=${DB_PASS}",
+            "A=hunt\nB=er2\nPORT=${A}${B}",
+            "MOD_PASSWORD=hunter2\nPORT=hunter2",
+        ] {
+            assert!(!shown(file.as_bytes()).contains("hunter2"), "{file:?}: {}", shown(file.as_bytes()));
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(2000))]
+
+        /// Lines in any order, damaged in two places.
+        #[test]
+        fn no_env_file_shows_a_password(
+            order in proptest::sample::subsequence(&LINES[..], 1..LINES.len()).prop_shuffle(),
+            password_at: proptest::sample::Index,
+            line in "(export )?MOD_PASSWORD ?= ?[\"']?",
+            end in "[\"']?( # note)?",
+            edits in proptest::collection::vec((0..4u8, any::<proptest::sample::Index>(), 0..DAMAGE.len()), 0..3),
+            encoding in 0..4u8,
+        ) {
+            let mut lines: Vec<String> = order.into_iter().map(str::to_owned).collect();
+            lines.insert(password_at.index(lines.len() + 1), format!("{line}{MARKER}{end}"));
+            let mut text: Vec<char> = lines.join("\n").chars().collect();
+            for (edit, at, damage) in edits {
+                let at = at.index(text.len());
+                match edit {
+                    0 => text.insert(at, DAMAGE[damage]),
+                    1 => text[at] = DAMAGE[damage],
+                    2 => drop(text.remove(at)),
+                    _ => text.truncate(at.max(1)),
+                }
+            }
+            let text = String::from_iter(text);
+            let bytes = match encoding {
+                0 => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+                1 => [0xFF, 0xFE].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect(),
+                _ => text.clone().into_bytes(),
+            };
+            let shown = shown(&bytes);
+            // Damage within the marker leaves its halves.
+            let (first, second) = MARKER.split_at(MARKER.len() / 2);
+            proptest::prop_assert!(!shown.contains(first) && !shown.contains(second), "{text:?}: {shown}");
+        }
+    }
+
+    const MARKER: &str = "Kq7wZr3bXv9t";
+    const LINES: [&str; 10] = [
+        "PORT=many",
+        "HOST=${MOD_PASSWORD}",
+        "LOG_LEVEL=\"${MOD_PASSWORD}\"",
+        "PORT=\"${MOD_PASSWORD}",
+        "USE_SSL=on",
+        "WEB_UI='yes",
+        "SSL_CERT_PATH=./certs/server.crt",
+        "SSL_KEY_PATH=${MOD_PASSWORD}",
+        "ALLOWED_ORIGINS=https://chat.example.com",
+        "# a comment",
+    ];
+    const DAMAGE: [char; 22] = [
+        '\0', '\r', '\n', '\t', ' ', '\u{b}', '\u{c}', '\u{85}', '\u{a0}', '\u{2028}', '\u{feff}', '"', '\'',
+        '\\', '$', '{', '}', '=', '#', ';', 'x', '0',
+    ];
 
     #[test]
     fn plaintext_is_an_error_where_tls_is_required() {

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+
+use super::reported_value::names_secret;
 
 /// The longest host name, in bytes (RFC 1035, section 3.1, without the root label).
 const MAX_HOST_NAME_BYTES: usize = 253;
@@ -28,7 +30,8 @@ impl FromStr for Host {
         let is_name = !text.is_empty()
             && text.len() <= MAX_HOST_NAME_BYTES
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
-            && !text.chars().all(|c| c.is_ascii_digit() || c == '.');
+            && !text.chars().all(|c| c.is_ascii_digit() || c == '.')
+            && !names_secret(text);
         if is_name {
             Ok(Self::Name(text.into()))
         } else {
@@ -103,15 +106,32 @@ impl FromStr for Origin {
     }
 }
 
-/// A network like `10.0.0.0/8`, or a single address.
+/// The prefix of the IPv4-mapped IPv6 addresses, `::ffff:0:0/96` (RFC 4291, section 2.5.5.2), in bits.
+const MAPPED_PREFIX: u8 = 96;
+
+/// A network like `10.0.0.0/8`, or a single address, in canonical form: without host bits, and IPv4 if it was written as
+/// IPv4-mapped IPv6. The addresses that it is compared with are canonical, too.
+#[derive(Debug)]
 pub struct Network(pub IpNet);
 
 impl FromStr for Network {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        net.map(Self).map_err(|_| "networks like 10.0.0.0/8 or addresses, comma-separated")
+        let net: IpNet = text
+            .parse()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map_err(|_| "networks like 10.0.0.0/8 or addresses, comma-separated")?;
+        let net = match (net, net.addr().to_canonical()) {
+            (IpNet::V6(mapped), IpAddr::V4(address)) => mapped
+                .prefix_len()
+                .checked_sub(MAPPED_PREFIX)
+                .and_then(|prefix| Ipv4Net::new(address, prefix).ok())
+                .ok_or("networks; an IPv4-mapped one like ::ffff:10.0.0.0/104 has a prefix of 96 to 128")?
+                .into(),
+            (net, _) => net,
+        };
+        Ok(Self(net.trunc()))
     }
 }
 
@@ -128,5 +148,31 @@ mod tests {
             assert!(bad.parse::<Host>().is_err(), "{bad}");
         }
         assert_eq!("::1".parse::<Host>().unwrap().to_string(), "[::1]");
+    }
+
+    /// `::ffff:127.0.0.0/104` once matched nothing, because peers' addresses are compared as IPv4.
+    #[test]
+    fn an_ipv4_mapped_network_is_the_ipv4_network() {
+        for (text, expected) in [
+            ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::FFFF:a00:0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7/32"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("2001:db8::1/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(text.parse::<Network>().unwrap().0.to_string(), expected, "{text}");
+        }
+        for text in ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/0"] {
+            assert!(text.parse::<Network>().unwrap_err().contains("96 to 128"), "{text}");
+        }
+        for text in ["::ffff:10.0.0.0/129", "10.0.0.0/33", "10.0.0", ""] {
+            assert!(text.parse::<Network>().unwrap_err().contains("10.0.0.0/8"), "{text}");
+        }
     }
 }

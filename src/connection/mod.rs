@@ -10,14 +10,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::{debug, info};
+use log::debug;
 use rustls::ServerConfig;
 
 use crate::chat::ConnectionId;
 use crate::config::Limits;
 use crate::http::{Rejection, Router};
 use crate::hub::HubHandle;
-use crate::limits::{LimitExceeded, Network, Permit, Permits, Rates};
+use crate::limits::{ClientLog, LimitExceeded, Network, Permit, Permits, Rates};
 use crate::ops::metrics::{Counters, HandshakeFailure, RefusalReason};
 use crate::transport::{Wait, wait};
 use handshake::{Handshake, HandshakeError, handshake};
@@ -32,6 +32,7 @@ pub struct Shared {
     pub router: Router,
     pub hub: HubHandle,
     pub counters: Arc<Counters>,
+    pub client_log: ClientLog,
 }
 
 /// A connection that was accepted.
@@ -62,7 +63,7 @@ pub fn serve(incoming: Incoming, shared: &Shared) {
             count(&error, &shared.counters);
             match error {
                 HandshakeError::Disconnected => debug!("{address}: {error}"),
-                _ => info!("{address}: {error}"),
+                _ => shared.client_log.info(address.ip(), format_args!("{address}: {error}")),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{debug, warn};
 use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -68,7 +68,7 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
             false
         }
         End::Read(ReadError::Violation(code, reason)) => {
-            info!("{peer}: closed with {code}: {reason}");
+            shared.client_log.info(peer.network, format_args!("{peer}: closed with {code}: {reason}"));
             shared.counters.cut_off(CutOffReason::Violation);
             link.close(code, &reason, Instant::now()).is_ok()
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use tungstenite::handshake::server::Request;
-use tungstenite::http::{HeaderValue, Method, StatusCode, header};
+use tungstenite::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::forwarded::ClientAddress;
 use super::response::{self, Response};
@@ -18,6 +18,24 @@ use crate::ops::metrics::{Counters, ProcessStats, exposition};
 const HUB_TIMEOUT: Duration = Duration::from_secs(1);
 /// Prometheus' text format.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// What proxies add to the requests that they forward, apart from `X-Forwarded-*`: Forwarded (RFC 7239), Via (RFC 9110),
+/// CDN-Loop (RFC 8586), and the names that nginx, load balancers and content delivery networks use.
+const PROXY_HEADERS: [&str; 14] = [
+    "forwarded",
+    "via",
+    "cdn-loop",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-envoy-external-address",
+    "x-azure-clientip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-ray",
+    "fastly-client-ip",
+    "fly-client-ip",
+];
 
 /// What the two paths report.
 pub struct Monitoring {
@@ -80,7 +98,10 @@ impl Monitoring {
             ClientAddress::Peer(address) | ClientAddress::Forwarded(address) => address,
             ClientAddress::Unknown(_) => return false,
         };
-        self.allow.iter().any(|network| network.contains(&address)) || is_local(request, address)
+        if address.is_loopback() {
+            return is_local(request);
+        }
+        self.allow.iter().any(|network| network.contains(&address))
     }
 
     fn process(&self) -> ProcessStats {
@@ -93,10 +114,16 @@ impl Monitoring {
     }
 }
 
-/// Behind a proxy on the same machine every peer is loopback, even if the proxy is not a trusted one.
-fn is_local(request: &Request, address: IpAddr) -> bool {
-    let headers = request.headers();
-    address.is_loopback() && !headers.contains_key("x-forwarded-for") && !headers.contains_key("forwarded")
+/// Whether a request from loopback was made on this machine. Behind a proxy here, every peer is loopback, even if the
+/// proxy is not a trusted one.
+fn is_local(request: &Request) -> bool {
+    !request.headers().keys().any(is_proxy_header)
+}
+
+/// Whether only proxies send a header of this name.
+fn is_proxy_header(name: &HeaderName) -> bool {
+    // Also X-Forwarded-Host, X-Forwarded-Proto and so on.
+    name.as_str().starts_with("x-forwarded") || PROXY_HEADERS.contains(&name.as_str())
 }
 
 fn unresponsive() -> Response {
@@ -107,6 +134,11 @@ fn unresponsive() -> Response {
 mod tests {
     use super::*;
     use crate::hub;
+    use crate::limits::ClientLog;
+
+    fn start_hub() -> (HubHandle, std::thread::JoinHandle<()>) {
+        hub::start(None, Arc::default(), ClientLog::new(Arc::default()), || {}).unwrap()
+    }
 
     fn monitoring(hub: HubHandle) -> Monitoring {
         let allow = vec!["10.0.0.0/8".parse().unwrap()];
@@ -118,9 +150,49 @@ mod tests {
         Some(monitoring.response(&request, client)?.status().as_u16())
     }
 
+    /// A proxy that sets only `X-Real-IP` once opened `/metrics` to everybody.
+    #[test]
+    fn a_request_through_a_proxy_is_not_local() {
+        let request = |header: &str| {
+            let request = tungstenite::http::Request::builder().uri("/metrics").header("Host", "localhost");
+            let request = request.header("User-Agent", "curl").header("Accept", "*/*").header(header, "a");
+            request.body(()).unwrap()
+        };
+        for header in [
+            "Forwarded",
+            "X-Forwarded-For",
+            "X-Forwarded-Host",
+            "X-Forwarded-Port",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Prefix",
+            "X-Forwarded",
+            "X-Real-IP",
+            "Via",
+            "CF-Connecting-IP",
+            "True-Client-IP",
+            "X-Client-IP",
+            "X-Cluster-Client-IP",
+            "Fastly-Client-IP",
+        ] {
+            assert!(!is_local(&request(header)), "{header}");
+        }
+        for header in PROXY_HEADERS {
+            assert!(!is_local(&request(header)), "{header}");
+        }
+        assert!(is_local(&request("Cache-Control")));
+
+        // Nor does METRICS_ALLOW=127.0.0.1 make it local: the address is the proxy's.
+        let (hub, thread) = start_hub();
+        let monitoring = Monitoring { allow: vec!["127.0.0.0/8".parse().unwrap()], ..monitoring(hub) };
+        let response = monitoring.response(&request("X-Real-IP"), ClientAddress::Peer([127, 0, 0, 1].into()));
+        assert_eq!(response.unwrap().status(), StatusCode::FORBIDDEN);
+        drop(monitoring);
+        thread.join().unwrap();
+    }
+
     #[test]
     fn the_metrics_are_for_loopback_and_allowed_networks() {
-        let (hub, thread) = hub::start(None, Arc::default(), || {}).unwrap();
+        let (hub, thread) = start_hub();
         let monitoring = monitoring(hub);
         let [local, allowed, other] =
             [[127, 0, 0, 1], [10, 9, 8, 7], [192, 0, 2, 1]].map(|ip| ClientAddress::Peer(ip.into()));
@@ -138,20 +210,13 @@ mod tests {
         ] {
             assert_eq!(status(&monitoring, method, path, client), expected, "{method} {path} {client:?}");
         }
-        // Forwarded by a proxy that is not in TRUSTED_PROXIES.
-        for header in ["X-Forwarded-For", "Forwarded"] {
-            let forwarded =
-                tungstenite::http::Request::builder().uri("/metrics").header(header, "for=192.0.2.1");
-            let response = monitoring.response(&forwarded.body(()).unwrap(), local).unwrap();
-            assert_eq!(response.status(), StatusCode::FORBIDDEN, "{header}");
-        }
         drop(monitoring);
         thread.join().unwrap();
     }
 
     #[test]
     fn a_hub_that_has_ended_is_unhealthy() {
-        let (hub, thread) = hub::start(None, Arc::default(), || {}).unwrap();
+        let (hub, thread) = start_hub();
         hub.send(hub::Event::Shutdown).unwrap();
         thread.join().unwrap();
         let client = ClientAddress::Peer([127, 0, 0, 1].into());

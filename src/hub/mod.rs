@@ -20,7 +20,7 @@ use crate::chat::{
     Audience, Body, ClientMessage, ConnectionId, Effect, Input, MessageError, ModPassword, Room,
     ServerMessage,
 };
-use crate::limits::Network;
+use crate::limits::{ClientLog, Network};
 use crate::ops::clock::local_time;
 use crate::ops::metrics::{Counters, HubStats};
 use crate::transport::Link;
@@ -77,6 +77,7 @@ impl fmt::Display for Peer {
 pub fn start(
     mod_password: Option<ModPassword>,
     counters: Arc<Counters>,
+    client_log: ClientLog,
     on_end: impl FnOnce() + Send + 'static,
 ) -> io::Result<(HubHandle, JoinHandle<()>)> {
     let (sender, inbox) = bounded(INBOX_EVENTS);
@@ -88,7 +89,9 @@ pub fn start(
         state,
         room: Room::new(mod_password),
         tape: Tape::default(),
-        delivery: Delivery::new(counters),
+        delivery: Delivery::new(counters.clone()),
+        counters,
+        client_log,
         shutdown_deadline: None,
         stats: HubStats::default(),
     };
@@ -107,6 +110,8 @@ struct Hub {
     room: Room,
     tape: Tape,
     delivery: Delivery,
+    counters: Arc<Counters>,
+    client_log: ClientLog,
     /// When the hub ends at the latest; `None` until the shutdown.
     shutdown_deadline: Option<Instant>,
     /// The totals so far.
@@ -211,8 +216,30 @@ impl Hub {
         }
         let effects = self.room.handle(now, from, input);
         self.write(&effects, timestamp);
-        if let Some(peer) = self.delivery.peer(from) {
-            effects.iter().for_each(|effect| log(peer, effect));
+        self.log(from, &effects);
+    }
+
+    /// Logs the system lines to all members, which contain names but nothing that clients have sent. A client can join
+    /// and leave as often as it likes, so these lines are limited; moderation is always logged.
+    fn log(&self, from: ConnectionId, effects: &[Effect]) {
+        let Some(peer) = self.delivery.peer(from) else { return };
+        let mut has_come_or_gone = false;
+        for effect in effects {
+            match effect {
+                Effect::Enter(_) | Effect::Leave(_) => has_come_or_gone = true,
+                Effect::Send(Audience::All, ServerMessage::System { content }) => {
+                    if std::mem::take(&mut has_come_or_gone) {
+                        self.client_log.info(peer.network, format_args!("{peer}: {content}"));
+                    } else {
+                        info!("{peer}: {content}");
+                    }
+                }
+                Effect::WrongPassword(_) => {
+                    warn!("{peer}: wrong moderator password");
+                    self.counters.wrong_password();
+                }
+                _ => {}
+            }
         }
     }
 
@@ -243,15 +270,6 @@ impl Hub {
             backlog_bytes: self.delivery.backlog_bytes(),
             ..self.stats.clone()
         }
-    }
-}
-
-/// Logs the system lines to all members, which contain names but nothing that clients have sent.
-fn log(peer: &Peer, effect: &Effect) {
-    match effect {
-        Effect::Send(Audience::All, ServerMessage::System { content }) => info!("{peer}: {content}"),
-        Effect::WrongPassword(_) => warn!("{peer}: wrong moderator password"),
-        _ => {}
     }
 }
 

@@ -1,12 +1,16 @@
-//! What clients may use of the server: how many connections, and how fast they may connect, join and send.
+//! What clients may use of the server: how many connections, how fast they may connect, join and send, and how much
+//! of the log.
 
+mod client_log;
 mod client_network;
+mod log_limit;
 mod meter;
 mod network_quota;
 mod permits;
 mod rates;
 mod token_bucket;
 
+pub use client_log::ClientLog;
 pub use client_network::Network;
 pub use meter::Meter;
 pub use permits::{LimitExceeded, Permit, Permits};

@@ -44,17 +44,26 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
+/// Whether [`Escaped`] escapes this character.
+pub fn is_escaped(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
 struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
 impl Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
-            match character {
-                '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                    write!(self.0, "{}", character.escape_unicode())?;
-                }
-                control if control.is_control() => write!(self.0, "{}", control.escape_default())?,
-                plain => self.0.write_char(plain)?,
+            if character.is_control() {
+                write!(self.0, "{}", character.escape_default())?;
+            } else if is_escaped(character) {
+                write!(self.0, "{}", character.escape_unicode())?;
+            } else {
+                self.0.write_char(character)?;
             }
         }
         Ok(())

@@ -2,6 +2,8 @@
 //! themselves see `log_format`.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -11,8 +13,10 @@ use simplelog::WriteLogger;
 
 use super::log_format;
 
-/// How many lines may wait to be written. Lines beyond that are dropped and counted.
+/// How many lines below `warn` may wait to be written. Lines beyond that are dropped and counted.
 const QUEUE_LINES: usize = 1024;
+/// How many lines of `warn` and above may wait, in addition to those.
+const QUEUE_WARNINGS: usize = 256;
 /// How long a flush waits for the queue, and then for the last line.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -20,27 +24,60 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// `log::logger().flush()` waits until everything is written, for one second at most.
 pub fn start(level: LevelFilter) {
-    let (sender, receiver) = bounded(QUEUE_LINES);
-    let writer = thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver));
+    let (queue, waiting) = queue(&DROPPED);
+    let writer = thread::Builder::new().name("log".into()).spawn(move || write_lines(&waiting));
     if let Err(error) = writer {
         let _ = writeln!(io::stderr(), "The log is off: no thread can be started ({error})");
         return;
     }
-    let lines = WriteLogger::new(level, log_format::simplelog_config(), LineQueue::new(sender));
-    if log::set_boxed_logger(Box::new(ChatLog { lines })).is_ok() {
+    if log::set_boxed_logger(Box::new(ChatLog::new(level, &Arc::new(queue)))).is_ok() {
         log::set_max_level(level);
         std::panic::set_hook(Box::new(|panic| log::error!("Internal error: {panic}")));
     }
 }
 
+/// How many lines were dropped since the start, by level.
+pub fn dropped_lines() -> impl Iterator<Item = (&'static str, u64)> {
+    ["error", "warn", "info", "debug", "trace"]
+        .into_iter()
+        .zip(DROPPED.each_ref().map(|count| count.load(Relaxed)))
+}
+
+/// By level. The logger is one for the whole process, and so are its counts.
+static DROPPED: DroppedLines = [const { AtomicU64::new(0) }; LEVELS];
+
+type DroppedLines = [AtomicU64; LEVELS];
+
+const LEVELS: usize = Level::Trace as usize;
+
 struct ChatLog {
-    lines: Box<WriteLogger<LineQueue>>,
+    /// By level: simplelog does not pass the level on.
+    lines: [Box<WriteLogger<LineWriter>>; LEVELS],
+}
+
+impl ChatLog {
+    fn new(max_level: LevelFilter, queue: &Arc<Queue>) -> Self {
+        let writer = |level| LineWriter { level, incomplete: Vec::new(), queue: queue.clone() };
+        let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+        let lines = levels.map(writer);
+        Self { lines: lines.map(|lines| WriteLogger::new(max_level, log_format::simplelog_config(), lines)) }
+    }
+
+    fn lines(&self, level: Level) -> &WriteLogger<LineWriter> {
+        &self.lines[index(level)]
+    }
+}
+
+/// The position of a level in an array by level.
+fn index(level: Level) -> usize {
+    level as usize - Level::Error as usize
 }
 
 impl Log for ChatLog {
     fn enabled(&self, metadata: &Metadata) -> bool {
         // Only this crate: tungstenite traces every frame, and what people say must not be logged at any level.
-        metadata.target().starts_with(env!("CARGO_CRATE_NAME")) && self.lines.enabled(metadata)
+        metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
+            && self.lines(metadata.level()).enabled(metadata)
     }
 
     fn log(&self, record: &Record) {
@@ -48,7 +85,7 @@ impl Log for ChatLog {
             let target = log_format::target(record.level());
             // Formatted before simplelog takes its lock, so that a panic in here can be logged.
             let message = log_format::message(record.args());
-            self.lines.log(
+            self.lines(record.level()).log(
                 &Record::builder()
                     .level(record.level())
                     .target(&target)
@@ -59,72 +96,148 @@ impl Log for ChatLog {
     }
 
     fn flush(&self) {
-        self.lines.flush();
+        self.lines(Level::Error).flush();
     }
 }
 
 enum Entry {
-    Line(Vec<u8>),
+    Line(Share, Vec<u8>),
     /// Dropped once everything before it is written.
     Flush(Sender<()>),
 }
 
-/// Queues what simplelog writes, line by line.
-struct LineQueue {
-    incomplete: Vec<u8>,
+/// Each kind of line has a share of the queue that no other kind can use, so that a flood of one displaces no other. All
+/// are in one queue, which keeps their order.
+#[derive(Clone, Copy)]
+enum Share {
+    /// `warn` and above.
+    Warnings,
+    Others,
+    /// How many lines were dropped.
+    Report,
+}
+
+/// How many lines each share of the queue holds at most.
+const SHARES: [usize; 3] = [QUEUE_WARNINGS, QUEUE_LINES, 1];
+
+/// The end of the queue that lines enter. It never blocks.
+struct Queue {
     sender: Sender<Entry>,
-    /// The lines dropped since the last one that was queued.
-    dropped: usize,
+    waiting: Arc<Waiting>,
+    /// The lines dropped since the last report.
+    unreported: AtomicU64,
+    dropped: &'static DroppedLines,
 }
 
-impl LineQueue {
-    fn new(sender: Sender<Entry>) -> Self {
-        Self { incomplete: Vec::new(), sender, dropped: 0 }
+/// The end of the queue from which lines are written.
+struct QueuedLines {
+    receiver: Receiver<Entry>,
+    waiting: Arc<Waiting>,
+}
+
+/// How many lines of each share are waiting.
+#[derive(Default)]
+struct Waiting([AtomicUsize; SHARES.len()]);
+
+fn queue(dropped: &'static DroppedLines) -> (Queue, QueuedLines) {
+    // One more for a flush.
+    let (sender, receiver) = bounded(SHARES.iter().sum::<usize>() + 1);
+    let waiting = Arc::new(Waiting::default());
+    let lines = QueuedLines { receiver, waiting: waiting.clone() };
+    (Queue { sender, waiting, unreported: AtomicU64::new(0), dropped }, lines)
+}
+
+impl Queue {
+    fn push(&self, level: Level, line: Vec<u8>) {
+        self.report_dropped();
+        let share = if level <= Level::Warn { Share::Warnings } else { Share::Others };
+        if !(self.waiting.reserve(share) && self.send(share, line)) {
+            self.dropped[index(level)].fetch_add(1, Relaxed);
+            self.unreported.fetch_add(1, Relaxed);
+        }
     }
 
-    fn push(&mut self, line: Vec<u8>) {
-        if self.dropped > 0 {
-            let text =
-                format_args!("{} lines were dropped here: the log was not read fast enough", self.dropped);
-            if self.try_send(log_format::line(Level::Warn, text).into()) {
-                self.dropped = 0;
-            }
+    /// Queues a line that says how many were dropped, unless the previous one is still waiting.
+    fn report_dropped(&self) {
+        if self.unreported.load(Relaxed) == 0 || !self.waiting.reserve(Share::Report) {
+            return;
         }
-        if !self.try_send(line) {
-            self.dropped += 1;
+        let dropped = self.unreported.swap(0, Relaxed);
+        let text = format_args!("{dropped} lines were dropped here: the log was not read fast enough");
+        if !self.send(Share::Report, log_format::line(Level::Warn, text).into()) {
+            self.unreported.fetch_add(dropped, Relaxed);
         }
     }
 
-    fn try_send(&self, line: Vec<u8>) -> bool {
-        self.sender.try_send(Entry::Line(line)).is_ok()
+    /// Queues a line for which there is a reservation. Only flushes can have filled the queue.
+    fn send(&self, share: Share, line: Vec<u8>) -> bool {
+        let is_sent = self.sender.try_send(Entry::Line(share, line)).is_ok();
+        if !is_sent {
+            self.waiting.release(share);
+        }
+        is_sent
+    }
+
+    fn flush(&self) {
+        self.report_dropped();
+        let (flushed, wait) = bounded(0);
+        if self.sender.send_timeout(Entry::Flush(flushed), FLUSH_TIMEOUT).is_ok() {
+            let _ = wait.recv_timeout(FLUSH_TIMEOUT);
+        }
     }
 }
 
-impl Write for LineQueue {
+impl Waiting {
+    /// Whether one more line of this share may wait. It then counts as waiting.
+    fn reserve(&self, share: Share) -> bool {
+        let one_more = |waiting| (waiting < SHARES[share as usize]).then_some(waiting + 1);
+        self.0[share as usize].fetch_update(Relaxed, Relaxed, one_more).is_ok()
+    }
+
+    fn release(&self, share: Share) {
+        self.0[share as usize].fetch_sub(1, Relaxed);
+    }
+}
+
+impl QueuedLines {
+    /// Waits for the next entry. `None`: there will be none.
+    fn take(&self) -> Option<Entry> {
+        let entry = self.receiver.recv().ok()?;
+        if let Entry::Line(share, _) = entry {
+            self.waiting.release(share);
+        }
+        Some(entry)
+    }
+}
+
+/// Queues what simplelog writes, line by line.
+struct LineWriter {
+    level: Level,
+    incomplete: Vec<u8>,
+    queue: Arc<Queue>,
+}
+
+impl Write for LineWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.incomplete.extend_from_slice(bytes);
         if self.incomplete.ends_with(b"\n") {
-            let line = std::mem::take(&mut self.incomplete);
-            self.push(line);
+            self.queue.push(self.level, std::mem::take(&mut self.incomplete));
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let (flushed, wait) = bounded(0);
-        if self.sender.send_timeout(Entry::Flush(flushed), FLUSH_TIMEOUT).is_ok() {
-            let _ = wait.recv_timeout(FLUSH_TIMEOUT);
-        }
+        self.queue.flush();
         Ok(())
     }
 }
 
 /// Blocks while standard error does, for example on a stopped terminal.
-fn write_lines(entries: &Receiver<Entry>) {
-    for entry in entries {
+fn write_lines(lines: &QueuedLines) {
+    while let Some(entry) = lines.take() {
         match entry {
             // If this fails, there is nowhere to report it.
-            Entry::Line(line) => drop(io::stderr().write_all(&line)),
+            Entry::Line(_, line) => drop(io::stderr().write_all(&line)),
             Entry::Flush(flushed) => drop(flushed),
         }
     }
@@ -134,22 +247,72 @@ fn write_lines(entries: &Receiver<Entry>) {
 mod tests {
     use super::*;
 
+    impl Queue {
+        fn log(&self, level: Level, text: &str) {
+            self.push(level, text.into());
+        }
+    }
+
+    impl QueuedLines {
+        /// The next `count` lines, which are waiting.
+        fn take_lines(&self, count: usize) -> Vec<String> {
+            assert!(self.receiver.len() >= count, "{} lines are waiting", self.receiver.len());
+            let lines = (0..count).map(|_| match self.take() {
+                Some(Entry::Line(_, line)) => String::from_utf8(line).unwrap(),
+                _ => "no line".into(),
+            });
+            lines.collect()
+        }
+    }
+
+    fn counts(dropped: &DroppedLines) -> [u64; LEVELS] {
+        dropped.each_ref().map(|count| count.load(Relaxed))
+    }
+
     #[test]
     fn lines_beyond_the_queue_are_dropped_and_counted() {
-        let (sender, receiver) = bounded(2);
-        let mut lines = LineQueue::new(sender);
-        for number in 0..5 {
-            write!(lines, "line {number}").unwrap();
-            writeln!(lines).unwrap();
+        static DROPPED: DroppedLines = [const { AtomicU64::new(0) }; LEVELS];
+        let (queue, lines) = queue(&DROPPED);
+        for number in 0..QUEUE_LINES + 3 {
+            let level = if number % 2 == 0 { Level::Info } else { Level::Debug };
+            queue.log(level, &format!("line {number}"));
         }
-        let next = || match receiver.try_recv() {
-            Ok(Entry::Line(line)) => String::from_utf8(line).unwrap(),
-            _ => "nothing".into(),
+        let report = |count| {
+            format!(
+                " [WARN]: [chat_server] {count} lines were dropped here: the log was not read fast enough\n"
+            )
         };
-        assert_eq!((next(), next(), next()), ("line 0\n".into(), "line 1\n".into(), "nothing".into()));
-        writeln!(lines, "line 5").unwrap();
-        let warning = " [WARN]: [chat_server] 3 lines were dropped here: the log was not read fast enough\n";
-        assert!(next().ends_with(warning));
-        assert_eq!(next(), "line 5\n");
+        let first = lines.take_lines(QUEUE_LINES + 1);
+        assert_eq!((&*first[0], &*first[QUEUE_LINES - 1]), ("line 0", "line 1023"));
+        // At most one report is waiting.
+        assert!(first[QUEUE_LINES].ends_with(&report(1)), "{first:?}");
+        queue.log(Level::Info, "after");
+        let rest = lines.take_lines(2);
+        assert!(rest[0].ends_with(&report(2)) && rest[1] == "after", "{rest:?}");
+        assert_eq!(counts(&DROPPED), [0, 0, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_flood_of_info_lines_pushes_out_no_warning() {
+        static DROPPED: DroppedLines = [const { AtomicU64::new(0) }; LEVELS];
+        let (queue, lines) = queue(&DROPPED);
+        let flood = |lines: usize| (0..lines).for_each(|_| queue.log(Level::Info, "info"));
+        flood(100);
+        queue.log(Level::Warn, "early");
+        flood(20_000);
+        for number in 0..QUEUE_WARNINGS - 1 {
+            queue.log(if number % 2 == 0 { Level::Warn } else { Level::Error }, "late");
+            flood(10);
+        }
+        assert_eq!(counts(&DROPPED)[..2], [0, 0]);
+        // In the order of time, with one report among them.
+        let waiting = lines.take_lines(QUEUE_LINES + QUEUE_WARNINGS + 1);
+        let early = waiting.iter().position(|line| line == "early");
+        let late = waiting.iter().position(|line| line == "late");
+        assert_eq!((early, late), (Some(100), Some(QUEUE_LINES + 2)));
+        assert_eq!(waiting.iter().filter(|line| *line == "late").count(), QUEUE_WARNINGS - 1);
+        // Nor do warnings displace one another without a limit.
+        (0..2 * QUEUE_WARNINGS).for_each(|_| queue.log(Level::Warn, "warning"));
+        assert_eq!(counts(&DROPPED)[1], QUEUE_WARNINGS as u64);
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use Kind::{Counter, Gauge};
 
+use super::logging;
+
 /// The counters that several threads share.
 #[derive(Default)]
 pub struct Counters {
@@ -15,6 +17,8 @@ pub struct Counters {
     failed: [AtomicU64; HandshakeFailure::ALL.len()],
     cut_off: [AtomicU64; CutOffReason::ALL.len()],
     received_bytes: AtomicU64,
+    wrong_passwords: AtomicU64,
+    suppressed_lines: AtomicU64,
     /// Unix time, in seconds; 0: no certificate.
     certificate_not_after: AtomicI64,
 }
@@ -90,6 +94,15 @@ impl Counters {
 
     pub fn received(&self, bytes: usize) {
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub fn wrong_password(&self) {
+        self.wrong_passwords.fetch_add(1, Relaxed);
+    }
+
+    /// A line was not logged, because one address has caused too many.
+    pub fn suppressed_line(&self) {
+        self.suppressed_lines.fetch_add(1, Relaxed);
     }
 
     /// Sets the expiry of the certificate in use, in seconds since 1970.
@@ -180,14 +193,14 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
     page.labeled(
         Counter,
         "tinychat_refused_total",
-        "RefusalReason connections, by reason.",
+        "Refused connections, by reason.",
         "reason",
         by_reason(&counters.refused, RefusalReason::ALL),
     );
     page.labeled(
         Counter,
         "tinychat_handshake_failures_total",
-        "HandshakeFailure handshakes, by reason.",
+        "Failed handshakes, by reason.",
         "reason",
         by_reason(&counters.failed, HandshakeFailure::ALL),
     );
@@ -197,6 +210,25 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
         "Clients cut off, by reason.",
         "reason",
         by_reason(&counters.cut_off, CutOffReason::ALL),
+    );
+    page.single(
+        Counter,
+        "tinychat_wrong_passwords_total",
+        "Wrong passwords sent to /login.",
+        counters.wrong_passwords.load(Relaxed),
+    );
+    page.labeled(
+        Counter,
+        "tinychat_log_lines_dropped_total",
+        "Lines dropped because the log was not read fast enough, by level.",
+        "level",
+        logging::dropped_lines(),
+    );
+    page.single(
+        Counter,
+        "tinychat_log_lines_suppressed_total",
+        "Lines not logged because one address caused too many.",
+        counters.suppressed_lines.load(Relaxed),
     );
     page.single(Counter, "tinychat_hub_batches_total", "Batches handled by the hub.", hub.batches);
     page.single(Counter, "tinychat_hub_events_total", "Events in those batches.", hub.events);
@@ -290,6 +322,8 @@ mod tests {
         counters.failed(HandshakeFailure::Tls);
         counters.cut_off(CutOffReason::Stalled);
         counters.received(70);
+        counters.wrong_password();
+        (0..3).for_each(|_| counters.suppressed_line());
         let hub = HubStats { connected: 5, members: 3, publics: 9, backlog_bytes: 12, ..HubStats::default() };
         let process = ProcessStats { connections: 7, started: 1000.5, uptime: 2.5 };
         let page = exposition(&counters, &hub, &process);
@@ -303,6 +337,9 @@ mod tests {
             "tinychat_handshake_failures_total{reason=\"tls\"} 2",
             "tinychat_cut_off_total{reason=\"stuck\"} 1",
             "tinychat_received_bytes_total 70",
+            "tinychat_wrong_passwords_total 1",
+            "tinychat_log_lines_dropped_total{level=\"warn\"} 0",
+            "tinychat_log_lines_suppressed_total 3",
             "tinychat_send_queue_bytes 12",
             "process_start_time_seconds 1000.5",
         ] {

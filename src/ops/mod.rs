@@ -6,4 +6,4 @@ pub mod logging;
 pub mod metrics;
 pub mod systemd;
 
-pub use log_format::Escaped;
+pub use log_format::{Escaped, is_escaped};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{debug, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::signals::Wakeups;
@@ -54,7 +54,13 @@ impl AcceptLoop {
             pause_until = pause_until.filter(|&until| now < until);
             self.renewal.tick(now);
             watchdog.tick(now, &self.shared);
-            let deadlines = [pause_until, self.renewal.next_deadline(), watchdog.next];
+            self.shared.client_log.report_due(now);
+            let deadlines = [
+                pause_until,
+                self.renewal.next_deadline(),
+                watchdog.next,
+                self.shared.client_log.next_report(),
+            ];
             let ready = self.wait(deadlines.into_iter().flatten().min(), pause_until.is_some())?;
             if ready.stop {
                 return Ok(());
@@ -126,7 +132,7 @@ impl AcceptLoop {
                 None
             }
             Err(exceeded) => {
-                info!("{address}: refused: {exceeded}");
+                self.shared.client_log.info(address.ip(), format_args!("{address}: refused: {exceeded}"));
                 self.shared.counters.refused(connection::refusal_reason(exceeded));
                 let Some(permit) = connection::permit_to_refuse(&incoming, &self.shared) else {
                     return Ok(());

@@ -17,7 +17,7 @@ use crate::config::{Host, Settings};
 use crate::connection::Shared;
 use crate::http::{Monitoring, Router, TrustedProxies};
 use crate::hub::{self, Event, HubHandle};
-use crate::limits::{Permits, Rates};
+use crate::limits::{ClientLog, Permits, Rates};
 use crate::ops::metrics::Counters;
 use crate::ops::systemd;
 use crate::tls::{Renewal, TlsError};
@@ -56,9 +56,11 @@ impl Server {
         let (handle, wakeups) = wakeups()?;
         let on_end = handle.clone();
         let mod_password = settings.mod_password.as_ref().map(|password| ModPassword::new(password.expose()));
-        let (hub, hub_thread) = hub::start(mod_password, counters.clone(), move || on_end.stop())?;
+        let client_log = ClientLog::new(counters.clone());
+        let (hub, hub_thread) =
+            hub::start(mod_password, counters.clone(), client_log.clone(), move || on_end.stop())?;
         let is_tls = renewal.config().is_some();
-        let shared = Arc::new(shared(settings, hub, counters));
+        let shared = Arc::new(shared(settings, hub, counters, client_log));
         Ok(Self {
             accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 0 },
             hub: hub_thread,
@@ -98,11 +100,12 @@ impl Server {
         // If the hub has ended already, joining it shows why.
         let _ = shared.hub.send(Event::Shutdown);
         let ended = self.hub.join().map_err(|_| io::Error::other("the hub has panicked"));
+        shared.client_log.report_all();
         accepted.and(ended)
     }
 }
 
-fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>) -> Shared {
+fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>, client_log: ClientLog) -> Shared {
     let limits = settings.limits.clone();
     let permits = Permits::new(limits.connections, limits.connections_per_ip);
     let monitoring =
@@ -114,7 +117,7 @@ fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>) -> Share
         proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
     };
     let rates = Rates::new(&limits);
-    Shared { limits, permits, rates, router, hub, counters }
+    Shared { limits, permits, rates, router, hub, counters, client_log }
 }
 
 /// Where a browser finds the chat page. The address that means "all addresses" is not one to open.

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
+use std::process::ChildStderr;
+use std::sync::mpsc::channel;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
@@ -11,7 +13,7 @@ use tungstenite::{Bytes, Message};
 
 use crate::support::client::{Client, TIMEOUT, connect};
 use crate::support::http::{read_until_closed, upgrade_request};
-use crate::support::program::{Folder, Process, address_in};
+use crate::support::program::{Folder, KillOnDrop, Process, address_in};
 use crate::support::server::Transport;
 
 #[test]
@@ -183,13 +185,11 @@ fn a_client_cannot_forge_a_log_line() {
 
 #[test]
 fn a_path_cannot_forge_a_log_line() {
-    let path = "a\n12:00:00 [INFO]: [chat_server] b\u{1b}[2K";
-    let server = Folder::new().tinychat(&["--port", "0", "--use-ssl"]).env("SSL_CERT_PATH", path).start();
-    let log = server.stop();
-    let not_found = "SSL certificate not found: a\\n12:00:00 [INFO]: [chat_server] b\\u{1b}[2K (";
-    assert!(events(&log)[0].1.starts_with(not_found), "{log}");
-    let output = Folder::new().tinychat(&["--use-ssl", "--ssl-required"]).env("SSL_CERT_PATH", path).run();
-    assert_eq!((output.status, events(&output.stderr).len()), (Some(1), 2), "{output:?}");
+    for path in ["a\n12:00:00 [INFO]: [chat_server] b", "a\u{1b}[2K", "a\u{202e}b"] {
+        let output = Folder::new().tinychat(&["--use-ssl"]).env("SSL_CERT_PATH", path).run();
+        assert_eq!((output.status, output.stderr.lines().count()), (Some(2), 2), "{output:?}");
+        assert!(output.stderr.contains("  SSL_CERT_PATH (its value is not shown"), "{output:?}");
+    }
 }
 
 #[test]
@@ -214,26 +214,98 @@ fn times_are_in_the_servers_time_zone() {
 /// A full pipe once blocked the chat and the shutdown.
 #[test]
 fn a_log_that_is_not_read_blocks_neither_the_chat_nor_the_shutdown() {
-    let folder = Folder::new();
-    let mut server = folder.tinychat(&["--port", "0"]).spawn();
-    let mut log = BufReader::new(server.0.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("running: ws://") {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the server does not start");
-    }
-    let address = address_in(&line);
-    // More lines than fit into a pipe (64 KiB) and the queue before it (1024 lines).
-    for _ in 0..2500 {
-        let mut socket = connect(address);
-        socket.write_all(b"nonsense\r\n\r\n").unwrap();
-        read_until_closed(&mut socket);
-    }
+    let UnreadServer { mut process, address, log: _log } = UnreadServer::start();
+    fill_log(address);
     let mut ann = Client::connect(address, Transport::Ws);
     ann.join_and_wait("Ann");
     ann.assert_nothing_received();
-    server.signal(Signal::TERM);
-    assert!(server.wait().success());
+    process.signal(Signal::TERM);
+    assert!(process.wait().success());
+}
+
+/// Once none of five was left.
+#[test]
+fn a_flood_of_other_lines_pushes_out_no_warning() {
+    let UnreadServer { process: _process, address, log } = UnreadServer::start();
+    fill_log(address);
+    let mut ann = Client::connect(address, Transport::Ws);
+    ann.join_and_wait("Ann");
+    for _ in 0..5 {
+        ann.command("/login wrong");
+        assert_eq!(ann.next_line(), "error: Wrong password.");
+    }
+    fill_log(address);
+
+    let mut socket = connect(address);
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let metrics = String::from_utf8(read_until_closed(&mut socket)).unwrap();
+    let metric = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("{name} is not in {metrics}"))
+    };
+    assert_eq!(metric("tinychat_wrong_passwords_total"), 5);
+    assert_eq!(metric("tinychat_log_lines_dropped_total{level=\"warn\"}"), 0);
+    let dropped = metric("tinychat_log_lines_dropped_total{level=\"debug\"}");
+    assert!(dropped > 2000, "{dropped}");
+
+    let (sender, lines) = channel();
+    std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut warnings = 0;
+    while warnings < 5 {
+        let line =
+            lines.recv_timeout(TIMEOUT).unwrap_or_else(|_| panic!("only {warnings} warnings are left"));
+        warnings += usize::from(line.ends_with("wrong moderator password"));
+    }
+}
+
+/// One address once wrote 9,600 lines per second.
+#[test]
+fn one_address_cannot_fill_the_log() {
+    let server = Folder::new().tinychat(&["--port", "0"]).start();
+    for _ in 0..1000 {
+        let mut socket = connect(server.address);
+        socket.write_all(b"nonsense\r\n\r\n").unwrap();
+        read_until_closed(&mut socket);
+    }
+    let log = server.stop();
+    let logged = log.matches(" rejected with 400 ").count();
+    let report = log.lines().filter_map(|line| line.split_once(" more lines were not logged")).next_back();
+    let (count, _) = report.unwrap_or_else(|| panic!("no report in {log}"));
+    assert!(count.contains(" 127.0.0.1: "), "{count}");
+    let suppressed: usize = count.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(logged >= 256 && logged + suppressed == 1000, "{logged} lines, {suppressed} suppressed");
+}
+
+/// A server whose log is not read once it is running.
+struct UnreadServer {
+    process: KillOnDrop,
+    address: SocketAddr,
+    log: BufReader<ChildStderr>,
+}
+
+impl UnreadServer {
+    fn start() -> Self {
+        let folder = Folder::new();
+        let program = folder.tinychat(&["--port", "0", "--log-level", "debug"]);
+        let mut process = program.env("MOD_PASSWORD", "right").spawn();
+        let mut log = BufReader::new(process.0.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("running: ws://") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the server does not start");
+        }
+        Self { process, address: address_in(&line), log }
+    }
+}
+
+/// Has a server log more lines than fit into a pipe (64 KiB) and the queue before it (1024 lines). They are of the level
+/// `debug`, which is not limited per address.
+fn fill_log(address: SocketAddr) {
+    for _ in 0..2500 {
+        let mut socket = connect(address);
+        socket.write_all(b"DELETE /healthz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        read_until_closed(&mut socket);
+    }
 }
 
 /// The events of a log: the level and the text of each line.

@@ -105,7 +105,21 @@ fn metrics_are_refused_to_other_addresses(transport: Transport) {
     assert_eq!(status("/metrics", "X-Forwarded-For: nonsense\r\n"), "403");
     assert_eq!(status("/metrics", "X-Forwarded-For: 127.0.0.1\r\n"), "403", "forwarded, so not local");
     assert_eq!(status("/metrics", ""), "200", "local");
+    assert_eq!(status("/metrics", "X-Real-IP: 198.51.100.1\r\n"), "403", "from a proxy, so not local");
     assert_eq!(status("/healthz", "X-Forwarded-For: 198.51.100.1\r\n"), "200");
+}
+
+/// Neither setting once matched a network that was written as IPv4-mapped IPv6.
+#[test]
+fn networks_may_be_written_as_ipv4_mapped_ipv6() {
+    let settings = [("TRUSTED_PROXIES", "::ffff:127.0.0.0/104"), ("METRICS_ALLOW", "::ffff:10.0.0.0/104")];
+    let server = TestServer::with(Transport::Ws, &settings);
+    let status = |client: &str| {
+        let head = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\n\r\n");
+        request(&server, &head).split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(status("10.9.8.7"), "200");
+    assert_eq!(status("11.0.0.1"), "403");
 }
 
 /// The samples by their names with labels.

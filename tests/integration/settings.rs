@@ -139,11 +139,38 @@ fn errors_do_not_show_a_password() {
         &["--mod-passwort=hunter2"],
         &["generate-certs", "--mod-password=hunter2"],
         &["check", "--mod-password", "hunter2", "--port", "many"],
+        // Passwords with a space, a typographic dash, and a password without its flag.
+        &["--mod-password", "my", "hunter2"],
+        &["--mod-password=my", "--hunter2"],
+        &["--mod-password=", "hunter2"],
+        &["check", "--mod-password", "my", "hunter2"],
+        &["\u{2014}mod-password=hunter2"],
+        &["MOD_PASSWORD=hunter2"],
     ] {
         let output = folder.tinychat(arguments).env("MOD_PASSWORD", "hunter2 too").run();
         assert_eq!(output.status, Some(2), "{arguments:?}: {output:?}");
         assert!(!output.stderr.contains("hunter2") && !output.stdout.contains("hunter2"), "{output:?}");
     }
+}
+
+/// Such a line may hold two settings, one of them a password.
+#[test]
+fn a_value_with_control_characters_is_not_shown() {
+    let folder = Folder::new();
+    for separator in ["\0", "\r", "\u{85}", "\u{b}", "\u{c}", "\u{2028}"] {
+        for name in ["PORT", "SSL_CERT_PATH"] {
+            folder.write(".env", format!("{name}=1{separator}MOD_PASSWORD=hunter2\nUSE_SSL=true\n"));
+            for arguments in [&[][..], &["check"]] {
+                let errors = config_errors(folder.tinychat(arguments)).concat();
+                let start = format!(
+                    "{name} (its value is not shown, because it contains control characters) cannot be used: "
+                );
+                assert!(errors.starts_with(&start) && !errors.contains("hunter2"), "{errors}");
+            }
+        }
+    }
+    let errors = config_errors(folder.tinychat(&["--port", "1\nMOD_PASSWORD=hunter2"])).concat();
+    assert!(errors.contains("PORT (its value is not shown") && !errors.contains("hunter2"), "{errors}");
 }
 
 #[test]
