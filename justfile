@@ -12,11 +12,11 @@ build:
 test:
     cargo test
 
-# Run only the tests of the documents
+# Run only the documentation tests
 test-docs:
     cargo test --test integration docs
 
-# Check format and lints
+# Check formatting and lints
 check:
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings
@@ -25,10 +25,10 @@ check:
 ci:
     .ci/run
 
-# Measure the server beside a bare copy loop
+# Benchmark the server against a bare copy loop
 bench:
     cargo bench
 
-# Take the screenshots in docs/screenshots/ again
+# Update the screenshots in docs/screenshots/
 screenshots:
     cargo test --test integration screenshots -- --ignored

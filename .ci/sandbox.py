@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares what TinyChat did, as recorded by `strace -f`, with what its systemd unit allows.
+"""Compares a trace of TinyChat from `strace -f` with what its systemd unit allows.
 
 CI has no running systemd, so it cannot apply the filter itself. systemd-analyze lists the system calls that the unit
 allows, and the trace lists those that the server made.

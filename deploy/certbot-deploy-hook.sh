@@ -1,6 +1,6 @@
 #!/bin/sh
-# Copies a renewed certificate to TinyChat. certbot runs this as root after it has issued a certificate, and after each
-# renewal, once it knows the hook:
+# Copies a renewed certificate to TinyChat. certbot runs this as root after it has issued a certificate and after each
+# renewal, if it was called with:
 #
 #     certbot certonly --standalone -d chat.example.com --deploy-hook /usr/local/sbin/tinychat-deploy-hook
 #
@@ -25,13 +25,13 @@ for file in fullchain.pem privkey.pem; do
     fi
 done
 
-# The key must not be readable for others at any time.
+# Other users must never be able to read the key.
 umask 077
 mkdir -p "$tls"
 chgrp "$group" "$tls"
 chmod 750 "$tls"
 
-# Only one hook at a time changes the folder. The lock ends with the process.
+# Only one hook at a time changes the folder. The lock is released when the process exits.
 exec 9>"$tls/.lock"
 flock 9
 
@@ -46,7 +46,7 @@ chgrp "$group" "$new"
 chmod 750 "$new"
 sync -f "$new/privkey.pem" 2>/dev/null || sync
 
-# The single step: one link is renamed over the other.
+# The single step: rename one link over the other.
 before=$(readlink "$tls/live" || true)
 ln -s "${new##*/}" "$new.live"
 mv -T "$new.live" "$tls/live"

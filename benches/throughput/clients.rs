@@ -1,5 +1,5 @@
 //! Many clients in one thread, as cheap as possible: what they send is encoded before the clock starts, and what they
-//! receive is counted, not parsed. Their cost is in no figure, but they share the processors with what is measured.
+//! receive is counted, not parsed. Their cost is not part of any figure, but they share the CPUs with the measured process.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;

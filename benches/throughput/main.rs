@@ -1,4 +1,4 @@
-//! The server under load, on loopback. Each figure stands beside a floor measured in the same run: a bare relay of
+//! The server under load, on loopback. Each figure is shown next to a floor from the same run: a bare relay of
 //! frames (`relay.rs`) with the same clients. See docs/benchmarks.md.
 //!
 //! `cargo bench` runs everything; `cargo bench -- burst` (or `presence`, `memory`) runs one part. Without the

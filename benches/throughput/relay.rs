@@ -1,5 +1,5 @@
 //! The floor: one thread that copies each frame from one socket to all others, without rules, JSON or a library. It
-//! does only what no relay can omit, in the simplest way.
+//! does only what every relay must do.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Certificates and keys at startup (docs/tls.md): which ones are served, and the errors for the others.
+//! Certificates and keys at startup (docs/tls.md): which are accepted, and the errors for all others.
 
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};

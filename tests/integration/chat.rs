@@ -314,7 +314,7 @@ fn a_member_that_leaves_is_removed_from_the_list(transport: Transport) {
     server.join("Bob");
 }
 
-/// Whatever the message, it gets an answer and the connection stays open.
+/// Every invalid message gets an answer, and the connection stays open.
 fn every_json_message_is_answered(transport: Transport) {
     let server = TestServer::start(transport);
     let ann = RefCell::new(server.join("Ann"));

@@ -1,4 +1,4 @@
-//! The documents: what they claim about settings, the wire, messages, metrics and the source is true.
+//! Compares the documents with the program: settings, protocol, messages, metrics and source layout.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,9 +16,9 @@ use tungstenite::http::StatusCode;
 use crate::support::client::{Client, ClientStream};
 use crate::support::server::{TestServer, Transport};
 
-/// Longer pages are not read before the first start.
+/// A new user should be able to read it before the first start.
 const MAX_README_LINES: usize = 199;
-/// In the lists of docs/troubleshooting.md, but the system's messages and not the server's.
+/// Messages in docs/troubleshooting.md that come from the system, not from the server.
 const SYSTEM_MESSAGES: [&str; 3] =
     ["Address already in use", "Permission denied", "Cannot assign requested address"];
 
@@ -217,12 +217,12 @@ fn the_metrics_table_matches_the_page() {
     }
 }
 
-/// What is between backticks in the headings, tables and lists of the server's messages is in its source.
+/// Text in backticks in the headings, tables and lists of the server's messages.
 #[test]
 fn every_message_in_troubleshooting_is_in_the_source() {
     let source = source();
     let text = read("docs/troubleshooting.md");
-    // What follows is about messages of clients.
+    // The rest quotes messages of clients.
     let (ours, theirs) = text.split_once("\n### In a client").unwrap();
     assert!(theirs.contains("CERTIFICATE_VERIFY_FAILED"));
     let headings = ours.lines().filter_map(|line| line.strip_prefix("### "));

@@ -56,7 +56,7 @@ fn other_requests_get_an_http_status(transport: Transport) {
 }
 
 fn bytes_of_another_protocol_end_the_connection(transport: Transport) {
-    // So long that it is not the timeout that ends a connection.
+    // Long enough that no connection is closed by the timeout.
     let server = TestServer::with(transport, &[("HANDSHAKE_TIMEOUT", "3600")]);
     let response_to = |bytes: &[u8]| {
         let mut socket = connect(server.address);

@@ -1,4 +1,4 @@
-//! The limits (docs/protocol.md and docs/configuration.md): what a client gets that exceeds one.
+//! The limits (docs/protocol.md and docs/configuration.md): what happens to a client that exceeds one.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -121,7 +121,7 @@ fn an_address_behind_a_proxy_has_a_limit_of_its_own(transport: Transport) {
 
 fn a_handshake_that_takes_too_long_is_closed(transport: Transport) {
     let server = TestServer::with(transport, &[("HANDSHAKE_TIMEOUT", "1")]);
-    // A byte at a time: over wss of a TLS handshake, over ws of a request. Neither ever ends.
+    // A byte at a time: over wss of a TLS handshake, over ws of a request. Neither is ever complete.
     let first_bytes: &[u8] = match transport {
         Transport::Ws => b"GET / HTTP/1.1\r\nX: ",
         Transport::Wss => b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03",
@@ -166,7 +166,7 @@ fn a_long_message_on_a_slow_connection_is_not_silence() {
     let mut socket = bob.socket.get_ref().tcp();
     for bytes in frame.chunks(1000) {
         socket.write_all(bytes).unwrap();
-        // The slow pace is what is tested: six seconds in all, longer than a ping and its timeout.
+        // Six seconds in all, which is longer than a ping and its timeout.
         std::thread::sleep(Duration::from_millis(100));
     }
     bob.assert_nothing_received();
@@ -191,7 +191,7 @@ fn a_client_that_stops_reading_is_cut_off(transport: Transport) {
     ann.wait_for_users(&["Ann", "Cid"]);
 }
 
-/// Empty fragments are no messages, so they once had no rate: a few clients could occupy the server.
+/// Empty fragments once did not count toward the rate limit, so a few clients could occupy the server.
 #[test]
 fn endless_fragments_are_read_no_faster_than_messages() {
     let server = TestServer::with(Transport::Ws, &[("MESSAGE_RATE", "1"), ("MESSAGE_BURST", "1")]);

@@ -1,4 +1,4 @@
-//! The log on standard error (docs/operations.md): its format, its levels, and what is never in it.
+//! The log on standard error (docs/operations.md): its format, its levels, and what it must never contain.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -50,7 +50,7 @@ fn the_log_shows_the_urls_of_the_server_and_the_page() {
         let events = events(&log);
         let running = events.iter().position(|&event| event == ("INFO", &server_line)).expect(&server_line);
         let (level, page) = events[running + 1];
-        // 0.0.0.0 is no address that a browser can open.
+        // A browser cannot open 0.0.0.0.
         assert!(level == "INFO" && page.starts_with(&page_line), "{page}");
         assert_eq!(page.contains("this machine's name"), host == "0.0.0.0", "{page}");
     }

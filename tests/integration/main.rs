@@ -1,4 +1,4 @@
-//! Tests of the server from outside: over ws and wss, and as a program.
+//! Integration tests: the server over ws and wss, and the program.
 
 mod support;
 

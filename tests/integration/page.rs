@@ -78,7 +78,7 @@ fn the_paths_of_the_page_can_be_upgraded(transport: Transport) {
         client.join_and_wait("Ann");
         client.leave();
     }
-    // What is left of an upgrade request after a proxy has removed `Upgrade` gets an explanation, not the page.
+    // An upgrade request from which a proxy has removed `Upgrade` gets an explanation, not the page.
     let incomplete = "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let response = request(&server, incomplete);

@@ -25,7 +25,7 @@ use crate::support::client::{Client, ClientStream, TIMEOUT, connect, tls_config}
 use crate::support::program::Folder;
 use crate::support::server::{TestServer, Transport};
 
-/// How the server comes to reload its certificate.
+/// What makes the server reload its certificate.
 #[derive(Clone, Copy, PartialEq)]
 enum Trigger {
     /// On request, as on SIGHUP.
@@ -167,7 +167,7 @@ fn unusable_files_do_not_replace_the_certificate() {
     assert_eq!(served(server.address), other.der, "good files after the unusable ones");
 }
 
-/// However much later the key is written than the certificate.
+/// Regardless of how much later the key is written.
 #[test]
 fn an_automatic_renewal_waits_until_both_files_are_written() {
     let files = CertificateFolder::new(&PKCS_ECDSA_P256_SHA256);

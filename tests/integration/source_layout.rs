@@ -85,7 +85,7 @@ fn pure_code_uses_no_sockets_threads_files_or_clock() {
     }
 }
 
-/// Shared helpers are in `support/`, which imports no test.
+/// Shared helpers belong in `support/`, which imports no tests.
 #[test]
 fn tests_import_nothing_from_other_tests() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration");

@@ -87,7 +87,7 @@ fn text_that_is_not_utf8_closes_with_1007(transport: Transport) {
 fn messages_sent_before_the_end_of_the_stream_are_delivered(transport: Transport) {
     let server = TestServer::start(transport);
     let mut ann = server.join("Ann");
-    // A client that ends only its own direction of the connection has left.
+    // A client that shuts down its sending side has left.
     let bob = server.join("Bob");
     bob.socket.get_ref().tcp().shutdown(Shutdown::Write).unwrap();
     assert_eq!(

@@ -183,7 +183,7 @@ $("composer").addEventListener("submit", (event) => {
   jumpToLatest();
 });
 
-// Returns why the content was not accepted, or null.
+// Returns an error message, or null on success.
 function submit(content) {
   if (isTimedOut) return "You're timed out and can only read for now.";
   if (content.startsWith("/")) {
@@ -212,7 +212,7 @@ function sendPending() {
   }
 }
 
-// The user's own messages get their time here, but from the server's clock, as all others do.
+// The user's own messages are not echoed, so their timestamp is the server's time as estimated here.
 let clockOffset = 0; // ms
 
 const serverTime = () => new Date(Date.now() + clockOffset).toTimeString().slice(0, 8);

@@ -1,4 +1,4 @@
-// Links for the URLs in a message.
+// Turns URLs in messages into links.
 
 import { element } from "./dom.js";
 

@@ -8,7 +8,7 @@ const list = $("member-list");
 const items = new Map(); // from name to { item, badges }
 const overflow = element("li", { class: "hint" });
 
-// Changes only what differs, so that the keyboard focus stays where it is.
+// Changes only what differs, to preserve the keyboard focus.
 export function showMembers(users, me) {
   const shown = users.slice(0, MAX_ITEMS);
   removeAllExcept(new Set(shown.map((user) => user.username)));

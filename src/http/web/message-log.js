@@ -110,7 +110,7 @@ function removeOldRows() {
   if (excess <= 0) return;
   const { scrollHeight, scrollTop } = box;
   for (let i = 0; i < excess; i += 1) box.firstChild.remove();
-  // What the user is reading keeps its position.
+  // Keeps the visible messages in place.
   if (!isPinned) box.scrollTop = scrollTop - (scrollHeight - box.scrollHeight);
 }
 

@@ -81,7 +81,7 @@ impl Folder {
         self.program(command)
     }
 
-    /// The same, run by a user whom file modes apply to: root can read everything, so root becomes `nobody`.
+    /// The same, run by a user to whom file modes apply: root can read everything, so root becomes `nobody`.
     pub fn tinychat_as_nobody(&self, arguments: &[&str]) -> Program {
         if !geteuid().is_root() {
             return self.tinychat(arguments);
@@ -172,7 +172,7 @@ pub fn address_in(line: &str) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port.unwrap_or_else(|_| panic!("no port in {line:?}"))).into()
 }
 
-/// What a program that exited has left.
+/// The output and status of a program that has exited.
 #[derive(Debug)]
 pub struct Output {
     /// `None`: it was ended by a signal.
