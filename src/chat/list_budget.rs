@@ -1,13 +1,13 @@
-//! How much user lists may cost: 16 MiB/s in total (docs/protocol.md), which limits how often a large room gets
+//! The bandwidth for user lists: 16 MiB/s in total (docs/protocol.md), which limits how often a large room gets
 //! them.
 //!
-//! Unused budget is saved, up to a limit. New members get their list at once even if nothing is saved. That is a
-//! debt, paid back from half of what accrues, so that a loop of joins and leaves cannot keep the lists from
-//! everyone else.
+//! Unused budget is saved, up to a limit. New members get their list at once even if nothing is saved. That adds to a
+//! debt, which is repaid from half of what accrues, so that a loop of joins and leaves cannot stop the lists to all
+//! other members.
 
 use std::time::{Duration, Instant};
 
-/// In bytes per second.
+/// The budget that accrues, in bytes per second.
 pub const LIST_RATE: f64 = 16.0 * 1024.0 * 1024.0;
 
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl ListBudget {
         self.saved -= bytes;
     }
 
-    /// Adds a debt. Debt beyond `max` bytes is dropped.
+    /// Adds a debt. It does not grow beyond `max` bytes.
     pub fn owe(&mut self, bytes: f64, max: f64) {
         self.debt = (self.debt + bytes).min(max.max(self.debt));
     }

@@ -25,8 +25,8 @@ pub enum EnvFileError {
     Line { path: PathBuf, line: usize },
 }
 
-/// Returns the variables of a `.env` file (the last line for a name wins) and everything that could not be read. A
-/// file that does not exist is an empty one.
+/// Returns the variables of a `.env` file (the last line for a name wins) and all errors. A file that does not exist
+/// counts as empty.
 pub fn read(path: &Path) -> (HashMap<String, String>, Vec<EnvFileError>) {
     let bytes = match read_bytes(path) {
         Ok(bytes) => bytes,
@@ -243,7 +243,7 @@ mod tests {
         }
 
         #[test]
-        fn a_password_of_printable_ascii_survives(password in "[!$-&(-~]([ -~]{0,30}[!-~])?") {
+        fn a_password_of_printable_ascii_is_read_unchanged(password in "[!$-&(-~]([ -~]{0,30}[!-~])?") {
             proptest::prop_assume!(!password.contains(" #") && !password.contains("${"));
             let (values, _) = parse(&format!("A={password}\n"));
             proptest::prop_assert_eq!(&values["A"], &password);

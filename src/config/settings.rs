@@ -41,7 +41,7 @@ pub struct Settings {
     pub metrics_allow: Vec<IpNet>,
 }
 
-/// What one client, or all clients together, may use.
+/// Limits for each client, and for all clients together.
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub connections: usize,
@@ -49,13 +49,13 @@ pub struct Limits {
     pub connections_per_ip: Option<usize>,
     /// `None`: no limit.
     pub message_rate: Option<MessageRate>,
-    /// The longest message from a client.
+    /// The longest message from a client, in bytes.
     pub message_bytes: usize,
-    /// What may wait to be sent to one client.
+    /// The most that may be queued for one slow client, in bytes.
     pub send_queue_bytes: usize,
     /// For TLS and the WebSocket upgrade together.
     pub handshake_timeout: Duration,
-    /// The silence after which a client is pinged.
+    /// How long a client may be silent before it is sent a ping, and then how long it has to answer.
     pub ping_interval: Duration,
 }
 
@@ -86,7 +86,7 @@ impl Settings {
     /// `flag` returns the value of the flag for a setting, by the setting's name, if that flag was given.
     ///
     /// # Errors
-    /// All values that cannot be used, and all lines of `.env` that cannot be parse.
+    /// All values that cannot be used, and all lines of `.env` that cannot be parsed.
     pub fn load(flag: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
         let (mut file, file_errors) = env_file::read(Path::new(".env"));
         let mut errors: Vec<ConfigError> = file_errors.into_iter().map(ConfigError::from).collect();
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn errors(pairs: &[(&str, &str)]) -> String {
-        Settings::from_pairs(pairs.iter().copied()).expect_err("the settings are wrong").to_string()
+        Settings::from_pairs(pairs.iter().copied()).expect_err("the settings are invalid").to_string()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a full server answers: 503, or its health and metrics.
+//! Responds to connections over a limit: 503, or health and metrics.
 
 use std::time::Instant;
 
@@ -9,7 +9,8 @@ use crate::http::Rejection;
 use crate::limits::LimitExceeded;
 use crate::transport::Stream;
 
-/// Responds to a plaintext connection that has exceeded a limit. It holds a permit to be refused.
+/// Responds to a plaintext connection over a limit. `incoming` holds a [refusal](crate::limits::Permits::refusal)
+/// permit.
 pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
     let mut stream = Stream::plain(incoming.socket);
     let unavailable = Rejection::Limit(exceeded).response();

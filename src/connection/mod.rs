@@ -45,7 +45,7 @@ pub struct Incoming {
     pub permits: Vec<Permit>,
 }
 
-/// Serves one client from the first byte to the last.
+/// Serves one connection until it ends.
 pub fn serve(incoming: Incoming, shared: &Shared) {
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let address = incoming.address;
@@ -60,7 +60,7 @@ pub fn serve(incoming: Incoming, shared: &Shared) {
             }
         }
     }
-    // Only now may another connection take its place.
+    // The connection counts against the limits until here.
     drop(incoming.permits);
 }
 
@@ -77,13 +77,13 @@ fn count(error: &HandshakeError, counters: &Counters) {
             Rejection::PlainHttpOnTlsPort => counters.failed(HandshakeFailure::WrongPort),
             Rejection::Origin => counters.refused(RefusalReason::Origin),
             Rejection::Limit(exceeded) => counters.refused(refusal_reason(*exceeded)),
-            // A browser or an old client: nothing has failed.
+            // From a browser or an old client. Not counted.
             Rejection::NotWebSocket { .. } | Rejection::WebSocketVersion => {}
         },
     }
 }
 
-/// How a refusal is counted.
+/// The metric's label for an exceeded limit.
 pub fn refusal_reason(exceeded: LimitExceeded) -> RefusalReason {
     match exceeded {
         LimitExceeded::Server => RefusalReason::ServerFull,

@@ -1,4 +1,4 @@
-//! The session: reading messages from an upgraded connection until it ends.
+//! The session: reads messages from an upgraded connection until it ends.
 
 use std::sync::Arc;
 use std::thread;
@@ -18,13 +18,13 @@ use crate::limits::RateLimit;
 use crate::ops::metrics::CutOffReason;
 use crate::transport::{Flush, Link, MAX_READ_BYTES, ReadError, Received, Wait, wait};
 
-/// How long the thread of a flooding client leaves its lock to the hub after each portion: std's mutex is not
-/// fair.
+/// How long a flooding client's thread pauses after each [`MAX_READ_BYTES`], so that the hub can take the link's lock:
+/// std's mutex is not fair.
 const YIELD_TIME: Duration = Duration::from_millis(1);
-/// How long messages are still read, at the rate limit, after their client has disconnected.
+/// How long a disconnected client's remaining messages are read, at the rate limit.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads from a client until its connection ends, and ends it properly.
+/// Runs a session until the client or the server closes it, or either fails.
 pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let Upgraded { stream, peer, leftover, permit: _permit } = upgraded;
     let limits = &shared.limits;
@@ -33,7 +33,7 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let Some(registration) = Registration::new(id, &link, &peer, &shared.hub) else { return };
     let end = read_messages(id, &link, shared);
     let is_open = finish_reading(end, &link, &peer, shared);
-    // The name is free before the last bytes have been sent.
+    // Frees the name first: sending the last bytes may take until the timeout.
     drop(registration);
     if is_open {
         link.finish(Instant::now() + LINGER_TIMEOUT);
@@ -71,7 +71,7 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
             link.close(code, &reason, Instant::now()).is_ok()
         }
         End::Read(ReadError::CutOff(error)) => {
-            // Unless the hub has cut it off for the same reason, and logged it.
+            // If the hub has cut it off already, it has logged and counted that.
             if let Some(reason) = error.cut_off_reason().filter(|_| link.cut_off()) {
                 warn!("{peer}: cut off: {error}");
                 shared.counters.cut_off(reason);
@@ -104,14 +104,14 @@ fn read_messages(id: ConnectionId, link: &Link, shared: &Shared) -> End {
             Ok(Next::Pending) => Event::Pending(id),
             Err(end) => return end,
         };
-        // A full inbox makes this thread wait, and TCP its client.
+        // Blocks while the inbox is full, so that TCP applies backpressure to the client.
         if shared.hub.send(event).is_err() {
             return End::Shutdown;
         }
     }
 }
 
-/// What the hub is to handle next.
+/// What was received, or what the hub must do.
 enum Next {
     Text(Utf8Bytes),
     Binary,
@@ -128,7 +128,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Waits for what comes next, reading no faster than the client may send.
+    /// Waits for the next message, reading no faster than the rate limit allows.
     fn next(&mut self) -> Result<Next, End> {
         loop {
             self.wait_for_rate()?;
@@ -165,13 +165,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Charges for fragments without end as if they were messages.
+    /// Charges for part of an incomplete message, so that endless fragments are subject to the rate limit as well.
     fn partial(&mut self) {
         self.rate.charge(MAX_READ_BYTES as f64 / MAX_READ_BYTES.max(self.max_message) as f64);
         let _ = wait(self.link.socket(), Wait::Hangup, Instant::now() + YIELD_TIME);
     }
 
-    /// Waits for more bytes, or until the keep-alive has something to do.
+    /// Waits for more bytes or the next keep-alive deadline.
     fn wait_for_bytes(&mut self) -> Result<Due, End> {
         match wait(self.link.socket(), Wait::Read, self.keep_alive.next_deadline()) {
             Ok(true) => Ok(Due::Nothing),
@@ -192,7 +192,7 @@ impl Reader<'_> {
                     disconnected = Some(Instant::now());
                 }
                 None => {}
-                // What the client sent before it disconnected can still be read. There is nothing to poll for.
+                // What the client sent before it disconnected can still be read. Polling would return at once.
                 Some(_) => thread::sleep(until.saturating_duration_since(Instant::now())),
             }
         }
@@ -200,7 +200,7 @@ impl Reader<'_> {
     }
 }
 
-/// A connection that the hub knows of. Dropping it frees the name, also if the thread panics.
+/// A connection that is registered with the hub. Dropping it frees the name, even on a panic.
 struct Registration<'a> {
     id: ConnectionId,
     hub: &'a Sender<Event>,
@@ -216,7 +216,7 @@ impl<'a> Registration<'a> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        // If the hub has ended, there is no name to free.
+        // Fails only if the hub has ended.
         let _ = self.hub.send(Event::Disconnected(self.id));
     }
 }
@@ -238,7 +238,7 @@ mod tests {
         let id = ConnectionId(7);
         let thread = std::thread::spawn(move || {
             let _registration = Registration::new(id, &link, &peer, &hub);
-            panic!("as a bug in the session would");
+            panic!("a bug in the session");
         });
         assert!(thread.join().is_err());
         assert!(matches!(inbox.recv(), Ok(Event::Connected(ConnectionId(7), ..))));

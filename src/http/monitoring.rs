@@ -20,7 +20,7 @@ const HUB_TIMEOUT: Duration = Duration::from_secs(1);
 /// Prometheus' text format.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// What the two paths report.
+/// Responds to requests for `/healthz` and `/metrics`.
 pub struct Monitoring {
     /// Who may read the metrics, in addition to loopback.
     allow: Vec<IpNet>,
@@ -35,7 +35,7 @@ impl Monitoring {
         Self { allow, counters, permits, hub, started: (Instant::now(), SystemTime::now()) }
     }
 
-    /// The response to a request for one of the two paths; `None`: it is for another.
+    /// The response to a request for one of the two paths; `None` for any other path.
     pub fn response(&self, request: &Request, client: ClientAddress) -> Option<Response> {
         let path = request.uri().path();
         if !matches!(path, "/healthz" | "/metrics") {
@@ -100,7 +100,8 @@ impl Monitoring {
     }
 }
 
-/// Behind a proxy on the same machine every peer is loopback, even if the proxy is not a trusted one.
+/// Whether a request comes from this machine. Behind a proxy on this machine, trusted or not, every peer is loopback,
+/// so forwarded requests do not count.
 fn is_local(request: &Request, address: IpAddr) -> bool {
     let headers = request.headers();
     address.is_loopback() && !headers.contains_key("x-forwarded-for") && !headers.contains_key("forwarded")
@@ -170,6 +171,6 @@ mod tests {
         let (hub, inbox) = bounded(1);
         let client = ClientAddress::Peer([127, 0, 0, 1].into());
         assert_eq!(status(&monitoring(hub), "GET", "/healthz", client), Some(503));
-        assert_eq!(inbox.len(), 1, "it was probed");
+        assert_eq!(inbox.len(), 1, "the hub was sent a probe");
     }
 }

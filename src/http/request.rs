@@ -1,13 +1,13 @@
-//! One HTTP request head, from bytes.
+//! Parses HTTP request heads.
 
 use tungstenite::handshake::server::Request;
 use tungstenite::http::{HeaderValue, Method, Version, header};
 
 use super::rejection::Rejection;
 
-/// The longest request head, in bytes.
+/// A request head that is still incomplete after this many bytes is rejected.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
-/// The most header lines in it.
+/// The most header lines in a request head.
 pub const MAX_HEADERS: usize = 64;
 
 /// Parses a request head and returns its length in bytes as well; `None`: it is incomplete.

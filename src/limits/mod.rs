@@ -1,4 +1,4 @@
-//! What clients may use of the server: how many connections, and how fast they may send.
+//! Limits on clients: how many connections there may be, and how fast each may send.
 
 mod client_network;
 mod permits;

@@ -9,7 +9,7 @@ use crate::config::MessageRate;
 pub struct RateLimit {
     /// `None`: no limit.
     allowed: Option<MessageRate>,
-    /// The messages that may be read at once, as of `updated`. Negative after a charge for more than there was.
+    /// How many messages may be read at once, as of `updated`. A charge may make it negative.
     tokens: f64,
     updated: Instant,
 }
@@ -28,7 +28,7 @@ impl RateLimit {
         self.tokens = (self.tokens + refill).min(allowed.burst.get().into());
         self.updated = now;
         let missing = 1.0 - self.tokens;
-        // A rounding error must not ask for a wait of no length again and again.
+        // A rounding error would cause a wait of zero length, again on each call.
         (missing > 1e-6).then(|| now + Duration::from_secs_f64(missing / per_second))
     }
 
@@ -64,7 +64,7 @@ mod tests {
         }
         assert!((52..=53).contains(&read), "{read}");
         assert_eq!(limit.wait_until(now + Duration::from_secs(60)), None);
-        assert!(limit.tokens <= 3.0, "a long silence saves up one burst at most");
+        assert!(limit.tokens <= 3.0, "tokens are limited to one burst");
     }
 
     #[test]

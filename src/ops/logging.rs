@@ -39,7 +39,7 @@ struct ChatLog {
 
 impl Log for ChatLog {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        // Only this crate: tungstenite traces every frame, and what people say must not be logged at any level.
+        // Only this crate: tungstenite traces every frame, and chat messages must not be logged at any level.
         metadata.target().starts_with(env!("CARGO_CRATE_NAME")) && self.lines.enabled(metadata)
     }
 
@@ -69,11 +69,11 @@ enum Entry {
     Flush(Sender<()>),
 }
 
-/// Queues what simplelog writes, line by line.
+/// Splits simplelog's output into lines and queues them.
 struct LineQueue {
     incomplete: Vec<u8>,
     sender: Sender<Entry>,
-    /// The lines dropped since the last one that was queued.
+    /// How many lines were dropped since the last one that was queued.
     dropped: usize,
 }
 

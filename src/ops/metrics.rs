@@ -1,7 +1,7 @@
 //! The metrics, and their page in Prometheus' text format (version 0.0.4). See docs/operations.md.
 //!
-//! The hub counts in plain integers of its own, and reports them on request. Atomics are for the connections' threads,
-//! which count only bytes and rare events.
+//! The hub keeps its own counts in plain integers, and reports them on request. Atomics are for the connections'
+//! threads, which count only bytes and rare events.
 
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -15,7 +15,7 @@ pub struct Counters {
     failed: [AtomicU64; HandshakeFailure::ALL.len()],
     cut_off: [AtomicU64; CutOffReason::ALL.len()],
     received_bytes: AtomicU64,
-    /// Unix time, in seconds; 0: no certificate.
+    /// Unix time, in seconds; 0: no certificate, or its dates cannot be read.
     certificate_not_after: AtomicI64,
 }
 
@@ -118,7 +118,7 @@ pub struct HubStats {
     pub backlog_bytes: usize,
 }
 
-/// What neither the hub nor the counters know.
+/// Figures about the process as a whole.
 pub struct ProcessStats {
     /// All connections that hold a permit, including those in the handshake.
     pub connections: usize,
@@ -180,14 +180,14 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
     page.labeled(
         Counter,
         "tinychat_refused_total",
-        "RefusalReason connections, by reason.",
+        "Refused connections, by reason.",
         "reason",
         by_reason(&counters.refused, RefusalReason::ALL),
     );
     page.labeled(
         Counter,
         "tinychat_handshake_failures_total",
-        "HandshakeFailure handshakes, by reason.",
+        "Failed handshakes, by reason.",
         "reason",
         by_reason(&counters.failed, HandshakeFailure::ALL),
     );
@@ -308,7 +308,7 @@ mod tests {
         ] {
             assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
         }
-        assert!(!page.contains("certificate"), "there is none");
+        assert!(!page.contains("certificate"), "there is no certificate");
         counters.certificate(Some(1_800_000_000));
         let page = exposition(&counters, &hub, &process);
         assert!(page.ends_with("\ntinychat_certificate_expiry_timestamp_seconds 1800000000\n"), "{page}");
