@@ -1,4 +1,4 @@
-//! The program: everything that it does is in the library, where tests reach it.
+//! The `tinychat` binary. All of its code is in the library, where tests can reach it.
 
 #![forbid(unsafe_code)]
 

@@ -18,7 +18,7 @@ pub const HELP: CommandUsage =
     CommandUsage { name: "/help", usage: "/help [command]", about: "Lists the commands, or explains one." };
 pub const COMMANDS: &[CommandUsage] = &[WHISPER, LOGIN, TO, HELP];
 
-/// A command with its arguments. Where they begin with a user, only the room knows where the name ends.
+/// A command with its arguments. A username in them may contain spaces, so only the room can tell where it ends.
 #[derive(Debug, PartialEq)]
 pub enum Command<'a> {
     Whisper(&'a str),
@@ -65,7 +65,7 @@ fn unknown(name: &str) -> String {
     format!("Unknown command {name}: /help lists the commands.")
 }
 
-/// The usage line of an error.
+/// The error for wrong arguments.
 pub fn usage(command: &CommandUsage) -> String {
     format!("Usage: {}", command.usage)
 }
@@ -84,7 +84,7 @@ pub fn help(command: Option<&CommandUsage>) -> String {
 /// Every split of a text into leading words, which may be a name, and the rest; the longest name first.
 pub fn split_name(text: &str, max_words: usize) -> impl Iterator<Item = (&str, &str)> {
     let ends = text.match_indices(char::is_whitespace).map(|(at, _)| at);
-    // Several spaces in a row are one split.
+    // Several spaces in a row make one split.
     let ends = ends.filter(move |&at| !text[..at].ends_with(char::is_whitespace));
     let mut ends: Vec<usize> = ends.take(max_words).collect();
     if ends.len() < max_words {

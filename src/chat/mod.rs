@@ -1,4 +1,4 @@
-//! The chat, pure: no I/O, no threads, no clock. It takes one input after the other and returns effects.
+//! The chat's rules, as pure code: inputs in, effects out, without I/O, threads or a clock.
 
 mod command;
 mod list_budget;

@@ -2,7 +2,7 @@
 
 use subtle::ConstantTimeEq;
 
-/// The password that makes a member a moderator. It has no `Debug` output that shows it.
+/// The password that makes a member a moderator. It does not implement `Debug`, so that it cannot be logged.
 pub struct ModPassword(String);
 
 impl ModPassword {
@@ -11,7 +11,7 @@ impl ModPassword {
         Self(password.trim().to_owned())
     }
 
-    /// Compares in a time that depends on the password's length only.
+    /// Compares in constant time if the lengths are equal, so that the time reveals at most the password's length.
     pub fn matches(&self, attempt: &str) -> bool {
         self.0.as_bytes().ct_eq(attempt.trim().as_bytes()).into()
     }
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_around_a_password_does_not_count() {
+    fn white_space_around_a_password_is_ignored() {
         let password = ModPassword::new(" hunter2 ");
         assert!(password.matches("hunter2") && password.matches(" hunter2\t"));
         for wrong in ["", "hunter", "hunter22", "Hunter2", "hunter 2"] {

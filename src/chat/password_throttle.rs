@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::limits::Network;
 
+/// How many wrong passwords block an address.
 const MAX_WRONG: usize = 5;
-/// How long a wrong password counts, and how long an address waits after too many.
+/// How long a wrong password counts, and how long an address is blocked after the last of [`MAX_WRONG`].
 const WINDOW: Duration = Duration::from_secs(60);
 /// How many addresses are tracked. Beyond that, the one whose last wrong password is the oldest is dropped.
 const MAX_ADDRESSES: usize = 10_000;
@@ -24,7 +25,7 @@ struct Attempts {
 }
 
 impl PasswordThrottle {
-    /// How long this address has to wait before its next attempt; `None`: it does not.
+    /// How long this address is still blocked; `None`: it is not.
     pub fn wait(&self, address: Network, now: Instant) -> Option<Duration> {
         let last =
             self.wrong.get(&address).filter(|attempts| attempts.times.len() >= MAX_WRONG)?.times.last()?;
@@ -32,14 +33,14 @@ impl PasswordThrottle {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Records a wrong password from an address that did not have to wait.
+    /// Records a wrong password from an address that is not blocked.
     pub fn record_wrong(&mut self, address: Network, now: Instant) {
         if self.wrong.len() >= MAX_ADDRESSES && !self.wrong.contains_key(&address) {
             self.evict(now);
         }
         let times = &mut self.wrong.entry(address).or_default().times;
         if times.len() >= MAX_WRONG {
-            // It has waited, and starts again from none.
+            // The block is over.
             times.clear();
         }
         times.retain(|&time| now < time + WINDOW);

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 /// The `username` of messages from the server. Nobody can join under it.
 pub const SYSTEM: &str = "System";
-/// How much of a client's text an error message quotes.
+/// How many characters of a client's text an error message quotes.
 const MAX_QUOTED_CHARS: usize = 40;
 
 /// A message from a client.
@@ -19,7 +19,7 @@ const MAX_QUOTED_CHARS: usize = 40;
 pub struct ClientMessage {
     /// The name to join with. It is ignored once the connection has joined.
     pub username: Field,
-    /// The message itself, or what is wrong with it: a first message with a name joins even if it is faulty.
+    /// The message itself, or what is wrong with it: a first message with a name joins even if its body is invalid.
     pub body: Result<Body, MessageError>,
 }
 
@@ -193,7 +193,7 @@ impl Field {
     }
 }
 
-/// Why a message got an `error`.
+/// Why a message is answered with an `error`.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum MessageError {
     #[error("Binary frames are not supported: send JSON in a text frame.")]
@@ -215,7 +215,7 @@ pub enum MessageError {
     WrongType { field: &'static str, found: &'static str },
 }
 
-/// What an error message quotes of a client's text.
+/// Shortens a client's text for an error message.
 fn shortened(text: &str) -> String {
     text.chars().take(MAX_QUOTED_CHARS).collect()
 }
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_an_error_and_no_stack_overflow() {
+    fn deep_nesting_is_an_error_and_not_a_stack_overflow() {
         let deep = format!("{{\"type\":\"join\",\"x\":{}", "[".repeat(16_000));
         assert!(matches!(ClientMessage::parse(&deep), Err(MessageError::NotJson(_))));
     }

@@ -1,4 +1,4 @@
-//! The room: its rules, as input → effects (docs/protocol.md).
+//! The room: for each input, it returns effects (docs/protocol.md).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use crate::limits::Network;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// What a connection did.
+/// An event on a connection.
 #[derive(Debug)]
 pub enum Input {
-    /// It was opened, from this address. It enters the room when it joins.
+    /// Opened from this network. It is a guest until it joins.
     Connected(Network),
     Message(Result<ClientMessage, MessageError>),
     Disconnected,
 }
 
-/// What follows from an input, in order.
+/// A consequence of an input, to be applied in order.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// From here on the connection gets what is sent to [`Audience::All`].
+    /// From here on, the connection is part of [`Audience::All`].
     Enter(ConnectionId),
     Leave(ConnectionId),
     Send(Audience, ServerMessage),

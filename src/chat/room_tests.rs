@@ -1,4 +1,4 @@
-//! The room as conversations: what each connection sends and receives, in order.
+//! Scripted conversations: what each connection sends and receives, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ impl Script {
         Self { room, now: Instant::now(), members: BTreeSet::new(), received: BTreeMap::new() }
     }
 
-    /// A room with numbers members, as connections 1, 2, 3 …, which have read everything.
+    /// A room with these members, as connections 1, 2, 3 …, which have received all messages so far.
     fn with(names: &[&str]) -> Self {
         let mut script = Self::new();
         for (number, name) in (1..).zip(names) {
@@ -170,15 +170,15 @@ fn an_invalid_first_message_with_a_name_joins_too() {
     let mut script = Script::with(&["Ann"]);
     for (number, name) in [(2, "Bob"), (3, "Cid")] {
         script.connect(number);
-        let fault = MessageError::UnknownType("shout".into());
-        let message = ClientMessage { username: Field::Text(name.into()), body: Err(fault) };
+        let reason = MessageError::UnknownType("shout".into());
+        let message = ClientMessage { username: Field::Text(name.into()), body: Err(reason) };
         script.input(number, Input::Message(Ok(message)));
         let lines = script.received(number);
         assert_eq!(lines[2], format!("system: {name} joined."));
         assert!(lines[3].starts_with("error: Unknown type"), "{lines:?}");
     }
     assert_eq!(script.received(1), ["system: Bob joined.", "system: Cid joined."]);
-    // Without a name it only gets an error.
+    // Without a name, it does not join.
     script.connect(4);
     script.input(
         4,
@@ -416,7 +416,7 @@ proptest! {
     /// For any inputs in any order: names are unique, only open connections are sent anything, and only members
     /// get what is sent in the room.
     #[test]
-    fn the_room_keeps_its_invariants(steps in steps()) {
+    fn invariants_hold_for_any_inputs(steps in steps()) {
         let mut room = Room::new(Some(ModPassword::new("secret")));
         let mut now = Instant::now();
         // Ids are used once: `current` maps a step's number to its present connection.

@@ -1,4 +1,4 @@
-//! Who is in the room, in order of joining.
+//! The members, in order of joining.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,7 +50,8 @@ impl Roster {
 
     /// The member whose name the text begins with, the longest if there are several, and the rest of the text.
     pub fn at_start_of<'a>(&self, text: &'a str) -> Option<(&Member, &'a str)> {
-        // At most half of a name's characters are spaces, and a character may be written as several.
+        // A name has no two spaces in a row, so at most half of its characters begin a word. Before normalization, each
+        // may be typed as several: the limit allows for four of four bytes.
         let max_words = Username::MAX_CHARS / 2;
         let max_bytes = Username::MAX_CHARS * 4 * 4;
         split_name(text, max_words)

@@ -1,4 +1,4 @@
-//! Time-outs: who may only read, and until when. A time-out belongs to a name, so leaving and joining again does
+//! Time-outs, during which a member can only read. A time-out belongs to a name, so leaving and joining again does
 //! not end it.
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +19,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Times out a name, replacing the time-out that it may have. `false`: there are too many.
+    /// Times out a name, replacing any earlier time-out. `false`: there are [`MAX_TIMEOUTS`] already.
     pub fn set(&mut self, name: &NameKey, ends: Instant) -> bool {
         if self.ends.len() >= MAX_TIMEOUTS && !self.contains(name) {
             return false;
@@ -53,7 +53,7 @@ impl Timeouts {
     }
 }
 
-/// A duration in seconds, rounded up, so that waiting that long is long enough.
+/// A duration in seconds, rounded up.
 pub fn whole_seconds(left: Duration) -> u64 {
     left.as_nanos().div_ceil(1_000_000_000) as u64
 }

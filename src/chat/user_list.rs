@@ -1,7 +1,7 @@
 //! When the `user_list` is sent, and to whom.
 //!
-//! The list is state, not an event: changes are coalesced, and each client gets the newest list at most once per
-//! interval. In a large room a round goes to as many members as the budget allows, the longest waiting first.
+//! Changes are coalesced: each member gets the newest list at most once per [`LIST_INTERVAL`]. In a large room, a
+//! round goes to as many members as the budget allows, and the next round continues after the last of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::roster::{JoinOrder, Member};
 /// The least time between two lists to one client: a little more than the 50 ms of docs/protocol.md, because
 /// lists that the hub sends 50 ms apart may arrive closer together.
 const LIST_INTERVAL: Duration = Duration::from_millis(55);
-/// In a room of up to this many members, every change is sent to all at once, whatever it costs: within 100 ms
+/// In a room of up to this many members, the budget does not apply: every change is sent to all within 100 ms
 /// (docs/protocol.md).
 const SMALL_ROOM: usize = 100;
 /// The most that one round may cost, in seconds of the budget; a single list is always allowed.
@@ -31,7 +31,7 @@ pub struct UserListSchedule {
     entry_bytes: usize,
     /// Counts the changes of the list.
     version: u64,
-    /// The start of the interval after which the next round is due; `None`: all members have the newest list.
+    /// The next round is due one [`LIST_INTERVAL`] after this; `None`: all members have the newest list.
     outdated_since: Option<Instant>,
     /// Where the next round starts.
     next_recipient: JoinOrder,
@@ -45,7 +45,7 @@ struct Sent {
 }
 
 impl UserListSchedule {
-    /// A new member, which is sent the list with its join.
+    /// Adds a new member, which is sent the list when it joins.
     pub fn joined(&mut self, member: &Member, now: Instant) {
         self.changed(now);
         self.entry_bytes += entry_bytes(member);
@@ -61,7 +61,7 @@ impl UserListSchedule {
         self.changed(now);
     }
 
-    /// The list has changed.
+    /// Records a change of the list.
     pub fn changed(&mut self, now: Instant) {
         self.version += 1;
         self.outdated_since.get_or_insert(now);
@@ -135,7 +135,7 @@ impl UserListSchedule {
         self.sent.len() <= SMALL_ROOM
     }
 
-    /// What is saved up before a round, in bytes: a list to every member, or the most that a round may cost.
+    /// The budget that a round needs, in bytes: lists to all members, or the most that a round may cost.
     fn round_bytes(&self) -> f64 {
         self.lists_to_all_bytes().min((MAX_ROUND_SECONDS * LIST_RATE).max(self.list_bytes() as f64))
     }
@@ -249,9 +249,9 @@ mod tests {
         assert_eq!(room.lists.next_round(due), only(&[2]));
     }
 
-    /// The original sent every list at once: 400 joins cost it minutes.
+    /// The original sends every list at once, and takes minutes for 400 joins.
     #[test]
-    fn four_hundred_joins_at_once_cost_three_lists_per_member_and_a_second_at_most() {
+    fn four_hundred_joins_at_once_send_each_member_at_most_three_lists_within_a_second() {
         let start = Instant::now();
         let mut room = Room::new();
         let mut lists = vec![0; 400];
@@ -276,7 +276,7 @@ mod tests {
         assert!(lists.iter().all(|&count| count <= 3), "{lists:?}");
     }
 
-    /// New members' own lists are included: they are sent at once, and the other lists wait longer for it.
+    /// Includes new members' own lists: they are sent at once, which delays the other lists.
     #[test]
     fn a_thousand_joins_at_once_stay_within_the_list_rate() {
         let start = Instant::now();
@@ -292,7 +292,7 @@ mod tests {
             bytes += room.lists.list_bytes() * recipients(room.lists.next_round(due), 1000);
         }
         let rate = bytes as f64 / (last - start).as_secs_f64();
-        // Those that joined while the room was not large yet are not charged.
+        // The first joins, while the room is small, are not charged.
         assert!(rate < 1.1 * LIST_RATE, "{rate}");
     }
 

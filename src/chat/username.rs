@@ -51,7 +51,7 @@ impl Username {
         Ok(Self { shown: shown.into(), key })
     }
 
-    /// The name as its owner wrote it.
+    /// The name as the client sent it, trimmed.
     pub fn shown(&self) -> &Arc<str> {
         &self.shown
     }
@@ -104,7 +104,7 @@ fn is_variation(character: char) -> bool {
     matches!(character, '\u{180B}'..='\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
 }
 
-/// Why a name cannot be used.
+/// Why a name was refused.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum NameError {
     #[error("The username must not be blank.")]
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn unsuitable_names_are_refused() {
+    fn names_that_are_not_allowed_are_refused() {
         let long = "é".repeat(Username::MAX_CHARS + 1);
         for (name, expected) in [
             ("", NameError::Empty),

@@ -1,4 +1,4 @@
-//! `tinychat check`: reports what startup would find, without listening.
+//! `tinychat check`: checks the settings and the certificate as at startup, without listening.
 
 use std::fmt::{Arguments, Write};
 use std::io::stdout;
@@ -31,9 +31,9 @@ pub fn run(settings: &Settings, matches: &ArgMatches) -> ExitCode {
     if report.would_start { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) }
 }
 
-/// What was found.
+/// The result of a check.
 pub struct Report {
-    /// For people; each line ends with a line feed.
+    /// Human-readable; each line ends with a line feed.
     pub lines: String,
     /// Whether the server would start.
     pub would_start: bool,

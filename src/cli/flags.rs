@@ -1,5 +1,5 @@
-//! How a flag becomes a setting: each row of [`SETTINGS`] is a flag of the same name, so `MAX_CONNECTIONS` is also
-//! `--max-connections`. `Settings::load` asks [`value`] for each setting before it looks elsewhere.
+//! Command-line flags. Each row of [`SETTINGS`] has a flag of the same name: `--max-connections` sets
+//! `MAX_CONNECTIONS`.
 
 use std::ffi::OsString;
 
@@ -33,7 +33,7 @@ fn flag(setting: &Setting) -> Arg {
     }
 }
 
-/// What represents the value in `--help`.
+/// The placeholder for the value in `--help`.
 fn placeholder(kind: ValueKind) -> &'static str {
     match kind {
         ValueKind::Address => "ADDRESS",

@@ -105,7 +105,7 @@ fn report(error: &str) {
     }
 }
 
-/// Prints, and ignores a reader that closed its end: `tinychat check | head -n 1` is not an error.
+/// Prints, and ignores errors: a closed pipe, as in `tinychat check | head -n 1`, is not a failure.
 fn print(mut to: impl Write, text: &dyn Display) {
     let _ = write!(to, "{text}");
 }

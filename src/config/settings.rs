@@ -41,7 +41,7 @@ pub struct Settings {
     pub metrics_allow: Vec<IpNet>,
 }
 
-/// What one client, or all clients together, may use.
+/// Limits for each client, and for all clients together.
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub connections: usize,
@@ -57,11 +57,11 @@ pub struct Limits {
     pub senders_per_ip: Option<NonZeroU32>,
     /// The longest message from a client.
     pub message_bytes: usize,
-    /// What may wait to be sent to one client.
+    /// The most that may be queued for one slow client, in bytes.
     pub send_queue_bytes: usize,
     /// For TLS and the WebSocket upgrade together.
     pub handshake_timeout: Duration,
-    /// The silence after which a client is pinged.
+    /// How long a client may be silent before it is sent a ping, and then how long it has to answer.
     pub ping_interval: Duration,
 }
 
@@ -92,7 +92,7 @@ impl Settings {
     /// `flag` returns the value of the flag for a setting, by the setting's name, if that flag was given.
     ///
     /// # Errors
-    /// All values that cannot be used, and all lines of `.env` that cannot be parse.
+    /// All values that cannot be used, and all lines of `.env` that cannot be parsed.
     pub fn load(flag: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
         let file = EnvFile::read(Path::new(".env"));
         Self::from_sources(|name| flag(name).or_else(|| std::env::var_os(name)), file)
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     fn errors(pairs: &[(&str, &str)]) -> String {
-        Settings::from_pairs(pairs.iter().copied()).expect_err("the settings are wrong").to_string()
+        Settings::from_pairs(pairs.iter().copied()).expect_err("the settings are invalid").to_string()
     }
 
     #[test]

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn a_host_is_an_address_or_a_name() {
         for good in ["0.0.0.0", "::", "[::1]", "localhost", "chat.example.com"] {
             assert!(good.parse::<Host>().is_ok(), "{good}");
         }

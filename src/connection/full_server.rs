@@ -1,4 +1,4 @@
-//! What a full server answers: 503, or its health and metrics.
+//! Responds to connections over a limit: 503, or health and metrics.
 
 use std::net::IpAddr;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! From a client's first byte to a WebSocket, under one deadline: TLS, the request, the response.
+//! The handshake, under one deadline: TLS, the HTTP request and its response.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, TcpStream};
@@ -17,7 +17,7 @@ use crate::hub::Peer;
 use crate::limits::{LimitExceeded, Network, Permit};
 use crate::transport::{Stream, Wait, by_deadline};
 
-/// How a handshake that has not failed ends.
+/// The outcome of a handshake that has not failed.
 pub enum Handshake {
     Upgraded(Upgraded),
     /// The client asked for something else and was sent a response with this status.
@@ -28,13 +28,13 @@ pub enum Handshake {
 pub struct Upgraded {
     pub stream: Stream,
     pub peer: Peer,
-    /// What the client sent right behind its request.
+    /// The bytes that were received after the request head.
     pub leftover: Vec<u8>,
-    /// For an address behind a proxy. Held until the connection ends.
+    /// The permit for the address of a client behind a proxy. Held until the connection ends.
     pub permit: Option<Permit>,
 }
 
-/// Why there is no WebSocket.
+/// Why a handshake has failed.
 #[derive(Debug, Error)]
 pub enum HandshakeError {
     #[error("disconnected during the handshake")]
@@ -119,7 +119,7 @@ fn late_permit(
         return Ok(None);
     }
     match client {
-        // A request of the proxy's own, or of another program on its machine.
+        // A request by the proxy itself, or by another program on its machine.
         ClientAddress::Peer(address) => shared.permits.peer(address),
         ClientAddress::Forwarded(address) | ClientAddress::Unknown(address) => {
             shared.permits.forwarded(address)
@@ -150,7 +150,7 @@ fn accept_tls(
     if by_deadline(&mut plain, Wait::Read, deadline, |_| socket.peek(&mut first))? == 0 {
         return Err(HandshakeError::Disconnected);
     }
-    // A request method, where TLS begins with a control character.
+    // An HTTP method begins with a letter, and a TLS record with a control character.
     if first[0].is_ascii_alphabetic() {
         return Err(reject(&mut plain, Rejection::PlainHttpOnTlsPort, None));
     }
@@ -170,11 +170,13 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// Old clients and port scanners fail with an error that says little by itself.
+/// Explains rustls' terse error for clients that are too old.
 fn explained(error: &io::Error) -> String {
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::PeerIncompatible(_)) => format!("it supports neither TLS 1.2 nor 1.3 ({error})"),
+        Some(rustls::Error::PeerIncompatible(_)) => format!(
+            "it has no TLS version, cipher suite or key exchange in common with this server ({error})"
+        ),
         _ => error.to_string(),
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a request and writing a response, each by a deadline.
+//! Reads requests and writes responses, each with a deadline.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use super::handshake::HandshakeError;
 use crate::http::{self, MAX_HEAD_BYTES, Response};
 use crate::transport::{Stream, Wait, by_deadline, linger};
 
-/// How long a connection that the server ends is kept, so that the client can read what was sent last.
+/// How long a lingering close may take, in which the client can read the last bytes.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The first byte of a TLS handshake (RFC 8446, section 5.1). No HTTP request begins with it.
 const TLS_HANDSHAKE: u8 = 22;
-/// How much is read at once, in bytes.
+/// The size of the read buffer, in bytes.
 const READ_BYTES: usize = 1024;
 
-/// Reads a request head, and what the client sent right behind it.
+/// Reads a request head. Also returns the bytes that were received after it.
 pub fn read_request(stream: &mut Stream, deadline: Instant) -> Result<(Request, Vec<u8>), HandshakeError> {
     let mut bytes = Vec::new();
     let mut buffer = [0; READ_BYTES];
@@ -68,7 +68,7 @@ pub fn write_response(
     by_deadline(stream, Wait::Write, deadline, Stream::flush)
 }
 
-/// Closes the connection so that the client sees an orderly end and not a reset.
+/// Closes the connection with a lingering close, so that the client does not see a reset.
 pub fn close(stream: &mut Stream, until: Instant) {
     stream.finish();
     let socket = stream.socket();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub struct KeepAlive {
     interval: Duration,
     last_received: Instant,
-    /// When a ping was sent that has not been answered.
+    /// When the ping was sent that has not been answered; `None`: there is none.
     pinged: Option<Instant>,
 }
 
@@ -23,7 +23,7 @@ impl KeepAlive {
         Self { interval, last_received: now, pinged: None }
     }
 
-    /// Something arrived from the client, a pong or anything else.
+    /// Records that bytes have arrived from the client, a pong or anything else.
     pub fn received(&mut self, now: Instant) {
         self.last_received = now;
         self.pinged = None;

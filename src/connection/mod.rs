@@ -47,7 +47,7 @@ pub struct Incoming {
     pub permits: Vec<Permit>,
 }
 
-/// Serves one client from the first byte to the last.
+/// Serves one connection until it ends.
 pub fn serve(incoming: Incoming, shared: &Shared) {
     let address = incoming.address;
     if let Some(network) = incoming.charged(shared)
@@ -67,7 +67,7 @@ pub fn serve(incoming: Incoming, shared: &Shared) {
             }
         }
     }
-    // Only now may another connection take its place.
+    // The connection counts against the limits until here.
     drop(incoming.permits);
 }
 
@@ -101,13 +101,13 @@ fn count(error: &HandshakeError, counters: &Counters) {
             Rejection::PlainHttpOnTlsPort => counters.failed(HandshakeFailure::WrongPort),
             Rejection::Origin => counters.refused(RefusalReason::Origin),
             Rejection::Limit(exceeded) => counters.refused(refusal_reason(*exceeded)),
-            // A browser or an old client: nothing has failed.
+            // From a browser or an old client. Not counted.
             Rejection::NotWebSocket { .. } | Rejection::WebSocketVersion => {}
         },
     }
 }
 
-/// How a refusal is counted.
+/// The metric's label for an exceeded limit.
 pub fn refusal_reason(exceeded: LimitExceeded) -> RefusalReason {
     match exceeded {
         LimitExceeded::Server => RefusalReason::ServerFull,

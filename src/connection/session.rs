@@ -1,4 +1,4 @@
-//! The session: reading messages from an upgraded connection until it ends.
+//! The session: reads messages from an upgraded connection until it ends.
 
 use std::sync::Arc;
 use std::thread;
@@ -18,13 +18,13 @@ use crate::limits::{Meter, Network, SendLimit};
 use crate::ops::metrics::CutOffReason;
 use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
 
-/// How long the thread of a flooding client leaves its lock to the hub after each portion: std's mutex is not
-/// fair.
+/// How long a flooding client's thread pauses after each [`MAX_READ_BYTES`], so that the hub can take the link's lock:
+/// std's mutex is not fair.
 const YIELD_TIME: Duration = Duration::from_millis(1);
-/// How long messages are still read, at the rate limit, after their client has disconnected.
+/// How long a disconnected client's remaining messages are read, at the rate limit.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads from a client until its connection ends, and ends it properly.
+/// Runs a session until the client or the server closes it, or either fails.
 pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let Upgraded { stream, peer, leftover, permit: _permit } = upgraded;
     let limits = &shared.limits;
@@ -73,7 +73,7 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
             link.close(code, &reason, Instant::now()).is_ok()
         }
         End::Read(ReadError::CutOff(error)) => {
-            // Unless the hub has cut it off for the same reason, and logged it.
+            // If the hub has cut it off already, it has logged and counted that.
             if let Some(reason) = error.cut_off_reason().filter(|_| link.cut_off()) {
                 warn!("{peer}: cut off: {error}");
                 shared.counters.cut_off(reason);
@@ -104,14 +104,14 @@ fn read_messages(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared) ->
             Ok(Next::Pending) => Event::Pending(id),
             Err(end) => return end,
         };
-        // A full inbox makes this thread wait, and TCP its client.
+        // Blocks while the inbox is full, so that TCP applies backpressure to the client.
         if shared.hub.send(event).is_err() {
             return End::Shutdown;
         }
     }
 }
 
-/// What the hub is to handle next.
+/// What was received, or what the hub must do.
 enum Next {
     Text(Utf8Bytes),
     Binary,
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
         };
     }
 
-    /// Waits for more bytes, or until the keep-alive has something to do.
+    /// Waits for more bytes or the next keep-alive deadline.
     fn wait_for_bytes(&mut self) -> Result<Due, End> {
         let message_deadline = self.incomplete.map(|(_, since)| since + self.shared.limits.handshake_timeout);
         let keep_alive = self.keep_alive.next_deadline();
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A connection that the hub knows of. Dropping it frees the name, also if the thread panics.
+/// A connection that is registered with the hub. Dropping it frees the name, even on a panic.
 struct Registration<'a> {
     id: ConnectionId,
     hub: &'a HubHandle,
@@ -300,7 +300,7 @@ impl<'a> Registration<'a> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        // If the hub has ended, there is no name to free.
+        // Fails only if the hub has ended.
         let _ = self.hub.send(Event::Disconnected(self.id));
     }
 }
@@ -324,7 +324,7 @@ mod tests {
         let id = ConnectionId(7);
         let thread = std::thread::spawn(move || {
             let _registration = Registration::new(id, &link, &peer, &hub);
-            panic!("as a bug in the session would");
+            panic!("a bug in the session");
         });
         assert!(thread.join().is_err());
         assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));

@@ -9,7 +9,7 @@ use super::request;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The proxies whose `X-Forwarded-For` is believed.
+/// The proxies whose `X-Forwarded-For` is trusted.
 pub struct TrustedProxies(Vec<IpNet>);
 
 /// Where a request comes from.
@@ -17,9 +17,9 @@ pub struct TrustedProxies(Vec<IpNet>);
 pub enum ClientAddress {
     /// The peer is the client.
     Peer(IpAddr),
-    /// A trusted proxy forwards the request for this client.
+    /// The client that a trusted proxy forwards the request for.
     Forwarded(IpAddr),
-    /// This trusted proxy forwards the request and does not say for whom.
+    /// The address of a trusted proxy whose `X-Forwarded-For` names no client.
     Unknown(IpAddr),
 }
 
@@ -53,8 +53,8 @@ impl TrustedProxies {
         }
     }
 
-    /// Reads the list from the right: only what trusted proxies have appended can be believed. An entry that is
-    /// not an address ends it.
+    /// Reads the list from the right, because only entries that trusted proxies have appended can be trusted. Stops at
+    /// an entry that is not an address.
     fn forwarded_for<'a>(&self, peer: IpAddr, items: impl DoubleEndedIterator<Item = &'a [u8]>) -> IpAddr {
         let mut client = peer;
         let mut items = items.rev();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn x_forwarded_for_is_read_from_trusted_proxies_only() {
         let proxies =
             TrustedProxies(["10.0.0.0/8", "2001:db8::/32"].map(|net| net.parse().unwrap()).to_vec());
         for (peer, lines, kind, expected) in [

@@ -37,7 +37,7 @@ const PROXY_HEADERS: [&str; 14] = [
     "fly-client-ip",
 ];
 
-/// What the two paths report.
+/// Responds to requests for `/healthz` and `/metrics`.
 pub struct Monitoring {
     /// Who may read the metrics, in addition to loopback.
     allow: Vec<IpNet>,

@@ -7,7 +7,7 @@ use crate::config::Origin;
 
 /// `allowed`: `None` if any page may connect.
 ///
-/// Only browsers send an `Origin`, and only a browser can be used by one site to connect as a visitor of another.
+/// A request without `Origin` is allowed: it does not come from a browser, so no page can have caused it.
 pub fn is_allowed(request: &Request, allowed: Option<&[Origin]>) -> bool {
     match (request.headers().get(header::ORIGIN), allowed) {
         (Some(origin), Some(allowed)) => allowed.iter().any(|allowed| allowed.is(origin.as_bytes())),

@@ -14,7 +14,7 @@ struct File {
     content: &'static str,
 }
 
-/// Every path that exists. Nothing is read from the disk, so no path can lead outside of the page.
+/// All files. Nothing is read from the disk, so path traversal is impossible.
 const FILES: [File; 10] = [
     file("/", "text/html; charset=utf-8", include_str!("web/index.html")),
     file("/style.css", "text/css; charset=utf-8", include_str!("web/style.css")),
@@ -36,8 +36,8 @@ const fn script(path: &'static str, content: &'static str) -> File {
     file(path, "text/javascript; charset=utf-8", content)
 }
 
-/// Sent with every response. Browsers revalidate each time, because a new version of the server brings a new
-/// page. The usual answer is then 304.
+/// Sent with every response. `no-cache` makes browsers revalidate on each load, so that they notice a new version;
+/// unchanged files get a 304.
 const HEADERS: [(HeaderName, &str); 5] = [
     (header::CONNECTION, "close"),
     (header::CACHE_CONTROL, "no-cache"),
@@ -91,15 +91,15 @@ impl File {
     }
 }
 
-/// Whether the browser has this version already. Proxies that compress make a tag weak, which is good enough here
-/// (RFC 9110, section 13.1.2).
+/// Whether the browser has this version already. Compares weakly (RFC 9110, section 13.1.2), because proxies that
+/// compress make a tag weak.
 fn is_cached(request: &Request, tag: &str) -> bool {
     items(request, "if-none-match")
         .any(|item| item == b"*" || item.strip_prefix(b"W/").unwrap_or(item) == tag.as_bytes())
 }
 
-/// The page may load its own files and connect to its own server, nothing else. Where browsers support trusted
-/// types, it cannot turn text into markup even by mistake. Safari before 15.4 does not count a WebSocket as
+/// The page may only load its own files and connect to its own server. Where browsers support Trusted Types, its
+/// scripts cannot turn text into markup. Safari before 15.4 does not count a WebSocket as
 /// `'self'`, so the server is named as well.
 fn content_security_policy(request: &Request) -> HeaderValue {
     let host =
@@ -113,7 +113,8 @@ fn content_security_policy(request: &Request) -> HeaderValue {
     HeaderValue::try_from(policy).expect("a host of letters, digits and \".-:\" is a valid value")
 }
 
-/// Whether the browser treats the page as secure. On others, some log a warning for headers that need it.
+/// Whether browsers treat the page as a secure context. Outside of one, some log a warning for
+/// `Cross-Origin-Opener-Policy`.
 fn is_trustworthy(request: &Request, secure: bool) -> bool {
     let is_loopback = host(request).is_some_and(|host| {
         ["localhost", "127.0.0.1", "[::1]"]
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_stays_small_and_plain() {
+    fn the_page_is_small_and_self_contained() {
         let bytes: usize = FILES.iter().map(|file| file.content.len()).sum();
         assert!(bytes < 45_000, "{bytes} bytes");
         for File { path, content, .. } in FILES {

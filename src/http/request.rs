@@ -1,13 +1,13 @@
-//! One HTTP request head, from bytes.
+//! Parses HTTP request heads.
 
 use tungstenite::handshake::server::Request;
 use tungstenite::http::{HeaderValue, Method, Version, header};
 
 use super::rejection::Rejection;
 
-/// The longest request head, in bytes.
+/// A request head that is still incomplete after this many bytes is rejected.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
-/// The most header lines in it.
+/// The most header lines in a request head.
 pub const MAX_HEADERS: usize = 64;
 
 /// Parses a request head and returns its length in bytes as well; `None`: it is incomplete.
@@ -15,6 +15,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Rejection> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if length > MAX_HEAD_BYTES => Err(Rejection::HeadTooLarge),
         Ok(httparse::Status::Complete(length)) => {
             let request = to_request(&parsed).ok_or(Rejection::NotHttp)?;
             Ok(Some((request, length)))

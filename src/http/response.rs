@@ -1,4 +1,4 @@
-//! The one type of HTTP response, and how it is written.
+//! HTTP responses, and how they are encoded.
 
 use bytes::Bytes;
 use tungstenite::http::{HeaderValue, Method, StatusCode, header};
@@ -6,7 +6,7 @@ use tungstenite::http::{HeaderValue, Method, StatusCode, header};
 /// A complete response, which ends the connection unless its status is 101.
 pub type Response = tungstenite::http::Response<Bytes>;
 
-/// A line of text for a person.
+/// A plain-text response. A line feed is appended.
 pub fn text(status: StatusCode, line: &str) -> Response {
     let mut response = Response::new(Bytes::from(format!("{line}\n")));
     *response.status_mut() = status;
@@ -37,7 +37,7 @@ pub fn encode(response: &Response, method: Option<&Method>) -> Vec<u8> {
         bytes.extend_from_slice(value.as_bytes());
         bytes.extend_from_slice(b"\r\n");
     }
-    // These two never have content (RFC 9110, sections 15.2 and 15.4.5).
+    // 1xx and 304 responses never have content (RFC 9110, sections 15.2 and 15.4.5).
     let has_content = !status.is_informational() && status != StatusCode::NOT_MODIFIED;
     if has_content {
         bytes.extend_from_slice(format!("Content-Length: {}\r\n", response.body().len()).as_bytes());
@@ -49,7 +49,7 @@ pub fn encode(response: &Response, method: Option<&Method>) -> Vec<u8> {
     bytes
 }
 
-/// Writes `content-type` as `Content-Type`: names are the same in any case, but simple clients may not know.
+/// Writes `content-type` as `Content-Type`. Header names are case-insensitive, but some clients compare them exactly.
 fn push_name(name: &str, bytes: &mut Vec<u8>) {
     for (at, word) in name.split('-').enumerate() {
         if at > 0 {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_written_whole() {
+    fn a_response_is_encoded_with_its_headers_and_content() {
         let expected = "HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\n\
             Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
             Cache-Control: no-store\r\nAllow: GET, HEAD\r\nContent-Length: 31\r\n\r\n\
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn some_statuses_have_no_content() {
+    fn informational_and_not_modified_responses_have_no_content() {
         for status in [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NOT_MODIFIED] {
             let mut response = Response::default();
             *response.status_mut() = status;

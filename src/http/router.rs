@@ -1,4 +1,4 @@
-//! What a request gets: monitoring, the chat page, or the upgrade to WebSocket.
+//! Routes a request to monitoring, the chat page, or the upgrade to WebSocket.
 
 use tungstenite::handshake::server::Request;
 
@@ -39,7 +39,8 @@ impl Router {
         upgrade(request, scheme, self.allowed_origins.as_deref()).map(Route::Upgrade)
     }
 
-    /// The response of `/healthz` or `/metrics`, if the request is for one of them. A full server sends these too.
+    /// The response of `/healthz` or `/metrics`, if the request is for one of them. Connections over a limit get these
+    /// as well.
     pub fn monitoring_response(&self, request: &Request, client: ClientAddress) -> Option<Response> {
         if is_for_websocket(request) { None } else { self.monitoring.response(request, client) }
     }

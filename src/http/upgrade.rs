@@ -34,8 +34,8 @@ pub fn upgrade(
     Ok(accepted.map(|()| Bytes::new()))
 }
 
-/// Whether a request is for a WebSocket, even if it is an invalid one: a proxy that does not pass on `Upgrade`
-/// leaves the key.
+/// Whether a request asks for a WebSocket, valid or not. A proxy that does not forward `Upgrade` still forwards the
+/// key.
 pub fn is_for_websocket(request: &Request) -> bool {
     has_token(request, &header::UPGRADE, "websocket")
         || request.headers().contains_key(header::SEC_WEBSOCKET_KEY)
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_over_several_lines_are_lists() {
+    fn list_headers_may_span_several_lines() {
         let spread = UPGRADE.replace("keep-alive, Upgrade", "keep-alive\r\nConnection: upgrade");
         assert!(response(&spread).contains(" 101 "));
         let several = UPGRADE.replace("Upgrade: WebSocket", "Upgrade: h2c, websocket");
@@ -112,6 +112,7 @@ mod tests {
             ("hello\r\n\r\n".to_owned(), "400", "not an HTTP request"),
             ("\u{16}\u{3}\u{1}\r\n\r\n".to_owned(), "400", "not an HTTP request"),
             (format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(MAX_HEAD_BYTES)), "431", "too large"),
+            (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(MAX_HEAD_BYTES)), "431", "too large"),
             (format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS + 1)), "431", "too large"),
         ] {
             let response = response(&head);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_may_arrive_in_any_pieces() {
+    fn a_head_may_arrive_in_pieces() {
         for cut in 0..UPGRADE.len() {
             assert_eq!(response(&UPGRADE[..cut]), "incomplete", "{cut}");
         }

@@ -1,4 +1,4 @@
-//! Sending: which clients there are, who must be retried, and who is cut off.
+//! Sends batches to clients, retries slow clients, and cuts off those that exceed a limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use crate::transport::{Flush, Link, SendError};
 
 /// How soon a slow client is retried. The delay doubles with each retry without progress.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
+/// The longest delay between retries.
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(640);
 
-/// Every connected client, and what is scheduled for the slow ones. It never waits for a client.
+/// All connected clients, and the retries of slow ones. Sending never blocks.
 pub struct Delivery {
     clients: HashMap<ConnectionId, Client>,
     /// Clients with a backlog.
@@ -66,7 +67,7 @@ impl Delivery {
         }
     }
 
-    /// When [`Self::retry_due`] next has something to do.
+    /// When to call [`Self::retry_due`] next; `None`: no client is slow.
     pub fn next_retry(&self) -> Option<Instant> {
         self.retries.values().map(|retry| retry.at).min()
     }
@@ -84,14 +85,14 @@ impl Delivery {
         }
     }
 
-    /// Schedules a flush for a client whose own thread has left something in its backlog.
+    /// Schedules a flush for a client whose own thread has left bytes in its backlog.
     pub fn schedule_flush(&mut self, id: ConnectionId, now: Instant) {
         if self.clients.contains_key(&id) {
             self.retries.insert(id, Retry::soon(now));
         }
     }
 
-    /// Starts the closing handshake with a client, because the server shuts down.
+    /// Starts the closing handshake with a client at shutdown.
     pub fn close(&mut self, id: ConnectionId, now: Instant) {
         self.attempt(id, now, |link| link.close(CloseCode::Away, "the server is shutting down", now));
     }
@@ -101,7 +102,7 @@ impl Delivery {
         ids.into_iter().for_each(|id| self.close(id, now));
     }
 
-    /// Whether no client can be sent anything any more.
+    /// Whether every client has been cut off or has disconnected.
     pub fn is_finished(&self) -> bool {
         self.clients.values().all(|client| client.link.is_none())
     }
@@ -125,7 +126,7 @@ impl Delivery {
         slow.map(|link| link.backlog_bytes()).sum()
     }
 
-    /// Sends something to a client, unless it was cut off, and cuts it off if it must be.
+    /// Sends to a client unless it was cut off, schedules a retry if bytes are left, and cuts it off on an error.
     fn attempt(
         &mut self,
         id: ConnectionId,
@@ -151,16 +152,16 @@ impl Delivery {
         };
         let peer = &client.peer;
         match reason.cut_off_reason() {
-            // Its thread may still read what the client sent before it disconnected.
+            // Not cut off: its thread may still read what the client sent before it disconnected.
             None => debug!("{peer}: {reason}"),
-            // Unless the client's own thread has cut it off for the same reason, and logged it.
+            // If the client's own thread has cut it off already, it has logged and counted that.
             Some(counted) if link.cut_off() => {
                 warn!("{peer}: cut off: {reason}");
                 self.counters.cut_off(counted);
             }
             Some(_) => {}
         }
-        // The room learns of it when the client's thread reports the disconnect.
+        // The room handles the disconnect when the client's thread reports it.
         client.link = None;
         self.retries.remove(&id);
     }

@@ -1,4 +1,4 @@
-//! The hub thread: it owns the room, and sends clients what follows from what other clients send.
+//! The hub thread: it owns the room, and sends clients the room's messages.
 //!
 //! It takes a batch of events from its inbox, has the room turn them into effects, writes the effects to the
 //! tape, and sends each client its part of the tape in one write. It never waits for a client.
@@ -32,18 +32,18 @@ pub use handle::HubHandle;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
 const INBOX_EVENTS: usize = 1024;
-/// The most events in a batch. It bounds how long the first of them waits for the last.
+/// The most events in a batch, which bounds how long the first of them is delayed.
 const BATCH_EVENTS: usize = 256;
-/// A batch ends when its tape has this many bytes.
+/// A batch ends once its tape has this many bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How long clients have to answer the closing handshake at shutdown.
+/// How long clients have to complete the closing handshake at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What other threads send to the hub.
 pub enum Event {
     Connected(ConnectionId, Arc<Link>, Peer),
     Message(ConnectionId, Result<ClientMessage, MessageError>),
-    /// The connection's own thread has left something in its backlog.
+    /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId),
     /// There is a question, which does not wait in the inbox.
@@ -57,7 +57,7 @@ pub enum Event {
 pub struct Peer {
     /// The client's address as the log shows it.
     pub name: Arc<str>,
-    /// The client's address wherever addresses are limited.
+    /// What limits per address apply to.
     pub network: Network,
     /// The address that rates are charged to; `None`: exempt.
     pub charged: Option<Network>,
@@ -69,8 +69,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Starts the hub. After [`Event::Shutdown`] it ends as soon as every client has disconnected, or after a few
-/// seconds. Then it calls `on_end`, also if it panics.
+/// Starts the hub. After [`Event::Shutdown`] it ends as soon as every client has disconnected, or after 3 seconds.
+/// `on_end` is called when it ends, even by a panic.
 ///
 /// # Errors
 /// The system cannot create a thread.
@@ -114,7 +114,7 @@ struct Hub {
     client_log: ClientLog,
     /// When the hub ends at the latest; `None` until the shutdown.
     shutdown_deadline: Option<Instant>,
-    /// The totals so far.
+    /// Totals since the start. [`Hub::stats`] adds the current state.
     stats: HubStats,
 }
 
@@ -160,7 +160,7 @@ impl Hub {
         }
     }
 
-    /// When the room has something to do without an event; never during the shutdown.
+    /// When to call [`Room::expire`]; `None` during the shutdown.
     fn room_deadline(&self) -> Option<Instant> {
         self.room.next_deadline().filter(|_| self.shutdown_deadline.is_none())
     }
@@ -209,7 +209,7 @@ impl Hub {
         }
     }
 
-    /// Passes an input to the room. During the shutdown, clients are sent nothing more.
+    /// Passes an input to the room. Ignored during the shutdown, when clients are sent nothing more.
     fn input(&mut self, now: Instant, timestamp: &str, from: ConnectionId, input: Input) {
         if self.shutdown_deadline.is_some() {
             return;

@@ -1,7 +1,7 @@
 //! The tape: a batch's messages, encoded once, and which parts of it each client gets.
 //!
-//! Messages to all members form one shared byte string, in the one order in which everyone gets them. Messages
-//! to some members only are targeted: they go to a byte string of their own. A client's [`Track`] lists the
+//! Messages to all members form one shared byte string, in the order in which every member receives them. Messages
+//! to some clients only are targeted: they form a second byte string. A client's [`Track`] lists the
 //! parts of both that make up its output: where it starts in the shared string, what it skips (its own public
 //! messages) and what is inserted for it. Most clients need no track, so a message costs the same whether ten
 //! clients get it or ten thousand.
@@ -19,12 +19,12 @@ use crate::chat::{Audience, ConnectionId, Effect, ServerMessage};
 /// The tape of the batch in progress.
 #[derive(Default)]
 pub struct Tape {
-    /// Who gets what is sent to all, sorted. A finished batch shares it, so a change copies it if one is alive.
+    /// All members, sorted. Finished batches share this list, so a change copies it while one is alive.
     members: Arc<Vec<ConnectionId>>,
     shared: Vec<u8>,
     targeted: Vec<u8>,
     tracks: HashMap<ConnectionId, Track>,
-    /// Where a message is encoded before its length is known.
+    /// A scratch buffer: a frame's header needs the length of the encoded message.
     json: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ pub struct Tape {
 #[derive(Default)]
 struct Track {
     parts: Vec<Part>,
-    /// From where on the client gets the shared string; `None`: it is not a member.
+    /// Where the client's next part of the shared string starts; `None`: it is not a member.
     shared_from: Option<usize>,
 }
 
@@ -81,7 +81,7 @@ impl Tape {
         }
     }
 
-    /// How many clients get what is sent to all.
+    /// The number of members.
     pub fn members(&self) -> usize {
         self.members.len()
     }
@@ -91,7 +91,7 @@ impl Tape {
         self.shared.len() + self.targeted.len()
     }
 
-    /// Ends the batch, and starts the next.
+    /// Ends the batch and starts the next.
     pub fn finish(&mut self) -> Batch {
         Batch {
             members: self.members.clone(),
@@ -128,7 +128,7 @@ impl Tape {
 }
 
 impl Track {
-    /// Adds the shared string up to `end`.
+    /// Adds the shared string from `shared_from` to `end`.
     fn take_shared(&mut self, end: usize) {
         if let Some(start) = self.shared_from.filter(|&start| start < end) {
             self.parts.push(Part::Shared(start..end));
@@ -136,7 +136,7 @@ impl Track {
     }
 }
 
-/// A finished batch: what there is to send, and to whom.
+/// A finished batch: frames and their recipients.
 pub struct Batch {
     members: Arc<Vec<ConnectionId>>,
     shared: Bytes,
@@ -145,7 +145,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Every client that gets something, once.
+    /// Every client that gets a part of the batch, once.
     pub fn recipients(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         let to_all = !self.shared.is_empty();
         let members = self.members.iter().filter(move |_| to_all);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn each_client_gets_its_messages_in_the_one_order() {
+    fn all_clients_get_messages_in_the_same_order() {
         use Audience::{All, AllExcept, One, Only};
         let [ann, bob, cid, guest] = [1, 2, 3, 4].map(ConnectionId);
         let mut tape = Tape::default();

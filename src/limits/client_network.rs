@@ -1,4 +1,4 @@
-//! What counts as one address wherever addresses are limited.
+//! The unit to which limits per address apply.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

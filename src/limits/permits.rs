@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::client_network::Network;
 
-/// How many connections beyond the limits get a response at once. Further ones are closed without a response.
+/// How many connections over a limit are sent a response at the same time. Further ones are closed without one.
 const MAX_REFUSALS: usize = 32;
 /// How many connections are reserved for monitoring a full server.
 const MAX_MONITORING: usize = 8;
@@ -31,7 +31,7 @@ pub struct Permit {
     kind: Kind,
 }
 
-/// Why there is no permit.
+/// The limit that a connection would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum LimitExceeded {
     #[error("the server is full (MAX_CONNECTIONS): try again later")]
@@ -95,7 +95,7 @@ impl Permits {
         Ok(Some(self.permit(Kind::Network(network))))
     }
 
-    /// A permit to respond to a connection that got none. `None`: close it without a response.
+    /// A permit to send a response to a connection over a limit. `None`: close it without a response.
     pub fn refusal(&self) -> Option<Permit> {
         let mut counts = lock(&self.counts);
         (counts.refusals < MAX_REFUSALS).then(|| {

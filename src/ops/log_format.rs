@@ -8,7 +8,7 @@ use simplelog::{Config, ConfigBuilder};
 use super::clock::local_time;
 
 /// A configuration in which simplelog prints `target: message` and nothing else. Its own format has the time and the
-/// level in another order, and keeps one UTC offset forever, so [`target`] takes their place.
+/// level in another order, and never updates its UTC offset, so [`target`] includes both instead.
 pub fn simplelog_config() -> Config {
     ConfigBuilder::new()
         .set_time_level(LevelFilter::Off)

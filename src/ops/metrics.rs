@@ -1,7 +1,7 @@
 //! The metrics, and their page in Prometheus' text format (version 0.0.4). See docs/operations.md.
 //!
-//! The hub counts in plain integers of its own, and reports them on request. Atomics are for the connections' threads,
-//! which count only bytes and rare events.
+//! The hub keeps its own counts in plain integers, and reports them on request. Atomics are for the connections'
+//! threads, which count only bytes and rare events.
 
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -131,7 +131,7 @@ pub struct HubStats {
     pub backlog_bytes: usize,
 }
 
-/// What neither the hub nor the counters know.
+/// Figures about the process as a whole.
 pub struct ProcessStats {
     /// All connections that hold a permit, including those in the handshake.
     pub connections: usize,
@@ -345,7 +345,7 @@ mod tests {
         ] {
             assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
         }
-        assert!(!page.contains("certificate"), "there is none");
+        assert!(!page.contains("certificate"), "there is no certificate");
         counters.certificate(Some(1_800_000_000));
         let page = exposition(&counters, &hub, &process);
         assert!(page.ends_with("\ntinychat_certificate_expiry_timestamp_seconds 1800000000\n"), "{page}");

@@ -5,12 +5,12 @@ use std::time::Duration;
 use log::debug;
 use sd_notify::NotifyState;
 
-/// Clients can connect, or a reload is complete.
+/// Reports that clients can connect, or that a reload is complete.
 pub fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// The certificate is being reloaded. Call [`ready`] afterwards.
+/// Reports that the certificate is being reloaded. Call [`ready`] afterwards.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -22,7 +22,7 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// The hub is healthy. If this stops, systemd restarts the server.
+/// Reports that the hub is healthy. Without this for a watchdog timeout, systemd restarts the server.
 pub fn watchdog() {
     notify(&[NotifyState::Watchdog]);
 }

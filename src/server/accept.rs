@@ -18,9 +18,9 @@ use crate::ops::systemd;
 use crate::tls::Renewal;
 use crate::transport::timespec;
 
-/// How long no connection is accepted after the system has run out of descriptors, memory or threads.
+/// How long accepting pauses after the system has run out of descriptors, memory or threads.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A connection's stack, in bytes. It takes memory only as far as it is used.
+/// The stack of a connection's thread, in bytes. Only the pages in use take memory.
 const STACK_BYTES: usize = 256 * 1024;
 
 pub struct AcceptLoop {
@@ -31,7 +31,7 @@ pub struct AcceptLoop {
     pub next_id: u64,
 }
 
-/// The system has run out of something.
+/// The system has run out of descriptors, memory or threads.
 struct OutOfResources;
 
 /// What a call to `poll(2)` found ready.
@@ -76,7 +76,7 @@ impl AcceptLoop {
         }
     }
 
-    /// Waits until something is ready or the deadline. While paused, listeners are left out.
+    /// Waits until something is ready or the deadline has passed. While paused, listeners are not polled.
     fn wait(&self, deadline: Option<Instant>, paused: bool) -> io::Result<Ready> {
         let listeners: &[TcpListener] = if paused { &[] } else { &self.listeners };
         let mut sources = vec![
@@ -86,7 +86,6 @@ impl AcceptLoop {
         sources.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
         let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
         match poll(&mut sources, timeout.as_ref()) {
-            // An interrupted call has found nothing.
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -164,7 +163,7 @@ impl AcceptLoop {
     }
 }
 
-/// Has the hub tell systemd's watchdog that it is responsive, which covers this thread as well.
+/// Notifies systemd's watchdog through the hub, which shows that both this thread and the hub are responsive.
 struct Watchdog {
     interval: Option<Duration>,
     /// `None`: systemd has no watchdog for this process.

@@ -1,4 +1,4 @@
-//! Listening sockets, and the descriptors for what they accept.
+//! Listening sockets, and the limit on open files.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -9,8 +9,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::StartError;
 use crate::config::Host;
 
-/// How many connections may wait to be accepted. With std's 128, some of a crowd that connects at once would have
-/// their packets dropped, and would retry only after seconds.
+/// How many connections may wait to be accepted. With std's 128, the system would drop SYNs when many clients connect
+/// at once, and their retries take a second or more.
 const LISTEN_BACKLOG: i32 = 4096;
 /// Descriptors that are not connections: standard streams, listeners, pipes, files while they are read.
 const SPARE_DESCRIPTORS: u64 = 64;

@@ -27,21 +27,24 @@ use signals::wakeups;
 
 pub use signals::Handle;
 
-/// A server that listens. It serves clients once it [runs](Server::run).
+/// A server that is listening. It serves clients once it [runs](Server::run).
 pub struct Server {
     accept: AcceptLoop,
     hub: JoinHandle<()>,
     handle: Handle,
     /// The first address that it listens on.
     address: SocketAddr,
-    /// As the log shows it.
+    /// The `ws://` or `wss://` URL for the log.
     url: String,
-    /// Where the chat page is; `None`: it is off.
+    /// The chat page's URL for the log; `None`: `WEB_UI=false`.
     page: Option<String>,
 }
 
 impl Server {
-    /// Loads the certificate, and listens.
+    /// Loads the certificate and binds the listeners.
+    ///
+    /// # Errors
+    /// See [`StartError`].
     pub fn bind(settings: &Settings) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
         let renewal = Renewal::start(settings.tls.as_ref(), counters.clone()).map_err(StartError::Tls)?;
@@ -86,7 +89,7 @@ impl Server {
     /// Those of the system calls, and a panic of the hub.
     pub fn run(mut self) -> io::Result<()> {
         systemd::ready();
-        // Signals are handled by now: whoever reads this line may send one.
+        // `cli` has registered the signals by now, so a script may wait for this line and then send one.
         info!("WebSocket server running: {}", self.url);
         if let Some(page) = &self.page {
             info!("Chat page: {page}");
@@ -97,7 +100,7 @@ impl Server {
         systemd::stopping();
         let AcceptLoop { listeners, shared, .. } = self.accept;
         drop(listeners);
-        // If the hub has ended already, joining it shows why.
+        // If the hub has ended already, `join` reports why.
         let _ = shared.hub.send(Event::Shutdown);
         let ended = self.hub.join().map_err(|_| io::Error::other("the hub has panicked"));
         shared.client_log.report_all();
@@ -120,7 +123,7 @@ fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>, client_l
     Shared { limits, permits, rates, router, hub, counters, client_log }
 }
 
-/// Where a browser finds the chat page. The address that means "all addresses" is not one to open.
+/// The chat page's URL. Browsers cannot open the unspecified address, so that is replaced by `localhost`.
 fn page_url(is_tls: bool, host: &Host, port: u16) -> String {
     let scheme = if is_tls { "https" } else { "http" };
     match host {
@@ -136,7 +139,7 @@ fn page_url(is_tls: bool, host: &Host, port: u16) -> String {
 /// Why the server cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// One or two lines, each naming a file.
+    /// Displayed as one line per error.
     #[error("{}", lines(.0))]
     Tls(Vec<TlsError>),
     #[error("Cannot listen on {host}:{port} ({error}): {}", remedy(.error))]
@@ -146,7 +149,7 @@ pub enum StartError {
         #[source]
         error: io::Error,
     },
-    #[error("The system does not let the server start: {0}")]
+    #[error("Cannot start the server: {0}")]
     System(#[from] io::Error),
 }
 

@@ -1,4 +1,4 @@
-//! Signals, and other reasons to wake the accept loop: self-pipes, one per reason.
+//! Wakes the accept loop for a shutdown or a reload, on a signal or from another thread, through self-pipes.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -62,14 +62,14 @@ impl Wakeups {
         &self.0.reload
     }
 
-    /// Empties the reload pipe: any number of requests so far are one reload.
+    /// Drains the reload pipe, so that all requests so far cause a single reload.
     pub fn clear_reload(&mut self) {
         while self.0.reload.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
     }
 }
 
 fn wake(mut pipe: &UnixStream) {
-    // A full pipe wakes the server anyway, and a closed one has no server.
+    // If the pipe is full, a wakeup is pending already. If it is closed, the server has ended.
     let _ = pipe.write(&[0]);
 }
 

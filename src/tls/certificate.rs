@@ -1,4 +1,4 @@
-//! What a certificate says (names, issuer, validity, key type), and what is wrong with it.
+//! Parses certificates (names, issuer, validity, key type) and diagnoses problems with them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// The days left below which the certificate should have been renewed. certbot renews with 30 days left.
+/// With fewer days left than this, a warning is logged. certbot renews with 30 days left.
 const WARN_BELOW_DAYS: i64 = 14;
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
@@ -23,7 +23,7 @@ const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 
-/// What the leaf of a chain says.
+/// What the leaf of a chain contains.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CertificateInfo {
     /// The host names and addresses in its subjectAltName.
@@ -83,14 +83,14 @@ impl fmt::Display for CertificateInfo {
     }
 }
 
-/// Something that the server's administrator should know about the certificate or its key.
+/// A problem with the certificate or its key, for the server's administrator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Diagnostic {
     Warning(String),
     Error(String),
 }
 
-/// Finds what is wrong, or soon will be, with a chain that can be served.
+/// Diagnoses problems, present or imminent, of a chain that can be served.
 pub fn diagnose(chain: &[CertificateDer], info: &CertificateInfo, now: SystemTime) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     let days = info.days_left(now);
@@ -175,7 +175,7 @@ fn key_type(leaf: &x509_cert::TbsCertificate) -> String {
     let curve = parameters.and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
     match (info.algorithm.oid, curve) {
         (RSA, _) => {
-            // The key is the modulus, and less than 32 bytes more for the exponent and the encoding.
+            // The encoding and the exponent add 10 to 41 bytes to the modulus.
             let bits = info.subject_public_key.raw_bytes().len().saturating_sub(10) / 32 * 32 * 8;
             format!("RSA, {bits} bits")
         }
@@ -210,7 +210,7 @@ mod tests {
     const FIRST_DAY: i64 = 20_000;
     const DAYS: i64 = 90;
 
-    /// Noon of a day, counted from the first on which the certificates are valid.
+    /// Noon of a day, counted from the first day on which the test certificates are valid.
     fn on_day(day: i64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(((FIRST_DAY + day) * SECONDS_PER_DAY + SECONDS_PER_DAY / 2) as u64)
     }
@@ -301,8 +301,8 @@ mod tests {
         assert!(diagnose_on(0, &good[..1]).contains("without its chain"));
         let nameless = chain(&[]);
         assert!(diagnose_on(0, &nameless).contains("no names (subjectAltName)"));
-        let stranger = chain(&["localhost"]).remove(0);
-        let wrong_order = [good[0].clone(), stranger, good[1].clone()];
+        let unrelated = chain(&["localhost"]).remove(0);
+        let wrong_order = [good[0].clone(), unrelated, good[1].clone()];
         assert!(diagnose_on(0, &wrong_order).contains("wrong order"));
         // A self-signed certificate needs no chain.
         assert_eq!(diagnose_on(0, &good[1..]), diagnose_on(0, &nameless[1..]));

@@ -1,4 +1,4 @@
-//! Detects when files have changed, and have finished changing.
+//! Detects that files have changed, once the change is complete.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 /// one after the other.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// Decides when to load files whose state `S` is checked from time to time: once they have changed, and are the same
-/// at the next check.
+/// Decides when to load files whose state `S` is checked periodically: when it differs from the state that was loaded,
+/// and is the same at two checks in a row.
 pub struct ChangeDetector<S> {
     interval: Duration,
     next_check: Instant,
-    /// The state that was last loaded, successfully or not: what failed is not tried again.
+    /// The state that was last loaded, successfully or not: a failed load is not retried until the files change.
     loaded: S,
     /// The state at the last check, if it was a new one.
     changing: Option<S>,
@@ -55,7 +55,7 @@ impl<S: PartialEq> ChangeDetector<S> {
     }
 }
 
-/// The metadata of some files, by which a change is recognized.
+/// The metadata of some files. It differs after any change.
 #[derive(Debug, PartialEq)]
 pub struct Snapshot(Vec<Result<FileState, ErrorKind>>);
 

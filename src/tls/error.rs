@@ -1,11 +1,11 @@
-//! Why a certificate and key cannot be used. Every message names the file, what is wrong, and how to fix it.
+//! Why a certificate and key cannot be used. Messages name the file, what is wrong, and how to fix it.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::ops::Escaped;
 
-/// An error in the certificate, its key, or both. The message is a single line, whatever the path is.
+/// An error in the certificate or its key. The message is a single line, even if the path contains control characters.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error(

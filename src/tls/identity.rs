@@ -28,7 +28,7 @@ pub struct Identity {
     pub config: Arc<ServerConfig>,
     /// The leaf first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// What the leaf says. `None` if it cannot be parsed here, which does not mean that clients refuse it.
+    /// What the leaf contains. `None` if it cannot be parsed here, which does not mean that clients refuse it.
     pub info: Option<CertificateInfo>,
 }
 
@@ -53,7 +53,7 @@ impl Identity {
         ServerName::try_from(name).is_ok_and(|name| certificate::is_valid_for(&self.chain, &name))
     }
 
-    /// What the server's administrator should know about the certificate and the key's permissions.
+    /// Problems with the certificate and the key's permissions, for the server's administrator.
     pub fn diagnostics(&self, files: &TlsFiles, now: SystemTime) -> Vec<Diagnostic> {
         let mut diagnostics = match &self.info {
             Some(info) => certificate::diagnose(&self.chain, info, now),
@@ -64,7 +64,7 @@ impl Identity {
     }
 }
 
-/// Whether the server may serve plaintext instead: only if files are missing, and `SSL_REQUIRED` is not set.
+/// Whether the server may fall back to plaintext: only if files are missing, and `SSL_REQUIRED` is false.
 pub fn fallback_allowed(files: &TlsFiles, errors: &[TlsError]) -> bool {
     !files.required && errors.iter().all(|error| matches!(error, TlsError::NotFound { .. }))
 }

@@ -25,7 +25,7 @@ pub struct Renewal {
     identity: Option<Identity>,
     changes: ChangeDetector<Snapshot>,
     report_at: Instant,
-    /// Whether the last reload failed. It is tried again once per [`REPORT_INTERVAL`].
+    /// Whether the last reload failed. It is retried once per [`REPORT_INTERVAL`].
     reload_failed: bool,
     counters: Arc<Counters>,
 }
@@ -100,7 +100,7 @@ impl Renewal {
         self.load(now);
     }
 
-    /// Logs what the certificate says, and what is wrong with it or soon will be.
+    /// Logs the certificate's names, issuer, days left and diagnostics.
     pub fn report(&self) {
         let (Some(files), Some(identity)) = (&self.files, &self.identity) else { return };
         let now = SystemTime::now();
@@ -147,8 +147,8 @@ fn snapshot(files: Option<&TlsFiles>) -> Snapshot {
     Snapshot::of(files.into_iter().flat_map(|files| [files.cert.as_path(), &files.key]))
 }
 
-/// Rejects a certificate that has expired or is not valid yet. At startup it is served all the same, because there is
-/// no better one, but it must not replace another.
+/// Rejects a certificate that has expired or is not valid yet. Such a certificate is accepted at startup, when there is
+/// no other, but must not replace the one in use.
 fn reject_outside_validity(files: &TlsFiles, identity: Identity) -> Result<Identity, Vec<TlsError>> {
     let now = SystemTime::now();
     let error = match &identity.info {

@@ -20,7 +20,7 @@ pub const MAX_DAYS: u32 = 36_500;
 pub struct Request {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// The days until it expires, up to [`MAX_DAYS`].
+    /// The days until the certificate expires, up to [`MAX_DAYS`].
     pub days: u32,
     /// A host name or an address, in addition to `localhost`, `127.0.0.1` and `::1`.
     pub host: String,
@@ -46,7 +46,7 @@ pub enum GenerateError {
     Certificate(#[from] rcgen::Error),
 }
 
-/// Creates both files, and the folders that they are in. The key file has mode 0600 from its first byte.
+/// Creates both files and their folders. The key file is created with mode 0600.
 ///
 /// # Errors
 /// See [`GenerateError`]. On an error no file is created or replaced, except if only the last of the two renames
@@ -114,7 +114,7 @@ fn name(host: &str) -> Result<SanType, GenerateError> {
 /// A new file, removed again when dropped unless it was kept.
 struct NewFile<'a> {
     path: &'a Path,
-    /// Where it is until it is kept: under a temporary name if it replaces an existing file.
+    /// Where the file is until it is kept. With `--force` this is a temporary name, otherwise `path`.
     temporary: PathBuf,
     is_kept: bool,
 }

@@ -1,4 +1,5 @@
-//! What one slow client may cost: the bytes that wait for it (`SEND_QUEUE_BYTES`), and for how long.
+//! The bytes that wait to be sent to one client. Limits their number (`SEND_QUEUE_BYTES`) and how long the client may
+//! accept none.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -12,18 +13,19 @@ use crate::ops::metrics::CutOffReason;
 
 /// A client that accepts nothing for this long while bytes wait for it is cut off.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Shorter slices of a tape, in bytes, are copied when they must wait: each would keep a whole tape in memory.
+/// Slices of a tape that are shorter than this, in bytes, are copied when they must wait: each would keep a whole tape
+/// in memory.
 const COPY_BELOW: usize = 4096;
 /// How many slices go to the system in one write.
 const MAX_SLICES: usize = 64;
 
-/// What is to be sent to a client and has not been accepted yet.
+/// The frames for one client that the system has not accepted yet.
 pub struct Backlog {
     chunks: VecDeque<Chunk>,
     bytes: usize,
     /// The most that may wait, in bytes.
     limit: usize,
-    /// Since when bytes wait and the client has accepted none; `None` while nothing waits.
+    /// When the client last accepted bytes, or when they began to wait; `None` while nothing waits.
     stalled_since: Option<Instant>,
 }
 
@@ -31,9 +33,9 @@ pub struct Backlog {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Flush {
     Complete,
-    /// Some bytes wait for another flush.
+    /// Some bytes are left for another flush.
     Pending {
-        /// Whether the client has accepted some this time. If so, it is worth retrying soon.
+        /// Whether the client has accepted some this time, so that an early retry is worthwhile.
         progress: bool,
     },
 }
@@ -57,7 +59,7 @@ enum Chunk {
 }
 
 impl SendError {
-    /// How the cut-off is counted; `None`: the client has disconnected by itself.
+    /// The reason for the metrics; `None`: the client has disconnected, so it is not cut off.
     pub fn cut_off_reason(&self) -> Option<CutOffReason> {
         match self {
             Self::BacklogFull { .. } => Some(CutOffReason::BacklogFull),
@@ -72,7 +74,7 @@ impl Backlog {
         Self { chunks: VecDeque::new(), bytes: 0, limit, stalled_since: None }
     }
 
-    /// Whether the last flush left something.
+    /// Whether the last flush left bytes.
     pub fn is_pending(&self) -> bool {
         self.stalled_since.is_some()
     }
@@ -110,7 +112,7 @@ impl Backlog {
         match self.write(stream) {
             Ok(()) => {
                 self.stalled_since = None;
-                // Give back what a slow phase has allocated.
+                // Release what the backlog allocated while the client was slow.
                 self.chunks.shrink_to(MAX_SLICES);
                 return Ok(Flush::Complete);
             }
@@ -131,7 +133,7 @@ impl Backlog {
         Ok(Flush::Pending { progress })
     }
 
-    /// Keeps a frame until a retry.
+    /// Queues a frame for a retry.
     fn keep(&mut self, frame: Bytes) {
         if frame.len() >= COPY_BELOW {
             self.chunks.push_back(Chunk::Shared(frame));
@@ -202,25 +204,25 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    /// Accepts `room` bytes and then blocks.
+    /// Accepts `capacity` bytes and then blocks.
     struct SlowClient {
-        room: usize,
+        capacity: usize,
         accepted: Vec<u8>,
     }
 
     impl SlowClient {
-        fn new(room: usize) -> Self {
-            Self { room, accepted: Vec::new() }
+        fn new(capacity: usize) -> Self {
+            Self { capacity, accepted: Vec::new() }
         }
     }
 
     impl Write for SlowClient {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let accepted = bytes.len().min(self.room);
+            let accepted = bytes.len().min(self.capacity);
             if accepted == 0 {
                 return Err(ErrorKind::WouldBlock.into());
             }
-            self.room -= accepted;
+            self.capacity -= accepted;
             self.accepted.extend_from_slice(&bytes[..accepted]);
             Ok(accepted)
         }
@@ -246,7 +248,7 @@ mod tests {
         }
         assert_eq!(backlog.flush(&mut client, now).unwrap(), Flush::Pending { progress: true });
         assert_eq!((client.accepted.as_slice(), backlog.bytes), (&b"abcd"[..], 3));
-        client.room = 100;
+        client.capacity = 100;
         backlog.append(&[Bytes::from_static(b"h")], now).unwrap();
         assert_eq!(backlog.flush(&mut client, now).unwrap(), Flush::Complete);
         assert_eq!((client.accepted.as_slice(), backlog.bytes), (&b"abcdefgh"[..], 0));
@@ -289,7 +291,7 @@ mod tests {
         let mut backlog = Backlog::new(100);
         backlog.push(Bytes::from_static(b"123"));
         assert!(matches!(backlog.flush(&mut client, start), Ok(Flush::Pending { .. })));
-        client.room = 1;
+        client.capacity = 1;
         assert!(matches!(backlog.flush(&mut client, after(29)), Ok(Flush::Pending { .. })));
         assert!(matches!(backlog.flush(&mut client, after(58)), Ok(Flush::Pending { .. })));
         assert!(matches!(backlog.flush(&mut client, after(59)), Err(SendError::Stalled)));

@@ -53,7 +53,7 @@ pub enum Received {
     Partial,
     /// No complete message, and nothing more to read now.
     Nothing {
-        /// Whether some bytes arrived all the same, which shows that the client is alive.
+        /// Whether part of a message has arrived, which shows that the client is connected.
         progress: bool,
     },
 }
@@ -65,7 +65,7 @@ pub enum ReadError {
     Closed,
     #[error("disconnected without a closing handshake")]
     Disconnected,
-    /// The client broke a rule. It is to be closed with this code and reason.
+    /// The client violated the protocol or a limit. Close the connection with this code and reason.
     #[error("closed with {0}: {1}")]
     Violation(CloseCode, String),
     #[error("cut off: {0}")]
@@ -143,7 +143,7 @@ impl Link {
         }
         let Wire { stream, backlog, .. } = websocket.get_mut();
         if backlog.is_pending() {
-            // A slow client is retried on the hub's schedule, not with each message.
+            // The hub schedules retries of slow clients; do not retry with each message.
             return backlog.append(frames, now);
         }
         frames.iter().for_each(|frame| backlog.push(frame.clone()));
@@ -180,7 +180,7 @@ impl Link {
         self.control(now, |websocket| websocket.close(Some(frame)))
     }
 
-    /// Disconnects the client at once; the connection's thread will notice. `true`: this was the first call.
+    /// Disconnects the client at once, which ends the read of the connection's thread. `true`: this was the first call.
     pub fn cut_off(&self) -> bool {
         let _ = self.socket.shutdown(Shutdown::Both);
         !self.cut_off.swap(true, Ordering::Relaxed)
@@ -191,7 +191,7 @@ impl Link {
         self.cut_off.load(Ordering::Relaxed)
     }
 
-    /// Sends what waits, closes the sending side, and lingers, all until `until`.
+    /// Sends what waits, closes the sending side, and lingers, all by `until`.
     pub fn finish(&self, until: Instant) {
         while let Ok(Flush::Pending { .. }) = self.flush(Instant::now()) {
             if !matches!(wait(&self.socket, Wait::Write, until), Ok(true)) {
@@ -209,7 +209,7 @@ impl Link {
     ) -> Result<Flush, SendError> {
         let mut websocket = self.lock();
         match write(&mut websocket) {
-            // A closing connection gets no further control frames.
+            // The connection is closing: no control frame may be sent.
             Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => {}
             Err(Error::Io(error)) => return Err(send_error(error)),
             Err(error) => return Err(SendError::Disconnected(io::Error::other(error))),
@@ -217,7 +217,7 @@ impl Link {
         websocket.get_mut().flush_backlog(now)
     }
 
-    /// A thread that panicked while it held the lock loses its own client only: the hub goes on using the link.
+    /// Ignores poisoning: a panic in a connection's thread must not cause another in the hub.
     fn lock(&self) -> MutexGuard<'_, WebSocket<Wire>> {
         self.websocket.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,7 +249,7 @@ impl From<SendError> for ReadError {
     }
 }
 
-/// The backlog's own errors pass through tungstenite inside of an `io::Error`.
+/// Unwraps a [`SendError`] that has passed through tungstenite inside an `io::Error`.
 fn send_error(error: io::Error) -> SendError {
     error.downcast().unwrap_or_else(SendError::Disconnected)
 }

@@ -1,4 +1,4 @@
-//! A client's bytes: the stream, plain or through TLS, and above it the WebSocket with its backlog.
+//! A client's transport: a stream, plain or TLS, and on top of it the WebSocket with its backlog.
 
 mod backlog;
 mod frame_tracker;

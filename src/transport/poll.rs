@@ -1,4 +1,4 @@
-//! Waiting for a socket in `poll(2)`, always outside of any lock.
+//! Waits for a socket with `poll(2)`. Callers must not hold a lock.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ pub enum Wait {
     Hangup,
 }
 
-/// Waits until the socket is ready, or broken, which the next read or write will report. `false`: `until` came
+/// Waits until the socket is ready or has an error, which the next read or write returns. `false`: `until` came
 /// first.
 ///
 /// # Errors
@@ -38,12 +38,12 @@ pub fn wait(socket: &TcpStream, what: Wait, until: Instant) -> io::Result<bool> 
     }
 }
 
-/// A duration as `poll(2)` takes it.
+/// Converts a timeout for `poll(2)`.
 pub fn timespec(duration: Duration) -> Timespec {
     Timespec::try_from(duration).unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 })
 }
 
-/// Repeats an operation until it no longer blocks.
+/// Repeats an operation until it no longer returns `WouldBlock`.
 ///
 /// # Errors
 /// `TimedOut` at the deadline, and those of the operation.

@@ -1,6 +1,6 @@
-//! A connection's bytes, plain or through TLS. Nothing else tells the two apart.
+//! A connection's byte stream, plain or TLS.
 //!
-//! Sockets are nonblocking: an operation that would wait returns `WouldBlock`, and its caller waits in
+//! Sockets are nonblocking: an operation that would block returns `WouldBlock`, and its caller calls
 //! [`wait`](super::wait()) without holding a lock.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -11,16 +11,17 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::socket::Socket;
 
-/// How many TLS records one read processes before it returns: a client may send empty records without end.
-const MAX_RECORDS_PER_READ: usize = 8;
+/// How often one read of a TLS stream reads from the socket before it returns: a client may send empty TLS records
+/// without end.
+const MAX_SOCKET_READS: usize = 8;
 
 pub enum Stream {
     Plain(Socket),
     Tls(Box<StreamOwned<ServerConnection, Socket>>),
 }
 
-/// A writer that knows how many bytes have left the process. Bytes that TLS has encrypted and still holds have
-/// not.
+/// A writer that counts the bytes that the system has accepted. Bytes that rustls has encrypted and still buffers do
+/// not count.
 pub trait Outgoing: Write {
     /// How many bytes the system has accepted so far.
     fn accepted(&self) -> u64;
@@ -56,7 +57,7 @@ impl Stream {
         if let Self::Tls(tls) = self {
             tls.conn.send_close_notify();
         }
-        // A client that has disconnected already makes both fail, which changes nothing.
+        // Both fail if the client has disconnected already.
         let _ = self.flush();
         let _ = self.socket().shutdown(Shutdown::Write);
     }
@@ -125,15 +126,15 @@ impl Write for Stream {
     }
 }
 
-/// In place of `StreamOwned::read`, which writes first: while the client accepts nothing it reads nothing, and
-/// a caller that polls for readable bytes would spin.
+/// Replaces `StreamOwned::read`, which first completes pending writes: while those block it reads nothing, and a caller
+/// that polls for readable bytes would spin.
 fn read_tls(tls: &mut StreamOwned<ServerConnection, Socket>, buffer: &mut [u8]) -> io::Result<usize> {
-    // A write error is reported to the next write. What the client sent before can still be read.
+    // The next write returns the error again. What the client has sent before can still be read.
     let _ = write_tls(tls);
-    for _ in 0..MAX_RECORDS_PER_READ {
+    for _ in 0..MAX_SOCKET_READS {
         match tls.conn.reader().read(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // The client closed without `close_notify`. Many do, and WebSocket has a close of its own.
+            // The client closed without `close_notify`. Many do, and WebSocket has its own closing handshake.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
             read => return read,
         }
