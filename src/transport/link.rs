@@ -162,8 +162,10 @@ impl Link {
 
     /// Disconnects the client at once; the connection's thread will notice. `true`: this was the first call.
     pub fn cut_off(&self) -> bool {
+        // In this order: the shutdown wakes the connection's thread, which calls this as well when it ends.
+        let is_first = !self.cut_off.swap(true, Ordering::Relaxed);
         let _ = self.socket.shutdown(Shutdown::Both);
-        !self.cut_off.swap(true, Ordering::Relaxed)
+        is_first
     }
 
     /// Whether [`Self::cut_off`] was called.
@@ -270,6 +272,43 @@ impl Write for Wire {
             Ok(_) => Ok(()),
             Err(SendError::Disconnected(error)) => Err(error),
             Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The shutdown wakes the connection's thread. If its call came first, the cut-off was once neither logged nor
+    /// counted: 305 of 900 were not.
+    #[test]
+    fn a_cut_off_comes_first_even_if_the_connections_thread_ends_at_once() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        for round in 0..1000 {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let link = Arc::new(Link::new(Stream::plain(Arc::new(socket)), Vec::new(), 1024, 1024));
+            let reader = thread::spawn({
+                let link = link.clone();
+                move || {
+                    link.ping(Instant::now()).unwrap();
+                    while link.read().is_ok() {
+                        let _ = wait(link.socket(), Wait::Read, Instant::now() + Duration::from_secs(60));
+                    }
+                    link.cut_off()
+                }
+            });
+            // After the ping, the thread is about to wait.
+            client.read_exact(&mut [0; 2]).unwrap();
+            thread::yield_now();
+            assert!(link.cut_off(), "in round {round}");
+            assert!(!reader.join().unwrap(), "it is counted once");
         }
     }
 }
