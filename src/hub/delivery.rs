@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use log::{debug, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -12,7 +11,7 @@ use super::Peer;
 use super::tape::Batch;
 use crate::chat::ConnectionId;
 use crate::ops::metrics::Counters;
-use crate::transport::{Flush, Link, SendError};
+use crate::transport::{Flush, Link, Output, SendError};
 
 /// How soon a slow client is retried. The delay doubles with each retry without progress.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
@@ -58,11 +57,11 @@ impl Delivery {
 
     /// Sends each recipient its part of a batch.
     pub fn send(&mut self, batch: &Batch, now: Instant) {
-        let mut slices = Vec::new();
+        let mut output = Output::default();
         for id in batch.recipients() {
-            batch.slices(id, &mut slices);
-            self.sent_bytes += slices.iter().map(Bytes::len).sum::<usize>() as u64;
-            self.attempt(id, now, |link| link.send(&slices, now));
+            batch.output(id, &mut output);
+            self.sent_bytes += output.len() as u64;
+            self.attempt(id, now, |link| link.send(&output, now));
         }
     }
 
@@ -139,11 +138,11 @@ impl Delivery {
                 self.retries.remove(&id);
                 return;
             }
-            Ok(Flush::Pending { progress: true }) => {
+            Ok(Flush::Pending { progress: true, .. }) => {
                 self.retries.insert(id, Retry::soon(now));
                 return;
             }
-            Ok(Flush::Pending { progress: false }) => {
+            Ok(Flush::Pending { progress: false, .. }) => {
                 self.retries.entry(id).or_insert(Retry::soon(now));
                 return;
             }

@@ -15,6 +15,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::chat::{Audience, ConnectionId, Effect, ServerMessage};
+use crate::transport::{Output, Slice};
 
 /// The tape of the batch in progress.
 #[derive(Default)]
@@ -95,8 +96,8 @@ impl Tape {
     pub fn finish(&mut self) -> Batch {
         Batch {
             members: self.members.clone(),
-            shared: Bytes::from(std::mem::take(&mut self.shared)),
-            targeted: Bytes::from(std::mem::take(&mut self.targeted)),
+            shared: without_spare(&mut self.shared),
+            targeted: without_spare(&mut self.targeted),
             tracks: std::mem::take(&mut self.tracks),
         }
     }
@@ -136,6 +137,11 @@ impl Track {
     }
 }
 
+/// Takes the bytes, in an allocation that is no longer than they are: a slow client may keep it.
+fn without_spare(bytes: &mut Vec<u8>) -> Bytes {
+    Bytes::from(std::mem::take(bytes).into_boxed_slice())
+}
+
 /// A finished batch: what there is to send, and to whom.
 pub struct Batch {
     members: Arc<Vec<ConnectionId>>,
@@ -153,21 +159,26 @@ impl Batch {
         members.chain(others).copied()
     }
 
-    /// What one of the [`Self::recipients`] gets, as slices of the tape.
-    pub fn slices(&self, id: ConnectionId, slices: &mut Vec<Bytes>) {
+    /// Replaces `output` by what one of the [`Self::recipients`] gets, as slices of the tape.
+    pub fn output(&self, id: ConnectionId, output: &mut Output) {
+        let Output { slices } = output;
         slices.clear();
         let Some(track) = self.tracks.get(&id) else {
-            slices.push(self.shared.clone());
+            slices.push(slice(&self.shared, 0..self.shared.len()));
             return;
         };
         slices.extend(track.parts.iter().map(|part| match part {
-            Part::Shared(range) => self.shared.slice(range.clone()),
-            Part::Targeted(range) => self.targeted.slice(range.clone()),
+            Part::Shared(range) => slice(&self.shared, range.clone()),
+            Part::Targeted(range) => slice(&self.targeted, range.clone()),
         }));
         if let Some(rest) = track.shared_from.filter(|&from| from < self.shared.len()) {
-            slices.push(self.shared.slice(rest..));
+            slices.push(slice(&self.shared, rest..self.shared.len()));
         }
     }
+}
+
+fn slice(tape: &Bytes, range: Range<usize>) -> Slice {
+    Slice { bytes: tape.slice(range), allocation: tape.len() }
 }
 
 /// Appends the message as a complete WebSocket frame (RFC 6455, section 5.2), and returns its range.
@@ -194,11 +205,10 @@ mod tests {
 
     use super::*;
 
-    /// The contents of the messages that a client reads from its slices.
+    /// The contents of the messages that a client reads.
     fn texts(batch: &Batch, id: ConnectionId) -> Vec<String> {
-        let mut slices = Vec::new();
-        batch.slices(id, &mut slices);
-        let bytes = slices.concat();
+        let bytes =
+            output(batch, id).slices.iter().map(|slice| &slice.bytes[..]).collect::<Vec<_>>().concat();
         let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
         let mut texts = Vec::new();
         while let Some(frame) = socket.read(None).unwrap() {
@@ -206,6 +216,12 @@ mod tests {
             texts.push(json["content"].as_str().unwrap().to_owned());
         }
         texts
+    }
+
+    fn output(batch: &Batch, id: ConnectionId) -> Output {
+        let mut output = Output::default();
+        batch.output(id, &mut output);
+        output
     }
 
     fn send(audience: Audience, text: &str) -> Effect {

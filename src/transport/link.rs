@@ -17,7 +17,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
-use super::backlog::{Backlog, Flush, SendError};
+use super::backlog::{Backlog, Flush, Output, SendError};
 use super::poll::{Wait, linger, wait};
 use super::stream::Stream;
 
@@ -115,19 +115,14 @@ impl Link {
     ///
     /// # Errors
     /// The client must be cut off, or has disconnected.
-    pub fn send(&self, frames: &[Bytes], now: Instant) -> Result<Flush, SendError> {
+    pub fn send(&self, output: &Output, now: Instant) -> Result<Flush, SendError> {
         let mut websocket = self.lock();
         if !websocket.can_write() {
             // Nothing may follow a close frame (RFC 6455, section 5.5.1).
             return websocket.get_mut().flush_backlog(now);
         }
         let Wire { stream, backlog, .. } = websocket.get_mut();
-        if backlog.is_pending() {
-            // A slow client is retried on the hub's schedule, not with each message.
-            return backlog.append(frames, now);
-        }
-        frames.iter().for_each(|frame| backlog.push(frame.clone()));
-        backlog.flush(stream, now)
+        backlog.send(output, stream, now)
     }
 
     /// Sends what waits, as far as the client accepts it now.
