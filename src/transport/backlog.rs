@@ -42,6 +42,8 @@ pub struct Backlog {
     bytes: usize,
     /// The most that may wait, in bytes.
     limit: usize,
+    /// How many bytes the stream had accepted when this was last checked.
+    accepted: u64,
     /// Since when bytes wait and the client has accepted none; `None` while nothing waits.
     stalled_since: Option<Instant>,
 }
@@ -52,7 +54,7 @@ pub enum Flush {
     Complete,
     /// Some bytes wait for another flush.
     Pending {
-        /// Whether the client has accepted some this time. If so, it is worth retrying soon.
+        /// Whether the client has accepted some since the last flush. If so, it is worth retrying soon.
         progress: bool,
         /// How many bytes wait.
         bytes: usize,
@@ -97,7 +99,7 @@ impl Output {
 impl Backlog {
     /// `limit`: the most that may wait, in bytes.
     pub fn new(limit: usize) -> Self {
-        Self { chunks: VecDeque::new(), bytes: 0, limit, stalled_since: None }
+        Self { chunks: VecDeque::new(), bytes: 0, limit, accepted: 0, stalled_since: None }
     }
 
     /// How many bytes wait.
@@ -112,7 +114,7 @@ impl Backlog {
     }
 
     /// Sends frames. Behind bytes that wait for a retry they wait as well: a slow client is not retried with each
-    /// message.
+    /// message, but always before it is cut off.
     ///
     /// # Errors
     /// The client must be cut off, or has disconnected.
@@ -130,8 +132,7 @@ impl Backlog {
             self.bytes += slice.bytes.len();
             self.keep(slice);
         }
-        self.check(now)?;
-        Ok(self.pending(false))
+        if self.check(now).is_err() { self.flush(stream, now) } else { Ok(self.pending(false)) }
     }
 
     /// Sends what waits, as far as the client accepts it now.
@@ -139,9 +140,10 @@ impl Backlog {
     /// # Errors
     /// The client must be cut off, or has disconnected.
     pub fn flush(&mut self, stream: &mut impl Outgoing, now: Instant) -> Result<Flush, SendError> {
-        let accepted_before = stream.accepted();
         let result = self.write(stream);
-        let progress = stream.accepted() > accepted_before;
+        // Bytes that TLS had encrypted before may have left since the last flush, while the client was read from.
+        let progress = stream.accepted() > self.accepted;
+        self.accepted = stream.accepted();
         match result {
             Ok(()) => {
                 self.stalled_since = None;
@@ -285,6 +287,8 @@ mod tests {
     struct SlowClient {
         room: usize,
         accepted: Vec<u8>,
+        /// How many more bytes TLS had encrypted before, which left while the client was read from.
+        drained: u64,
     }
 
     impl SlowClient {
@@ -311,7 +315,7 @@ mod tests {
 
     impl Outgoing for SlowClient {
         fn accepted(&self) -> u64 {
-            self.accepted.len() as u64
+            self.accepted.len() as u64 + self.drained
         }
     }
 
@@ -360,6 +364,25 @@ mod tests {
         assert!(matches!(sent, Err(SendError::BacklogFull { waiting: 6 })));
     }
 
+    /// A retry is due every 10 to 640 ms. A client may have accepted everything since the last.
+    #[test]
+    fn a_client_is_retried_before_it_is_cut_off() {
+        let start = Instant::now();
+        let mut client = SlowClient::new(0);
+        let mut backlog = Backlog::new(4);
+        assert!(is_pending(backlog.send(&output("1234"), &mut client, start)));
+        client.room = 1;
+        assert!(is_pending(backlog.send(&output("5"), &mut client, start)));
+        assert_eq!(client.accepted, b"1");
+        // The server was stopped for a while, and did not retry.
+        client.room = 1;
+        let resumed = start + Duration::from_secs(38);
+        assert!(is_pending(backlog.send(&output(""), &mut client, resumed)));
+        assert_eq!(client.accepted, b"12");
+        let last = resumed + STALL_TIMEOUT;
+        assert!(matches!(backlog.send(&output(""), &mut client, last), Err(SendError::Stalled)));
+    }
+
     /// Short and long slices of a tape once kept all of it in memory: 1 GB, of which 8 MB were charged.
     #[test]
     fn a_slice_that_is_not_most_of_its_tape_does_not_keep_it_in_memory() {
@@ -393,6 +416,39 @@ mod tests {
         assert!(matches!(backlog.flush(&mut client, after(29)), Ok(Flush::Pending { .. })));
         assert!(matches!(backlog.flush(&mut client, after(58)), Ok(Flush::Pending { .. })));
         assert!(matches!(backlog.flush(&mut client, after(59)), Err(SendError::Stalled)));
+    }
+
+    /// Bytes that TLS had encrypted left while the connection's thread read, and were not noticed.
+    #[test]
+    fn bytes_that_left_between_two_flushes_are_progress() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut client = SlowClient::new(0);
+        let mut backlog = Backlog::new(100);
+        assert!(is_pending(backlog.send(&output("123"), &mut client, start)));
+        for seconds in [29, 58, 87] {
+            client.drained += 1;
+            let flush = backlog.flush(&mut client, after(seconds)).unwrap();
+            assert_eq!(flush, Flush::Pending { progress: true, bytes: 3 });
+        }
+        assert!(matches!(backlog.flush(&mut client, after(117)), Err(SendError::Stalled)));
+    }
+
+    /// A client that reads 300 bytes per second, and is sent more than that.
+    #[test]
+    fn a_very_slow_reader_has_not_stalled() {
+        let start = Instant::now();
+        let mut client = SlowClient::new(0);
+        let mut backlog = Backlog::new(1_000_000);
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            client.room += 300;
+            let sent = backlog.send(&part_of(&Bytes::from(vec![b'x'; 1000]), 0, 1000), &mut client, now);
+            assert!(sent.is_ok(), "{sent:?} after {second} s");
+            if second % 20 == 0 {
+                assert!(backlog.flush(&mut client, now).is_ok(), "after {second} s");
+            }
+        }
     }
 
     /// A tape that knows whether it is in memory.
