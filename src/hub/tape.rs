@@ -35,6 +35,9 @@ struct Track {
     parts: Vec<Part>,
     /// From where on the client gets the shared string; `None`: it is not a member.
     shared_from: Option<usize>,
+    /// How many of the client's first bytes do not count as waiting for it: up to the end of the list that it gets
+    /// with its own join.
+    uncounted: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -75,7 +78,13 @@ impl Tape {
                 self.members.len().saturating_sub(1)
             }
             Effect::Send(Audience::One(id), message) => {
-                self.write_targeted(std::slice::from_ref(id), message, timestamp)
+                let recipients = self.write_targeted(std::slice::from_ref(id), message, timestamp);
+                // A list to one client is the one that it gets with its own join.
+                if matches!(message, ServerMessage::UserList { .. }) {
+                    let track = self.track(*id);
+                    track.uncounted = track.parts.iter().map(Part::len).sum();
+                }
+                recipients
             }
             Effect::Send(Audience::Only(ids), message) => self.write_targeted(ids, message, timestamp),
             Effect::WrongPassword(_) => 0,
@@ -123,7 +132,7 @@ impl Tape {
         let members = &self.members;
         self.tracks.entry(id).or_insert_with(|| {
             let is_member = members.binary_search(&id).is_ok();
-            Track { parts: Vec::new(), shared_from: is_member.then_some(0) }
+            Track { shared_from: is_member.then_some(0), ..Track::default() }
         })
     }
 }
@@ -134,6 +143,13 @@ impl Track {
         if let Some(start) = self.shared_from.filter(|&start| start < end) {
             self.parts.push(Part::Shared(start..end));
         }
+    }
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        let (Self::Shared(range) | Self::Targeted(range)) = self;
+        range.len()
     }
 }
 
@@ -161,12 +177,14 @@ impl Batch {
 
     /// Replaces `output` by what one of the [`Self::recipients`] gets, as slices of the tape.
     pub fn output(&self, id: ConnectionId, output: &mut Output) {
-        let Output { slices } = output;
+        let Output { slices, uncounted } = output;
         slices.clear();
         let Some(track) = self.tracks.get(&id) else {
+            *uncounted = 0;
             slices.push(slice(&self.shared, 0..self.shared.len()));
             return;
         };
+        *uncounted = track.uncounted;
         slices.extend(track.parts.iter().map(|part| match part {
             Part::Shared(range) => slice(&self.shared, range.clone()),
             Part::Targeted(range) => slice(&self.targeted, range.clone()),
@@ -257,6 +275,33 @@ mod tests {
         assert_eq!(texts(&batch, guest), ["join first"]);
         assert_eq!(batch.recipients().collect::<Vec<_>>(), [ann, cid, guest]);
         assert_eq!(tape.len(), 0);
+    }
+
+    /// A new member was once cut off by its own list, which was longer than SEND_QUEUE_BYTES.
+    #[test]
+    fn what_a_client_gets_up_to_its_first_list_does_not_count() {
+        let [ann, bob] = [1, 2].map(ConnectionId);
+        let list = || ServerMessage::UserList { content: Vec::new() };
+        let mut tape = Tape::default();
+        tape.write(&Effect::Enter(ann), "");
+        tape.finish();
+        tape.write(&send(Audience::All, "before"), "");
+        tape.write(&send(Audience::One(bob), "the name is in use"), "");
+        tape.write(&Effect::Enter(bob), "");
+        tape.write(&Effect::Send(Audience::One(bob), list()), "");
+        let counted = tape.len();
+        tape.write(&send(Audience::One(bob), "the commands"), "");
+        let targeted = tape.len() - counted;
+        tape.write(&Effect::Send(Audience::Only(vec![ann]), list()), "");
+        let shared = tape.shared.len();
+        tape.write(&send(Audience::All, "bob joined"), "");
+        let after = targeted + tape.shared.len() - shared;
+        let batch = tape.finish();
+        let output_of_bob = output(&batch, bob);
+        assert_eq!(output_of_bob.len() - output_of_bob.uncounted, after);
+        assert_eq!(output(&batch, ann).uncounted, 0, "an update of the list counts");
+        tape.write(&send(Audience::One(bob), "later"), "");
+        assert_eq!(output(&tape.finish(), bob).uncounted, 0);
     }
 
     fn effects() -> impl Strategy<Value = Vec<Effect>> {

@@ -26,6 +26,8 @@ const MAX_SLICES: usize = 64;
 #[derive(Default)]
 pub struct Output {
     pub slices: Vec<Slice>,
+    /// How many of the first bytes, and of the bytes that wait before them, do not count towards the limit.
+    pub uncounted: usize,
 }
 
 /// Bytes that are part of a larger allocation.
@@ -40,6 +42,8 @@ pub struct Slice {
 pub struct Backlog {
     chunks: VecDeque<Chunk>,
     bytes: usize,
+    /// How many of the first bytes do not count towards the limit.
+    uncounted: usize,
     /// The most that may wait, in bytes.
     limit: usize,
     /// How many bytes the stream had accepted when this was last checked.
@@ -99,7 +103,7 @@ impl Output {
 impl Backlog {
     /// `limit`: the most that may wait, in bytes.
     pub fn new(limit: usize) -> Self {
-        Self { chunks: VecDeque::new(), bytes: 0, limit, accepted: 0, stalled_since: None }
+        Self { chunks: VecDeque::new(), bytes: 0, uncounted: 0, limit, accepted: 0, stalled_since: None }
     }
 
     /// How many bytes wait.
@@ -124,6 +128,9 @@ impl Backlog {
         stream: &mut impl Outgoing,
         now: Instant,
     ) -> Result<Flush, SendError> {
+        if output.uncounted > 0 {
+            self.uncounted = self.bytes + output.uncounted;
+        }
         if self.stalled_since.is_none() {
             output.slices.iter().for_each(|slice| self.push_slice(slice.clone()));
             return self.flush(stream, now);
@@ -204,8 +211,9 @@ impl Backlog {
     }
 
     fn check(&self, now: Instant) -> Result<(), SendError> {
-        if self.bytes > self.limit {
-            return Err(SendError::BacklogFull { waiting: self.bytes });
+        let waiting = self.bytes - self.uncounted;
+        if waiting > self.limit {
+            return Err(SendError::BacklogFull { waiting });
         }
         match self.stalled_since {
             Some(since) if now.saturating_duration_since(since) >= STALL_TIMEOUT => Err(SendError::Stalled),
@@ -232,6 +240,7 @@ impl Backlog {
     /// Removes bytes from the front, and empty chunks with them.
     fn remove(&mut self, mut count: usize) {
         self.bytes -= count;
+        self.uncounted = self.uncounted.saturating_sub(count);
         while let Some(first) = self.chunks.front_mut() {
             let length = first.bytes().len();
             if length > count {
@@ -327,7 +336,7 @@ mod tests {
     /// Frames that are a part of a tape.
     fn part_of(tape: &Bytes, start: usize, length: usize) -> Output {
         let slice = Slice { bytes: tape.slice(start..start + length), allocation: tape.len() };
-        Output { slices: vec![slice] }
+        Output { slices: vec![slice], uncounted: 0 }
     }
 
     fn is_pending(result: Result<Flush, SendError>) -> bool {
@@ -402,6 +411,28 @@ mod tests {
         assert!(is_pending(backlog.flush(&mut client, now)));
         assert!(tape.is_unique(), "the rest of a slice that was sent in part is copied");
         assert_eq!((backlog.chunks.len(), backlog.bytes), (1, 40_000));
+    }
+
+    /// A new member was once cut off by its own list, in a large room with a short `SEND_QUEUE_BYTES`.
+    #[test]
+    fn a_new_members_list_does_not_count_as_waiting() {
+        let now = Instant::now();
+        let mut client = SlowClient::new(2);
+        let mut backlog = Backlog::new(4);
+        assert!(is_pending(backlog.send(&output("error"), &mut client, now)));
+        let list = Bytes::from_static(b"a long list, then");
+        let joined = Output { uncounted: list.len() - 4, ..part_of(&list, 0, list.len()) };
+        assert!(is_pending(backlog.send(&joined, &mut client, now)));
+        assert_eq!(backlog.bytes - backlog.uncounted, 4);
+        client.room = 5;
+        assert!(is_pending(backlog.flush(&mut client, now)));
+        let sent = backlog.send(&output("!"), &mut client, now);
+        assert!(matches!(sent, Err(SendError::BacklogFull { waiting: 5 })), "{sent:?}");
+        // Once the list has been sent, everything counts.
+        client.room = 12;
+        assert!(is_pending(backlog.flush(&mut client, now)));
+        assert_eq!((backlog.bytes, backlog.uncounted), (4, 0));
+        assert!(backlog.send(&output("!"), &mut client, now).is_err());
     }
 
     #[test]
