@@ -4,6 +4,7 @@
 //! tape, and sends each client its part of the tape in one write. It never waits for a client.
 
 mod delivery;
+mod retries;
 mod tape;
 
 use std::fmt;

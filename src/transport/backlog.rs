@@ -106,11 +106,6 @@ impl Backlog {
         Self { chunks: VecDeque::new(), bytes: 0, uncounted: 0, limit, accepted: 0, stalled_since: None }
     }
 
-    /// How many bytes wait.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Adds a frame that is about to be flushed.
     pub fn push(&mut self, frame: Bytes) {
         let allocation = frame.len();

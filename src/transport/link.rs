@@ -133,11 +133,6 @@ impl Link {
         self.lock().get_mut().flush_backlog(now)
     }
 
-    /// How many bytes wait for the client.
-    pub fn backlog_bytes(&self) -> usize {
-        self.lock().get_ref().backlog.bytes()
-    }
-
     /// Sends a ping.
     ///
     /// # Errors
