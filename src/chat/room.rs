@@ -86,8 +86,8 @@ impl Room {
         self.timeouts.next_end().into_iter().chain(self.lists.next_deadline()).min()
     }
 
-    /// What follows from the passing of time.
-    pub fn expire(&mut self, now: Instant) -> Vec<Effect> {
+    /// What follows from the passing of time. Clients that are slow get no list yet.
+    pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {
             if let Some(member) = self.roster.by_name(&name) {
@@ -96,7 +96,7 @@ impl Room {
                 self.lists.changed(now);
             }
         }
-        if let Some(recipients) = self.lists.next_round(now) {
+        if let Some(recipients) = self.lists.next_round(now, is_slow) {
             effects.push(Effect::Send(recipients, self.user_list()));
         }
         effects

@@ -76,6 +76,11 @@ impl Delivery {
         }
     }
 
+    /// Whether something waits for a client.
+    pub fn is_slow(&self, id: ConnectionId) -> bool {
+        self.retries.contains(id)
+    }
+
     /// Starts the closing handshake with a client, because the server shuts down.
     pub fn close(&mut self, id: ConnectionId, now: Instant) {
         self.attempt(id, now, |link| link.close(CloseCode::Away, "the server is shutting down", now));

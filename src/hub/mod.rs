@@ -116,7 +116,7 @@ impl Hub {
                 return;
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
-                let effects = self.room.expire(now);
+                let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
                 self.write(&effects, &local_time());
             }
             self.delivery.send(&self.tape.finish(), now);

@@ -26,6 +26,10 @@ struct Retry {
 }
 
 impl Retries {
+    pub fn contains(&self, id: ConnectionId) -> bool {
+        self.clients.contains_key(&id)
+    }
+
     pub fn len(&self) -> usize {
         self.clients.len()
     }
