@@ -91,8 +91,8 @@ impl Room {
         self.lists.joins_resume_at()
     }
 
-    /// What follows from the passing of time.
-    pub fn expire(&mut self, now: Instant) -> Vec<Effect> {
+    /// Ends time-outs and sends user lists that are due, except to clients that are slow.
+    pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {
             if let Some(member) = self.roster.by_name(&name) {
@@ -101,7 +101,7 @@ impl Room {
                 self.lists.changed(now);
             }
         }
-        if let Some(recipients) = self.lists.next_round(now) {
+        if let Some(recipients) = self.lists.next_round(now, is_slow) {
             effects.push(Effect::Send(recipients, self.user_list()));
         }
         effects

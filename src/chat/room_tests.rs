@@ -62,7 +62,7 @@ impl Script {
         let until = self.now + Duration::from_secs_f64(seconds);
         while let Some(due) = self.room.next_deadline().filter(|&due| due <= until) {
             self.now = self.now.max(due);
-            let effects = self.room.expire(self.now);
+            let effects = self.room.expire(self.now, |_| false);
             self.apply(effects);
         }
         self.now = until;
@@ -449,7 +449,7 @@ proptest! {
             for (id, input) in inputs {
                 effects.extend(room.handle(now, ConnectionId(id), input));
             }
-            effects.extend(room.expire(now));
+            effects.extend(room.expire(now, |_| false));
             prop_assert!(room.next_deadline().is_none_or(|due| due > now), "expire left something that is due");
 
             let connected: BTreeSet<u64> = current.values().copied().collect();

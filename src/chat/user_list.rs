@@ -74,8 +74,9 @@ impl UserListSchedule {
         affordable.max(Some(interval_over))
     }
 
-    /// Who is to be sent the list now, if a round is due.
-    pub fn next_round(&mut self, now: Instant) -> Option<Audience> {
+    /// Who is to be sent the list now, if a round is due. A slow member, for which something waits, would get lists
+    /// that are outdated when they arrive: it is sent none until the others have arrived.
+    pub fn next_round(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Option<Audience> {
         if self.next_deadline().is_none_or(|due| now < due) {
             return None;
         }
@@ -85,7 +86,7 @@ impl UserListSchedule {
         } else {
             (self.budget.saved() / self.list_bytes() as f64).max(1.0) as usize
         };
-        let recipients = self.take_recipients(max_recipients, now);
+        let recipients = self.take_recipients(max_recipients, now, is_slow);
         if !self.is_small() {
             self.budget.spend((recipients.len() * self.list_bytes()) as f64);
         }
@@ -97,7 +98,12 @@ impl UserListSchedule {
     }
 
     /// Marks up to `max` members as having the newest list, beginning where the last round ended.
-    fn take_recipients(&mut self, max: usize, now: Instant) -> Vec<ConnectionId> {
+    fn take_recipients(
+        &mut self,
+        max: usize,
+        now: Instant,
+        is_slow: impl Fn(ConnectionId) -> bool,
+    ) -> Vec<ConnectionId> {
         self.outdated_since = None;
         let mut recipients = Vec::new();
         let start = self.next_recipient;
@@ -108,7 +114,10 @@ impl UserListSchedule {
                 if sent.version == self.version {
                     continue;
                 }
-                if recipients.len() < max && now >= sent.at + LIST_INTERVAL {
+                if is_slow(sent.connection) {
+                    // It is asked about again in the next interval.
+                    self.outdated_since = Some(self.outdated_since.map_or(now, |at| at.min(now)));
+                } else if recipients.len() < max && now >= sent.at + LIST_INTERVAL {
                     (sent.version, sent.at) = (self.version, now);
                     recipients.push(sent.connection);
                     self.next_recipient = JoinOrder(order.0 + 1);
@@ -190,6 +199,11 @@ mod tests {
         }
     }
 
+    /// No member is slow.
+    fn none(_: ConnectionId) -> bool {
+        false
+    }
+
     fn only(numbers: &[u64]) -> Option<Audience> {
         Some(Audience::Only(numbers.iter().copied().map(ConnectionId).collect()))
     }
@@ -209,16 +223,16 @@ mod tests {
         let mut room = Room::new();
         room.join(1, start);
         assert_eq!(room.lists.next_deadline(), Some(start + LIST_INTERVAL));
-        assert_eq!(room.lists.next_round(after(60)), None, "the only member has the newest list");
+        assert_eq!(room.lists.next_round(after(60), none), None, "the only member has the newest list");
         assert_eq!(room.lists.next_deadline(), None);
 
         room.join(2, after(1000));
-        assert_eq!(room.lists.next_round(after(1001)), None);
-        assert_eq!(room.lists.next_round(after(1060)), only(&[1]));
+        assert_eq!(room.lists.next_round(after(1001), none), None);
+        assert_eq!(room.lists.next_round(after(1060), none), only(&[1]));
         room.lists.changed(after(2000));
         room.lists.changed(after(2010));
-        assert_eq!(room.lists.next_round(after(2060)), Some(Audience::All));
-        assert_eq!(room.lists.next_round(after(9999)), None);
+        assert_eq!(room.lists.next_round(after(2060), none), Some(Audience::All));
+        assert_eq!(room.lists.next_round(after(9999), none), None);
     }
 
     #[test]
@@ -239,14 +253,35 @@ mod tests {
         let after = |millis| start + Duration::from_millis(millis);
         let mut room = Room::new();
         room.join(1, start);
-        room.lists.next_round(after(60));
+        room.lists.next_round(after(60), none);
         room.lists.changed(after(1000));
         room.join(2, after(1001));
         room.lists.changed(after(1002));
-        assert_eq!(room.lists.next_round(after(1055)), only(&[1]));
+        assert_eq!(room.lists.next_round(after(1055), none), only(&[1]));
         let due = room.lists.next_deadline().unwrap();
         assert_eq!(due, after(1001) + LIST_INTERVAL);
-        assert_eq!(room.lists.next_round(due), only(&[2]));
+        assert_eq!(room.lists.next_round(due, none), only(&[2]));
+    }
+
+    /// A slow member in a room of 100 with long names was once sent 340 KB of lists per second, all of which waited.
+    #[test]
+    fn a_slow_member_gets_only_the_newest_list_when_it_can_take_it() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let is_slow = |id| id == ConnectionId(1);
+        let mut room = Room::new();
+        room.join(1, start);
+        room.join(2, start);
+        for round in 1..10 {
+            room.lists.changed(after(round * 100));
+            assert_eq!(room.lists.next_round(after(round * 100 + 60), is_slow), only(&[2]));
+        }
+        let due = room.lists.next_deadline().unwrap();
+        assert_eq!(due, after(960) + LIST_INTERVAL, "no sooner: the hub would not wait");
+        assert_eq!(room.lists.next_round(due, is_slow), None);
+        assert_eq!(room.lists.next_deadline(), Some(due + LIST_INTERVAL));
+        assert_eq!(room.lists.next_round(due + LIST_INTERVAL, none), only(&[1]));
+        assert_eq!(room.lists.next_deadline(), None);
     }
 
     /// The original sends every list at once, and takes minutes for 400 joins.
@@ -265,12 +300,12 @@ mod tests {
         for number in 0..400 {
             let now = start + Duration::from_millis(number / 4);
             room.join(number, now);
-            count(room.lists.next_round(now));
+            count(room.lists.next_round(now, none));
         }
         let mut last = start;
         while let Some(due) = room.lists.next_deadline() {
             last = due;
-            count(room.lists.next_round(due));
+            count(room.lists.next_round(due, none));
         }
         assert!(last < start + Duration::from_millis(900), "{:?}", last - start);
         assert!(lists.iter().all(|&count| count <= 3), "{lists:?}");
@@ -289,7 +324,7 @@ mod tests {
         let mut last = start;
         while let Some(due) = room.lists.next_deadline() {
             last = due;
-            bytes += room.lists.list_bytes() * recipients(room.lists.next_round(due), 1000);
+            bytes += room.lists.list_bytes() * recipients(room.lists.next_round(due, none), 1000);
         }
         let rate = bytes as f64 / (last - start).as_secs_f64();
         // The first joins, while the room is small, are not charged.
@@ -308,7 +343,7 @@ mod tests {
             now += Duration::from_millis(1);
             room.join(number, now);
             room.leave(number, now);
-            sent += recipients(room.lists.next_round(now), 1000);
+            sent += recipients(room.lists.next_round(now, none), 1000);
         }
         assert!(sent > 1000, "only {sent} lists were sent in ten seconds");
     }
@@ -323,12 +358,12 @@ mod tests {
         let list = serde_json::to_vec(&room.roster.users(&Timeouts::default())).unwrap();
         // The debt for the new members' own lists is repaid first.
         let repaid = start + Duration::from_secs(60);
-        room.lists.next_round(repaid);
+        room.lists.next_round(repaid, none);
         let (mut now, mut bytes) = (repaid, 0);
         for _ in 0..1000 {
             room.lists.changed(now);
             now = room.lists.next_deadline().unwrap();
-            bytes += list.len() * recipients(room.lists.next_round(now), 2000);
+            bytes += list.len() * recipients(room.lists.next_round(now, none), 2000);
         }
         let rate = bytes as f64 / (now - repaid).as_secs_f64();
         assert!(rate < LIST_RATE, "{rate}");
@@ -385,7 +420,7 @@ mod tests {
                     Step::Wait(millis) => now += Duration::from_millis(millis),
                 }
                 while let Some(due) = room.lists.next_deadline().filter(|&due| due <= now) {
-                    let Some(round) = room.lists.next_round(now) else {
+                    let Some(round) = room.lists.next_round(now, none) else {
                         prop_assert!(room.lists.next_deadline().is_none_or(|next| next > due));
                         continue;
                     };

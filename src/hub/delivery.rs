@@ -2,28 +2,23 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
 use log::{debug, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Peer;
+use super::retries::Retries;
 use super::tape::Batch;
 use crate::chat::ConnectionId;
 use crate::ops::metrics::Counters;
-use crate::transport::{Flush, Link, SendError};
-
-/// How soon a slow client is retried. The delay doubles with each retry without progress.
-const MIN_RETRY_DELAY: Duration = Duration::from_millis(10);
-/// The longest delay between retries.
-const MAX_RETRY_DELAY: Duration = Duration::from_millis(640);
+use crate::transport::{Flush, Link, Output, SendError};
 
 /// All connected clients, and the retries of slow ones. Sending never blocks.
 pub struct Delivery {
     clients: HashMap<ConnectionId, Client>,
     /// Clients with a backlog.
-    retries: HashMap<ConnectionId, Retry>,
+    retries: Retries,
     sent_bytes: u64,
     counters: Arc<Counters>,
 }
@@ -34,14 +29,9 @@ struct Client {
     peer: Peer,
 }
 
-struct Retry {
-    at: Instant,
-    delay: Duration,
-}
-
 impl Delivery {
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { clients: HashMap::new(), retries: HashMap::new(), sent_bytes: 0, counters }
+        Self { clients: HashMap::new(), retries: Retries::default(), sent_bytes: 0, counters }
     }
 
     pub fn add(&mut self, id: ConnectionId, link: Arc<Link>, peer: Peer) {
@@ -50,7 +40,7 @@ impl Delivery {
 
     pub fn remove(&mut self, id: ConnectionId) {
         self.clients.remove(&id);
-        self.retries.remove(&id);
+        self.retries.remove(id);
     }
 
     pub fn peer(&self, id: ConnectionId) -> Option<&Peer> {
@@ -59,28 +49,22 @@ impl Delivery {
 
     /// Sends each recipient its part of a batch.
     pub fn send(&mut self, batch: &Batch, now: Instant) {
-        let mut slices = Vec::new();
+        let mut output = Output::default();
         for id in batch.recipients() {
-            batch.slices(id, &mut slices);
-            self.sent_bytes += slices.iter().map(Bytes::len).sum::<usize>() as u64;
-            self.attempt(id, now, |link| link.send(&slices, now));
+            batch.output(id, &mut output);
+            self.sent_bytes += output.len() as u64;
+            self.attempt(id, now, |link| link.send(&output, now));
         }
     }
 
     /// When to call [`Self::retry_due`] next; `None`: no client is slow.
     pub fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().map(|retry| retry.at).min()
+        self.retries.next_deadline()
     }
 
     /// Retries the slow clients whose delay is over.
     pub fn retry_due(&mut self, now: Instant) {
-        let due = self.retries.iter().filter(|(_, retry)| retry.at <= now);
-        let due: Vec<ConnectionId> = due.map(|(&id, _)| id).collect();
-        for id in due {
-            if let Some(retry) = self.retries.get_mut(&id) {
-                retry.delay = (retry.delay * 2).min(MAX_RETRY_DELAY);
-                retry.at = now + retry.delay;
-            }
+        while let Some(id) = self.retries.next_due(now) {
             self.attempt(id, now, |link| link.flush(now));
         }
     }
@@ -88,8 +72,13 @@ impl Delivery {
     /// Schedules a flush for a client whose own thread has left bytes in its backlog.
     pub fn schedule_flush(&mut self, id: ConnectionId, now: Instant) {
         if self.clients.contains_key(&id) {
-            self.retries.insert(id, Retry::soon(now));
+            self.retries.retry_soon(id, 0, now);
         }
+    }
+
+    /// Whether something waits for a client.
+    pub fn is_slow(&self, id: ConnectionId) -> bool {
+        self.retries.contains(id)
     }
 
     /// Starts the closing handshake with a client at shutdown.
@@ -122,8 +111,7 @@ impl Delivery {
 
     /// The size of all backlogs, in bytes.
     pub fn backlog_bytes(&self) -> usize {
-        let slow = self.retries.keys().filter_map(|id| self.clients.get(id)?.link.as_ref());
-        slow.map(|link| link.backlog_bytes()).sum()
+        self.retries.bytes()
     }
 
     /// Sends to a client unless it was cut off, schedules a retry if bytes are left, and cuts it off on an error.
@@ -137,15 +125,15 @@ impl Delivery {
         let Some(link) = &client.link else { return };
         let reason = match send(link) {
             Ok(Flush::Complete) => {
-                self.retries.remove(&id);
+                self.retries.remove(id);
                 return;
             }
-            Ok(Flush::Pending { progress: true }) => {
-                self.retries.insert(id, Retry::soon(now));
+            Ok(Flush::Pending { progress: true, bytes }) => {
+                self.retries.retry_soon(id, bytes, now);
                 return;
             }
-            Ok(Flush::Pending { progress: false }) => {
-                self.retries.entry(id).or_insert(Retry::soon(now));
+            Ok(Flush::Pending { progress: false, bytes }) => {
+                self.retries.retry(id, bytes, now);
                 return;
             }
             Err(reason) => reason,
@@ -163,12 +151,6 @@ impl Delivery {
         }
         // The room handles the disconnect when the client's thread reports it.
         client.link = None;
-        self.retries.remove(&id);
-    }
-}
-
-impl Retry {
-    fn soon(now: Instant) -> Self {
-        Self { at: now + MIN_RETRY_DELAY, delay: MIN_RETRY_DELAY }
+        self.retries.remove(id);
     }
 }

@@ -5,6 +5,7 @@
 
 mod delivery;
 mod handle;
+mod retries;
 mod tape;
 
 use std::fmt;
@@ -132,7 +133,7 @@ impl Hub {
                 return;
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
-                let effects = self.room.expire(now);
+                let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
                 self.write(&effects, &local_time());
             }
             self.delivery.send(&self.tape.finish(), now);

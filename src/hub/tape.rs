@@ -15,6 +15,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::chat::{Audience, ConnectionId, Effect, ServerMessage};
+use crate::transport::{Output, Slice};
 
 /// The tape of the batch in progress.
 #[derive(Default)]
@@ -34,6 +35,9 @@ struct Track {
     parts: Vec<Part>,
     /// Where the client's next part of the shared string starts; `None`: it is not a member.
     shared_from: Option<usize>,
+    /// How many of the client's first bytes do not count as waiting for it: up to the end of the list that it gets
+    /// with its own join.
+    uncounted: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +78,13 @@ impl Tape {
                 self.members.len().saturating_sub(1)
             }
             Effect::Send(Audience::One(id), message) => {
-                self.write_targeted(std::slice::from_ref(id), message, timestamp)
+                let recipients = self.write_targeted(std::slice::from_ref(id), message, timestamp);
+                // A list to one client is the one that it gets with its own join.
+                if matches!(message, ServerMessage::UserList { .. }) {
+                    let track = self.track(*id);
+                    track.uncounted = track.parts.iter().map(Part::len).sum();
+                }
+                recipients
             }
             Effect::Send(Audience::Only(ids), message) => self.write_targeted(ids, message, timestamp),
             Effect::WrongPassword(_) => 0,
@@ -95,8 +105,8 @@ impl Tape {
     pub fn finish(&mut self) -> Batch {
         Batch {
             members: self.members.clone(),
-            shared: Bytes::from(std::mem::take(&mut self.shared)),
-            targeted: Bytes::from(std::mem::take(&mut self.targeted)),
+            shared: without_spare(&mut self.shared),
+            targeted: without_spare(&mut self.targeted),
             tracks: std::mem::take(&mut self.tracks),
         }
     }
@@ -122,7 +132,7 @@ impl Tape {
         let members = &self.members;
         self.tracks.entry(id).or_insert_with(|| {
             let is_member = members.binary_search(&id).is_ok();
-            Track { parts: Vec::new(), shared_from: is_member.then_some(0) }
+            Track { shared_from: is_member.then_some(0), ..Track::default() }
         })
     }
 }
@@ -134,6 +144,18 @@ impl Track {
             self.parts.push(Part::Shared(start..end));
         }
     }
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        let (Self::Shared(range) | Self::Targeted(range)) = self;
+        range.len()
+    }
+}
+
+/// Takes the bytes, in an allocation that is no longer than they are: a slow client may keep it.
+fn without_spare(bytes: &mut Vec<u8>) -> Bytes {
+    Bytes::from(std::mem::take(bytes).into_boxed_slice())
 }
 
 /// A finished batch: frames and their recipients.
@@ -153,21 +175,28 @@ impl Batch {
         members.chain(others).copied()
     }
 
-    /// What one of the [`Self::recipients`] gets, as slices of the tape.
-    pub fn slices(&self, id: ConnectionId, slices: &mut Vec<Bytes>) {
+    /// Replaces `output` by what one of the [`Self::recipients`] gets, as slices of the tape.
+    pub fn output(&self, id: ConnectionId, output: &mut Output) {
+        let Output { slices, uncounted } = output;
         slices.clear();
         let Some(track) = self.tracks.get(&id) else {
-            slices.push(self.shared.clone());
+            *uncounted = 0;
+            slices.push(slice(&self.shared, 0..self.shared.len()));
             return;
         };
+        *uncounted = track.uncounted;
         slices.extend(track.parts.iter().map(|part| match part {
-            Part::Shared(range) => self.shared.slice(range.clone()),
-            Part::Targeted(range) => self.targeted.slice(range.clone()),
+            Part::Shared(range) => slice(&self.shared, range.clone()),
+            Part::Targeted(range) => slice(&self.targeted, range.clone()),
         }));
         if let Some(rest) = track.shared_from.filter(|&from| from < self.shared.len()) {
-            slices.push(self.shared.slice(rest..));
+            slices.push(slice(&self.shared, rest..self.shared.len()));
         }
     }
+}
+
+fn slice(tape: &Bytes, range: Range<usize>) -> Slice {
+    Slice { bytes: tape.slice(range), allocation: tape.len() }
 }
 
 /// Appends the message as a complete WebSocket frame (RFC 6455, section 5.2), and returns its range.
@@ -194,11 +223,10 @@ mod tests {
 
     use super::*;
 
-    /// The contents of the messages that a client reads from its slices.
+    /// The contents of the messages that a client reads.
     fn texts(batch: &Batch, id: ConnectionId) -> Vec<String> {
-        let mut slices = Vec::new();
-        batch.slices(id, &mut slices);
-        let bytes = slices.concat();
+        let bytes =
+            output(batch, id).slices.iter().map(|slice| &slice.bytes[..]).collect::<Vec<_>>().concat();
         let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
         let mut texts = Vec::new();
         while let Some(frame) = socket.read(None).unwrap() {
@@ -206,6 +234,12 @@ mod tests {
             texts.push(json["content"].as_str().unwrap().to_owned());
         }
         texts
+    }
+
+    fn output(batch: &Batch, id: ConnectionId) -> Output {
+        let mut output = Output::default();
+        batch.output(id, &mut output);
+        output
     }
 
     fn send(audience: Audience, text: &str) -> Effect {
@@ -241,6 +275,33 @@ mod tests {
         assert_eq!(texts(&batch, guest), ["join first"]);
         assert_eq!(batch.recipients().collect::<Vec<_>>(), [ann, cid, guest]);
         assert_eq!(tape.len(), 0);
+    }
+
+    /// A new member was once cut off by its own list, which was longer than SEND_QUEUE_BYTES.
+    #[test]
+    fn what_a_client_gets_up_to_its_first_list_does_not_count() {
+        let [ann, bob] = [1, 2].map(ConnectionId);
+        let list = || ServerMessage::UserList { content: Vec::new() };
+        let mut tape = Tape::default();
+        tape.write(&Effect::Enter(ann), "");
+        tape.finish();
+        tape.write(&send(Audience::All, "before"), "");
+        tape.write(&send(Audience::One(bob), "the name is in use"), "");
+        tape.write(&Effect::Enter(bob), "");
+        tape.write(&Effect::Send(Audience::One(bob), list()), "");
+        let counted = tape.len();
+        tape.write(&send(Audience::One(bob), "the commands"), "");
+        let targeted = tape.len() - counted;
+        tape.write(&Effect::Send(Audience::Only(vec![ann]), list()), "");
+        let shared = tape.shared.len();
+        tape.write(&send(Audience::All, "bob joined"), "");
+        let after = targeted + tape.shared.len() - shared;
+        let batch = tape.finish();
+        let output_of_bob = output(&batch, bob);
+        assert_eq!(output_of_bob.len() - output_of_bob.uncounted, after);
+        assert_eq!(output(&batch, ann).uncounted, 0, "an update of the list counts");
+        tape.write(&send(Audience::One(bob), "later"), "");
+        assert_eq!(output(&tape.finish(), bob).uncounted, 0);
     }
 
     fn effects() -> impl Strategy<Value = Vec<Effect>> {

@@ -17,7 +17,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
-use super::backlog::{Backlog, Flush, SendError};
+use super::backlog::{Backlog, Flush, Output, SendError};
 use super::frame_tracker::FrameTracker;
 use super::poll::{Wait, linger, wait};
 use super::stream::Stream;
@@ -135,19 +135,14 @@ impl Link {
     ///
     /// # Errors
     /// The client must be cut off, or has disconnected.
-    pub fn send(&self, frames: &[Bytes], now: Instant) -> Result<Flush, SendError> {
+    pub fn send(&self, output: &Output, now: Instant) -> Result<Flush, SendError> {
         let mut websocket = self.lock();
         if !websocket.can_write() {
             // Nothing may follow a close frame (RFC 6455, section 5.5.1).
             return websocket.get_mut().flush_backlog(now);
         }
         let Wire { stream, backlog, .. } = websocket.get_mut();
-        if backlog.is_pending() {
-            // The hub schedules retries of slow clients; do not retry with each message.
-            return backlog.append(frames, now);
-        }
-        frames.iter().for_each(|frame| backlog.push(frame.clone()));
-        backlog.flush(stream, now)
+        backlog.send(output, stream, now)
     }
 
     /// Sends what waits, as far as the client accepts it now.
@@ -156,11 +151,6 @@ impl Link {
     /// The client must be cut off, or has disconnected.
     pub fn flush(&self, now: Instant) -> Result<Flush, SendError> {
         self.lock().get_mut().flush_backlog(now)
-    }
-
-    /// How many bytes wait for the client.
-    pub fn backlog_bytes(&self) -> usize {
-        self.lock().get_ref().backlog.bytes()
     }
 
     /// Sends a ping.
@@ -182,8 +172,10 @@ impl Link {
 
     /// Disconnects the client at once, which ends the read of the connection's thread. `true`: this was the first call.
     pub fn cut_off(&self) -> bool {
+        // In this order: the shutdown wakes the connection's thread, which calls this as well when it ends.
+        let is_first = !self.cut_off.swap(true, Ordering::Relaxed);
         let _ = self.socket.shutdown(Shutdown::Both);
-        !self.cut_off.swap(true, Ordering::Relaxed)
+        is_first
     }
 
     /// Whether [`Self::cut_off`] was called.
@@ -292,6 +284,43 @@ impl Write for Wire {
             Ok(_) => Ok(()),
             Err(SendError::Disconnected(error)) => Err(error),
             Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The shutdown wakes the connection's thread. If its call came first, the cut-off was once neither logged nor
+    /// counted: 305 of 900 were not.
+    #[test]
+    fn a_cut_off_comes_first_even_if_the_connections_thread_ends_at_once() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        for round in 0..1000 {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let link = Arc::new(Link::new(Stream::plain(Arc::new(socket)), Vec::new(), 1024, 1024));
+            let reader = thread::spawn({
+                let link = link.clone();
+                move || {
+                    link.ping(Instant::now()).unwrap();
+                    while link.read().is_ok() {
+                        let _ = wait(link.socket(), Wait::Read, Instant::now() + Duration::from_secs(60));
+                    }
+                    link.cut_off()
+                }
+            });
+            // After the ping, the thread is about to wait.
+            client.read_exact(&mut [0; 2]).unwrap();
+            thread::yield_now();
+            assert!(link.cut_off(), "in round {round}");
+            assert!(!reader.join().unwrap(), "it is counted once");
         }
     }
 }
