@@ -1,6 +1,7 @@
 //! The slash commands (docs/protocol.md), from text to [`Command`].
 
-use super::protocol::CommandUsage;
+use super::protocol::{CommandUsage, shortened};
+use super::target::Target;
 
 pub const WHISPER: CommandUsage = CommandUsage {
     name: "/whisper",
@@ -18,51 +19,48 @@ pub const HELP: CommandUsage =
     CommandUsage { name: "/help", usage: "/help [command]", about: "Lists the commands, or explains one." };
 pub const COMMANDS: &[CommandUsage] = &[WHISPER, LOGIN, TO, HELP];
 
-/// A command with its arguments. A username in them may contain spaces, so only the room can tell where it ends.
-#[derive(Debug, PartialEq)]
-pub enum Command<'a> {
-    Whisper(&'a str),
-    Login(&'a str),
-    To(&'a str),
+/// A command with its arguments.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    Whisper(Target),
+    Login(String),
+    To(Target),
     Help(Option<&'static CommandUsage>),
 }
 
-impl<'a> Command<'a> {
+impl Command {
     /// # Errors
     /// A message for the user.
-    pub fn parse(text: &'a str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let rest = rest.trim_start();
+        let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let arguments = arguments.trim_start();
         match name {
-            "/whisper" => with_arguments(Self::Whisper, rest, &WHISPER),
-            "/login" => with_arguments(Self::Login, rest, &LOGIN),
-            "/to" => with_arguments(Self::To, rest, &TO),
-            "/help" if rest.is_empty() => Ok(Self::Help(None)),
-            "/help" => match COMMANDS
-                .iter()
-                .find(|command| command.name.trim_start_matches('/') == rest.trim_start_matches('/'))
-            {
-                Some(command) => Ok(Self::Help(Some(command))),
-                None => Err(unknown(rest)),
-            },
+            "/help" => help_about(arguments).map(Self::Help),
+            "/whisper" => required(arguments, &WHISPER).map(|text| Self::Whisper(Target::parse(text))),
+            "/login" => required(arguments, &LOGIN).map(|password| Self::Login(password.to_owned())),
+            "/to" => required(arguments, &TO).map(|text| Self::To(Target::parse(text))),
             _ if !name.starts_with('/') => Err("A command begins with a slash: try /help.".into()),
             _ => Err(unknown(name)),
         }
     }
 }
 
-fn with_arguments<'a>(
-    command: fn(&'a str) -> Command<'a>,
-    rest: &'a str,
-    about: &CommandUsage,
-) -> Result<Command<'a>, String> {
-    if rest.is_empty() { Err(usage(about)) } else { Ok(command(rest)) }
+fn help_about(name: &str) -> Result<Option<&'static CommandUsage>, String> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let is_named =
+        |command: &&CommandUsage| command.name.trim_start_matches('/') == name.trim_start_matches('/');
+    COMMANDS.iter().find(is_named).map(Some).ok_or_else(|| unknown(name))
+}
+
+fn required<'a>(arguments: &'a str, command: &CommandUsage) -> Result<&'a str, String> {
+    if arguments.is_empty() { Err(usage(command)) } else { Ok(arguments) }
 }
 
 fn unknown(name: &str) -> String {
-    let name: String = name.chars().take(40).collect();
-    format!("Unknown command {name}: /help lists the commands.")
+    format!("Unknown command {}: /help lists the commands.", shortened(name))
 }
 
 /// The error for wrong arguments.
@@ -81,18 +79,6 @@ pub fn help(command: Option<&CommandUsage>) -> String {
     }
 }
 
-/// Every split of a text into leading words, which may be a name, and the rest; the longest name first.
-pub fn split_name(text: &str, max_words: usize) -> impl Iterator<Item = (&str, &str)> {
-    let ends = text.match_indices(char::is_whitespace).map(|(at, _)| at);
-    // Several spaces in a row make one split.
-    let ends = ends.filter(move |&at| !text[..at].ends_with(char::is_whitespace));
-    let mut ends: Vec<usize> = ends.take(max_words).collect();
-    if ends.len() < max_words {
-        ends.push(text.len());
-    }
-    ends.into_iter().rev().map(|at| (&text[..at], text[at..].trim()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,9 +86,9 @@ mod tests {
     #[test]
     fn commands_are_parsed_with_their_arguments() {
         for (text, expected) in [
-            ("/whisper Bob hi  there ", Command::Whisper("Bob hi  there")),
-            ("  /login  two words", Command::Login("two words")),
-            ("/to\tBob 5", Command::To("Bob 5")),
+            ("/whisper Bob hi  there ", Command::Whisper(Target::parse("Bob hi  there"))),
+            ("  /login  two words", Command::Login("two words".into())),
+            ("/to\tBob 5", Command::To(Target::parse("Bob 5"))),
             ("/help", Command::Help(None)),
             ("/help whisper", Command::Help(Some(&WHISPER))),
             ("/help  /to ", Command::Help(Some(&TO))),
@@ -125,13 +111,5 @@ mod tests {
         ] {
             assert_eq!(Command::parse(text), Err(expected.to_owned()), "{text}");
         }
-    }
-
-    #[test]
-    fn a_text_is_split_at_every_word() {
-        let splits: Vec<_> = split_name("Ann Lee  hi you", 3).collect();
-        assert_eq!(splits, [("Ann Lee  hi", "you"), ("Ann Lee", "hi you"), ("Ann", "Lee  hi you")]);
-        let splits: Vec<_> = split_name("Ann Lee", 3).collect();
-        assert_eq!(splits, [("Ann Lee", ""), ("Ann", "Lee")]);
     }
 }

@@ -7,6 +7,7 @@ mod password_throttle;
 mod protocol;
 mod room;
 mod roster;
+mod target;
 mod time_outs;
 mod user_list;
 mod username;

@@ -9,6 +9,10 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::command::Command;
+use super::target;
+use super::username::{NameKey, Username};
+
 /// The `username` of messages from the server. Nobody can join under it.
 pub const SYSTEM: &str = "System";
 /// How many characters of a client's text an error message quotes.
@@ -17,8 +21,9 @@ const MAX_QUOTED_CHARS: usize = 40;
 /// A message from a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientMessage {
-    /// The name to join with. It is ignored once the connection has joined.
-    pub username: Field,
+    /// The name to join with, or what is wrong with it; `None`: the message has none. It is ignored once the
+    /// connection has joined.
+    pub username: Option<Result<Username, String>>,
     /// The message itself, or what is wrong with it: a first message with a name joins even if its body is invalid.
     pub body: Result<Body, MessageError>,
 }
@@ -26,8 +31,24 @@ pub struct ClientMessage {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     Join,
-    Public { content: String },
-    Command { content: String },
+    Public {
+        content: String,
+    },
+    Private {
+        to: Recipient,
+        content: String,
+    },
+    /// A command, or the error for its text.
+    Command(Result<Command, String>),
+}
+
+/// The `to` of a private message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipient {
+    /// `None`: the text is too long to be a name.
+    pub key: Option<NameKey>,
+    /// What the error quotes if nobody has this name.
+    pub name: String,
 }
 
 /// A message from the server.
@@ -128,7 +149,7 @@ impl Serialize for CommandList {
 impl ClientMessage {
     /// Whether the message joins, if its connection has not joined yet.
     pub fn may_join(&self) -> bool {
-        self.body == Ok(Body::Join) || self.username != Field::Missing
+        self.body == Ok(Body::Join) || self.username.is_some()
     }
 
     /// Parses one message.
@@ -148,11 +169,29 @@ impl ClientMessage {
         let body = match kind.as_str() {
             "join" => Ok(Body::Join),
             "public" => message.content.not_blank("content").map(|content| Body::Public { content }),
-            "command" => message.content.not_blank("content").map(|content| Body::Command { content }),
+            "private" => private(message.to, message.content),
+            "command" => {
+                message.content.not_blank("content").map(|content| Body::Command(Command::parse(&content)))
+            }
             _ => Err(MessageError::UnknownType(kind)),
         };
-        Ok(Self { username: message.username, body })
+        Ok(Self { username: username(message.username), body })
     }
+}
+
+fn private(to: Field, content: Field) -> Result<Body, MessageError> {
+    let to = to.not_blank("to")?;
+    let content = content.not_blank("content")?;
+    let name = to.trim().chars().take(Username::MAX_CHARS).collect();
+    Ok(Body::Private { to: Recipient { key: target::key(&to), name }, content })
+}
+
+fn username(field: Field) -> Option<Result<Username, String>> {
+    let name = match field {
+        Field::Missing => return None,
+        field => field.text("username").map_err(|error| error.to_string()),
+    };
+    Some(name.and_then(|name| Username::parse(&name).map_err(|error| error.to_string())))
 }
 
 /// The fields of a message from a client; others are ignored. Of a repeated field the last counts, as in most
@@ -161,12 +200,13 @@ impl ClientMessage {
 struct Fields {
     kind: Field,
     username: Field,
+    to: Field,
     content: Field,
 }
 
 /// A field that should hold a string.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Field {
+enum Field {
     #[default]
     Missing,
     Text(String),
@@ -179,7 +219,7 @@ impl Field {
     ///
     /// # Errors
     /// The field is missing or not a string.
-    pub fn text(self, name: &'static str) -> Result<String, MessageError> {
+    fn text(self, name: &'static str) -> Result<String, MessageError> {
         match self {
             Self::Missing => Err(MessageError::Missing(name)),
             Self::Text(text) => Ok(text),
@@ -205,7 +245,7 @@ pub enum MessageError {
     NotJson(String),
     #[error("A message must be a JSON object.")]
     NotAnObject,
-    #[error("Unknown type \"{}\": use join, public or command.", shortened(.0))]
+    #[error("Unknown type \"{}\": use join, public, private or command.", shortened(.0))]
     UnknownType(String),
     #[error("The field \"{0}\" is missing.")]
     Missing(&'static str),
@@ -216,7 +256,7 @@ pub enum MessageError {
 }
 
 /// Shortens a client's text for an error message.
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     text.chars().take(MAX_QUOTED_CHARS).collect()
 }
 
@@ -225,6 +265,7 @@ fn shortened(text: &str) -> String {
 enum FieldName {
     Type,
     Username,
+    To,
     Content,
     #[serde(other)]
     Other,
@@ -251,6 +292,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
             match name {
                 FieldName::Type => fields.kind = entries.next_value()?,
                 FieldName::Username => fields.username = entries.next_value()?,
+                FieldName::To => fields.to = entries.next_value()?,
                 FieldName::Content => fields.content = entries.next_value()?,
                 FieldName::Other => entries.next_value::<IgnoredAny>().map(drop)?,
             }
@@ -367,25 +409,31 @@ mod tests {
     #[test]
     fn client_messages_are_parsed() {
         let parse = |value: Value| ClientMessage::parse(&value.to_string()).unwrap();
-        let bob = Field::Text("Bob".into());
+        let bob = Some(Ok(Username::parse("Bob").unwrap()));
         assert_eq!(
             parse(json!({"type": "join", "username": "Bob", "timestamp": 5, "more": [{}]})),
             ClientMessage { username: bob.clone(), body: Ok(Body::Join) }
         );
         assert_eq!(
             parse(json!({"type": "public", "content": " hi "})),
-            ClientMessage { username: Field::Missing, body: Ok(Body::Public { content: " hi ".into() }) }
+            ClientMessage { username: None, body: Ok(Body::Public { content: " hi ".into() }) }
         );
         assert_eq!(
             ClientMessage::parse(r#"{"type": "public", "type": "join", "username": 1, "username": "Bob"}"#),
             Ok(ClientMessage { username: bob, body: Ok(Body::Join) })
         );
+        let number = "The field \"username\" must be a string, but is a number.";
         assert_eq!(
             parse(json!({"type": "command", "username": 7, "content": "/help"})),
             ClientMessage {
-                username: Field::Other("a number"),
-                body: Ok(Body::Command { content: "/help".into() })
+                username: Some(Err(number.into())),
+                body: Ok(Body::Command(Command::parse("/help")))
             }
+        );
+        let to = Recipient { key: Some(NameKey::of("Bob Lee")), name: "Bob Lee".into() };
+        assert_eq!(
+            parse(json!({"type": "private", "to": " Bob Lee ", "content": "hi"})).body,
+            Ok(Body::Private { to, content: "hi".into() })
         );
     }
 
@@ -408,6 +456,10 @@ mod tests {
             (r#"{"type":"public","content":["a"]}"#, "but is an array"),
             (r#"{"type":"public","content":{"a":[1]}}"#, "but is an object"),
             (r#"{"type":"command","content":true}"#, "but is a boolean"),
+            (r#"{"type":"private","content":"hi"}"#, "\"to\" is missing"),
+            (r#"{"type":"private","to":" ","content":"hi"}"#, "\"to\" must not be blank"),
+            (r#"{"type":"private","to":5,"content":"hi"}"#, "\"to\" must be a string, but is a number"),
+            (r#"{"type":"private","to":"Bob"}"#, "\"content\" is missing"),
             (r#"{"type":"public","content":" \t "}"#, "must not be blank"),
         ] {
             let error =
@@ -429,8 +481,8 @@ mod tests {
         }
 
         #[test]
-        fn no_object_causes_a_panic(kind in "join|public|command|x", name: Option<String>, content: Option<String>) {
-            let _ = ClientMessage::parse(&json!({"type": kind, "username": name, "content": content}).to_string());
+        fn no_object_causes_a_panic(kind in "join|public|private|command|x", name: Option<String>, content: Option<String>) {
+            let _ = ClientMessage::parse(&json!({"type": kind, "username": name, "to": name, "content": content}).to_string());
         }
 
         #[test]

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
 use super::password::ModPassword;
 use super::password_throttle::PasswordThrottle;
-use super::protocol::{Body, ClientMessage, CommandUsage, Field, MessageError, ServerMessage};
-use super::roster::Roster;
+use super::protocol::{Body, ClientMessage, CommandUsage, MessageError, Recipient, ServerMessage};
+use super::roster::{Member, Roster};
+use super::target::{self, Found, Target};
 use super::time_outs::{MAX_SECONDS, Timeouts, whole_seconds};
 use super::user_list::UserListSchedule;
 use super::username::{NameError, Username};
@@ -129,7 +130,9 @@ impl Room {
                 let username = member.name.shown().clone();
                 vec![Effect::Send(Audience::AllExcept(from), ServerMessage::Public { username, content })]
             }
-            Ok(Body::Command { content }) => self.command(now, from, &content),
+            Ok(Body::Private { to, content }) => self.private(from, &to, content),
+            Ok(Body::Command(Err(reason))) => vec![error(from, reason)],
+            Ok(Body::Command(Ok(command))) => self.command(now, from, command),
         }
     }
 
@@ -145,18 +148,17 @@ impl Room {
             Ok(message) => message,
             Err(reason) => return vec![error(from, reason)],
         };
-        if username == Field::Missing && body != Ok(Body::Join) {
-            return vec![error(from, body.err().unwrap_or(MessageError::NotJoined))];
-        }
-        let name = match username.text("username") {
-            Ok(text) => Username::parse(&text),
-            Err(reason) => return vec![error(from, reason)],
+        let name = match username {
+            Some(Ok(name)) => name,
+            Some(Err(reason)) => return vec![error(from, reason)],
+            None if body == Ok(Body::Join) => return vec![error(from, MessageError::Missing("username"))],
+            None => return vec![error(from, body.err().unwrap_or(MessageError::NotJoined))],
         };
-        match name.and_then(|name| self.join(now, from, network, name)) {
+        match self.join(now, from, network, name) {
             Err(reason) => vec![error(from, reason)],
             Ok(mut effects) => {
                 if body != Ok(Body::Join) {
-                    let message = ClientMessage { username: Field::Missing, body };
+                    let message = ClientMessage { username: None, body };
                     effects.extend(self.message(now, from, Ok(message)));
                 }
                 effects
@@ -194,34 +196,67 @@ impl Room {
         vec![Effect::Leave(from), Effect::Send(Audience::All, left)]
     }
 
-    fn command(&mut self, now: Instant, from: ConnectionId, text: &str) -> Vec<Effect> {
-        match Command::parse(text) {
-            Err(reason) => vec![error(from, reason)],
-            Ok(Command::Whisper(text)) => self.whisper(from, text),
-            Ok(Command::Login(attempt)) => self.login(now, from, attempt),
-            Ok(Command::To(text)) => self.time_out(now, from, text),
-            Ok(Command::Help(about)) => vec![system(from, command::help(about))],
+    fn command(&mut self, now: Instant, from: ConnectionId, command: Command) -> Vec<Effect> {
+        match command {
+            Command::Whisper(target) => self.whisper(from, &target),
+            Command::Login(attempt) => self.login(now, from, &attempt),
+            Command::To(target) => self.time_out(now, from, &target),
+            Command::Help(about) => vec![system(from, command::help(about))],
         }
     }
 
-    fn whisper(&self, from: ConnectionId, text: &str) -> Vec<Effect> {
+    fn whisper(&self, from: ConnectionId, target: &Target) -> Vec<Effect> {
+        match self.target(target, &WHISPER) {
+            Err(reason) => vec![error(from, reason)],
+            Ok((_, "")) => vec![error(from, command::usage(&WHISPER))],
+            Ok((target, content)) => self.send_private(from, target, content.to_owned()),
+        }
+    }
+
+    fn private(&self, from: ConnectionId, to: &Recipient, content: String) -> Vec<Effect> {
+        match to.key.as_ref().and_then(|key| self.roster.by_name(key)) {
+            Some(target) => self.send_private(from, target, content),
+            None => vec![error(from, no_such_user(&to.name))],
+        }
+    }
+
+    fn send_private(&self, from: ConnectionId, target: &Member, content: String) -> Vec<Effect> {
         let Some(sender) = self.roster.get(from) else { return Vec::new() };
-        let (target, content) = match self.roster.at_start_of(text) {
-            None => return vec![error(from, no_such_user(text, &WHISPER))],
-            Some((_, "")) => return vec![error(from, command::usage(&WHISPER))],
-            Some(found) => found,
-        };
         let audience = if target.connection == from {
             Audience::One(from)
         } else {
             Audience::Only(vec![target.connection, from])
         };
-        let whisper = ServerMessage::Private {
+        let private = ServerMessage::Private {
             from: sender.name.shown().clone(),
             to: target.name.shown().clone(),
-            content: content.to_owned(),
+            content,
         };
-        vec![Effect::Send(audience, whisper)]
+        vec![Effect::Send(audience, private)]
+    }
+
+    /// The member that is a command's target, and the rest of its arguments.
+    ///
+    /// # Errors
+    /// A message for the user: nobody has the name, or the arguments begin with several names.
+    fn target<'a>(&self, target: &'a Target, command: &CommandUsage) -> Result<(&Member, &'a str), String> {
+        match target.find(|name| self.roster.by_name(name).map(|member| member.connection)) {
+            Found::One(connection, rest) => {
+                let member = self.roster.get(connection);
+                member.map(|member| (member, rest)).ok_or_else(|| no_such_user(&target.name()))
+            }
+            Found::None => Err(format!("{} {}", no_such_user(&target.name()), command::usage(command))),
+            Found::Several(connections) => {
+                let members = connections.into_iter().filter_map(|connection| self.roster.get(connection));
+                let names: Vec<String> = members.map(|member| target::quoted(member.name.shown())).collect();
+                Err(format!(
+                    "This begins with the names of several users: {}. Put the name in quotes: {} {} …",
+                    names.join(", "),
+                    command.name,
+                    names.first().map_or("", String::as_str),
+                ))
+            }
+        }
     }
 
     fn login(&mut self, now: Instant, from: ConnectionId, attempt: &str) -> Vec<Effect> {
@@ -247,23 +282,24 @@ impl Room {
         vec![Effect::Send(Audience::All, promoted)]
     }
 
-    fn time_out(&mut self, now: Instant, from: ConnectionId, text: &str) -> Vec<Effect> {
+    fn time_out(&mut self, now: Instant, from: ConnectionId, target: &Target) -> Vec<Effect> {
         let Some(moderator) = self.roster.get(from) else { return Vec::new() };
         if !moderator.is_moderator {
             return vec![error(from, "Only moderators may use /to: see /login.")];
         }
-        let Some((target, seconds)) = self.roster.at_start_of(text) else {
-            return vec![error(from, no_such_user(text, &TO))];
+        let (target, seconds) = match self.target(target, &TO) {
+            Ok(found) => found,
+            Err(reason) => return vec![error(from, reason)],
         };
         let Some(seconds) = seconds.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) else {
             let usage = command::usage(&TO);
             return vec![error(from, format!("{usage}, with 1 to {MAX_SECONDS} whole seconds."))];
         };
-        if !self.timeouts.set(target.name.key(), now + Duration::from_secs(seconds)) {
+        let (by, target) = (moderator.name.shown().clone(), target.name.clone());
+        if !self.timeouts.set(target.key(), now + Duration::from_secs(seconds)) {
             return vec![error(from, "Too many users are already timed out.")];
         }
-        let (by, name) = (moderator.name.shown(), target.name.shown());
-        let content = format!("{by} timed out {name} for {seconds} seconds.");
+        let content = format!("{by} timed out {} for {seconds} seconds.", target.shown());
         self.lists.changed(now);
         vec![Effect::Send(Audience::All, ServerMessage::System { content })]
     }
@@ -281,10 +317,8 @@ fn error(to: ConnectionId, content: impl ToString) -> Effect {
     Effect::Send(Audience::One(to), ServerMessage::Error { content: content.to_string() })
 }
 
-fn no_such_user(text: &str, command: &CommandUsage) -> String {
-    let name = text.split_whitespace().next().unwrap_or_default();
-    let name: String = name.chars().take(Username::MAX_CHARS).collect();
-    format!("Nobody here is called {name}. {}", command::usage(command))
+fn no_such_user(name: &str) -> String {
+    format!("Nobody here is called {name}.")
 }
 
 #[cfg(test)]

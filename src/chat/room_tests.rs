@@ -38,18 +38,23 @@ impl Script {
     }
 
     fn join(&mut self, number: u64, name: &str) {
-        self.send(number, Field::Text(name.into()), Body::Join);
+        self.send(number, username(name), Body::Join);
     }
 
     fn public(&mut self, number: u64, content: &str) {
-        self.send(number, Field::Missing, Body::Public { content: content.into() });
+        self.send(number, None, Body::Public { content: content.into() });
     }
 
     fn command(&mut self, number: u64, content: &str) {
-        self.send(number, Field::Missing, Body::Command { content: content.into() });
+        self.send(number, None, Body::Command(Command::parse(content)));
     }
 
-    fn send(&mut self, number: u64, username: Field, body: Body) {
+    fn private(&mut self, number: u64, to: &str, content: &str) {
+        let to = Recipient { key: target::key(to), name: to.chars().take(32).collect() };
+        self.send(number, None, Body::Private { to, content: content.into() });
+    }
+
+    fn send(&mut self, number: u64, username: Option<Result<Username, String>>, body: Body) {
         self.input(number, Input::Message(Ok(ClientMessage { username, body: Ok(body) })));
     }
 
@@ -95,6 +100,10 @@ impl Script {
     fn received(&mut self, number: u64) -> Vec<String> {
         self.received.remove(&number).unwrap_or_default()
     }
+}
+
+fn username(name: &str) -> Option<Result<Username, String>> {
+    Some(Username::parse(name).map_err(|error| error.to_string()))
 }
 
 fn network(number: u64) -> Network {
@@ -157,11 +166,11 @@ fn nothing_is_sent_or_received_before_joining() {
 fn a_first_message_with_a_name_joins_and_is_handled() {
     let mut script = Script::with(&["Ann"]);
     script.connect(2);
-    script.send(2, Field::Text("Bob".into()), Body::Public { content: "hi".into() });
+    script.send(2, username("Bob"), Body::Public { content: "hi".into() });
     assert_eq!(script.received(1), ["system: Bob joined.", "Bob: hi"]);
     assert_eq!(script.received(2).len(), 3);
     script.connect(3);
-    script.send(3, Field::Text("Cid".into()), Body::Command { content: "/whisper Ann psst".into() });
+    script.send(3, username("Cid"), Body::Command(Command::parse("/whisper Ann psst")));
     assert_eq!(script.received(1), ["system: Cid joined.", "Cid to Ann: psst"]);
 }
 
@@ -171,7 +180,7 @@ fn an_invalid_first_message_with_a_name_joins_too() {
     for (number, name) in [(2, "Bob"), (3, "Cid")] {
         script.connect(number);
         let reason = MessageError::UnknownType("shout".into());
-        let message = ClientMessage { username: Field::Text(name.into()), body: Err(reason) };
+        let message = ClientMessage { username: username(name), body: Err(reason) };
         script.input(number, Input::Message(Ok(message)));
         let lines = script.received(number);
         assert_eq!(lines[2], format!("system: {name} joined."));
@@ -182,10 +191,7 @@ fn an_invalid_first_message_with_a_name_joins_too() {
     script.connect(4);
     script.input(
         4,
-        Input::Message(Ok(ClientMessage {
-            username: Field::Missing,
-            body: Err(MessageError::Blank("content")),
-        })),
+        Input::Message(Ok(ClientMessage { username: None, body: Err(MessageError::Blank("content")) })),
     );
     assert_eq!(script.received(4), ["error: The field \"content\" must not be blank."]);
     assert_eq!(script.received(1), [""; 0]);
@@ -194,8 +200,8 @@ fn an_invalid_first_message_with_a_name_joins_too() {
 #[test]
 fn a_member_cannot_send_under_another_name() {
     let mut script = Script::with(&["Ann", "Bob"]);
-    script.send(2, Field::Text("Ann".into()), Body::Public { content: "hi".into() });
-    script.send(2, Field::Other("a number"), Body::Public { content: "again".into() });
+    script.send(2, username("Ann"), Body::Public { content: "hi".into() });
+    script.send(2, Some(Err("not a string".into())), Body::Public { content: "again".into() });
     assert_eq!(script.received(1), ["Bob: hi", "Bob: again"]);
     assert_eq!(script.received(2), [""; 0], "no echo");
     script.join(2, "Cid");
@@ -212,9 +218,9 @@ fn after_a_name_in_use_the_connection_can_try_another() {
         let lines = script.received(2);
         assert!(lines.len() == 1 && lines[0].starts_with("error: The username"), "{name}: {lines:?}");
     }
-    script.send(2, Field::Other("a number"), Body::Join);
-    assert_eq!(script.received(2), ["error: The field \"username\" must be a string, but is a number."]);
-    script.send(2, Field::Missing, Body::Join);
+    script.send(2, Some(Err("not a string".into())), Body::Join);
+    assert_eq!(script.received(2), ["error: not a string"]);
+    script.send(2, None, Body::Join);
     assert_eq!(script.received(2), ["error: The field \"username\" is missing."]);
     assert_eq!(script.received(1), [""; 0]);
     script.join(2, "Bob 2");
@@ -226,26 +232,62 @@ fn after_a_name_in_use_the_connection_can_try_another() {
 }
 
 #[test]
-fn a_whisper_goes_to_the_longest_matching_name_and_once_to_the_sender() {
-    let mut script = Script::with(&["Ann", "Ann Lee", "Bob"]);
-    script.command(3, "/whisper ann lee  how are you");
-    assert_eq!(script.received(2), ["Bob to Ann Lee: how are you"]);
-    assert_eq!(script.received(3), ["Bob to Ann Lee: how are you"]);
-    script.command(3, "/whisper Ann leeway");
-    assert_eq!(script.received(1), ["Bob to Ann: leeway"]);
-    script.received(3);
-    script.command(3, "/whisper Bob note to self");
-    assert_eq!(script.received(3), ["Bob to Bob: note to self"]);
-    script.command(3, "/whisper Ann Lee");
-    assert_eq!(script.received(3), ["error: Usage: /whisper [user] [message]"]);
-    script.command(3, "/whisper Annabel hi");
+fn a_whisper_goes_to_its_target_and_once_to_the_sender() {
+    let mut script = Script::with(&["Ann", "Bob"]);
+    script.command(2, "/whisper ann  how are you");
+    assert_eq!(script.received(1), ["Bob to Ann: how are you"]);
+    assert_eq!(script.received(2), ["Bob to Ann: how are you"]);
+    script.command(2, "/whisper Bob note to self");
+    assert_eq!(script.received(2), ["Bob to Bob: note to self"]);
+    for text in ["/whisper", "/whisper Ann", "/whisper \"Ann\""] {
+        script.command(2, text);
+        assert_eq!(script.received(2), ["error: Usage: /whisper [user] [message]"], "{text}");
+    }
+    script.command(2, "/whisper Annabel hi");
     assert_eq!(
-        script.received(3),
+        script.received(2),
         ["error: Nobody here is called Annabel. Usage: /whisper [user] [message]"]
     );
-    script.command(3, "/whisper");
-    assert_eq!(script.received(3), ["error: Usage: /whisper [user] [message]"]);
-    assert_eq!((script.received(1), script.received(2)), (vec![], vec![]));
+    assert_eq!(script.received(1), [""; 0]);
+}
+
+/// The longest name once got the message, so "Bob I" got what was meant for "Bob".
+#[test]
+fn a_command_that_begins_with_several_names_asks_for_quotes() {
+    let mut script = Script::with(&["Ann", "Bob", "Bob I", "Bob 60"]);
+    script.command(1, "/login secret");
+    script.wait(1.0);
+    script.received.clear();
+    script.command(1, "/whisper Bob I love you");
+    let names = "This begins with the names of several users: \"Bob I\", \"Bob\".";
+    assert_eq!(script.received(1), [format!("error: {names} Put the name in quotes: /whisper \"Bob I\" …")]);
+    script.command(1, "/to Bob 60");
+    let line = script.received(1).remove(0);
+    assert!(
+        line.starts_with("error: This begins with") && line.ends_with("quotes: /to \"Bob 60\" …"),
+        "{line}"
+    );
+    script.command(1, "/whisper \"Bob\" I love you");
+    assert_eq!(script.received(2), ["Ann to Bob: I love you"]);
+    script.command(1, "/to \"bob 60\" 5");
+    assert_eq!(script.received(4), ["system: Ann timed out Bob 60 for 5 seconds."]);
+    assert_eq!(script.received(3), ["system: Ann timed out Bob 60 for 5 seconds."]);
+}
+
+#[test]
+fn a_private_message_goes_to_exactly_the_name_that_it_gives() {
+    let mut script = Script::with(&["Ann", "Bob", "Bob I"]);
+    for (to, expected) in [("bob", 2), ("Bob I", 3), (" Ｂｏｂ ", 2)] {
+        script.private(1, to, "love you");
+        let name = ["Bob", "Bob I"][expected as usize - 2];
+        assert_eq!(script.received(expected), [format!("Ann to {name}: love you")], "{to}");
+        assert_eq!(script.received(1), [format!("Ann to {name}: love you")], "{to}");
+    }
+    script.private(1, "\"Bob\"", "love you");
+    assert_eq!(script.received(1), ["error: Nobody here is called \"Bob\"."]);
+    script.private(1, &"x".repeat(1000), "love you");
+    assert_eq!(script.received(1), [format!("error: Nobody here is called {}.", "x".repeat(32))]);
+    assert_eq!((script.received(2), script.received(3)), (vec![], vec![]));
 }
 
 #[test]
@@ -397,10 +439,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         "/help ?(to|x)?",
         "\\PC{1,20}",
     ];
-    let body = (text, 0..3).prop_map(|(content, kind)| match kind {
+    let body = (text, 0..4).prop_map(|(content, kind)| match kind {
         0 => Body::Join,
         1 => Body::Public { content },
-        _ => Body::Command { content },
+        2 => Body::Command(Command::parse(&content)),
+        _ => {
+            let to = Recipient { key: target::key(&content), name: content.clone() };
+            Body::Private { to, content }
+        }
     });
     let step = prop_oneof![
         2 => who.clone().prop_map(Step::Connect),
@@ -435,7 +481,7 @@ proptest! {
                 // Input from a closed or unknown connection must have no effect.
                 Step::Disconnect(who) => inputs.push((current.remove(&who).unwrap_or(u64::MAX - who), Input::Disconnected)),
                 Step::Send(who, name, body) => {
-                    let username = name.map_or(Field::Missing, Field::Text);
+                    let username = name.and_then(|name| username(&name));
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
                     inputs.push((id, Input::Message(Ok(ClientMessage { username, body: Ok(body) }))));
                 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::command::split_name;
 use super::protocol::User;
 use super::room::ConnectionId;
 use super::time_outs::Timeouts;
@@ -46,17 +45,6 @@ impl Roster {
 
     pub fn by_name(&self, name: &NameKey) -> Option<&Member> {
         self.members.get(self.by_name.get(name)?)
-    }
-
-    /// The member whose name the text begins with, the longest if there are several, and the rest of the text.
-    pub fn at_start_of<'a>(&self, text: &'a str) -> Option<(&Member, &'a str)> {
-        // A name has no two spaces in a row, so at most half of its characters begin a word. Before normalization, each
-        // may be typed as several: the limit allows for four of four bytes.
-        let max_words = Username::MAX_CHARS / 2;
-        let max_bytes = Username::MAX_CHARS * 4 * 4;
-        split_name(text, max_words)
-            .filter(|(name, _)| name.len() <= max_bytes)
-            .find_map(|(name, rest)| Some((self.by_name(&NameKey::of(name))?, rest)))
     }
 
     /// Adds a member whose name is not in use.

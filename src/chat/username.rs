@@ -10,7 +10,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 use super::protocol::SYSTEM;
 
 /// An allowed name: as it is shown, and as it is compared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Username {
     shown: Arc<str>,
     key: NameKey,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, SendError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
 use crate::ops::metrics::HubStats;
@@ -19,6 +19,10 @@ pub struct HubHandle {
     questions: Sender<Question>,
     state: SharedState,
 }
+
+/// An event was not sent, because the hub has ended.
+#[derive(Debug)]
+pub struct HubEnded;
 
 /// What the hub answers between two batches, however full its inbox is.
 pub enum Question {
@@ -35,11 +39,8 @@ impl HubHandle {
     }
 
     /// Sends an event. While the inbox is full, this blocks.
-    ///
-    /// # Errors
-    /// The hub has ended.
-    pub fn send(&self, event: Event) -> Result<(), SendError<Event>> {
-        self.inbox.send(event)
+    pub fn send(&self, event: Event) -> Result<(), HubEnded> {
+        self.inbox.send(event).map_err(|_| HubEnded)
     }
 
     /// Has the hub call `respond`, which must not block. If the hub is unresponsive, that never happens.

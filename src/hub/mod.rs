@@ -255,7 +255,8 @@ impl Hub {
         let count = match message.as_ref().and_then(|message| message.body.as_ref()) {
             Ok(Body::Join) => &mut stats.joins,
             Ok(Body::Public { .. }) => &mut stats.publics,
-            Ok(Body::Command { .. }) => &mut stats.commands,
+            Ok(Body::Private { .. }) => &mut stats.privates,
+            Ok(Body::Command(_)) => &mut stats.commands,
             Err(_) => &mut stats.errors,
         };
         *count += 1;

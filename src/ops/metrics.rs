@@ -119,6 +119,7 @@ pub struct HubStats {
     pub members: usize,
     pub joins: u64,
     pub publics: u64,
+    pub privates: u64,
     pub commands: u64,
     pub errors: u64,
     pub deliveries: u64,
@@ -175,7 +176,13 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
         "tinychat_messages_received_total",
         "Messages from clients by type; error counts what was not a valid message.",
         "type",
-        [("join", hub.joins), ("public", hub.publics), ("command", hub.commands), ("error", hub.errors)],
+        [
+            ("join", hub.joins),
+            ("public", hub.publics),
+            ("private", hub.privates),
+            ("command", hub.commands),
+            ("error", hub.errors),
+        ],
     );
     page.single(
         Counter,

@@ -22,6 +22,8 @@ over_ws_and_wss! {
     invalid_usernames_and_usernames_in_use_are_refused,
     an_invalid_message_gets_an_error_and_affects_nobody_else,
     a_whisper_reaches_only_its_two_users,
+    a_private_message_is_a_whisper_by_exact_name,
+    a_whisper_to_several_names_at_once_asks_for_quotes,
     a_moderator_times_out_a_user,
     help_and_unknown_commands_are_answered,
     all_members_receive_messages_in_the_same_order,
@@ -196,10 +198,60 @@ fn an_invalid_message_gets_an_error_and_affects_nobody_else(transport: Transport
     assert_eq!(ann.next_line(), "Bob: still connected");
 }
 
+fn a_private_message_is_a_whisper_by_exact_name(transport: Transport) {
+    let server = TestServer::start(transport);
+    let (mut ann, mut bob, mut cid) = (server.join("Ann"), server.join("Bob"), server.join("Bob I"));
+    assert_eq!(
+        (ann.next_line(), ann.next_line()),
+        ("system: Bob joined.".into(), "system: Bob I joined.".into())
+    );
+    assert_eq!(bob.next_line(), "system: Bob I joined.");
+    ann.send(json!({"type": "private", "to": "BOB", "content": "I agree"}));
+    assert_eq!(
+        (ann.next_line(), bob.next_line()),
+        ("Ann to Bob: I agree".into(), "Ann to Bob: I agree".into())
+    );
+    for (message, expected) in [
+        (json!({"type": "private", "to": "Dan", "content": "hi"}), "error: Nobody here is called Dan."),
+        (json!({"type": "private", "content": "hi"}), "error: The field \"to\" is missing."),
+        (json!({"type": "private", "to": "Bob"}), "error: The field \"content\" is missing."),
+    ] {
+        ann.send(message);
+        assert_eq!(ann.next_line(), expected);
+    }
+    bob.assert_nothing_received();
+    cid.assert_nothing_received();
+}
+
+/// The user with the longest name once got what was meant for another.
+fn a_whisper_to_several_names_at_once_asks_for_quotes(transport: Transport) {
+    let server = TestServer::start(transport);
+    let (mut ann, mut bob, mut cid) = (server.join("Ann"), server.join("Bob"), server.join("Bob I"));
+    assert_eq!(
+        (ann.next_line(), ann.next_line()),
+        ("system: Bob joined.".into(), "system: Bob I joined.".into())
+    );
+    assert_eq!(bob.next_line(), "system: Bob I joined.");
+    ann.command("/whisper Bob I agree");
+    let line = ann.next_line();
+    assert!(line.starts_with("error: ") && line.contains("\"Bob\"") && line.contains("\"Bob I\""), "{line}");
+    ann.command("/whisper \"Bob\" I agree");
+    assert_eq!(
+        (ann.next_line(), bob.next_line()),
+        ("Ann to Bob: I agree".into(), "Ann to Bob: I agree".into())
+    );
+    ann.command("/whisper \"bob i\" agree");
+    assert_eq!(
+        (ann.next_line(), cid.next_line()),
+        ("Ann to Bob I: agree".into(), "Ann to Bob I: agree".into())
+    );
+    bob.assert_nothing_received();
+}
+
 fn a_whisper_reaches_only_its_two_users(transport: Transport) {
     let server = TestServer::start(transport);
     let (mut ann, mut lee, mut bob) = (server.join("Ann"), server.join("Ann Lee"), server.join("Bob"));
-    bob.command("/whisper ANN LEE  see you  later");
+    bob.command("/whisper \"ANN LEE\"  see you  later");
     assert_eq!(lee.next_line(), "system: Bob joined.");
     assert_eq!(lee.next_line(), "Bob to Ann Lee: see you  later");
     assert_eq!(bob.next_line(), "Bob to Ann Lee: see you  later");
@@ -211,7 +263,7 @@ fn a_whisper_reaches_only_its_two_users(transport: Transport) {
     ann.assert_nothing_received();
     bob.command("/whisper Nobody hi");
     assert!(bob.next_line().starts_with("error: Nobody here is called Nobody"));
-    bob.command("/whisper Ann Lee");
+    bob.command("/whisper \"Ann Lee\"");
     assert_eq!(bob.next_line(), "error: Usage: /whisper [user] [message]");
 }
 

@@ -1,6 +1,6 @@
 // The entry point: connects the join form, the message log, the member list and the composer to the server.
 
-import { completions, setDraft } from "./composer.js";
+import { completions, quoteName, setDraft } from "./composer.js";
 import { Connection } from "./connection.js";
 import { $ } from "./dom.js";
 import { showMembers } from "./member-list.js";
@@ -126,7 +126,8 @@ function updateMembers(users) {
     } catch {}
   }
   showMembers(users, me);
-  completions.names = users.map((user) => user.username).filter((name) => name !== me);
+  completions.present = users.map((user) => user.username);
+  completions.names = completions.present.filter((name) => name !== me);
   const self = users.find((user) => user.username === me);
   wasModerator ||= self?.is_mod ?? false;
   isTimedOut = self?.is_timed_out ?? false;
@@ -137,7 +138,7 @@ function updateMembers(users) {
 function startWhisper(name) {
   showDrawer(false);
   const draft = messageInput.value.startsWith("/") ? "" : messageInput.value;
-  setDraft(`/whisper ${name} ${draft}`);
+  setDraft(`/whisper ${quoteName(name)} ${draft}`);
   messageInput.focus();
 }
 

@@ -4,8 +4,8 @@ import { $, element } from "./dom.js";
 
 const MAX_NAMES = 8; // in the listbox
 
-// What can be completed: `commands` maps "/name" to { usage }.
-export const completions = { commands: {}, names: [] };
+// What can be completed: `commands` maps "/name" to { usage }, and `present` has all names, the user's own included.
+export const completions = { commands: {}, names: [], present: [] };
 
 const input = $("message-input");
 const listbox = $("suggestions");
@@ -66,10 +66,17 @@ function suggest() {
     if (matches.includes(command)) select(-1); // Enter sends a complete command.
   } else if (isCommand && usage.split(" ")[1] === "[user]") {
     const matches = startingWith(rest.join(" "), names).slice(0, MAX_NAMES);
-    showSuggestions(matches.map((name) => [`${command} ${name} `, name]));
+    showSuggestions(matches.map((name) => [`${command} ${quoteName(name)} `, name]));
   } else {
     closeSuggestions();
   }
+}
+
+// The name as commands take it: in quotes if it begins with another member's name, or another's with it.
+export function quoteName(name) {
+  const isPrefix = (one, other) => other.toLowerCase().startsWith(`${one.toLowerCase()} `);
+  const isAmbiguous = completions.present.some((other) => isPrefix(name, other) || isPrefix(other, name));
+  return isAmbiguous || name.startsWith('"') ? `"${name.replaceAll('"', '""')}"` : name;
 }
 
 function startingWith(prefix, names) {
