@@ -1,11 +1,17 @@
 //! Connections of one address that join, send as much as the server reads, and perhaps do it again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
 use crate::support::Result;
 use crate::support::child::Child;
 use crate::support::connection::{Connection, Options};
 use crate::{ATTACKER, room};
 
 const READ_BYTES: usize = 64 * 1024;
+/// The pause between two rounds through all connections.
+const STEP: Duration = Duration::from_micros(500);
 
 /// What one connection does after it has joined.
 #[derive(Clone, Copy, PartialEq)]
@@ -40,13 +46,17 @@ impl Attackers {
         Self { slots, message, burst, then, buffer: vec![0; READ_BYTES], connections: 0 }
     }
 
-    /// How many connections were opened so far.
-    pub fn connections(&self) -> usize {
-        self.connections
+    /// Attacks until it is over. Returns how many connections were opened.
+    pub fn run(mut self, server: &Child, is_over: &AtomicBool) -> Result<usize> {
+        while !is_over.load(Ordering::Relaxed) {
+            self.step(server)?;
+            thread::sleep(STEP);
+        }
+        Ok(self.connections)
     }
 
     /// Does what can be done without waiting.
-    pub fn step(&mut self, server: &Child) -> Result<()> {
+    fn step(&mut self, server: &Child) -> Result<()> {
         for number in 0..self.slots.len() {
             if self.slots[number].connection.is_none() {
                 self.slots[number] = Slot { connection: Some(self.connect(server)?), half_closed: false };

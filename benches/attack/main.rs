@@ -84,6 +84,12 @@ impl Bench {
         Ok(Cores::pin(self.cores, start)??)
     }
 
+    /// Prints what must not happen.
+    fn fail(&mut self, what: &str) {
+        println!("  {what}: FAILED");
+        self.failures.push(what.to_owned());
+    }
+
     /// Prints a figure beside its bound.
     fn at_most(&mut self, what: &str, measured: f64, bound: f64, unit: &str) {
         let verdict = if measured <= bound { "ok" } else { "FAILED" };

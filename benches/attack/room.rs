@@ -1,6 +1,7 @@
 //! Members that only listen.
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::Result;
@@ -34,6 +35,30 @@ pub fn system_line(message: &[u8]) -> Option<&str> {
     let rest = message.strip_prefix(br#"{"type":"system","username":"System","content":""#)?;
     let end = rest.iter().position(|&byte| byte == b'"')?;
     str::from_utf8(&rest[..end]).ok()
+}
+
+/// The list that a new member gets.
+pub fn list(server: &Child, address: &str) -> Result<String> {
+    let options = Options { forwarded_for: Some(address), ..Options::default() };
+    let mut connection = Connection::open(server, options)?;
+    connection.queue_text(&join("observer"));
+    let mut buffer = vec![0; READ_BYTES];
+    let mut list = None;
+    let deadline = Instant::now() + JOIN_TIMEOUT;
+    while Instant::now() < deadline {
+        connection.flush()?;
+        connection.receive(&mut buffer)?;
+        connection.messages(|_, message| {
+            if is_type(message, "user_list") {
+                list = Some(String::from_utf8_lossy(message).into_owned());
+            }
+        })?;
+        match list {
+            Some(list) => return Ok(list),
+            None => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    Err("a new member got no list in time".into())
 }
 
 impl Room {

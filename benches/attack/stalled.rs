@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::room::{Room, join};
+use crate::room::{Room, is_type, join};
 use crate::support::Result;
 use crate::support::connection::{Connection, Options};
 use crate::support::frames::masked;
@@ -21,6 +21,9 @@ const MAX_RESIDENT: u64 = 2 * 1024 * 1024 * 1024;
 const WHISPER_BYTES: usize = 4400;
 const FILLER_BYTES: usize = 16_000;
 const FILLERS: usize = 8;
+/// What fillers may have sent and not received yet: they must not be cut off either.
+const MAX_OUTSTANDING: usize = 128;
+const MAX_WHISPERS: usize = 4;
 const RECEIVE_BUFFER: usize = 4096;
 /// How long the server has to return memory.
 const RETURN_TIME: Duration = Duration::from_secs(10);
@@ -59,19 +62,27 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         .collect();
     let start = Instant::now();
     let (mut peak, mut charged, mut next, mut checked) = (before, 0.0_f64, 0, start);
+    let (mut outstanding, mut whispers_outstanding) = (0_usize, 0_usize);
     let target = TARGET * count as f64;
     while start.elapsed() < MAX_TIME && peak < MAX_RESIDENT && charged < target {
-        for (number, filler) in fillers.iter().enumerate() {
-            if readers.member(number).flush()? {
-                (0..16).for_each(|_| readers.member(number).queue(filler));
-            }
+        let may_send = MAX_OUTSTANDING.saturating_sub(outstanding) / 2;
+        for (number, filler) in fillers.iter().enumerate().take(may_send) {
+            readers.member(number).queue(filler);
+            // One to the recipient, and an echo.
+            outstanding += 2;
         }
         // One at a time, so that each is in a batch that is full of what others get.
-        if readers.member(FILLERS).flush()? {
+        if whispers_outstanding < MAX_WHISPERS {
             readers.member(FILLERS).queue(&whispers[next % count]);
+            whispers_outstanding += 1;
             next += 1;
         }
-        readers.receive(Duration::from_millis(1), |_, _| {})?;
+        readers.receive(Duration::from_micros(100), |number, message| {
+            if is_type(message, "private") {
+                let count = if number == FILLERS { &mut whispers_outstanding } else { &mut outstanding };
+                *count -= 1;
+            }
+        })?;
         if checked.elapsed() > Duration::from_millis(100) {
             checked = Instant::now();
             peak = peak.max(server.resident()?);

@@ -11,17 +11,22 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
+use socket2::SockRef;
 
 use super::Result;
 use super::child::Child;
 use super::frames::{self, CLOSE, FIN, MASK, PING, PONG};
+
+/// The segment size of Ethernet, in bytes.
+const SEGMENT_BYTES: u32 = 1448;
 
 /// How a client differs from one with the system's defaults.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
     /// The address in `X-Forwarded-For`.
     pub forwarded_for: Option<&'a str>,
-    /// Bytes; small, so that what is not read soon waits in the server.
+    /// Bytes; small, so that what is not read soon waits in the server. Segments are then as small as on Ethernet:
+    /// with those of loopback, the server's kernel would buffer more than a megabyte.
     pub receive_buffer: Option<usize>,
 }
 
@@ -29,7 +34,7 @@ pub struct Connection {
     socket: TcpStream,
     tls: Option<Box<ClientConnection>>,
     /// What the socket, or TLS, has not accepted yet.
-    outgoing: Vec<u8>,
+    outgoing: Outgoing,
     incoming: Vec<u8>,
     /// Whether frames follow in `incoming`.
     upgraded: bool,
@@ -54,7 +59,7 @@ impl Connection {
         Ok(Self {
             socket: connect(server, options)?,
             tls: tls.map(Box::new),
-            outgoing: Vec::new(),
+            outgoing: Outgoing::default(),
             incoming: Vec::new(),
             upgraded: false,
         })
@@ -63,11 +68,11 @@ impl Connection {
     /// Connects, and sends nothing, not even TLS.
     pub fn without_tls(server: &Child) -> Result<Self> {
         let socket = connect(server, Options::default())?;
-        Ok(Self { socket, tls: None, outgoing: Vec::new(), incoming: Vec::new(), upgraded: false })
+        Ok(Self { socket, tls: None, outgoing: Outgoing::default(), incoming: Vec::new(), upgraded: false })
     }
 
     pub fn queue(&mut self, bytes: &[u8]) {
-        self.outgoing.extend_from_slice(bytes);
+        self.outgoing.bytes.extend_from_slice(bytes);
     }
 
     /// Queues a text message.
@@ -78,15 +83,15 @@ impl Connection {
     /// Sends what was queued, as far as the socket accepts it. Returns whether that is everything.
     pub fn flush(&mut self) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else {
-            let written = write_some(&mut self.socket, &self.outgoing)?;
-            self.outgoing.drain(..written);
+            let written = write_some(&mut self.socket, self.outgoing.rest())?;
+            self.outgoing.remove(written);
             return Ok(self.outgoing.is_empty());
         };
         loop {
             if !self.outgoing.is_empty() {
                 // `Ok(0)`: its buffer is full.
-                let written = tls.writer().write(&self.outgoing)?;
-                self.outgoing.drain(..written);
+                let written = tls.writer().write(self.outgoing.rest())?;
+                self.outgoing.remove(written);
             }
             while tls.wants_write() {
                 match tls.write_tls(&mut self.socket) {
@@ -144,7 +149,7 @@ impl Connection {
             let frame = &self.incoming[parsed..parsed + length];
             let (opcode, payload) = (frame[0] & 0xF, &frame[frames::head_length(frame)..]);
             if opcode == PING {
-                self.outgoing.extend(frames::frame_of(FIN | PONG, payload, Some(MASK)));
+                self.outgoing.bytes.extend(frames::frame_of(FIN | PONG, payload, Some(MASK)));
             }
             handle(opcode, payload);
             parsed += length;
@@ -184,6 +189,30 @@ impl Connection {
     }
 }
 
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    /// How many of these bytes are sent.
+    sent: usize,
+}
+
+impl Outgoing {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    fn remove(&mut self, count: usize) {
+        self.sent += count;
+        if self.is_empty() {
+            (self.bytes, self.sent) = (Vec::new(), 0);
+        }
+    }
+}
+
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -200,6 +229,7 @@ fn connect(server: &Child, options: Options) -> Result<TcpStream> {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     if let Some(bytes) = options.receive_buffer {
         sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+        SockRef::from(&socket).set_tcp_mss(SEGMENT_BYTES)?;
     }
     sockopt::set_tcp_nodelay(&socket, true)?;
     match rustix::net::connect(&socket, &server.address) {
