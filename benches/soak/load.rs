@@ -153,7 +153,7 @@ impl<'a> Load<'a> {
         let members = || self.slots.iter().filter_map(|slot| slot.member.as_ref());
         let ids: HashSet<u64> = members().map(|member| member.id).collect();
         for (number, whisper) in &self.whispers {
-            if ids.contains(&whisper.from.0) && ids.contains(&whisper.to.0) {
+            if !whisper.is_complete() && ids.contains(&whisper.from.0) && ids.contains(&whisper.to.0) {
                 let (from, to) = (&whisper.from.1, &whisper.to.1);
                 return Err(format!("whisper {number} from {from} to {to} is lost").into());
             }
@@ -165,9 +165,11 @@ impl<'a> Load<'a> {
     fn unsettled(&mut self) -> Option<String> {
         for member in self.slots.iter_mut().filter_map(|slot| slot.member.as_mut()) {
             let name = &member.name;
-            if !member.joined || member.is_closing {
-                let what = if member.joined { "left" } else { "joined" };
-                return Some(format!("{name} has not {what}"));
+            if !member.joined {
+                return Some(format!("{name} has not joined"));
+            }
+            if let Some(how) = member.closing {
+                return Some(format!("the connection of {name} is not closed after {how:?}"));
             }
             if !member.track.is_complete(&self.order) {
                 return Some(format!("{name} has not received everything"));
@@ -211,7 +213,7 @@ impl<'a> Load<'a> {
             if self.slots[number].member.is_some() {
                 let ways = [Action::Reset, Action::Close, Action::HalfClose];
                 let way = self.random.below(ways.len());
-                self.close(number, &ways[way]);
+                self.close(number, ways[way]);
             }
         }
         let deadline = Instant::now() + SETTLE_TIMEOUT;
@@ -338,7 +340,7 @@ impl<'a> Load<'a> {
 
     fn act(&mut self, number: usize) -> Result<()> {
         let Some(member) = &mut self.slots[number].member else { return self.connect(number) };
-        if !member.joined || member.is_closing || member.stalled_until.is_some() {
+        if !member.joined || member.closing.is_some() || member.stalled_until.is_some() {
             return Ok(());
         }
         match Action::random(&mut self.random) {
@@ -350,7 +352,7 @@ impl<'a> Load<'a> {
             Action::Ping => member.ping(&mut self.random),
             Action::Stall => member.stall(&mut self.random),
             Action::StallUntilCutOff => member.stall_until_cut_off(),
-            how => self.close(number, &how),
+            how => self.close(number, how),
         }
         Ok(())
     }
@@ -380,7 +382,7 @@ impl<'a> Load<'a> {
     }
 
     /// A member ends its connection in this way.
-    fn close(&mut self, number: usize, how: &Action) {
+    fn close(&mut self, number: usize, how: Action) {
         let slot = &mut self.slots[number];
         if matches!(how, Action::Reset) {
             if let Some(member) = slot.member.take() {
@@ -411,7 +413,7 @@ impl<'a> Load<'a> {
             slot.name = format!("m{}.{}", slot.number, slot.names);
         }
         slot.refused_since = None;
-        self.whispers.retain(|_, whisper| !(whisper.is_delivered && whisper.is_echoed));
+        self.whispers.retain(|_, whisper| !whisper.is_complete());
         self.ended.push(member.track);
         self.summary.ends += 1;
         member.connection
@@ -419,6 +421,10 @@ impl<'a> Load<'a> {
 }
 
 impl Whisper {
+    fn is_complete(&self) -> bool {
+        self.is_delivered && self.is_echoed
+    }
+
     /// A member with this name has received it. `false`: it has received it already, or it is another's.
     fn arrives(&mut self, name: &str) -> bool {
         let flag = match name {

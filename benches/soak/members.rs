@@ -39,8 +39,8 @@ pub struct Member {
     pub stalled_until: Option<Instant>,
     /// Whether the server may end this connection.
     pub may_end: bool,
-    /// Whether it sends nothing any more.
-    pub is_closing: bool,
+    /// How it ends its connection; it sends nothing any more.
+    pub closing: Option<Action>,
     /// When to try again to join, because the name was taken.
     pub retry_join: Option<Instant>,
 }
@@ -55,6 +55,7 @@ pub enum Received {
 }
 
 /// What a member does next.
+#[derive(Clone, Copy, Debug)]
 pub enum Action {
     Public,
     Fragmented,
@@ -104,7 +105,7 @@ impl Member {
             next_read: Instant::now(),
             stalled_until: None,
             may_end: false,
-            is_closing: false,
+            closing: None,
             retry_join: None,
         };
         member.join();
@@ -197,13 +198,16 @@ impl Member {
     }
 
     /// From here on the server may end the connection, after it has handled everything before.
-    pub fn close(&mut self, how: &Action, random: &mut Random) {
-        (self.may_end, self.is_closing) = (true, true);
+    pub fn close(&mut self, how: Action, random: &mut Random) {
+        (self.may_end, self.closing) = (true, Some(how));
         match how {
-            // Reserved bits, which no extension gives a meaning.
             Action::GarbageFrame => {
-                let garbage = [vec![0xF1], random.bytes(40)].concat();
-                self.connection.queue(&garbage);
+                let payload = random.bytes(40);
+                // Reserved bits, a reserved opcode, a fragmented ping, and a frame without a mask.
+                let (first, mask) =
+                    [(0xF1, Some(MASK)), (0x83, Some(MASK)), (PING, Some(MASK)), (FIN | TEXT, None)]
+                        [random.below(4)];
+                self.connection.queue(&frames::frame_of(first, &payload, mask));
             }
             Action::TooLong => self.connection.queue_text(&"x".repeat(TOO_LONG)),
             Action::HalfClose => self.connection.half_close(),
