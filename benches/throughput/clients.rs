@@ -11,17 +11,15 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::net::RecvFlags;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection};
 
-use crate::child::Child;
-use crate::{Result, TimedOut};
+use crate::TimedOut;
+use crate::support::Result;
+use crate::support::child::Child;
+use crate::support::connection::client_connection;
+use crate::support::frames::{MASK, UPGRADE, frame, frame_length, head_length};
 
-const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const CONTENT: &str = "The quick brown fox jumps over the lazy dog";
-const MASK: [u8; 4] = [7, 77, 177, 217];
 const READ_BYTES: usize = 256 * 1024;
 /// If nothing arrives for this long, nothing is outstanding (in a room of 100, lists are sent within 0.1 s).
 const QUIET_TIME: Duration = Duration::from_millis(400);
@@ -68,11 +66,10 @@ pub struct Lists {
 impl Clients {
     /// Clients that are connected and have not joined.
     pub fn connect(child: &Child, count: usize, sends: Sends) -> Result<Self> {
-        let tls = child.certificate.as_ref().map(|path| client_config(path)).transpose()?;
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut clients = Vec::new();
         for number in 0..count {
-            let client = Client::connect(child, tls.as_ref())?;
+            let client = Client::connect(child, child.tls.as_ref())?;
             epoll::add(&poll, &client.socket, EventData::new_u64(number as u64), EventFlags::IN)?;
             clients.push(client);
         }
@@ -219,9 +216,8 @@ impl Client {
         let socket = TcpStream::connect(child.address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(TIMEOUT))?;
-        let name = ServerName::try_from("localhost")?;
-        let tls = config.map(|config| ClientConnection::new(config.clone(), name));
-        let mut client = Self { socket, tls: tls.transpose()?, records: Records::default(), received: 0 };
+        let tls = config.map(client_connection).transpose()?;
+        let mut client = Self { socket, tls, records: Records::default(), received: 0 };
         let mut head = Vec::new();
         let mut byte = [0];
         match &mut client.tls {
@@ -329,16 +325,6 @@ impl Records {
     }
 }
 
-/// Trusts only this certificate.
-fn client_config(certificate: &std::path::Path) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate)?)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
-}
-
 /// All names have the same length, and so do all messages.
 fn name(number: usize) -> String {
     format!("member{number:04}")
@@ -360,66 +346,4 @@ fn user_list(count: usize) -> Vec<u8> {
     let entry = |number| format!(r#"{{"username":"{}","is_mod":false,"is_timed_out":false}}"#, name(number));
     let entries: Vec<String> = (0..count).map(entry).collect();
     format!(r#"{{"type":"user_list","content":[{}],"timestamp":"12:00:00"}}"#, entries.join(",")).into_bytes()
-}
-
-/// A text frame (RFC 6455, section 5.2).
-fn frame(payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    let masked = if mask.is_some() { 0x80 } else { 0 };
-    match payload.len() {
-        length @ 0..126 => frame.push(masked | length as u8),
-        length @ 126..0x1_0000 => {
-            frame.push(masked | 126);
-            frame.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            frame.push(masked | 127);
-            frame.extend((length as u64).to_be_bytes());
-        }
-    }
-    frame.extend(mask.into_iter().flatten());
-    let key = mask.unwrap_or_default();
-    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// The length of an unmasked frame's head.
-fn head_length(frame: &[u8]) -> usize {
-    match frame[1] & 0x7F {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    }
-}
-
-/// The length of the first frame, if it is complete.
-fn frame_length(bytes: &[u8]) -> Option<usize> {
-    let short = *bytes.get(1)?;
-    let mask = if short & 0x80 == 0 { 0 } else { 4 };
-    let head = head_length(bytes);
-    let payload = match head {
-        2 => usize::from(short & 0x7F),
-        _ => bytes.get(2..head)?.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)),
-    };
-    let length = head + mask + payload;
-    (bytes.len() >= length).then_some(length)
-}
-
-/// The length of all complete frames at the start of these bytes.
-pub fn complete_frames(bytes: &[u8]) -> usize {
-    let mut complete = 0;
-    while let Some(length) = frame_length(&bytes[complete..]) {
-        complete += length;
-    }
-    complete
-}
-
-/// Raises the limit of open files to what this many connections need.
-pub fn raise_descriptor_limit(connections: usize) {
-    let wanted = connections as u64 + 64;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_some_and(|current| current < wanted) {
-        // If this fails, opening a connection will fail with the system's error.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
-    }
 }

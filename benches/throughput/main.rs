@@ -9,20 +9,21 @@
 //! processor time and memory are measured. Rounds of the server and of the floor alternate, so that other load on the
 //! machine affects both.
 
-mod child;
 mod clients;
 mod relay;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::env;
 use std::error::Error;
 use std::fmt;
+use std::process::Command;
 use std::time::Duration;
 
-use child::Child;
 use clients::{Clients, Sends};
+use support::child::Child;
+use support::{Result, raise_descriptor_limit};
 use tempfile::TempDir;
-
-pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// With this argument the benchmark runs as the relay.
 const RELAY: &str = "relay";
@@ -78,7 +79,7 @@ fn main() -> Result<()> {
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
 
-    clients::raise_descriptor_limit(size.idle.max(size.joining));
+    raise_descriptor_limit(size.idle.max(size.joining));
     let directory = TempDir::new()?;
     if wanted("burst") {
         burst(&size, &directory)?;
@@ -101,9 +102,9 @@ fn burst(size: &Size, directory: &TempDir) -> Result<()> {
     );
     let mut targets = Vec::new();
     for (name, child, sends) in [
-        ("floor", Child::relay(directory)?, Sends::ServerFrames),
-        ("ws", Child::server(directory, false)?, Sends::Messages),
-        ("wss", Child::server(directory, true)?, Sends::Messages),
+        ("floor", relay(directory)?, Sends::ServerFrames),
+        ("ws", server(directory, false)?, Sends::Messages),
+        ("wss", server(directory, true)?, Sends::Messages),
     ] {
         let clients = Clients::join(&child, size.members, sends)?;
         targets.push((name, child, clients, Vec::new()));
@@ -134,6 +135,18 @@ fn burst(size: &Size, directory: &TempDir) -> Result<()> {
     Ok(())
 }
 
+/// The floor, in a process of its own.
+fn relay(directory: &TempDir) -> Result<Child> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg(RELAY);
+    Child::start(command, directory, None)
+}
+
+/// The server with its default settings, but without a message rate. Pings would be counted as bytes of messages.
+fn server(directory: &TempDir, tls: bool) -> Result<Child> {
+    Child::server(directory, tls, &[("MESSAGE_RATE", "0"), ("PING_INTERVAL", "3600")])
+}
+
 struct Round {
     time: Duration,
     processor: Duration,
@@ -148,10 +161,10 @@ fn presence(size: &Size, directory: &TempDir) -> Result<()> {
     let (mut floors, mut times, mut processor, mut lists, mut bytes) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..size.presence_rounds {
-        let relay = Child::relay(directory)?;
+        let relay = relay(directory)?;
         let mut clients = Clients::connect(&relay, size.joining, Sends::ServerFrames)?;
         floors.push(clients.one_list()?.as_secs_f64());
-        let server = Child::server(directory, false)?;
+        let server = server(directory, false)?;
         let mut clients = Clients::connect(&server, size.joining, Sends::Messages)?;
         let before = server.processor_time()?;
         let received = clients.join_at_once()?;
@@ -184,12 +197,12 @@ fn memory(size: &Size, directory: &TempDir) -> Result<()> {
         Ok((child.resident()? - before) as f64 / 1024.0 / size.idle as f64)
     };
     for _ in 0..size.memory_rounds {
-        let relay = Child::relay(directory)?;
+        let relay = relay(directory)?;
         let before = relay.resident()?;
         let mut clients = Clients::connect(&relay, size.idle, Sends::ServerFrames)?;
         clients.one_list()?;
         floors.push(kilobytes_each(&relay, before)?);
-        let server = Child::server(directory, false)?;
+        let server = server(directory, false)?;
         let before = server.resident()?;
         let mut clients = Clients::connect(&server, size.idle, Sends::Messages)?;
         clients.join_at_once()?;

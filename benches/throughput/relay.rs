@@ -8,8 +8,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
-use crate::Result;
-use crate::clients::complete_frames;
+use crate::support::frames::complete_frames;
+use crate::support::{Result, raise_descriptor_limit};
 
 /// How much is read at once, in bytes: about as much as is in one batch of the server.
 const READ_BYTES: usize = 32 * 1024;
@@ -33,7 +33,7 @@ struct Peer {
 pub fn run() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     rustix::net::listen(&listener, 4096)?;
-    crate::clients::raise_descriptor_limit(4096);
+    raise_descriptor_limit(4096);
     eprintln!("relay running: {}", listener.local_addr()?);
     let poll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
