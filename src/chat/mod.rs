@@ -2,9 +2,13 @@
 
 mod command;
 mod list_budget;
+mod marks;
+mod name_key;
+mod name_map;
 mod password;
 mod password_throttle;
 mod protocol;
+mod reserved;
 mod room;
 mod roster;
 mod target;

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::command::Command;
+use super::name_key::NameKey;
 use super::target;
-use super::username::{NameKey, Username};
+use super::username::Username;
 
 /// The `username` of messages from the server. Nobody can join under it.
 pub const SYSTEM: &str = "System";

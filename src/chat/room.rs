@@ -96,7 +96,8 @@ impl Room {
     pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {
-            if let Some(member) = self.roster.by_name(&name) {
+            let member = self.roster.by_name(&name);
+            if let Some(member) = member.filter(|member| !self.timeouts.contains(member.name.key())) {
                 effects
                     .push(system(member.connection, "Your time-out is over: you can send messages again."));
                 self.lists.changed(now);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::chat::username::NameKey;
+use crate::chat::name_key::NameKey;
 
 /// A room, and what each connection has received, by its number.
 struct Script {
@@ -290,6 +290,29 @@ fn a_private_message_goes_to_exactly_the_name_that_it_gives() {
     assert_eq!((script.received(2), script.received(3)), (vec![], vec![]));
 }
 
+/// The attack: `Sуstem` and `раypal` with Cyrillic letters were other names than `System` and `paypal`.
+#[test]
+fn a_name_that_looks_like_another_cannot_be_taken() {
+    let mut script = Script::with(&["paypal", "Bob"]);
+    script.connect(3);
+    for (name, reason) in [
+        ("раypal", "The username paypal is in use: choose another."),
+        ("Воb", "The username Bob is in use: choose another."),
+        ("Sуstem", "The username System, and what looks like it, is reserved: choose another."),
+    ] {
+        script.join(3, name);
+        assert_eq!(script.received(3), [format!("error: {reason}")], "{name}");
+    }
+    // Its time-out follows a member to names that look the same.
+    script.command(1, "/login secret");
+    script.command(1, "/to Bob 60");
+    script.input(2, Input::Disconnected);
+    script.join(3, "Воb");
+    script.received(3);
+    script.public(3, "hi");
+    assert_eq!(script.received(3), ["system: You are timed out: 60 seconds left."]);
+}
+
 #[test]
 fn login_makes_a_moderator_and_notifies_all() {
     let mut script = Script::with(&["Ann", "Bob"]);
@@ -430,7 +453,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let who = 0..8_u64;
     let name = prop_oneof![
-        3 => "(Ann|ann|Bob|Ann Lee|System|ＡＮＮ)",
+        3 => "(Ann|ann|Bob|Ann Lee|System|ＡＮＮ|ΑΝΝ|Ian|Lan|lan)",
         1 => "\\PC{0,40}",
     ];
     let text = prop_oneof![
@@ -521,8 +544,11 @@ proptest! {
                     }
                 }
                 if let Effect::Send(_, ServerMessage::UserList { content }) = effect {
-                    let keys: BTreeSet<_> = content.iter().map(|user| NameKey::of(&user.username)).collect();
-                    prop_assert_eq!(keys.len(), content.len(), "names are unique");
+                    let keys: Vec<NameKey> = content.iter().map(|user| NameKey::of(&user.username)).collect();
+                    for form in [NameKey::spelling, NameKey::look] {
+                        let forms: BTreeSet<&str> = keys.iter().map(form).collect();
+                        prop_assert_eq!(forms.len(), content.len(), "names are unique");
+                    }
                 }
             }
             prop_assert!(members.is_subset(&connected));

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::name_key::NameKey;
+use super::name_map::NameMap;
 use super::protocol::User;
 use super::room::ConnectionId;
 use super::time_outs::Timeouts;
-use super::username::{NameKey, Username};
+use super::username::Username;
 use crate::limits::Network;
 
 #[derive(Default)]
 pub struct Roster {
     members: BTreeMap<JoinOrder, Member>,
     by_connection: HashMap<ConnectionId, JoinOrder>,
-    by_name: HashMap<NameKey, JoinOrder>,
+    by_name: NameMap<JoinOrder>,
     next: JoinOrder,
 }
 
@@ -44,7 +46,7 @@ impl Roster {
     }
 
     pub fn by_name(&self, name: &NameKey) -> Option<&Member> {
-        self.members.get(self.by_name.get(name)?)
+        self.members.get(&self.by_name.get(name)?)
     }
 
     /// Adds a member whose name is not in use.
@@ -52,7 +54,7 @@ impl Roster {
         let order = self.next;
         self.next.0 += 1;
         self.by_connection.insert(connection, order);
-        self.by_name.insert(name.key().clone(), order);
+        self.by_name.insert(name.key(), order);
         self.members.entry(order).or_insert(Member { order, connection, name, network, is_moderator: false })
     }
 

@@ -4,7 +4,8 @@
 //! worked out here, on the client's own thread: for each name that the arguments may begin with, its key. The room
 //! only looks the keys up.
 
-use super::username::{NameKey, Username};
+use super::name_key::NameKey;
+use super::username::Username;
 
 /// How many names the arguments of a command may begin with: half of a name's characters can be spaces.
 const MAX_CANDIDATES: usize = Username::MAX_CHARS / 2;

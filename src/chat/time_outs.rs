@@ -1,10 +1,11 @@
 //! Time-outs, during which a member can only read. A time-out belongs to a name, so leaving and joining again does
 //! not end it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::username::NameKey;
+use super::name_key::NameKey;
+use super::name_map::NameMap;
 
 /// The longest time-out, in seconds: a year.
 pub const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
@@ -13,42 +14,59 @@ pub const MAX_TIMEOUTS: usize = 10_000;
 
 #[derive(Default)]
 pub struct Timeouts {
-    ends: HashMap<NameKey, Instant>,
-    /// The same, in order of their ends.
-    by_end: BTreeSet<(Instant, NameKey)>,
+    by_name: NameMap<TimeOut>,
+    in_order: BTreeMap<TimeOut, NameKey>,
+    /// The number of the next time-out.
+    next: u64,
+}
+
+/// When a time-out ends. The number distinguishes those that end at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct TimeOut {
+    ends: Instant,
+    number: u64,
 }
 
 impl Timeouts {
     /// Times out a name, replacing any earlier time-out. `false`: there are [`MAX_TIMEOUTS`] already.
     pub fn set(&mut self, name: &NameKey, ends: Instant) -> bool {
-        if self.ends.len() >= MAX_TIMEOUTS && !self.contains(name) {
+        if self.in_order.len() >= MAX_TIMEOUTS && !self.contains(name) {
             return false;
         }
-        if let Some(before) = self.ends.insert(name.clone(), ends) {
-            self.by_end.remove(&(before, name.clone()));
+        // There are two if it is spelled like one name, and looks like another.
+        while let Some(before) = self.by_name.get(name) {
+            self.remove(before);
         }
-        self.by_end.insert((ends, name.clone()))
+        let time_out = TimeOut { ends, number: self.next };
+        self.next += 1;
+        self.by_name.insert(name, time_out);
+        self.in_order.insert(time_out, name.clone());
+        true
     }
 
     pub fn contains(&self, name: &NameKey) -> bool {
-        self.ends.contains_key(name)
+        self.by_name.get(name).is_some()
     }
 
     /// How long a name is still timed out, in seconds, rounded up; `None`: it is not.
     pub fn seconds_left(&self, name: &NameKey, now: Instant) -> Option<u64> {
-        let left = self.ends.get(name)?.saturating_duration_since(now);
+        let left = self.by_name.get(name)?.ends.saturating_duration_since(now);
         (!left.is_zero()).then(|| whole_seconds(left))
     }
 
     pub fn next_end(&self) -> Option<Instant> {
-        self.by_end.first().map(|&(ends, _)| ends)
+        self.in_order.first_key_value().map(|(time_out, _)| time_out.ends)
     }
 
     /// Removes a time-out that has ended, if there is one, and returns its name.
     pub fn pop_ended(&mut self, now: Instant) -> Option<NameKey> {
-        let (_, name) = self.by_end.first().filter(|&&(ends, _)| ends <= now)?.clone();
-        self.by_end.pop_first();
-        self.ends.remove(&name);
+        let (&time_out, _) = self.in_order.first_key_value().filter(|(time_out, _)| time_out.ends <= now)?;
+        self.remove(time_out)
+    }
+
+    fn remove(&mut self, time_out: TimeOut) -> Option<NameKey> {
+        let name = self.in_order.remove(&time_out)?;
+        self.by_name.remove(&name);
         Some(name)
     }
 }
@@ -76,6 +94,26 @@ mod tests {
         assert_eq!(timeouts.seconds_left(&bob, at(10)), None);
         assert_eq!(timeouts.pop_ended(at(10)), Some(bob));
         assert_eq!((timeouts.next_end(), timeouts.pop_ended(at(99))), (None, None));
+    }
+
+    /// The attack: a member that was timed out came back under a name that looked the same.
+    #[test]
+    fn a_time_out_applies_to_names_that_look_alike() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut timeouts = Timeouts::default();
+        timeouts.set(&NameKey::of("Ian"), after(60));
+        for name in ["ian", "lan", "Іаn"] {
+            assert_eq!(timeouts.seconds_left(&NameKey::of(name), start), Some(60), "{name}");
+        }
+        assert!(!timeouts.contains(&NameKey::of("Lan")));
+        timeouts.set(&NameKey::of("Lan"), after(70));
+        // This one is the same as both.
+        timeouts.set(&NameKey::of("lan"), after(5));
+        assert_eq!(timeouts.seconds_left(&NameKey::of("Ian"), start), Some(5));
+        assert_eq!(timeouts.seconds_left(&NameKey::of("Lan"), start), Some(5));
+        assert_eq!(timeouts.pop_ended(after(5)), Some(NameKey::of("lan")));
+        assert_eq!((timeouts.next_end(), timeouts.pop_ended(after(99))), (None, None));
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! Names: which are allowed, and when two are the same (docs/protocol.md).
+//! Names: which are allowed (docs/protocol.md).
 
 use std::sync::Arc;
 
 use thiserror::Error;
-use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization;
-use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+use unicode_properties::{GeneralCategoryGroup, UnicodeEmoji, UnicodeGeneralCategory};
 
+use super::marks::{MAX_MARKS, has_too_many_marks};
+use super::name_key::{NameKey, is_variation_selector};
 use super::protocol::SYSTEM;
+use super::reserved::looks_like_system;
 
 /// An allowed name: as it is shown, and as it is compared.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,39 +18,39 @@ pub struct Username {
     key: NameKey,
 }
 
-/// A name as it is compared: after NFKC and case folding, so that `Bob`, `bob` and `Ｂｏｂ` are one name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NameKey(Arc<str>);
-
 impl Username {
     /// The longest name, in characters after trimming.
     pub const MAX_CHARS: usize = 32;
+    /// The longest name after NFKC, in characters. One U+FDFA becomes 18 of them.
+    pub const MAX_NFKC_CHARS: usize = 4 * Self::MAX_CHARS;
 
     /// # Errors
     /// The name is not allowed. `Display` is a message for the user.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let shown = text.trim();
-        if shown.is_empty() {
-            return Err(NameError::Empty);
-        }
+        let Some(first) = shown.chars().next() else { return Err(NameError::Empty) };
         if shown.chars().nth(Self::MAX_CHARS).is_some() {
             return Err(NameError::TooLong);
         }
-        if let Some(character) = shown.chars().find(|&character| !is_allowed(character)) {
+        if shown.nfkc().nth(Self::MAX_NFKC_CHARS).is_some() {
+            return Err(NameError::TooLong);
+        }
+        if let Some(character) = first_not_allowed(shown) {
             return Err(NameError::Character(character));
         }
         if shown.contains("  ") {
             return Err(NameError::DoubleSpace);
         }
-        // Marks need a base character.
-        if shown.chars().all(|character| character.general_category_group() == GeneralCategoryGroup::Mark) {
-            return Err(NameError::Empty);
+        if first.general_category_group() == GeneralCategoryGroup::Mark {
+            return Err(NameError::BeginsWithMark);
         }
-        let key = NameKey::of(shown);
-        if key == NameKey::of(SYSTEM) {
+        if has_too_many_marks(shown) {
+            return Err(NameError::TooManyMarks);
+        }
+        if looks_like_system(shown) {
             return Err(NameError::Reserved);
         }
-        Ok(Self { shown: shown.into(), key })
+        Ok(Self { shown: shown.into(), key: NameKey::of(shown) })
     }
 
     /// The name as the client sent it, trimmed.
@@ -61,18 +63,26 @@ impl Username {
     }
 }
 
-impl NameKey {
-    pub fn of(text: &str) -> Self {
-        if text.is_ascii() {
-            return Self(text.to_ascii_lowercase().into());
+fn first_not_allowed(name: &str) -> Option<char> {
+    let mut characters = name.chars().peekable();
+    let mut previous = ' ';
+    while let Some(character) = characters.next() {
+        let is_emoji_style = matches!(character, '\u{FE0E}' | '\u{FE0F}')
+            && if previous.is_ascii() {
+                // Digits, # and * are the base characters of keycaps: 1️⃣.
+                previous.is_emoji_char() && characters.peek() == Some(&KEYCAP)
+            } else {
+                previous.is_emoji_char()
+            };
+        if !is_allowed(character) && !is_emoji_style {
+            return Some(character);
         }
-        // Variation selectors are dropped, as NFKC_Casefold does: most change nothing that a reader sees.
-        // Normalizing twice, because folding can denormalize.
-        let normal: String = text.chars().filter(|&character| !is_variation(character)).nfkc().collect();
-        let folded = UniCase::unicode(normal).to_folded_case();
-        Self(folded.nfkc().collect::<String>().into())
+        previous = character;
     }
+    None
 }
+
+const KEYCAP: char = '\u{20E3}';
 
 /// Letters, digits, marks, punctuation, symbols and the plain space. These groups exclude unassigned,
 /// private-use, control and format characters (bidirectional overrides, zero-width characters).
@@ -80,10 +90,12 @@ fn is_allowed(character: char) -> bool {
     use GeneralCategoryGroup::{Letter, Mark, Number, Punctuation, Symbol};
     let group = character.general_category_group();
     character == ' '
-        || (matches!(group, Letter | Number | Mark | Punctuation | Symbol) && !is_blank(character))
+        || (matches!(group, Letter | Number | Mark | Punctuation | Symbol)
+            && !is_blank(character)
+            && !is_variation_selector(character))
 }
 
-/// Letters, marks and symbols that render as blank.
+/// Letters, marks and symbols that render as blank: what is default-ignorable, and some more.
 fn is_blank(character: char) -> bool {
     matches!(
         character,
@@ -95,13 +107,12 @@ fn is_blank(character: char) -> bool {
             | '\u{2800}'
             | '\u{3164}'
             | '\u{FFA0}'
+            | '\u{FFFC}'
+            | '\u{13441}'
+            | '\u{13442}'
             | '\u{16FE4}'
             | '\u{1D159}'
     )
-}
-
-fn is_variation(character: char) -> bool {
-    matches!(character, '\u{180B}'..='\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
 }
 
 /// Why a name was refused.
@@ -109,11 +120,15 @@ fn is_variation(character: char) -> bool {
 pub enum NameError {
     #[error("The username must not be blank.")]
     Empty,
+    #[error("The username must not begin with a combining mark.")]
+    BeginsWithMark,
+    #[error("The username must not have more than {MAX_MARKS} combining marks on one character.")]
+    TooManyMarks,
     #[error("The username must not be longer than {} characters.", Username::MAX_CHARS)]
     TooLong,
     #[error("The username must not contain two spaces in a row.")]
     DoubleSpace,
-    #[error("The username {SYSTEM} is reserved: choose another.")]
+    #[error("The username {SYSTEM}, and what looks like it, is reserved: choose another.")]
     Reserved,
     #[error("The username must not contain the character U+{:04X}.", u32::from(*.0))]
     Character(char),
@@ -134,19 +149,60 @@ mod tests {
             "O'Neill",
             "Ann Lee",
             "Ünal",
-            "李小龍",
+            "Nguyễn Văn Đệ",
+            "Nguye\u{302}\u{303}n",
+            "Łukasz",
+            "Σίσυφος",
+            "ᾧδε",
+            "Сергей",
+            "Юлія",
+            "Մարիամ",
+            "მარიამი",
+            "محمّد",
+            "عَبْدُ اللَّٰه",
+            "مهدی",
+            "משה",
+            "מֹשֶׁה",
             "नेहा",
+            "लक्ष्मी",
+            "ঐশ্বর্যা",
+            "ਗੁਰਪ੍ਰੀਤ",
+            "தமிழ்ச்செல்வி",
+            "ശ്രീജിത്ത്",
+            "සුනිල්",
+            "ณัฏฐ์",
+            "กี่",
+            "ຄໍາ",
+            "བསོད་ནམས",
+            "སྒྲུབས",
+            "မြင့်",
+            "ស្រីមុំ",
+            "ተስፋዬ",
+            "李小龍",
+            "さくら",
+            "が",
+            "ジョン",
+            "한국",
+            "\u{1112}\u{1161}\u{11AB}",
+            "ᏣᎳᎩ",
             "🦀",
             "❤\u{FE0F}",
+            "☀\u{FE0E}",
+            "☝🏽",
+            "🇩🇪",
+            "1\u{FE0F}\u{20E3}",
+            "#\u{FE0F}\u{20E3}",
             "x",
             "<b>",
             "a.b_c-d",
+            "\"Bob\"",
             "٣",
         ] {
             assert_eq!(&**Username::parse(name).expect(name).shown(), name);
         }
         assert_eq!(&**Username::parse("\t Bob\n").unwrap().shown(), "Bob");
         assert!(Username::parse(&"é".repeat(Username::MAX_CHARS)).is_ok());
+        assert!(Username::parse(&"\u{FDFA}".repeat(7)).is_ok());
     }
 
     #[test]
@@ -155,14 +211,33 @@ mod tests {
         for (name, expected) in [
             ("", NameError::Empty),
             (" \u{3000}\t", NameError::Empty),
-            ("\u{FE0F}", NameError::Empty),
-            ("\u{301}\u{301}", NameError::Empty),
+            ("\u{FE0F}", NameError::Character('\u{FE0F}')),
+            ("\u{301}\u{301}", NameError::BeginsWithMark),
+            ("\u{301}a", NameError::BeginsWithMark),
+            ("a\u{301}\u{301}\u{301}", NameError::TooManyMarks),
             (&long, NameError::TooLong),
+            (&"\u{FDFA}".repeat(8), NameError::TooLong),
             ("a  b", NameError::DoubleSpace),
             ("System", NameError::Reserved),
             (" sYSTEM ", NameError::Reserved),
             ("Ｓystem", NameError::Reserved),
-            ("Sy\u{FE00}stem", NameError::Reserved),
+            ("Sуstem", NameError::Reserved),
+            ("System.", NameError::Reserved),
+            ("ꜱʏꜱᴛᴇᴍ", NameError::Reserved),
+            ("Sy\u{FE00}stem", NameError::Character('\u{FE00}')),
+            ("Bob\u{FE0F}", NameError::Character('\u{FE0F}')),
+            ("1\u{FE0F}", NameError::Character('\u{FE0F}')),
+            ("❤\u{FE0F}\u{FE0F}", NameError::Character('\u{FE0F}')),
+            ("❤\u{FE01}", NameError::Character('\u{FE01}')),
+            ("葛\u{E0100}", NameError::Character('\u{E0100}')),
+            ("a\u{180B}", NameError::Character('\u{180B}')),
+            ("Bob\u{E0062}", NameError::Character('\u{E0062}')),
+            ("Bob\u{E0001}", NameError::Character('\u{E0001}')),
+            ("Bob\u{115F}", NameError::Character('\u{115F}')),
+            ("Bob\u{1160}", NameError::Character('\u{1160}')),
+            ("Bob\u{FFA0}", NameError::Character('\u{FFA0}')),
+            ("Bob\u{34F}", NameError::Character('\u{34F}')),
+            ("Bob\u{FFFC}", NameError::Character('\u{FFFC}')),
             ("a\nb", NameError::Character('\n')),
             ("a\u{0}", NameError::Character('\u{0}')),
             ("a\u{202E}b", NameError::Character('\u{202E}')),
@@ -182,20 +257,13 @@ mod tests {
         }
     }
 
+    /// Everything that is default-ignorable, by the tables of another crate.
     #[test]
-    fn equivalent_spellings_are_one_name() {
-        for (one, other) in [
-            ("Bob", "bob"),
-            ("Bob", "Ｂｏｂ"),
-            ("STRASSE", "straße"),
-            ("Ünal", "u\u{308}nal"),
-            ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
-            ("ﬁsh", "FISH"),
-            ("❤\u{FE0F}", "❤"),
-        ] {
-            assert_eq!(NameKey::of(one), NameKey::of(other), "{one} {other}");
+    fn nothing_invisible_is_allowed() {
+        for character in ('\u{80}'..=char::MAX).filter(|&character| is_allowed(character)) {
+            let is_invisible = unicode_security::skeleton(&format!("a{character}")).eq(['a']);
+            assert!(!is_invisible, "{character:?}");
         }
-        assert_ne!(NameKey::of("Bob"), NameKey::of("Bo b"));
     }
 
     proptest! {
@@ -209,14 +277,6 @@ mod tests {
                 let again = Username::parse(shown).unwrap();
                 prop_assert_eq!(again.key(), name.key());
             }
-        }
-
-        #[test]
-        fn case_makes_no_difference(text in "\\PC{1,32}") {
-            prop_assert_eq!(NameKey::of(&text), NameKey::of(&NameKey::of(&text).0));
-            let upper = text.chars().flat_map(char::to_uppercase).collect::<String>();
-            let lower = upper.chars().flat_map(char::to_lowercase).collect::<String>();
-            prop_assert_eq!(NameKey::of(&upper), NameKey::of(&lower));
         }
     }
 }

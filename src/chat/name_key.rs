@@ -1,0 +1,220 @@
+//! When two names are the same (docs/protocol.md): if they are spelled alike or look alike.
+
+use unicase::UniCase;
+use unicode_normalization::UnicodeNormalization;
+use unicode_security::skeleton;
+
+/// After this many rounds, no text changes any more (tested for every character).
+const MAX_ROUNDS: usize = 4;
+
+/// A name as it is compared, in two forms. Names are the same if they agree in either of them: see
+/// [`NameMap`](super::name_map::NameMap).
+///
+/// One form cannot do both. The capital Ν (Greek) looks like N, and its lower case ν looks like v: a form that
+/// ignores case and follows looks makes N and V one letter, and `Ben` and `Bev` one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NameKey {
+    /// Equal for names that are equal after NFKC and case folding: `Bob`, `bob` and `Ｂｏｂ`.
+    spelling: String,
+    /// Equal for names with the same UTS 39 skeleton: `Will` and `WiII`.
+    look: String,
+}
+
+impl NameKey {
+    pub fn of(text: &str) -> Self {
+        let mut key = Self::default();
+        text.split_whitespace().for_each(|word| key.push_word(word));
+        key
+    }
+
+    /// Adds a word to the name. No form of a word depends on the words beside it.
+    pub fn push_word(&mut self, word: &str) {
+        push(&mut self.spelling, &settled(fold(word), fold));
+        push(&mut self.look, &settled(skeleton(word).collect(), fold_except_l));
+    }
+
+    pub fn spelling(&self) -> &str {
+        &self.spelling
+    }
+
+    pub fn look(&self) -> &str {
+        &self.look
+    }
+}
+
+/// Adds a word after a space. Some characters are folded to several words.
+fn push(form: &mut String, word: &str) {
+    for word in word.split_whitespace() {
+        if !form.is_empty() {
+            form.push(' ');
+        }
+        form.push_str(word);
+    }
+}
+
+/// Case is ignored in looks too, because names that differ in case are the same. Repeats, because a skeleton can
+/// contain capitals (O for 0), and folding can produce a character that looks like another (m like rn).
+fn settled(mut text: String, fold: fn(&str) -> String) -> String {
+    for _ in 0..MAX_ROUNDS {
+        let next = fold(&skeleton(&text).collect::<String>());
+        if next == text {
+            break;
+        }
+        text = next;
+    }
+    text
+}
+
+/// NFKC and case folding.
+fn fold(text: &str) -> String {
+    fold_around(text, None)
+}
+
+/// In skeletons, l also stands for I and 1, and L looks like neither: `Ian` and `Lan` are different names.
+fn fold_except_l(text: &str) -> String {
+    fold_around(text, Some('L'))
+}
+
+fn fold_around(text: &str, kept: Option<char>) -> String {
+    // Variation selectors are dropped, as NFKC_Casefold does: most change nothing that a reader sees.
+    // Normalizing twice, because folding can denormalize.
+    let normal: String = text.chars().filter(|&character| !is_variation_selector(character)).nfkc().collect();
+    let pieces = normal.split_inclusive(|character| Some(character) == kept);
+    let fold = |piece: &str| match kept.and_then(|kept| piece.strip_suffix(kept)) {
+        Some(rest) => UniCase::unicode(rest).to_folded_case() + "L",
+        None => UniCase::unicode(piece).to_folded_case(),
+    };
+    pieces.map(fold).collect::<String>().nfkc().collect()
+}
+
+pub fn is_variation_selector(character: char) -> bool {
+    matches!(character, '\u{180B}'..='\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chat::username::Username;
+
+    /// Whether two names are the same.
+    fn same(one: &str, other: &str) -> bool {
+        let (one, other) = (NameKey::of(one), NameKey::of(other));
+        one.spelling == other.spelling || one.look == other.look
+    }
+
+    fn text_of_look_alikes() -> impl Strategy<Value = String> {
+        "[IiLl10OoMmrnVvΝνΒβßſKKбВвꜱҊ㌇ﷺªﬁ\u{301}\u{345}\u{FE0F}%\u{37A}]{0,6}|\\PC{0,8}"
+    }
+
+    #[test]
+    fn equivalent_spellings_are_one_name() {
+        for (one, other) in [
+            ("Bob", "bob"),
+            ("Bob", "Ｂｏｂ"),
+            ("STRASSE", "straße"),
+            ("Ünal", "u\u{308}nal"),
+            ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
+            ("ΝΊΚΟΣ", "νίκος"),
+            ("ﬁsh", "FISH"),
+            ("❤\u{FE0F}", "❤"),
+        ] {
+            assert!(same(one, other), "{one} {other}");
+        }
+    }
+
+    /// The attack: `раypal` in Cyrillic was another name than `paypal`.
+    #[test]
+    fn names_that_look_alike_are_one_name() {
+        for (one, other) in [
+            ("paypal", "раypal"),
+            ("paypal", "Раypal"),
+            ("Bob", "Воb"),
+            ("bob", "Воb"),
+            ("nick", "Νick"),
+            ("ANN", "ΑΝΝ"),
+            ("Will", "WiII"),
+            ("Will", "Wi1l"),
+            ("Ian", "lan"),
+            ("Bob", "B0b"),
+            ("Marnie", "Mamie"),
+            ("Bob", "Bob\u{200B}"),
+            ("Scope", "Ѕсоре"),
+        ] {
+            assert!(same(one, other), "{one} {other}");
+        }
+    }
+
+    /// Two forms, compared each with its own: a single one would make N and V one letter, for the Greek ν and Ν.
+    #[test]
+    fn names_that_differ_for_readers_are_different() {
+        for (one, other) in [
+            ("Ben", "Bev"),
+            ("Ray", "Yar"),
+            ("Ian", "Lan"),
+            ("ALI", "AIL"),
+            ("Bob", "Bo b"),
+            ("Bob", "Bobb"),
+            ("José", "Jose"),
+            ("李", "季"),
+            ("नेहा", "नहा"),
+            ("🦀", "🦐"),
+        ] {
+            assert!(!same(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn both_forms_of_every_character_settle() {
+        let ideographs_and_syllables =
+            ['\u{3400}'..='\u{9FFF}', '\u{AC00}'..='\u{D7A3}', '\u{20000}'..=char::MAX];
+        for character in ('!'..=char::MAX).filter(|character| !character.is_whitespace()) {
+            if ideographs_and_syllables.iter().any(|range| range.contains(&character)) {
+                continue;
+            }
+            let key = NameKey::of(&character.to_string());
+            assert_eq!(settled(key.spelling.clone(), fold), key.spelling, "{character:?}");
+            assert_eq!(settled(key.look.clone(), fold_except_l), key.look, "{character:?}");
+            assert!(key.spelling.len().max(key.look.len()) <= 33, "{character:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_that_fold_to_the_same_text_have_the_same_spelling(text in text_of_look_alikes()) {
+            let key = NameKey::of(&text);
+            for other in [
+                fold(&text),
+                text.nfkc().collect(),
+                text.nfd().collect(),
+                UniCase::unicode(&text).to_folded_case(),
+            ] {
+                prop_assert_eq!(NameKey::of(&other).spelling, key.spelling.clone(), "{}", other);
+            }
+        }
+
+        #[test]
+        fn names_with_the_same_skeleton_have_the_same_look(text in text_of_look_alikes()) {
+            let look_alike: String = skeleton(&text).collect();
+            prop_assert_eq!(NameKey::of(&look_alike).look, NameKey::of(&text).look);
+        }
+
+        #[test]
+        fn a_key_is_its_own_key(text in text_of_look_alikes()) {
+            let key = NameKey::of(&text);
+            prop_assert_eq!(&NameKey::of(&key.spelling).spelling, &key.spelling);
+            prop_assert_eq!(&NameKey::of(&key.look).look, &key.look);
+        }
+
+        /// Targets rely on it: their candidates are built word by word.
+        #[test]
+        fn the_words_of_an_allowed_name_do_not_affect_each_other(text in "\\PC{1,12} \\PC{1,12}") {
+            if let Ok(name) = Username::parse(&text) {
+                let whole = settled(fold(name.shown()), fold);
+                let whole: Vec<&str> = whole.split_whitespace().collect();
+                prop_assert_eq!(name.key().spelling(), whole.join(" "));
+            }
+        }
+    }
+}

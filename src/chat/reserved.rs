@@ -1,0 +1,116 @@
+//! Which names readers would take for `System`, the sender of the server's messages.
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
+
+use super::name_key::NameKey;
+use super::protocol::SYSTEM;
+
+/// Whether only look-alikes, marks, punctuation, symbols and spaces distinguish a name from `System`.
+pub fn looks_like_system(name: &str) -> bool {
+    let system = letters(NameKey::of(SYSTEM).spelling());
+    let name: String = name.chars().map(without_enclosure).nfkc().collect();
+    // Before look-alikes are resolved as well as after it: | is a symbol, and looks like a letter.
+    [letters(&name), name].iter().map(|name| NameKey::of(name)).any(|key| {
+        letters(&small_capitals_resolved(key.spelling())) == system
+            || letters(&small_capitals_resolved(key.look())) == system
+    })
+}
+
+/// Only the letters and digits.
+fn letters(text: &str) -> String {
+    use GeneralCategoryGroup::{Letter, Number};
+    let is_letter = |&character: &char| {
+        matches!(character.general_category_group(), Letter | Number)
+            && character.general_category() != GeneralCategory::ModifierLetter
+    };
+    text.nfd().filter(is_letter).collect()
+}
+
+/// The small capitals of `System`, which UTS 39 takes for letters of their own. It has т and м look like them.
+fn small_capitals_resolved(look: &str) -> String {
+    // In looks, m is rn, and the small capital is ʍ.
+    look.replace('ᴛ', "t").replace('ᴇ', "e").replace('ʍ', "rn")
+}
+
+/// The letter in a circle, a square or a flag that NFKC does not replace.
+fn without_enclosure(character: char) -> char {
+    let first = match character {
+        '\u{1F150}'..='\u{1F169}' => 0x1F150,
+        '\u{1F170}'..='\u{1F189}' => 0x1F170,
+        '\u{1F1E6}'..='\u{1F1FF}' => 0x1F1E6,
+        _ => return character,
+    };
+    (b'a'..=b'z').nth((u32::from(character) - first) as usize).map_or(character, char::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The attack: names that readers could not tell from `System`.
+    #[test]
+    fn names_that_read_as_system_are_recognized() {
+        for name in [
+            "System",
+            "sYSTEM",
+            "Ｓystem",
+            "ＳＹＳＴＥＭ",
+            "Sуstem",
+            "Ѕystem",
+            "ЅУЅТЕМ",
+            "ѕуѕтем",
+            "Տystem",
+            "ꓢꓬꓢꓔꓰꓟ",
+            "SΥSΤΕΜ",
+            "Sγsτem",
+            "Ꮪystem",
+            "ꜱʏꜱᴛᴇᴍ",
+            "Sʏsᴛᴇᴍ",
+            "ⓢⓨⓢⓣⓔⓜ",
+            "🅂🅈🅂🅃🄴🄼",
+            "🅢🅨🅢🅣🅔🅜",
+            "🆂🆈🆂🆃🅴🅼",
+            "🇸🇾🇸🇹🇪🇲",
+            "𝐒𝐲𝐬𝐭𝐞𝐦",
+            "ˢʸˢᵗᵉᵐ",
+            "Systern",
+            "System.",
+            "S.y.s.t.e.m",
+            "S y s t e m",
+            "sy stem",
+            "Sy-stem",
+            "Sýstém",
+            "Sy\u{335}stem",
+            "Systemʼ",
+            "Systemˌ",
+            "[System]",
+            "System|",
+            "|System|",
+            "★ System ★",
+            "System✓",
+            "«Ѕуѕтем»",
+        ] {
+            assert!(looks_like_system(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_not() {
+        for name in [
+            "Systems",
+            "System2",
+            "Sys",
+            "Stem",
+            "5ystem",
+            "Sister",
+            "Ecosystem",
+            "The System",
+            "Система",
+            ".",
+            "m",
+        ] {
+            assert!(!looks_like_system(name), "{name}");
+        }
+    }
+}
