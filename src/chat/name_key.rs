@@ -188,7 +188,8 @@ mod tests {
                 fold(&text),
                 text.nfkc().collect(),
                 text.nfd().collect(),
-                UniCase::unicode(&text).to_folded_case(),
+                // Folding text that is not normalized can change the order of its combining characters.
+                UniCase::unicode(text.nfd().collect::<String>()).to_folded_case(),
             ] {
                 prop_assert_eq!(NameKey::of(&other).spelling, key.spelling.clone(), "{}", other);
             }

@@ -125,12 +125,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chat::name_map::NameMap;
 
     /// Who is found among these members, with the rest of the text.
     fn find(text: &str, members: &[&str]) -> Result<(usize, String), Vec<usize>> {
-        let keys: Vec<NameKey> = members.iter().map(|name| NameKey::of(name)).collect();
+        let mut names = NameMap::default();
+        for (at, name) in members.iter().enumerate() {
+            names.insert(&NameKey::of(name), at);
+        }
         let target = Target::parse(text);
-        match target.find(|key| keys.iter().position(|other| other == key)) {
+        match target.find(|key| names.get(key)) {
             Found::None => Err(Vec::new()),
             Found::One(member, rest) => Ok((member, rest.to_owned())),
             Found::Several(members) => Err(members),

@@ -306,6 +306,7 @@ mod tests {
             "MOD_PASSWORD=hunter2\nPORT=${MOD_PASSWORD}\nMOD_PASSWORD=other",
             "MOD_PASSWORD=hunter2\nX=${MOD_PASSWORD}\nPORT='1'\"${MOD_PASSWORD}\"",
             "DB_PASS=hunter2\nPORT=${DB_PASS}",
+            "MODPASSWORD=hunter2\nUSE_SSL=on\nSSL_KEY_PATH=${MODPASSWORD}",
             "A=hunt\nB=er2\nPORT=${A}${B}",
             "MOD_PASSWORD=hunter2\nPORT=hunter2",
         ] {
