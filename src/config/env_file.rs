@@ -191,7 +191,9 @@ fn without_comment(value: &str) -> &str {
 /// Whether the text starts with the `${NAME}` of a password, in any spelling. Errors and the log would show it as part of
 /// another setting.
 fn opens_secret(text: &str) -> bool {
-    text.strip_prefix("${").and_then(|rest| rest.split_once('}')).is_some_and(|(name, _)| mentions_password(name))
+    text.strip_prefix("${")
+        .and_then(|rest| rest.split_once('}'))
+        .is_some_and(|(name, _)| mentions_password(name))
 }
 
 fn push_escaped(
