@@ -21,6 +21,10 @@ check:
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings
 
+# Run a fuzz target for ten minutes
+fuzz target:
+    fuzz/run {{target}} -max_total_time=600
+
 # Run everything that CI runs (Debian; may need root)
 ci:
     .ci/run

@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 // In this order: each folder imports only from those below it.
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod cli;
 pub mod server;
 mod connection;

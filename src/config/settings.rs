@@ -98,6 +98,12 @@ impl Settings {
         Self::from_sources(|name| flag(name).or_else(|| std::env::var_os(name)), file)
     }
 
+    /// Reads the settings from the content of a `.env` file alone.
+    #[cfg(any(fuzzing, test))]
+    pub fn from_env_file(bytes: &[u8]) -> Result<Self, ConfigErrors> {
+        Self::from_sources(|_| None, EnvFile::from_bytes(Path::new(".env"), bytes))
+    }
+
     /// `given` takes precedence over the file.
     fn from_sources(
         given: impl Fn(&str) -> Option<OsString>,

@@ -27,9 +27,9 @@ use crate::ops::metrics::{Counters, HubStats};
 use crate::transport::Link;
 use delivery::Delivery;
 use handle::{Question, SharedState};
-use tape::Tape;
 
 pub use handle::HubHandle;
+pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
 const INBOX_EVENTS: usize = 1024;

@@ -1,0 +1,439 @@
+//! Bytes from several clients, through their links into one room, and from there back to them.
+//!
+//! The input is a list of steps. Each begins with [`STEP`], the client's number, and a letter that says what happens:
+//! see [`Simulation::step`]. The rest of the step is its data.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use serde_json::json;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::transcript::Transcript;
+use crate::chat::{ClientMessage, ConnectionId, Input, MessageError, ModPassword, Room};
+use crate::hub::Tape;
+use crate::limits::Network;
+use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
+
+/// Begins a step. It is never part of UTF-8 text.
+const STEP: u8 = 0xF5;
+const CLIENTS: usize = 4;
+const PASSWORD: &str = "secret";
+pub const TIMESTAMP: &str = "12:34:56";
+/// The longest message from a client, in bytes.
+const MAX_MESSAGE: usize = 1024;
+/// The most that may wait for a client, in bytes.
+const MAX_BACKLOG: usize = 2048;
+/// What a client may be sent in addition to what another has sent, in bytes: lists of four members, and quotes.
+const MAX_ADDED: usize = 8 * 1024;
+/// How often something may have to be repeated until there is nothing left to do.
+const MAX_ROUNDS: usize = 10_000;
+/// How far [`Simulation::step`] moves the clock.
+const ADVANCES: [Duration; 8] = [
+    Duration::from_millis(1),
+    Duration::from_millis(60),
+    Duration::from_secs(1),
+    Duration::from_secs(29),
+    Duration::from_secs(31),
+    Duration::from_secs(61),
+    Duration::from_secs(3600),
+    Duration::from_secs(400 * 24 * 60 * 60),
+];
+
+/// Takes the steps, and checks what the clients get.
+pub fn client_bytes(bytes: &[u8]) {
+    let mut simulation = Simulation::new();
+    for step in bytes.split(|&byte| byte == STEP) {
+        if let [client, action, data @ ..] = step {
+            simulation.step(usize::from(*client) % CLIENTS, *action, data);
+        }
+    }
+    simulation.finish();
+}
+
+struct Simulation {
+    room: Room,
+    tape: Tape,
+    now: Instant,
+    clients: [Option<Client>; CLIENTS],
+    /// The last id that was given to a connection.
+    last_id: u64,
+}
+
+struct Client {
+    id: ConnectionId,
+    link: Link,
+    /// The client's end of the connection.
+    socket: TcpStream,
+    /// Whether the client reads nothing.
+    stalled: bool,
+    /// Whether something waits for the client.
+    is_slow: bool,
+    transcript: Transcript,
+    /// All bytes that the client has sent.
+    sent: Vec<u8>,
+    /// What the server has read from them.
+    read: Vec<Item>,
+}
+
+/// What the server reads from a client's bytes.
+#[derive(Debug, PartialEq)]
+enum Item {
+    Text(String),
+    Binary,
+    Closed,
+    Violation(CloseCode, String),
+}
+
+impl Simulation {
+    fn new() -> Self {
+        Self {
+            room: Room::new(Some(ModPassword::new(PASSWORD))),
+            tape: Tape::default(),
+            now: Instant::now(),
+            clients: [const { None }; CLIENTS],
+            last_id: 0,
+        }
+    }
+
+    fn step(&mut self, at: usize, action: u8, data: &[u8]) {
+        let text = String::from_utf8_lossy(data);
+        match action {
+            b'j' => self.send_json(at, &json!({"type": "join", "username": text})),
+            b'p' => self.send_json(at, &json!({"type": "public", "content": text})),
+            b'c' => self.send_json(at, &json!({"type": "command", "content": text})),
+            b't' => self.send(at, &frame(0x81, data)),
+            b'b' => self.send(at, &frame(0x82, data)),
+            b'k' => self.send(at, &frame(0x89, data)),
+            // A text frame that arrives in portions.
+            b's' => {
+                let (first, data) = data.split_first().unwrap_or((&0, &[]));
+                let portion = usize::from(*first % 16) + 1;
+                frame(0x81, data).chunks(portion).for_each(|portion| self.send(at, portion));
+            }
+            b'd' => self.disconnect(at),
+            // The client stops reading, or resumes.
+            b'h' => {
+                self.client(at, &[]).stalled ^= true;
+                self.receive();
+            }
+            b'a' => {
+                let advance = data.first().map_or(0, |&which| usize::from(which) % ADVANCES.len());
+                self.now += ADVANCES[advance];
+                self.finish_batch();
+            }
+            // As the server does after a silence, and when it shuts down.
+            b'i' => self.control(at, |link, now| link.ping(now).is_ok()),
+            b'z' => self.control(at, |link, now| link.close(CloseCode::Away, "shutdown", now).is_ok()),
+            _ => self.send(at, data),
+        }
+    }
+
+    fn send_json(&mut self, at: usize, message: &serde_json::Value) {
+        self.send(at, &frame(0x81, message.to_string().as_bytes()));
+    }
+
+    /// The client sends bytes, and the server reads them. The first bytes of a connection are what arrived together
+    /// with the request head.
+    fn send(&mut self, at: usize, mut bytes: &[u8]) {
+        let mut leftover: &[u8] = &[];
+        if self.clients[at].is_none() {
+            std::mem::swap(&mut leftover, &mut bytes);
+        }
+        self.client(at, leftover).sent.extend_from_slice(bytes);
+        self.read(at);
+        while !bytes.is_empty() {
+            let Some(client) = &self.clients[at] else { return };
+            match (&client.socket).write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return self.read(at),
+            }
+            self.read(at);
+        }
+    }
+
+    /// The client, which connects if it is not connected.
+    fn client(&mut self, at: usize, leftover: &[u8]) -> &mut Client {
+        if self.clients[at].is_none() {
+            self.last_id += 1;
+            let id = ConnectionId(self.last_id);
+            // Two clients share each address.
+            let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, at as u8 / 2));
+            self.handle(id, Input::Connected(Network::from(address)), 0);
+            self.clients[at] = Some(Client::new(id, leftover));
+        }
+        self.clients[at].as_mut().expect("it is connected")
+    }
+
+    /// Reads all that a client has sent, as its thread would, and handles it in one batch.
+    fn read(&mut self, at: usize) {
+        while let Some(client) = &mut self.clients[at] {
+            let id = client.id;
+            let (item, message, length) = match read_message(&client.link) {
+                Ok(Received::Text(text)) => {
+                    (Item::Text(text.to_string()), ClientMessage::parse(&text), text.len())
+                }
+                Ok(Received::Binary(_)) => (Item::Binary, Err(MessageError::Binary), 0),
+                Ok(Received::Control) => {
+                    if client.link.flush(self.now).is_err() {
+                        client.link.cut_off();
+                    }
+                    continue;
+                }
+                Ok(Received::Partial) => continue,
+                Ok(Received::Nothing { .. }) => break,
+                Err(error) => {
+                    self.end(at, error);
+                    break;
+                }
+            };
+            client.read.push(item);
+            self.handle(id, Input::Message(message), length);
+        }
+        self.finish_batch();
+    }
+
+    /// Ends a session, as its thread would.
+    fn end(&mut self, at: usize, error: ReadError) {
+        let Some(mut client) = self.clients[at].take() else { return };
+        let is_open = match error {
+            ReadError::Closed => {
+                client.read.push(Item::Closed);
+                true
+            }
+            ReadError::Violation(code, reason) => {
+                assert!(reason.len() <= 123, "a close frame has no room for {reason:?}");
+                let is_ok = client.link.close(code, &reason, self.now).is_ok();
+                client.read.push(Item::Violation(code, reason));
+                is_ok
+            }
+            ReadError::Disconnected | ReadError::CutOff(_) => false,
+        };
+        self.handle(client.id, Input::Disconnected, 0);
+        if is_open {
+            client.receive(self.now);
+            let is_complete = matches!(client.link.flush(self.now), Ok(Flush::Complete));
+            client.link.finish(Instant::now());
+            client.receive(self.now);
+            if is_complete {
+                client.transcript.assert_complete();
+            }
+        }
+        client.link.cut_off();
+        client.assert_split_changes_nothing();
+    }
+
+    fn disconnect(&mut self, at: usize) {
+        if let Some(client) = &self.clients[at] {
+            let _ = client.socket.shutdown(std::net::Shutdown::Both);
+            self.read(at);
+        }
+        assert!(self.clients[at].is_none(), "a disconnected client is still there");
+    }
+
+    fn control(&mut self, at: usize, send: impl FnOnce(&Link, Instant) -> bool) {
+        if let Some(client) = &self.clients[at] {
+            if !send(&client.link, self.now) {
+                client.link.cut_off();
+            }
+            self.read(at);
+        }
+    }
+
+    /// Passes an input to the room. `length`: of the client's message, in bytes.
+    fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
+        let effects = self.room.handle(self.now, from, input);
+        let before = self.tape.len();
+        for effect in &effects {
+            self.tape.write(effect, TIMESTAMP);
+        }
+        let written = self.tape.len() - before;
+        assert!(written <= 2 * length + MAX_ADDED, "{written} bytes follow from {length}");
+    }
+
+    /// Sends what the batch has brought, and what is due, until nobody is cut off for it.
+    fn finish_batch(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            if self.room.next_deadline().is_some_and(|due| due <= self.now) {
+                let is_slow =
+                    |id| self.clients.iter().flatten().any(|client| client.id == id && client.is_slow);
+                for effect in &self.room.expire(self.now, is_slow) {
+                    self.tape.write(effect, TIMESTAMP);
+                }
+            }
+            self.deliver();
+            self.receive();
+            let is_cut_off = |client: &Client| client.link.is_cut_off();
+            let Some(at) = (0..CLIENTS).find(|&at| self.clients[at].as_ref().is_some_and(is_cut_off)) else {
+                return;
+            };
+            self.end(at, ReadError::Disconnected);
+        }
+        panic!("clients are cut off without end");
+    }
+
+    fn deliver(&mut self) {
+        let batch = self.tape.finish();
+        let mut output = Output::default();
+        for id in batch.recipients() {
+            let client = self.clients.iter_mut().flatten().find(|client| client.id == id);
+            let Some(client) = client else { continue };
+            batch.output(id, &mut output);
+            match client.link.send(&output, self.now) {
+                Ok(Flush::Complete) => client.is_slow = false,
+                Ok(Flush::Pending { bytes, .. }) => {
+                    assert!(bytes <= MAX_BACKLOG + MAX_ADDED, "{bytes} bytes wait");
+                    client.is_slow = true;
+                }
+                Err(_) => drop(client.link.cut_off()),
+            }
+        }
+    }
+
+    /// All clients that read anything read all that they are sent.
+    fn receive(&mut self) {
+        for client in self.clients.iter_mut().flatten().filter(|client| !client.link.is_cut_off()) {
+            client.receive(self.now);
+        }
+    }
+
+    /// Everyone reads, and time passes until nothing is due. Then all members have the same list.
+    fn finish(&mut self) {
+        self.clients.iter_mut().flatten().for_each(|client| client.stalled = false);
+        self.finish_batch();
+        // Nothing may follow a close frame, so a client that has got one does not see what happens to the others.
+        for at in 0..CLIENTS {
+            if self.clients[at].as_ref().is_some_and(|client| client.transcript.is_closed()) {
+                self.disconnect(at);
+            }
+        }
+        self.pass_time();
+        let members: Vec<&Client> =
+            self.clients.iter().flatten().filter(|c| c.transcript.is_member()).collect();
+        for member in &members {
+            member.transcript.assert_complete();
+            let list = member.transcript.user_list();
+            assert_eq!(list.len(), members.len(), "the list has members who are not there: {list:?}");
+            assert_eq!(list, members[0].transcript.user_list(), "two members have different lists");
+            assert!(list.iter().all(|user| user["is_timed_out"] == false), "an endless time-out: {list:?}");
+        }
+        for at in 0..CLIENTS {
+            self.disconnect(at);
+        }
+        self.pass_time();
+    }
+
+    /// Moves the clock from one deadline to the next, until there is none.
+    fn pass_time(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            let Some(due) = self.room.next_deadline() else { return };
+            self.now = self.now.max(due);
+            self.finish_batch();
+        }
+        panic!("something is always due");
+    }
+}
+
+impl Client {
+    fn new(id: ConnectionId, leftover: &[u8]) -> Self {
+        let (server, client) = connected_sockets();
+        let link = Link::new(Stream::plain(server), leftover.to_vec(), MAX_MESSAGE, MAX_BACKLOG);
+        Self {
+            id,
+            link,
+            socket: client,
+            stalled: false,
+            is_slow: false,
+            transcript: Transcript::default(),
+            sent: leftover.to_vec(),
+            read: Vec::new(),
+        }
+    }
+
+    /// Reads all that the server has sent and sends, unless the client is stalled.
+    fn receive(&mut self, now: Instant) {
+        let mut buffer = [0; 4096];
+        for _ in 0..MAX_ROUNDS {
+            let flush = self.link.flush(now);
+            if !self.stalled {
+                while let Ok(count @ 1..) = (&self.socket).read(&mut buffer) {
+                    self.transcript.receive(&buffer[..count]);
+                }
+            }
+            self.is_slow = matches!(flush, Ok(Flush::Pending { .. }));
+            match flush {
+                Ok(Flush::Complete) => return,
+                Ok(Flush::Pending { .. }) if self.stalled => return,
+                Ok(Flush::Pending { .. }) => {}
+                Err(_) => {
+                    self.link.cut_off();
+                    return;
+                }
+            }
+        }
+        panic!("the backlog of a client that reads is never empty");
+    }
+
+    /// However its bytes were divided, the server reads from them the same as from all at once.
+    fn assert_split_changes_nothing(&self) {
+        let (server, _client) = connected_sockets();
+        let link = Link::new(Stream::plain(server), self.sent.clone(), MAX_MESSAGE, usize::MAX);
+        let mut read = Vec::new();
+        let now = Instant::now();
+        loop {
+            match read_message(&link) {
+                Ok(Received::Text(text)) => read.push(Item::Text(text.to_string())),
+                Ok(Received::Binary(_)) => read.push(Item::Binary),
+                Ok(Received::Control) => drop(link.flush(now)),
+                Ok(Received::Partial) => {}
+                Ok(Received::Nothing { .. }) | Err(ReadError::Disconnected | ReadError::CutOff(_)) => break,
+                Err(ReadError::Closed) => {
+                    read.push(Item::Closed);
+                    break;
+                }
+                Err(ReadError::Violation(code, reason)) => {
+                    read.push(Item::Violation(code, reason));
+                    break;
+                }
+            }
+        }
+        // A client that was cut off was not read to the end.
+        assert!(read.starts_with(&self.read), "all at once: {read:?}; divided: {:?}", self.read);
+    }
+}
+
+fn read_message(link: &Link) -> Result<Received, ReadError> {
+    link.read().map(|read| read.received)
+}
+
+/// Two connected sockets, the first with a small send buffer.
+fn connected_sockets() -> (Arc<TcpStream>, TcpStream) {
+    let (server, client) = UnixStream::pair().expect("two more descriptors");
+    let [server, client] = [server, client].map(|socket| {
+        socket.set_nonblocking(true).expect("a socket can be nonblocking");
+        TcpStream::from(OwnedFd::from(socket))
+    });
+    set_socket_send_buffer_size(&server, 0).expect("the least size is used instead");
+    (Arc::new(server), client)
+}
+
+/// A complete frame from a client, with a mask that changes nothing.
+fn frame(first: u8, data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match data.len() {
+        length @ 0..126 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(data);
+    frame
+}
