@@ -81,8 +81,10 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
             false
         }
         End::NoPong => {
-            warn!("{peer}: cut off: no answer to a ping (PING_INTERVAL)");
-            shared.counters.cut_off(CutOffReason::NoPong);
+            if link.cut_off() {
+                warn!("{peer}: cut off: no answer to a ping (PING_INTERVAL)");
+                shared.counters.cut_off(CutOffReason::NoPong);
+            }
             false
         }
     }
