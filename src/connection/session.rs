@@ -18,7 +18,7 @@ use crate::limits::{Meter, Network, SendLimit};
 use crate::ops::metrics::CutOffReason;
 use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
 
-/// How long a flooding client's thread pauses after each [`MAX_READ_BYTES`], so that the hub can take the link's lock:
+/// How long a flooding client's thread pauses after each read of [`Link`], so that the hub can take the lock of the link:
 /// std's mutex is not fair.
 const YIELD_TIME: Duration = Duration::from_millis(1);
 /// How long a disconnected client's remaining messages are read, at the rate limit.
