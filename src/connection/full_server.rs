@@ -19,8 +19,11 @@ pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> 
         return shared.permits.monitoring();
     }
     // A handshake costs more than it is worth to an address that has used up its rate.
-    let network = incoming.charged(shared);
-    if network.is_some_and(|network| shared.rates.connect.take(network, 1.0, Instant::now()).is_some()) {
+    let (connect, now) = (&shared.rates.connect, Instant::now());
+    if let Some(network) = incoming.charged(shared)
+        && connect.take(network, 1.0, now).is_some()
+    {
+        connect.give_back(network, 1.0, now);
         return None;
     }
     shared.permits.refusal()

@@ -1,9 +1,9 @@
 //! One client's thread: the handshake, then the session.
 
+mod full_server;
 mod handshake;
 mod http_exchange;
 mod keep_alive;
-mod full_server;
 mod session;
 
 use std::net::{SocketAddr, TcpStream};
@@ -82,10 +82,13 @@ impl Incoming {
 
 /// Holds a handshake back until `CONNECT_RATE` allows it. `false`: the client has disconnected in the meantime.
 fn wait_for_connect_rate(socket: &TcpStream, network: Network, shared: &Shared) -> bool {
-    match shared.rates.connect.take(network, 1.0, Instant::now()) {
-        Some(until) => matches!(wait(socket, Wait::Hangup, until), Ok(false)),
-        None => true,
+    let connect = &shared.rates.connect;
+    let Some(until) = connect.take(network, 1.0, Instant::now()) else { return true };
+    let is_connected = matches!(wait(socket, Wait::Hangup, until), Ok(false));
+    if !is_connected {
+        connect.give_back(network, 1.0, Instant::now());
     }
+    is_connected
 }
 
 fn count(error: &HandshakeError, counters: &Counters) {

@@ -18,8 +18,8 @@ use crate::limits::{Meter, Network, SendLimit};
 use crate::ops::metrics::CutOffReason;
 use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
 
-/// How long a flooding client's thread pauses after each read of [`Link`], so that the hub can take the lock of the link:
-/// std's mutex is not fair.
+/// How long a flooding client's thread pauses after each [`Link::read`], so that the hub can take the
+/// link's lock: std's mutex is not fair.
 const YIELD_TIME: Duration = Duration::from_millis(1);
 /// How long a disconnected client's remaining messages are read, at the rate limit.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -234,7 +234,9 @@ impl<'a> Reader<'a> {
 
     fn pay(&mut self, cost: f64) -> Result<(), End> {
         match self.limit.charge(cost, Instant::now()) {
-            Some(until) if cost > 0.0 => self.hold(until),
+            Some(until) if cost > 0.0 => {
+                self.hold(until).inspect_err(|_| self.limit.give_back(cost, Instant::now()))
+            }
             _ => Ok(()),
         }
     }
@@ -245,10 +247,11 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         self.join_charged = true;
-        let rates = &self.shared.rates;
-        let charged = self.network.and_then(|network| rates.join.take(network, 1.0, Instant::now()));
-        if let Some(until) = charged {
-            self.hold(until)?;
+        let join = &self.shared.rates.join;
+        if let Some(network) = self.network
+            && let Some(until) = join.take(network, 1.0, Instant::now())
+        {
+            self.hold(until).inspect_err(|_| join.give_back(network, 1.0, Instant::now()))?;
         }
         while let Some(until) = self.shared.hub.joins_resume_at().filter(|&until| until > Instant::now()) {
             self.hold(until)?;

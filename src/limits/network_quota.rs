@@ -40,6 +40,15 @@ impl NetworkQuota {
         buckets.sweep(quota, now);
         buckets.of(network, quota, now).take(quota, cost, now)
     }
+
+    /// Returns tokens that were not used because their client has disconnected. If they stayed taken, a client that
+    /// keeps disconnecting would block its address for hours.
+    pub fn give_back(&self, network: Network, cost: f64, now: Instant) {
+        if let Some(quota) = self.quota {
+            let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            buckets.of(network, quota, now).give_back(quota, cost);
+        }
+    }
 }
 
 impl Buckets {
@@ -86,6 +95,18 @@ mod tests {
         let same_network: IpAddr = "2001:db8::2".parse().unwrap();
         assert_eq!(quota.take(neighbor.into(), 2.0, now), None);
         assert!(quota.take(same_network.into(), 1.0, now).is_some());
+    }
+
+    /// A flood of connections once left a debt that kept the address out for hours after its end.
+    #[test]
+    fn clients_that_stop_waiting_leave_no_debt() {
+        let now = Instant::now();
+        let quota = NetworkQuota::new(Some(QUOTA));
+        assert_eq!(quota.take(network(1), 2.0, now), None);
+        for _ in 0..10_000 {
+            assert_eq!(quota.take(network(1), 1.0, now), Some(now + Duration::from_secs(1)));
+            quota.give_back(network(1), 1.0, now);
+        }
     }
 
     #[test]

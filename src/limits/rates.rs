@@ -65,6 +65,13 @@ impl SendLimit<'_> {
         let shared = self.network.and_then(|network| self.shared.take(network, messages, now));
         own.max(shared)
     }
+
+    /// Returns a charge to the address, because the connection ends before it may handle what it has read.
+    pub fn give_back(&self, messages: f64, now: Instant) {
+        if let Some(network) = self.network {
+            self.shared.give_back(network, messages, now);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A token bucket, with payment in advance: whoever takes more than there is waits until it has been refilled.
+//! A token bucket that can be in debt: a caller that takes more tokens than there are waits until they have accrued.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ impl Quota {
 
 #[derive(Debug)]
 pub struct TokenBucket {
-    /// Negative while someone waits.
+    /// Negative while callers wait.
     tokens: f64,
     updated: Instant,
 }
@@ -36,6 +36,11 @@ impl TokenBucket {
         self.tokens -= cost;
         // A rounding error must not ask for a wait of no length.
         (self.tokens < -1e-6).then(|| now + Duration::from_secs_f64(-self.tokens / quota.per_second))
+    }
+
+    /// Returns tokens that were not used because their caller has stopped waiting.
+    pub fn give_back(&mut self, quota: Quota, cost: f64) {
+        self.tokens = (self.tokens + cost).min(quota.burst);
     }
 
     /// Whether the bucket is as good as a new one.
@@ -84,15 +89,18 @@ mod tests {
         /// Whatever is taken whenever: by any time, no more is covered than the burst and what has accrued.
         #[test]
         fn no_more_is_covered_than_the_quota_allows(
-            takes in proptest::collection::vec((0..2000_u64, 0.0..20.0_f64), 1..50),
+            takes in proptest::collection::vec((0..2000_u64, 0.0..20.0_f64, any::<bool>()), 1..50),
         ) {
             let start = Instant::now();
             let mut bucket = TokenBucket::full(QUOTA, start);
             let mut now = start;
             let mut covered = Vec::new();
-            for (pause, cost) in takes {
+            for (pause, cost, stops_waiting) in takes {
                 now += Duration::from_millis(pause);
-                covered.push((bucket.take(QUOTA, cost, now).unwrap_or(now), cost));
+                match bucket.take(QUOTA, cost, now) {
+                    Some(_) if stops_waiting => bucket.give_back(QUOTA, cost),
+                    until => covered.push((until.unwrap_or(now), cost)),
+                }
             }
             for &(end, _) in &covered {
                 let sum: f64 = covered.iter().filter(|(at, _)| *at <= end).map(|(_, cost)| cost).sum();
