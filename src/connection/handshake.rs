@@ -67,6 +67,17 @@ pub fn handshake(
     };
     let peer = incoming.address.ip().to_canonical();
     let client = shared.router.proxies.client(peer, &request);
+    // Before the wait, or one address behind a proxy could occupy all connections with waiting ones.
+    let permit = match late_permit(peer, client, shared) {
+        Ok(permit) => permit,
+        Err(exceeded) => match shared.router.monitoring_response(&request, client) {
+            Some(response) => {
+                respond(&mut stream, &response, Some(&request));
+                return Ok(Handshake::Responded(response.status()));
+            }
+            None => return Err(reject(&mut stream, Rejection::Limit(exceeded), Some(&request))),
+        },
+    };
     let charged = charged(client);
     let mut deadline = deadline;
     if let Some(network) = charged.filter(|_| shared.router.proxies.contains(peer)) {
@@ -86,10 +97,6 @@ pub fn handshake(
         }
         Ok(Route::Upgrade(response)) => response,
         Err(rejection) => return Err(reject(&mut stream, rejection, Some(&request))),
-    };
-    let permit = match late_permit(peer, client, shared) {
-        Ok(permit) => permit,
-        Err(exceeded) => return Err(reject(&mut stream, Rejection::Limit(exceeded), Some(&request))),
     };
     write_response(&mut stream, &accepted, Some(&request), deadline)?;
     let name = if client.ip() == peer {

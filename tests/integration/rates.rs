@@ -23,6 +23,7 @@ over_ws_and_wss! {
     reconnecting_does_not_renew_the_burst,
     joins_over_the_rate_wait,
     handshakes_over_the_rate_wait,
+    a_client_over_its_limit_behind_a_proxy_is_refused_without_a_wait,
     a_client_that_has_disconnected_keeps_its_name_for_ten_seconds_at_most,
     a_message_that_is_not_completed_closes_with_1008,
 }
@@ -93,11 +94,23 @@ fn handshakes_over_the_rate_wait(transport: Transport) {
     let server = TestServer::with(transport, &settings);
     let start = Instant::now();
     for _ in 0..handshakes {
-        // The permit of the one before may not be released yet, which is an answer as well.
-        let (head, _) = upgrade(&server, &format!("X-Forwarded-For: {CLIENT}\r\n"));
-        assert!(head.starts_with("HTTP/1.1 101 ") || head.starts_with("HTTP/1.1 503 "), "{head}");
+        // Until the permit of the one before has been released, there is a 503, which does not count.
+        while upgrade_from(&server, CLIENT) == 503 {}
     }
     assert_waited(start, handshakes - 4 * per_ip, rate);
+}
+
+/// Each of these once held a connection while it waited for the rate, only to be refused then.
+fn a_client_over_its_limit_behind_a_proxy_is_refused_without_a_wait(transport: Transport) {
+    let settings = [PROXY, ("CONNECT_RATE", "1"), ("MAX_CONNECTIONS_PER_IP", "1")];
+    let server = TestServer::with(transport, &settings);
+    let _bob = join_from(&server, CLIENT, "Bob");
+    std::thread::scope(|scope| {
+        // With the wait, the last of them would have been answered after more than 70 seconds, and reads time out after 60.
+        for _ in 0..80 {
+            scope.spawn(|| assert_eq!(upgrade_from(&server, CLIENT), 503));
+        }
+    });
 }
 
 /// The ten seconds once started again with each message: the name was taken for as long as messages were left.
@@ -139,6 +152,12 @@ fn a_message_that_is_not_completed_closes_with_1008(transport: Transport) {
 fn assert_waited(start: Instant, excess: u32, per_second: u32) {
     let least = Duration::from_secs_f64(f64::from(excess) / f64::from(per_second));
     assert!(start.elapsed() >= least, "{:?} instead of {least:?}", start.elapsed());
+}
+
+/// The status of the response to a client's request for a WebSocket.
+fn upgrade_from(server: &TestServer, address: &str) -> u16 {
+    let (head, _) = upgrade(server, &format!("X-Forwarded-For: {address}\r\n"));
+    head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head:?}"))
 }
 
 fn join_from(server: &TestServer, address: &str, name: &str) -> Client {
