@@ -29,7 +29,7 @@ fuzz target:
 ci:
     .ci/run
 
-# Benchmark the server against a bare copy loop
+# Run all benchmarks
 bench:
     cargo bench
 

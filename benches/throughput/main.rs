@@ -1,9 +1,9 @@
 //! The server under load, on loopback. Each figure is shown next to a floor from the same run: a bare relay of
 //! frames (`relay.rs`) with the same clients. See docs/benchmarks.md.
 //!
-//! `cargo bench` runs everything; `cargo bench -- burst` (or `presence`, `memory`) runs one part. Without the
-//! `--bench` that cargo passes, as in `cargo test --all-targets`, everything runs once at a small size, to check that
-//! it works.
+//! `cargo bench --bench throughput` runs everything, and with `-- burst` (or `presence`, `memory`) one part. Without
+//! the `--bench` that cargo passes, as in `cargo test --all-targets`, everything runs once at a small size, to check
+//! that it works.
 //!
 //! This does not use criterion, which times a closure in its own process. Here another process does the work, and its
 //! processor time and memory are measured. Rounds of the server and of the floor alternate, so that other load on the
@@ -142,7 +142,8 @@ fn relay(directory: &TempDir) -> Result<Child> {
     Child::start(command, directory, None)
 }
 
-/// The server with its default settings, but without a message rate. Pings would be counted as bytes of messages.
+/// The server with its default settings, but without a message rate, and without pings, which would be counted as bytes
+/// of messages.
 fn server(directory: &TempDir, tls: bool) -> Result<Child> {
     Child::server(directory, tls, &[("MESSAGE_RATE", "0"), ("PING_INTERVAL", "3600")])
 }
