@@ -2,9 +2,9 @@
 //! them, and how fast it can be joined.
 //!
 //! Unused budget is saved, up to a limit. New members get their list at once, even if nothing is saved. Those lists
-//! are paid from a credit, so that a crowd of a few hundred that joins at once does not delay the others' lists.
-//! What exceeds the credit is a debt, repaid from half of what accrues: a loop of joins and leaves cannot keep the
-//! lists from everyone else. While the debt is too large, joins have to wait.
+//! are paid from a credit, so that a few hundred joins at once do not delay the others' lists. What exceeds the
+//! credit is a debt, repaid from half of what accrues: a loop of joins and leaves cannot keep the lists from everyone
+//! else. While the debt is too large, joins have to wait.
 
 use std::time::{Duration, Instant};
 

@@ -78,9 +78,9 @@ mod tests {
         }
     }
 
-    /// The attack: 28 marks on one letter covered the surrounding lines.
+    /// 28 marks on one letter once covered the surrounding lines.
     #[test]
-    fn marks_cannot_be_piled_up() {
+    fn marks_cannot_be_stacked_without_limit() {
         let thai = format!("ก{}", "\u{E47}".repeat(MAX_NATIVE_MARKS + 1));
         let devanagari = format!("क{}", "\u{93C}".repeat(MAX_NATIVE_MARKS + 1));
         let foreign = format!("a{}", "\u{E47}".repeat(MAX_MARKS + 1));

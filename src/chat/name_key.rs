@@ -4,20 +4,20 @@ use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::skeleton;
 
-/// After this many rounds, no text changes any more (tested for every character).
+/// After this many rounds, a text no longer changes (tested for every character).
 const MAX_ROUNDS: usize = 4;
 
 /// A name as it is compared, in two forms. Names are the same if they agree in either of them: see
 /// [`NameMap`](super::name_map::NameMap).
 ///
-/// One form cannot do both. The capital Ν (Greek) looks like N, and its lower case ν looks like v: a form that
-/// ignores case and follows looks makes N and V one letter, and `Ben` and `Bev` one name.
+/// A single form is not enough. The Greek capital Ν looks like N, and its lower case ν looks like v: a form that
+/// ignores both case and look-alikes would make N and V one letter, and `Ben` and `Bev` one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameKey {
     /// Equal for names that are equal after NFKC and case folding: `Bob`, `bob` and `Ｂｏｂ`.
     spelling: String,
     /// Equal for names with the same UTS 39 skeleton: `Will` and `WiII`.
-    look: String,
+    skeleton: String,
 }
 
 impl NameKey {
@@ -27,18 +27,18 @@ impl NameKey {
         key
     }
 
-    /// Adds a word to the name. No form of a word depends on the words beside it.
+    /// Adds a word to the name. The forms of a word do not depend on the words next to it.
     pub fn push_word(&mut self, word: &str) {
-        push(&mut self.spelling, &settled(fold(word), fold));
-        push(&mut self.look, &settled(skeleton(word).collect(), fold_except_l));
+        push(&mut self.spelling, &fixed_point(fold(word), fold));
+        push(&mut self.skeleton, &fixed_point(skeleton(word).collect(), fold_except_l));
     }
 
     pub fn spelling(&self) -> &str {
         &self.spelling
     }
 
-    pub fn look(&self) -> &str {
-        &self.look
+    pub fn skeleton(&self) -> &str {
+        &self.skeleton
     }
 }
 
@@ -52,9 +52,9 @@ fn push(form: &mut String, word: &str) {
     }
 }
 
-/// Case is ignored in looks too, because names that differ in case are the same. Repeats, because a skeleton can
-/// contain capitals (O for 0), and folding can produce a character that looks like another (m like rn).
-fn settled(mut text: String, fold: fn(&str) -> String) -> String {
+/// Takes the skeleton and folds it until nothing changes: a skeleton can contain capitals (O for 0), and folding can
+/// produce a character that looks like another (m like rn).
+fn fixed_point(mut text: String, fold: fn(&str) -> String) -> String {
     for _ in 0..MAX_ROUNDS {
         let next = fold(&skeleton(&text).collect::<String>());
         if next == text {
@@ -76,8 +76,8 @@ fn fold_except_l(text: &str) -> String {
 }
 
 fn fold_around(text: &str, kept: Option<char>) -> String {
-    // Variation selectors are dropped, as NFKC_Casefold does: most change nothing that a reader sees.
-    // Normalizing twice, because folding can denormalize.
+    // Variation selectors are dropped, as NFKC_Casefold does: most have no visible effect.
+    // Normalized twice, because folding can denormalize.
     let normal: String = text.chars().filter(|&character| !is_variation_selector(character)).nfkc().collect();
     let pieces = normal.split_inclusive(|character| Some(character) == kept);
     let fold = |piece: &str| match kept.and_then(|kept| piece.strip_suffix(kept)) {
@@ -101,7 +101,7 @@ mod tests {
     /// Whether two names are the same.
     fn same(one: &str, other: &str) -> bool {
         let (one, other) = (NameKey::of(one), NameKey::of(other));
-        one.spelling == other.spelling || one.look == other.look
+        one.spelling == other.spelling || one.skeleton == other.skeleton
     }
 
     fn text_of_look_alikes() -> impl Strategy<Value = String> {
@@ -124,7 +124,7 @@ mod tests {
         }
     }
 
-    /// The attack: `раypal` in Cyrillic was another name than `paypal`.
+    /// `раypal` with Cyrillic letters was once a different name from `paypal`.
     #[test]
     fn names_that_look_alike_are_one_name() {
         for (one, other) in [
@@ -146,9 +146,10 @@ mod tests {
         }
     }
 
-    /// Two forms, compared each with its own: a single one would make N and V one letter, for the Greek ν and Ν.
+    /// Spellings and skeletons are compared separately: a single form would make N and V one letter, because of the
+    /// Greek Ν and ν.
     #[test]
-    fn names_that_differ_for_readers_are_different() {
+    fn names_that_look_different_are_different() {
         for (one, other) in [
             ("Ben", "Bev"),
             ("Ray", "Yar"),
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_every_character_settle() {
+    fn both_forms_of_every_character_reach_a_fixed_point() {
         let ideographs_and_syllables =
             ['\u{3400}'..='\u{9FFF}', '\u{AC00}'..='\u{D7A3}', '\u{20000}'..=char::MAX];
         for character in ('!'..=char::MAX).filter(|character| !character.is_whitespace()) {
@@ -174,9 +175,9 @@ mod tests {
                 continue;
             }
             let key = NameKey::of(&character.to_string());
-            assert_eq!(settled(key.spelling.clone(), fold), key.spelling, "{character:?}");
-            assert_eq!(settled(key.look.clone(), fold_except_l), key.look, "{character:?}");
-            assert!(key.spelling.len().max(key.look.len()) <= 33, "{character:?}");
+            assert_eq!(fixed_point(key.spelling.clone(), fold), key.spelling, "{character:?}");
+            assert_eq!(fixed_point(key.skeleton.clone(), fold_except_l), key.skeleton, "{character:?}");
+            assert!(key.spelling.len().max(key.skeleton.len()) <= 33, "{character:?}");
         }
     }
 
@@ -196,23 +197,23 @@ mod tests {
         }
 
         #[test]
-        fn names_with_the_same_skeleton_have_the_same_look(text in text_of_look_alikes()) {
+        fn a_text_and_its_skeleton_have_the_same_skeleton(text in text_of_look_alikes()) {
             let look_alike: String = skeleton(&text).collect();
-            prop_assert_eq!(NameKey::of(&look_alike).look, NameKey::of(&text).look);
+            prop_assert_eq!(NameKey::of(&look_alike).skeleton, NameKey::of(&text).skeleton);
         }
 
         #[test]
         fn a_key_is_its_own_key(text in text_of_look_alikes()) {
             let key = NameKey::of(&text);
             prop_assert_eq!(&NameKey::of(&key.spelling).spelling, &key.spelling);
-            prop_assert_eq!(&NameKey::of(&key.look).look, &key.look);
+            prop_assert_eq!(&NameKey::of(&key.skeleton).skeleton, &key.skeleton);
         }
 
-        /// Targets rely on it: their candidates are built word by word.
+        /// [`NameKey::of`] relies on it: it builds a key word by word.
         #[test]
         fn the_words_of_an_allowed_name_do_not_affect_each_other(text in "\\PC{1,12} \\PC{1,12}") {
             if let Ok(name) = Username::parse(&text) {
-                let whole = settled(fold(name.shown()), fold);
+                let whole = fixed_point(fold(name.shown()), fold);
                 let whole: Vec<&str> = whole.split_whitespace().collect();
                 prop_assert_eq!(name.key().spelling(), whole.join(" "));
             }

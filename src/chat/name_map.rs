@@ -7,31 +7,31 @@ use super::name_key::NameKey;
 /// Holds a name in both of its forms. Looking up a key costs two hash lookups, whatever the key.
 pub struct NameMap<V> {
     by_spelling: HashMap<String, V>,
-    by_look: HashMap<String, V>,
+    by_skeleton: HashMap<String, V>,
 }
 
 impl<V> Default for NameMap<V> {
     fn default() -> Self {
-        Self { by_spelling: HashMap::new(), by_look: HashMap::new() }
+        Self { by_spelling: HashMap::new(), by_skeleton: HashMap::new() }
     }
 }
 
 impl<V: Copy> NameMap<V> {
-    /// The value of this name. If two different names are the same as this one, the one with its spelling counts.
+    /// The value of this name. If its spelling and its skeleton match different names, the spelling takes precedence.
     pub fn get(&self, name: &NameKey) -> Option<V> {
-        self.by_spelling.get(name.spelling()).or_else(|| self.by_look.get(name.look())).copied()
+        self.by_spelling.get(name.spelling()).or_else(|| self.by_skeleton.get(name.skeleton())).copied()
     }
 
     /// Adds a name that is not in the map.
     pub fn insert(&mut self, name: &NameKey, value: V) {
         self.by_spelling.insert(name.spelling().to_owned(), value);
-        self.by_look.insert(name.look().to_owned(), value);
+        self.by_skeleton.insert(name.skeleton().to_owned(), value);
     }
 
     /// Removes exactly this name, which is in the map.
     pub fn remove(&mut self, name: &NameKey) {
         self.by_spelling.remove(name.spelling());
-        self.by_look.remove(name.look());
+        self.by_skeleton.remove(name.skeleton());
     }
 }
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_found_by_its_spelling_and_by_its_look() {
+    fn a_name_is_found_by_its_spelling_and_by_its_skeleton() {
         let mut map = NameMap::default();
         map.insert(&NameKey::of("Nick"), 1);
         for name in ["Nick", "NICK", "Νick", "Nісk"] {
@@ -49,11 +49,11 @@ mod tests {
         assert_eq!(map.get(&NameKey::of("Vick")), None);
         map.remove(&NameKey::of("Nick"));
         assert_eq!(map.get(&NameKey::of("Nick")), None);
-        assert!(map.by_look.is_empty());
+        assert!(map.by_skeleton.is_empty());
     }
 
     #[test]
-    fn the_spelling_counts_before_the_look() {
+    fn the_spelling_takes_precedence_over_the_skeleton() {
         let mut map = NameMap::default();
         map.insert(&NameKey::of("lan"), 1);
         assert_eq!(map.get(&NameKey::of("Ian")), Some(1));

@@ -1,4 +1,4 @@
-//! Which names readers would take for `System`, the sender of the server's messages.
+//! Which names could be mistaken for `System`, the sender of the server's messages.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -10,10 +10,10 @@ use super::protocol::SYSTEM;
 pub fn looks_like_system(name: &str) -> bool {
     let system = letters(NameKey::of(SYSTEM).spelling());
     let name: String = name.chars().map(without_enclosure).nfkc().collect();
-    // Before look-alikes are resolved as well as after it: | is a symbol, and looks like a letter.
+    // With and without the symbols: `|` is a symbol, and its skeleton is a letter.
     [letters(&name), name].iter().map(|name| NameKey::of(name)).any(|key| {
         letters(&small_capitals_resolved(key.spelling())) == system
-            || letters(&small_capitals_resolved(key.look())) == system
+            || letters(&small_capitals_resolved(key.skeleton())) == system
     })
 }
 
@@ -27,13 +27,13 @@ fn letters(text: &str) -> String {
     text.nfd().filter(is_letter).collect()
 }
 
-/// The small capitals of `System`, which UTS 39 takes for letters of their own. It has т and м look like them.
-fn small_capitals_resolved(look: &str) -> String {
-    // In looks, m is rn, and the small capital is ʍ.
-    look.replace('ᴛ', "t").replace('ᴇ', "e").replace('ʍ', "rn")
+/// Replaces the small capitals of `System`, which UTS 39 treats as separate letters, confusable with Cyrillic т and м.
+fn small_capitals_resolved(text: &str) -> String {
+    // In skeletons, m is rn, and its small capital is ʍ.
+    text.replace('ᴛ', "t").replace('ᴇ', "e").replace('ʍ', "rn")
 }
 
-/// The letter in a circle, a square or a flag that NFKC does not replace.
+/// Replaces a negative circled or squared letter or a regional indicator, which NFKC keeps, with its letter.
 fn without_enclosure(character: char) -> char {
     let first = match character {
         '\u{1F150}'..='\u{1F169}' => 0x1F150,
@@ -48,7 +48,7 @@ fn without_enclosure(character: char) -> char {
 mod tests {
     use super::*;
 
-    /// The attack: names that readers could not tell from `System`.
+    /// Readers could not distinguish these from `System`.
     #[test]
     fn names_that_read_as_system_are_recognized() {
         for name in [

@@ -290,7 +290,7 @@ fn a_private_message_goes_to_exactly_the_name_that_it_gives() {
     assert_eq!((script.received(2), script.received(3)), (vec![], vec![]));
 }
 
-/// The attack: `Sуstem` and `раypal` with Cyrillic letters were other names than `System` and `paypal`.
+/// `Sуstem` and `раypal` with Cyrillic letters were once different names from `System` and `paypal`.
 #[test]
 fn a_name_that_looks_like_another_cannot_be_taken() {
     let mut script = Script::with(&["paypal", "Bob"]);
@@ -298,7 +298,7 @@ fn a_name_that_looks_like_another_cannot_be_taken() {
     for (name, reason) in [
         ("раypal", "The username paypal is in use: choose another."),
         ("Воb", "The username Bob is in use: choose another."),
-        ("Sуstem", "The username System, and what looks like it, is reserved: choose another."),
+        ("Sуstem", "The username System and names that look like it are reserved: choose another."),
     ] {
         script.join(3, name);
         assert_eq!(script.received(3), [format!("error: {reason}")], "{name}");
@@ -545,7 +545,7 @@ proptest! {
                 }
                 if let Effect::Send(_, ServerMessage::UserList { content }) = effect {
                     let keys: Vec<NameKey> = content.iter().map(|user| NameKey::of(&user.username)).collect();
-                    for form in [NameKey::spelling, NameKey::look] {
+                    for form in [NameKey::spelling, NameKey::skeleton] {
                         let forms: BTreeSet<&str> = keys.iter().map(form).collect();
                         prop_assert_eq!(forms.len(), content.len(), "names are unique");
                     }

@@ -1,8 +1,7 @@
 //! The target of a command: the member whose name its arguments begin with.
 //!
-//! Names may contain spaces, so where the name ends depends on who is present. Everything else about a target is
-//! worked out here, on the client's own thread: for each name that the arguments may begin with, its key. The room
-//! only looks the keys up.
+//! Names may contain spaces, so where the name ends depends on who is present. Everything else is computed here, on the
+//! client's own thread: the key of each name that the arguments may begin with. The room only looks up the keys.
 
 use super::name_key::NameKey;
 use super::username::Username;
@@ -92,7 +91,7 @@ pub fn quoted(name: &str) -> String {
 
 fn unquoted(text: &str) -> Vec<Candidate> {
     let ends = text.match_indices(char::is_whitespace).map(|(at, _)| at);
-    // Several spaces in a row are one split.
+    // Several spaces in a row end one name.
     let ends = ends.filter(|&at| !text[..at].ends_with(char::is_whitespace)).chain([text.len()]);
     let candidates =
         ends.take(MAX_CANDIDATES).map_while(|at| Some(Candidate { key: key(&text[..at])?, rest: at }));
@@ -127,7 +126,7 @@ mod tests {
     use super::*;
     use crate::chat::name_map::NameMap;
 
-    /// Who is found among these members, with the rest of the text.
+    /// The member that is found, by its index, with the rest of the text.
     fn find(text: &str, members: &[&str]) -> Result<(usize, String), Vec<usize>> {
         let mut names = NameMap::default();
         for (at, name) in members.iter().enumerate() {

@@ -33,7 +33,7 @@ impl Timeouts {
         if self.in_order.len() >= MAX_TIMEOUTS && !self.contains(name) {
             return false;
         }
-        // There are two if it is spelled like one name, and looks like another.
+        // There are two if the name has the spelling of one and the skeleton of another.
         while let Some(before) = self.by_name.get(name) {
             self.remove(before);
         }
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!((timeouts.next_end(), timeouts.pop_ended(at(99))), (None, None));
     }
 
-    /// The attack: a member that was timed out came back under a name that looked the same.
+    /// A member that was timed out could once come back under a name that looked the same.
     #[test]
     fn a_time_out_applies_to_names_that_look_alike() {
         let start = Instant::now();
@@ -108,7 +108,7 @@ mod tests {
         }
         assert!(!timeouts.contains(&NameKey::of("Lan")));
         timeouts.set(&NameKey::of("Lan"), after(70));
-        // This one is the same as both.
+        // The same name as both.
         timeouts.set(&NameKey::of("lan"), after(5));
         assert_eq!(timeouts.seconds_left(&NameKey::of("Ian"), start), Some(5));
         assert_eq!(timeouts.seconds_left(&NameKey::of("Lan"), start), Some(5));

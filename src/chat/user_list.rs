@@ -74,8 +74,8 @@ impl UserListSchedule {
         affordable.max(Some(interval_over))
     }
 
-    /// Who is to be sent the list now, if a round is due. A slow member, for which something waits, would get lists
-    /// that are outdated when they arrive: it is sent none until the others have arrived.
+    /// Who is to be sent the list now, if a round is due. A slow member, which has a backlog, would get lists that are
+    /// outdated when they arrive: it is sent none until the backlog is empty.
     pub fn next_round(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Option<Audience> {
         if self.next_deadline().is_none_or(|due| now < due) {
             return None;
@@ -107,15 +107,15 @@ impl UserListSchedule {
         self.outdated_since = None;
         let mut recipients = Vec::new();
         let start = self.next_recipient;
-        for behind_start in [false, true] {
+        for before_start in [false, true] {
             let members =
-                if behind_start { self.sent.range_mut(..start) } else { self.sent.range_mut(start..) };
+                if before_start { self.sent.range_mut(..start) } else { self.sent.range_mut(start..) };
             for (&order, sent) in members {
                 if sent.version == self.version {
                     continue;
                 }
                 if is_slow(sent.connection) {
-                    // It is asked about again in the next interval.
+                    // It is checked again after one interval.
                     self.outdated_since = Some(self.outdated_since.map_or(now, |at| at.min(now)));
                 } else if recipients.len() < max && now >= sent.at + LIST_INTERVAL {
                     (sent.version, sent.at) = (self.version, now);
@@ -265,7 +265,7 @@ mod tests {
 
     /// A slow member in a room of 100 with long names was once sent 340 KB of lists per second, all of which waited.
     #[test]
-    fn a_slow_member_gets_only_the_newest_list_when_it_can_take_it() {
+    fn a_slow_member_gets_only_the_newest_list_once_it_has_caught_up() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
         let is_slow = |id| id == ConnectionId(1);
@@ -277,7 +277,7 @@ mod tests {
             assert_eq!(room.lists.next_round(after(round * 100 + 60), is_slow), only(&[2]));
         }
         let due = room.lists.next_deadline().unwrap();
-        assert_eq!(due, after(960) + LIST_INTERVAL, "no sooner: the hub would not wait");
+        assert_eq!(due, after(960) + LIST_INTERVAL, "no sooner, or the hub would not wait");
         assert_eq!(room.lists.next_round(due, is_slow), None);
         assert_eq!(room.lists.next_deadline(), Some(due + LIST_INTERVAL));
         assert_eq!(room.lists.next_round(due + LIST_INTERVAL, none), only(&[1]));
@@ -390,7 +390,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Joins and leaves in a loop once caused several times the list rate. Joins wait as the room demands, and
+        /// Joins and leaves in a loop once caused several times the list rate. Joins wait until `joins_resume_at`, and
         /// a round is sent when it is due.
         #[test]
         fn no_churn_exceeds_the_list_rate(members in 0..1500_u64, steps in steps()) {

@@ -95,7 +95,7 @@ fn is_allowed(character: char) -> bool {
             && !is_variation_selector(character))
 }
 
-/// Letters, marks and symbols that render as blank: what is default-ignorable, and some more.
+/// Letters, marks and symbols that render as blank: those that are default-ignorable, and a few others.
 fn is_blank(character: char) -> bool {
     matches!(
         character,
@@ -128,7 +128,7 @@ pub enum NameError {
     TooLong,
     #[error("The username must not contain two spaces in a row.")]
     DoubleSpace,
-    #[error("The username {SYSTEM}, and what looks like it, is reserved: choose another.")]
+    #[error("The username {SYSTEM} and names that look like it are reserved: choose another.")]
     Reserved,
     #[error("The username must not contain the character U+{:04X}.", u32::from(*.0))]
     Character(char),
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Everything that is default-ignorable, by the tables of another crate.
+    /// Default-ignorable characters are those in the tables of unicode-security.
     #[test]
     fn nothing_invisible_is_allowed() {
         for character in ('\u{80}'..=char::MAX).filter(|&character| is_allowed(character)) {
