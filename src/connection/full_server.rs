@@ -18,7 +18,7 @@ pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> 
     if shared.router.monitoring.is_reserved_for(peer, is_proxy) {
         return shared.permits.monitoring();
     }
-    // A handshake costs more than it is worth to an address that has used up its rate.
+    // An address that has exceeded its rate gets no response: over TLS, that would take a handshake.
     let (connect, now) = (&shared.rates.connect, Instant::now());
     if let Some(network) = incoming.charged(shared)
         && connect.take(network, 1.0, now).is_some()
@@ -29,7 +29,7 @@ pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> 
     shared.permits.refusal()
 }
 
-/// Responds to a connection that has exceeded a limit. It holds a permit to be refused.
+/// Responds to a connection that has exceeded a limit. It holds the permit from [`permit_to_refuse`].
 pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
     let deadline = Instant::now() + LINGER_TIMEOUT;
     let Ok(mut stream) = open_stream(&incoming, deadline) else { return };

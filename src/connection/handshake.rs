@@ -67,7 +67,7 @@ pub fn handshake(
     };
     let peer = incoming.address.ip().to_canonical();
     let client = shared.router.proxies.client(peer, &request);
-    // Before the wait, or one address behind a proxy could occupy all connections with waiting ones.
+    // Checked before the wait: otherwise one address behind a proxy could fill the server with waiting connections.
     let permit = match late_permit(peer, client, shared) {
         Ok(permit) => permit,
         Err(exceeded) => match shared.router.monitoring_response(&request, client) {
@@ -85,7 +85,7 @@ pub fn handshake(
         if !wait_for_connect_rate(&incoming.socket, network, shared) {
             return Err(HandshakeError::Disconnected);
         }
-        // The client does not pay for this wait with its own time.
+        // The wait does not count against the client's deadline.
         deadline += start.elapsed();
     }
     let route = shared.router.route(&request, client, incoming.tls.is_some());
@@ -139,7 +139,7 @@ fn reject(stream: &mut Stream, rejection: Rejection, request: Option<&Request>) 
     HandshakeError::Rejected(rejection)
 }
 
-/// The stream that requests come from: over TLS, after its handshake.
+/// Opens the stream that requests are read from. With TLS, this includes the TLS handshake.
 pub fn open_stream(incoming: &Incoming, deadline: Instant) -> Result<Stream, HandshakeError> {
     match &incoming.tls {
         None => Ok(Stream::plain(incoming.socket.clone())),

@@ -30,7 +30,7 @@ pub fn read_request(stream: &mut Stream, deadline: Instant) -> Result<(Request, 
         if bytes.first() == Some(&TLS_HANDSHAKE) {
             return Err(HandshakeError::TlsOnPlainPort);
         }
-        // A head ends with a line. Parsing it again for each byte would take time quadratic in its length.
+        // A head ends with a line feed. Parsing it again for each byte would take time quadratic in its length.
         let may_be_complete = is_first || bytes.len() >= MAX_HEAD_BYTES || buffer[..read].contains(&b'\n');
         if !may_be_complete {
             continue;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub struct KeepAlive {
     interval: Duration,
     last_received: Instant,
-    /// When the ping was sent that has not been answered; `None`: there is none.
+    /// When the unanswered ping was sent; `None`: there is none.
     pinged: Option<Instant>,
 }
 

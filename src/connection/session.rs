@@ -18,7 +18,7 @@ use crate::limits::{Meter, Network, SendLimit};
 use crate::ops::metrics::CutOffReason;
 use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
 
-/// How long a flooding client's thread pauses after each [`Link::read`], so that the hub can take the
+/// How long a flooding client's thread pauses after each [`Received::Partial`], so that the hub can take the
 /// link's lock: std's mutex is not fair.
 const YIELD_TIME: Duration = Duration::from_millis(1);
 /// How long a disconnected client's remaining messages are read, at the rate limit.
@@ -33,8 +33,8 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let Some(registration) = Registration::new(id, &link, &peer, &shared.hub) else { return };
     let end = read_messages(id, &link, &peer, shared);
     let is_open = finish_reading(end, &link, &peer, shared);
-    // The name is free before the last bytes have been sent. At shutdown no name is needed, but the process ends
-    // once the hub knows of no connection.
+    // Frees the name before the last bytes have been sent. At shutdown, the connection stays registered until then:
+    // the process ends once no connection is registered.
     let registration = Some(registration).filter(|_| shared.hub.is_shutting_down());
     if is_open {
         link.finish(Instant::now() + LINGER_TIMEOUT);
@@ -97,7 +97,7 @@ fn read_messages(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared) ->
             Ok(Next::Text(text)) => {
                 shared.counters.received(text.len());
                 let message = ClientMessage::parse(&text);
-                if let Err(end) = reader.pay_for_join(&message) {
+                if let Err(end) = reader.charge_join(&message) {
                     return end;
                 }
                 Event::Message(id, message)
@@ -165,24 +165,24 @@ impl<'a> Reader<'a> {
             }
             let flush = match received {
                 Received::Text(text) => {
-                    self.pay_for_message(text.len())?;
+                    self.charge_message(text.len())?;
                     return Ok(Next::Text(text));
                 }
                 Received::Binary(length) => {
-                    self.pay_for_message(length)?;
+                    self.charge_message(length)?;
                     return Ok(Next::Binary);
                 }
                 Received::Control => {
-                    self.pay_for_message(0)?;
+                    self.charge_message(0)?;
                     self.link.flush(Instant::now())
                 }
                 Received::Partial => {
-                    self.pay_for_incomplete()?;
+                    self.charge_incomplete()?;
                     let _ = wait(self.link.socket(), Wait::Hangup, Instant::now() + YIELD_TIME);
                     continue;
                 }
                 Received::Nothing { .. } => {
-                    self.pay_for_incomplete()?;
+                    self.charge_incomplete()?;
                     match self.wait_for_bytes()? {
                         Due::Nothing => continue,
                         Due::Ping => self.link.ping(Instant::now()),
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes when the message that is now incomplete began.
+    /// Records when the message that is now incomplete began.
     fn track(&mut self, incomplete: Option<u64>) {
         self.incomplete = match (incomplete, self.incomplete) {
             (Some(number), Some((known, since))) if number == known => Some((known, since)),
@@ -220,19 +220,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Pays for a complete message or control frame, in bytes.
-    fn pay_for_message(&mut self, length: usize) -> Result<(), End> {
+    /// Charges for a complete message or control frame of this length, in bytes.
+    fn charge_message(&mut self, length: usize) -> Result<(), End> {
         let cost = self.meter.complete(length);
-        self.pay(cost)
+        self.charge(cost)
     }
 
-    /// Pays for bytes that have completed no message.
-    fn pay_for_incomplete(&mut self) -> Result<(), End> {
+    /// Charges for bytes that have not completed a message.
+    fn charge_incomplete(&mut self) -> Result<(), End> {
         let cost = self.meter.incomplete();
-        self.pay(cost)
+        self.charge(cost)
     }
 
-    fn pay(&mut self, cost: f64) -> Result<(), End> {
+    /// Waits until the rates cover this cost.
+    fn charge(&mut self, cost: f64) -> Result<(), End> {
         match self.limit.charge(cost, Instant::now()) {
             Some(until) if cost > 0.0 => {
                 self.hold(until).inspect_err(|_| self.limit.give_back(cost, Instant::now()))
@@ -242,7 +243,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Holds a join back until the rate of its address and the cost of user lists allow it.
-    fn pay_for_join(&mut self, message: &Result<ClientMessage, MessageError>) -> Result<(), End> {
+    fn charge_join(&mut self, message: &Result<ClientMessage, MessageError>) -> Result<(), End> {
         if self.join_charged || !message.as_ref().is_ok_and(ClientMessage::may_join) {
             return Ok(());
         }
@@ -325,7 +326,7 @@ mod tests {
         let network = IpAddr::from([127, 0, 0, 1]).into();
         let peer = Peer { name: "a client".into(), network, charged: None };
         let (inbox, events) = crossbeam_channel::bounded(2);
-        let (hub, _questions) = HubHandle::new(inbox, Default::default());
+        let (hub, _queries) = HubHandle::new(inbox, Default::default());
         let id = ConnectionId(7);
         let thread = std::thread::spawn(move || {
             let _registration = Registration::new(id, &link, &peer, &hub);

@@ -76,7 +76,7 @@ impl Delivery {
         }
     }
 
-    /// Whether something waits for a client.
+    /// Whether a client has a backlog.
     pub fn is_slow(&self, id: ConnectionId) -> bool {
         self.retries.contains(id)
     }

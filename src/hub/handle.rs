@@ -9,14 +9,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Event;
 use crate::ops::metrics::HubStats;
 
-/// How many questions may wait for the hub.
-const MAX_QUESTIONS: usize = 64;
+/// How many queries may wait for the hub.
+const MAX_QUERIES: usize = 64;
 
-/// Sends events to the hub, and asks it questions.
+/// Sends events and queries to the hub.
 #[derive(Clone)]
 pub struct HubHandle {
     inbox: Sender<Event>,
-    questions: Sender<Question>,
+    queries: Sender<Query>,
     state: SharedState,
 }
 
@@ -25,17 +25,17 @@ pub struct HubHandle {
 pub struct HubEnded;
 
 /// What the hub answers between two batches, however full its inbox is.
-pub enum Question {
+pub enum Query {
     /// Call this, which shows that the hub is responsive. It must not block.
     Probe(Box<dyn FnOnce() + Send>),
     Stats(Sender<HubStats>),
 }
 
 impl HubHandle {
-    /// A handle, and what its questions arrive at.
-    pub fn new(inbox: Sender<Event>, state: SharedState) -> (Self, Receiver<Question>) {
-        let (questions, receiver) = bounded(MAX_QUESTIONS);
-        (Self { inbox, questions, state }, receiver)
+    /// A handle, and the receiver of its queries.
+    pub fn new(inbox: Sender<Event>, state: SharedState) -> (Self, Receiver<Query>) {
+        let (queries, receiver) = bounded(MAX_QUERIES);
+        (Self { inbox, queries, state }, receiver)
     }
 
     /// Sends an event. While the inbox is full, this blocks.
@@ -45,7 +45,7 @@ impl HubHandle {
 
     /// Has the hub call `respond`, which must not block. If the hub is unresponsive, that never happens.
     pub fn probe(&self, respond: impl FnOnce() + Send + 'static) {
-        self.ask(Question::Probe(Box::new(respond)));
+        self.query(Query::Probe(Box::new(respond)));
     }
 
     /// Whether the hub responds within `timeout`.
@@ -61,7 +61,7 @@ impl HubHandle {
     /// The hub's totals; `None`: it did not respond within `timeout`.
     pub fn stats(&self, timeout: Duration) -> Option<HubStats> {
         let (sender, reply) = bounded(1);
-        self.ask(Question::Stats(sender));
+        self.query(Query::Stats(sender));
         reply.recv_timeout(timeout).ok()
     }
 
@@ -75,10 +75,10 @@ impl HubHandle {
         self.state.is_shutting_down()
     }
 
-    fn ask(&self, question: Question) {
-        if self.questions.try_send(question).is_ok() {
+    fn query(&self, query: Query) {
+        if self.queries.try_send(query).is_ok() {
             // Wakes an idle hub. If the inbox is full, the hub is not idle.
-            let _ = self.inbox.try_send(Event::Question);
+            let _ = self.inbox.try_send(Event::Wakeup);
         }
     }
 }
@@ -117,27 +117,27 @@ mod tests {
 
     /// The health check once waited in the inbox: while 4,000 members joined at once, it timed out.
     #[test]
-    fn questions_do_not_wait_in_a_full_inbox() {
+    fn queries_do_not_wait_in_a_full_inbox() {
         let (inbox, events) = bounded(1);
-        let (hub, questions) = HubHandle::new(inbox, SharedState::default());
-        hub.send(Event::Question).unwrap();
+        let (hub, queries) = HubHandle::new(inbox, SharedState::default());
+        hub.send(Event::Wakeup).unwrap();
         assert!(events.is_full());
         hub.probe(|| {});
-        assert!(matches!(questions.try_recv(), Ok(Question::Probe(_))));
+        assert!(matches!(queries.try_recv(), Ok(Query::Probe(_))));
     }
 
     #[test]
-    fn the_number_of_questions_is_limited() {
+    fn the_number_of_queries_is_limited() {
         let (inbox, _events) = bounded(1);
-        let (hub, questions) = HubHandle::new(inbox, SharedState::default());
-        (0..2 * MAX_QUESTIONS).for_each(|_| hub.probe(|| {}));
-        assert_eq!(questions.len(), MAX_QUESTIONS);
+        let (hub, queries) = HubHandle::new(inbox, SharedState::default());
+        (0..2 * MAX_QUERIES).for_each(|_| hub.probe(|| {}));
+        assert_eq!(queries.len(), MAX_QUERIES);
     }
 
     #[test]
     fn an_unresponsive_hub_times_out() {
         let (inbox, _events) = bounded(1);
-        let (hub, _questions) = HubHandle::new(inbox, SharedState::default());
+        let (hub, _queries) = HubHandle::new(inbox, SharedState::default());
         assert!(!hub.is_responsive(Duration::ZERO));
         assert_eq!(hub.stats(Duration::ZERO), None);
     }

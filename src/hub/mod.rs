@@ -26,7 +26,7 @@ use crate::ops::clock::local_time;
 use crate::ops::metrics::{Counters, HubStats};
 use crate::transport::Link;
 use delivery::Delivery;
-use handle::{Question, SharedState};
+use handle::{Query, SharedState};
 
 pub use handle::HubHandle;
 pub use tape::Tape;
@@ -47,8 +47,8 @@ pub enum Event {
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId),
-    /// There is a question, which does not wait in the inbox.
-    Question,
+    /// Wakes the hub to answer queries, which do not wait in the inbox.
+    Wakeup,
     /// Close all connections and end.
     Shutdown,
 }
@@ -83,10 +83,10 @@ pub fn start(
 ) -> io::Result<(HubHandle, JoinHandle<()>)> {
     let (sender, inbox) = bounded(INBOX_EVENTS);
     let state = SharedState::default();
-    let (handle, questions) = HubHandle::new(sender, state.clone());
+    let (handle, queries) = HubHandle::new(sender, state.clone());
     let hub = Hub {
         inbox,
-        questions,
+        queries,
         state,
         room: Room::new(mod_password),
         tape: Tape::default(),
@@ -106,7 +106,7 @@ pub fn start(
 
 struct Hub {
     inbox: Receiver<Event>,
-    questions: Receiver<Question>,
+    queries: Receiver<Query>,
     state: SharedState,
     room: Room,
     tape: Tape,
@@ -127,7 +127,7 @@ impl Hub {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.answer_questions();
+            self.answer_queries();
             let now = Instant::now();
             if self.shutdown_deadline.is_some_and(|deadline| now >= deadline || self.delivery.is_finished()) {
                 return;
@@ -142,12 +142,12 @@ impl Hub {
         }
     }
 
-    fn answer_questions(&self) {
-        for question in self.questions.try_iter() {
-            match question {
-                Question::Probe(respond) => respond(),
+    fn answer_queries(&self) {
+        for query in self.queries.try_iter() {
+            match query {
+                Query::Probe(respond) => respond(),
                 // The receiver may have timed out.
-                Question::Stats(reply) => drop(reply.try_send(self.stats())),
+                Query::Stats(reply) => drop(reply.try_send(self.stats())),
             }
         }
     }
@@ -199,8 +199,8 @@ impl Hub {
                 self.input(now, timestamp, id, Input::Disconnected);
                 self.delivery.remove(id);
             }
-            // It is answered after the batch.
-            Event::Question => {}
+            // Queries are answered after the batch.
+            Event::Wakeup => {}
             Event::Shutdown => {
                 self.delivery.send(&self.tape.finish(), now);
                 self.state.shut_down();
@@ -220,16 +220,16 @@ impl Hub {
         self.log(from, &effects);
     }
 
-    /// Logs the system lines to all members, which contain names but nothing that clients have sent. A client can join
-    /// and leave as often as it likes, so these lines are limited; moderation is always logged.
+    /// Logs the system lines to all members, which contain names but no messages of clients. A client can join and
+    /// leave in a loop, so those lines are limited; moderation is always logged.
     fn log(&self, from: ConnectionId, effects: &[Effect]) {
         let Some(peer) = self.delivery.peer(from) else { return };
-        let mut has_come_or_gone = false;
+        let mut joined_or_left = false;
         for effect in effects {
             match effect {
-                Effect::Enter(_) | Effect::Leave(_) => has_come_or_gone = true,
+                Effect::Enter(_) | Effect::Leave(_) => joined_or_left = true,
                 Effect::Send(Audience::All, ServerMessage::System { content }) => {
-                    if std::mem::take(&mut has_come_or_gone) {
+                    if std::mem::take(&mut joined_or_left) {
                         self.client_log.info(peer.network, format_args!("{peer}: {content}"));
                     } else {
                         info!("{peer}: {content}");

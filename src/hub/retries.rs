@@ -39,13 +39,13 @@ impl Retries {
         self.bytes
     }
 
-    /// Some bytes wait for a client, which accepts them: it is retried soon.
+    /// Schedules a retry after [`MIN_DELAY`], replacing any earlier schedule.
     pub fn retry_soon(&mut self, id: ConnectionId, bytes: usize, now: Instant) {
         self.remove(id);
         self.insert(id, Retry { at: now + MIN_DELAY, delay: MIN_DELAY, bytes });
     }
 
-    /// Some bytes wait for a client, which accepts none: an earlier schedule stays.
+    /// Schedules a retry for a client that accepts nothing, unless one is scheduled already.
     pub fn retry(&mut self, id: ConnectionId, bytes: usize, now: Instant) {
         match self.clients.get_mut(&id) {
             Some(retry) => {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every batch once looked at every slow client. Compares with a model that does.
+        /// Every batch once checked every slow client. Compares with a model that does.
         #[test]
         fn clients_are_due_in_order_of_time(
             steps in proptest::collection::vec((0..4, 0..6_u64, 0..100_u64), 0..200)

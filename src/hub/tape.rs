@@ -153,7 +153,7 @@ impl Part {
     }
 }
 
-/// Takes the bytes, in an allocation that is no longer than they are: a slow client may keep it.
+/// Takes the bytes, in an allocation without spare capacity: a slow client's backlog may keep it.
 fn without_spare(bytes: &mut Vec<u8>) -> Bytes {
     Bytes::from(std::mem::take(bytes).into_boxed_slice())
 }
@@ -175,7 +175,7 @@ impl Batch {
         members.chain(others).copied()
     }
 
-    /// Replaces `output` by what one of the [`Self::recipients`] gets, as slices of the tape.
+    /// Replaces `output` with what one of the [`Self::recipients`] gets, as slices of the tape.
     pub fn output(&self, id: ConnectionId, output: &mut Output) {
         let Output { slices, uncounted } = output;
         slices.clear();
