@@ -46,8 +46,8 @@ fn command() -> Command {
         .subcommand(check::command())
 }
 
-/// Exits as clap does, but repeats no words of a command line with a password: a password with a space that was not
-/// quoted leaves words that clap takes for something else.
+/// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was
+/// not quoted, clap reports part of it as an unknown argument.
 fn exit_with(error: &clap::Error) -> ! {
     let repeats_words = matches!(
         error.kind(),

@@ -27,20 +27,20 @@ pub enum EnvFileError {
     Line { path: PathBuf, line: usize },
 }
 
-/// What a `.env` file says.
+/// The content of a `.env` file.
 #[derive(Default)]
 pub struct EnvFile {
     text: String,
     /// The variables. The last line for a name wins.
     values: HashMap<String, String>,
-    /// The values of all variables that have a password's name, as each line gave them.
+    /// The values of all lines whose names mention a password, even if a later line replaces them.
     passwords: Vec<String>,
     /// Everything that could not be read.
     pub errors: Vec<EnvFileError>,
 }
 
 impl EnvFile {
-    /// Reads a file. A file that does not exist is an empty one.
+    /// Reads a file. A missing file counts as empty.
     pub fn read(path: &Path) -> Self {
         match read_bytes(path) {
             Ok(bytes) => Self::from_bytes(path, &bytes),
@@ -68,7 +68,7 @@ impl EnvFile {
 
     /// What no error may show: the passwords, and the values of these variables that contain a `${NAME}`.
     pub fn confidential<'a>(&'a self, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-        // What is replaced in a value is seldom written in the file like that.
+        // A value in which a `${NAME}` was replaced seldom occurs literally in the file.
         let replaced = names.filter_map(|name| self.value(name)).filter(|&value| !self.text.contains(value));
         self.passwords.iter().cloned().chain(replaced.map(str::to_owned)).collect()
     }
@@ -188,7 +188,7 @@ fn without_comment(value: &str) -> &str {
     comment.map_or(value, |(at, _)| &value[..at]).trim_end()
 }
 
-/// Whether the text starts with the `${NAME}` of a password, in any spelling. Errors and the log would show it as part of
+/// Whether the text starts with a `${NAME}` that mentions a password. Errors and the log would show it as part of
 /// another setting.
 fn opens_secret(text: &str) -> bool {
     text.strip_prefix("${")
@@ -260,7 +260,7 @@ mod tests {
             ("A=\"two\nlines\"\nB=c", "two\nlines"),
             ("B=\"x\nA=y\nz\"\nA=w", "w"),
             ("B=1\nA=${B}2", "12"),
-            // A secret gets into no setting that is shown.
+            // A password is not replaced in settings that are shown.
             ("MOD_PASSWORD=b\nA=x${MOD_PASSWORD}", "x${MOD_PASSWORD}"),
             ("MOD_PASSWORD=b\nA=\"${MOD_PASSWORD}\"", "${MOD_PASSWORD}"),
             ("A=b\nMOD_PASSWORD=${A}c\nMOD_PASSWORD=${MOD_PASSWORD}d", "b"),

@@ -1,5 +1,5 @@
-//! How an error shows a setting's value. A broken line may hold two settings, one of them a password, so not every value
-//! is shown.
+//! How an error shows a setting's value. A broken line may contain two settings, one of them a password, so not every
+//! value is shown.
 
 use std::fmt;
 
@@ -17,13 +17,13 @@ pub enum ReportedValue {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reason {
     ControlCharacters,
-    /// It contains `=` or speaks of a password.
+    /// It contains `=` or mentions a password.
     MayHoldAnotherSetting,
     Confidential,
 }
 
 impl ReportedValue {
-    /// `confidential`: the passwords, and what else must not be shown.
+    /// `confidential`: the passwords, and other text that must not be shown.
     pub fn new(value: &str, confidential: &[String]) -> Self {
         if has_control_characters(value) {
             Self::NotShown(Reason::ControlCharacters)
@@ -61,7 +61,7 @@ pub fn names_secret(text: &str) -> bool {
     secrets().any(|setting| text.contains(setting.name))
 }
 
-/// Whether a text says in some spelling that a password is near.
+/// Whether a text contains `pass`, in any case, as the names of most passwords do.
 pub fn mentions_password(text: &str) -> bool {
     text.to_ascii_lowercase().contains("pass")
 }

@@ -53,13 +53,13 @@ pub struct Limits {
     pub join_rate: Option<NonZeroU32>,
     /// `None`: no limit.
     pub message_rate: Option<MessageRate>,
-    /// All connections from one address may send as much as this many. `None`: no limit.
+    /// All connections from one address together may send as much as this many. `None`: no limit.
     pub senders_per_ip: Option<NonZeroU32>,
     /// The longest message from a client.
     pub message_bytes: usize,
     /// The most that may be queued for one slow client, in bytes.
     pub send_queue_bytes: usize,
-    /// For TLS and the WebSocket upgrade together.
+    /// For TLS and the WebSocket upgrade together, and for each message.
     pub handshake_timeout: Duration,
     /// How long a client may be silent before it is sent a ping, and then how long it has to answer.
     pub ping_interval: Duration,
@@ -271,7 +271,7 @@ mod tests {
         Settings::from_sources(|_| None, EnvFile::from_bytes(Path::new(".env"), bytes))
     }
 
-    /// What is shown of the settings in a `.env` file: the errors or, in the log, where the server listens and its files.
+    /// What is shown of a `.env` file's settings: the errors or, in the log, the address and the certificate's files.
     fn shown(bytes: &[u8]) -> String {
         match from_file(bytes) {
             Err(errors) => errors.to_string(),
@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    /// What does not end a line for `.env` once had the next line's password shown as part of a value.
+    /// With a separator that does not end a line of `.env`, the next line's password was once shown as part of a value.
     #[test]
     fn a_broken_line_with_two_settings_is_not_shown() {
         for separator in ["\0", "\r", "\u{85}", "\u{b}", "\u{c}", "\u{2028}", "\u{1b}", " ", "", ",", ";"] {

@@ -109,8 +109,8 @@ impl FromStr for Origin {
 /// The prefix of the IPv4-mapped IPv6 addresses, `::ffff:0:0/96` (RFC 4291, section 2.5.5.2), in bits.
 const MAPPED_PREFIX: u8 = 96;
 
-/// A network like `10.0.0.0/8`, or a single address, in canonical form: without host bits, and IPv4 if it was written as
-/// IPv4-mapped IPv6. The addresses that it is compared with are canonical, too.
+/// A network like `10.0.0.0/8`, or a single address, in canonical form: without host bits, and as IPv4 if it was
+/// written as IPv4-mapped IPv6. The addresses that it is compared with are canonical, too.
 #[derive(Debug)]
 pub struct Network(pub IpNet);
 

@@ -18,7 +18,7 @@ use crate::ops::metrics::{Counters, ProcessStats, exposition};
 const HUB_TIMEOUT: Duration = Duration::from_secs(1);
 /// Prometheus' text format.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-/// What proxies add to the requests that they forward, apart from `X-Forwarded-*`: Forwarded (RFC 7239), Via (RFC 9110),
+/// What proxies add to requests that they forward, apart from `X-Forwarded-*`: Forwarded (RFC 7239), Via (RFC 9110),
 /// CDN-Loop (RFC 8586), and the names that nginx, load balancers and content delivery networks use.
 const PROXY_HEADERS: [&str; 14] = [
     "forwarded",
@@ -114,8 +114,8 @@ impl Monitoring {
     }
 }
 
-/// Whether a request from loopback was made on this machine. Behind a proxy here, every peer is loopback, even if the
-/// proxy is not a trusted one.
+/// Whether a request from loopback was made on this machine. Behind a proxy on this machine, every peer is loopback,
+/// even if the proxy is not trusted.
 fn is_local(request: &Request) -> bool {
     !request.headers().keys().any(is_proxy_header)
 }
@@ -150,7 +150,7 @@ mod tests {
         Some(monitoring.response(&request, client)?.status().as_u16())
     }
 
-    /// A proxy that sets only `X-Real-IP` once opened `/metrics` to everybody.
+    /// Behind a proxy that sets only `X-Real-IP`, `/metrics` was once open to everyone.
     #[test]
     fn a_request_through_a_proxy_is_not_local() {
         let request = |header: &str| {

@@ -5,7 +5,7 @@ use tungstenite::http::{HeaderValue, Method, Version, header};
 
 use super::rejection::Rejection;
 
-/// A request head that is still incomplete after this many bytes is rejected.
+/// The longest request head, in bytes.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// The most header lines in a request head.
 pub const MAX_HEADERS: usize = 64;

@@ -72,7 +72,7 @@ function suggest() {
   }
 }
 
-// The name as commands take it: in quotes if it begins with another member's name, or another's with it.
+// The name for a command, in quotes if another member's name would make it ambiguous.
 export function quoteName(name) {
   const isPrefix = (one, other) => other.toLowerCase().startsWith(`${one.toLowerCase()} `);
   const isAmbiguous = completions.present.some((other) => isPrefix(name, other) || isPrefix(other, name));
