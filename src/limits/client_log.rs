@@ -10,7 +10,7 @@ use super::client_network::Network;
 use super::log_limit::{LogLimit, Suppressed};
 use crate::ops::metrics::Counters;
 
-/// The log for lines that a client can cause as often as it likes. All threads share its limit.
+/// The log for lines that a client can cause in a loop. All threads share its limit.
 #[derive(Clone)]
 pub struct ClientLog {
     limit: Arc<Mutex<LogLimit>>,
@@ -49,7 +49,7 @@ impl ClientLog {
         log_all(&reports);
     }
 
-    /// Logs how many lines were suppressed, because the server ends.
+    /// Logs how many lines were suppressed, at shutdown.
     pub fn report_all(&self) {
         let reports = self.limit().report_all();
         log_all(&reports);

@@ -1,5 +1,5 @@
-//! How many log lines below `warn` one address may cause, so that none can fill the log: a token bucket per address, in a
-//! table of limited size.
+//! How many log lines below `warn` one address may cause, so that none can fill the log: a token bucket per address, in
+//! a table of limited size.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use super::client_network::Network;
 
-/// How many lines one address may cause at once: more than the default `MAX_CONNECTIONS_PER_IP` clients cause that all
-/// leave and join again.
+/// How many lines one address may cause at once: more than its clients cause if all of them leave and join again, at
+/// the default `MAX_CONNECTIONS_PER_IP`.
 const BURST_LINES: u32 = 256;
 /// One more line per this time: two per second, a join and a leave at the default `JOIN_RATE`.
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long what was suppressed is counted before it is reported.
+/// How long suppressed lines are counted before they are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How many addresses have a bucket of their own. All others share one.
 const MAX_ADDRESSES: usize = 4096;
 /// How often idle addresses may be searched for when the table is full.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The buckets of all addresses. Loopback has one as well: clients of a proxy that is not in `TRUSTED_PROXIES` come from
-/// there.
+/// The buckets of all addresses. Loopback has one as well, because clients behind a proxy that is not in
+/// `TRUSTED_PROXIES` come from there.
 #[derive(Default)]
 pub struct LogLimit {
     addresses: HashMap<Network, Bucket>,
@@ -74,7 +74,7 @@ impl LogLimit {
         counts.filter(|&(_, lines)| lines > 0).map(|(address, lines)| Suppressed { address, lines }).collect()
     }
 
-    /// Returns `false`, for the caller to return.
+    /// Schedules a report of a suppressed line. Always returns `false`.
     fn suppressed(&mut self, now: Instant) -> bool {
         self.next_report.get_or_insert(now + REPORT_INTERVAL);
         false
@@ -115,7 +115,7 @@ impl fmt::Display for Suppressed {
             Some(address) => write!(formatter, "{address}: {} more lines were not logged", self.lines)?,
             None => write!(formatter, "{} lines about other addresses were not logged", self.lines)?,
         }
-        formatter.write_str(": one address may not fill the log")
+        formatter.write_str(" (limit per address)")
     }
 }
 

@@ -10,7 +10,7 @@ use super::token_bucket::{Quota, TokenBucket};
 
 /// How many addresses have a bucket of their own, some 100 bytes each. Addresses beyond that share one.
 const MAX_NETWORKS: usize = 16_384;
-/// How often full buckets are removed: they are as good as new ones.
+/// How often full buckets are removed: they are the same as new ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One kind of action, limited per address.
@@ -97,7 +97,7 @@ mod tests {
         assert!(quota.take(same_network.into(), 1.0, now).is_some());
     }
 
-    /// A flood of connections once left a debt that kept the address out for hours after its end.
+    /// A flood of connections once left a debt that blocked its address for hours.
     #[test]
     fn clients_that_stop_waiting_leave_no_debt() {
         let now = Instant::now();

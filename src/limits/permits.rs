@@ -192,7 +192,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is taken and dropped in whatever order, nothing stays counted.
+        /// For any order of taking and dropping permits.
         #[test]
         fn counts_return_to_zero(steps in proptest::collection::vec((0..6_u8, 0..4_u8), 0..200)) {
             let permits = Permits::new(20, Some(3));

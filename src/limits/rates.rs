@@ -10,9 +10,9 @@ use super::network_quota::NetworkQuota;
 use super::token_bucket::{Quota, TokenBucket};
 use crate::config::Limits;
 
-/// What the burst of `CONNECT_RATE` and `JOIN_RATE` is based on where `MAX_CONNECTIONS_PER_IP` is 0.
+/// What the bursts of `CONNECT_RATE` and `JOIN_RATE` are based on if `MAX_CONNECTIONS_PER_IP` is 0.
 const DEFAULT_CONNECTIONS_PER_IP: usize = 64;
-/// The burst of `CONNECT_RATE`, in times `MAX_CONNECTIONS_PER_IP`: a page takes several requests.
+/// The burst of `CONNECT_RATE`, as a multiple of `MAX_CONNECTIONS_PER_IP`: a page takes several requests.
 const CONNECT_BURST_FACTOR: f64 = 4.0;
 
 /// The quotas that all connections share.
@@ -50,8 +50,8 @@ impl Rates {
     }
 }
 
-/// How fast one connection may send: as its own quota allows, and the one that it shares with all connections from
-/// its address.
+/// How fast one connection may send: within its own quota, and within the quota that it shares with all connections
+/// from its address.
 pub struct SendLimit<'a> {
     own: Option<(Quota, TokenBucket)>,
     network: Option<Network>,
@@ -137,7 +137,7 @@ mod tests {
     }
 
     proptest! {
-        /// One address had 64 times the message rate, and as many bursts as it had connections.
+        /// One address once had 64 times the message rate, and a burst for each of its connections.
         #[test]
         fn reconnecting_gives_an_address_no_more_than_its_senders(steps in steps()) {
             let pairs = [("MESSAGE_RATE", "5"), ("MESSAGE_BURST", "20"), ("MAX_SENDERS_PER_IP", "8")];

@@ -30,11 +30,11 @@ impl TokenBucket {
     }
 
     /// Takes tokens, and returns when they are covered; `None`: they are covered now. The tokens are taken in any
-    /// case, so of several callers the later one waits longer.
+    /// case, so of several callers the last waits longest.
     pub fn take(&mut self, quota: Quota, cost: f64, now: Instant) -> Option<Instant> {
         self.refill(quota, now);
         self.tokens -= cost;
-        // A rounding error must not ask for a wait of no length.
+        // A rounding error must not cause a wait of zero length.
         (self.tokens < -1e-6).then(|| now + Duration::from_secs_f64(-self.tokens / quota.per_second))
     }
 
@@ -43,7 +43,7 @@ impl TokenBucket {
         self.tokens = (self.tokens + cost).min(quota.burst);
     }
 
-    /// Whether the bucket is as good as a new one.
+    /// Whether the bucket is the same as a new one.
     pub fn is_full(&mut self, quota: Quota, now: Instant) -> bool {
         self.refill(quota, now);
         self.tokens >= quota.burst
@@ -86,7 +86,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is taken whenever: by any time, no more is covered than the burst and what has accrued.
+        /// At any time, no more is covered than the burst and what has accrued.
         #[test]
         fn no_more_is_covered_than_the_quota_allows(
             takes in proptest::collection::vec((0..2000_u64, 0.0..20.0_f64, any::<bool>()), 1..50),

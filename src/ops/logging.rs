@@ -43,7 +43,7 @@ pub fn dropped_lines() -> impl Iterator<Item = (&'static str, u64)> {
         .zip(DROPPED.each_ref().map(|count| count.load(Relaxed)))
 }
 
-/// By level. The logger is one for the whole process, and so are its counts.
+/// By level. Global, because the logger is.
 static DROPPED: DroppedLines = [const { AtomicU64::new(0) }; LEVELS];
 
 type DroppedLines = [AtomicU64; LEVELS];
@@ -106,8 +106,8 @@ enum Entry {
     Flush(Sender<()>),
 }
 
-/// Each kind of line has a share of the queue that no other kind can use, so that a flood of one displaces no other. All
-/// are in one queue, which keeps their order.
+/// Each kind of line has a share of the queue that no other kind can use, so that a flood of one kind displaces no
+/// other. All are in one queue, which keeps their order.
 #[derive(Clone, Copy)]
 enum Share {
     /// `warn` and above.
@@ -120,7 +120,7 @@ enum Share {
 /// How many lines each share of the queue holds at most.
 const SHARES: [usize; 3] = [QUEUE_WARNINGS, QUEUE_LINES, 1];
 
-/// The end of the queue that lines enter. It never blocks.
+/// The sending end of the queue. Adding a line never blocks.
 struct Queue {
     sender: Sender<Entry>,
     waiting: Arc<Waiting>,
@@ -129,7 +129,7 @@ struct Queue {
     dropped: &'static DroppedLines,
 }
 
-/// The end of the queue from which lines are written.
+/// The receiving end of the queue.
 struct QueuedLines {
     receiver: Receiver<Entry>,
     waiting: Arc<Waiting>,
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_info_lines_pushes_out_no_warning() {
+    fn a_flood_of_info_lines_displaces_no_warning() {
         static DROPPED: DroppedLines = [const { AtomicU64::new(0) }; LEVELS];
         let (queue, lines) = queue(&DROPPED);
         let flood = |lines: usize| (0..lines).for_each(|_| queue.log(Level::Info, "info"));
@@ -305,13 +305,13 @@ mod tests {
             flood(10);
         }
         assert_eq!(counts(&DROPPED)[..2], [0, 0]);
-        // In the order of time, with one report among them.
+        // In chronological order, with one report among them.
         let waiting = lines.take_lines(QUEUE_LINES + QUEUE_WARNINGS + 1);
         let early = waiting.iter().position(|line| line == "early");
         let late = waiting.iter().position(|line| line == "late");
         assert_eq!((early, late), (Some(100), Some(QUEUE_LINES + 2)));
         assert_eq!(waiting.iter().filter(|line| *line == "late").count(), QUEUE_WARNINGS - 1);
-        // Nor do warnings displace one another without a limit.
+        // The number of waiting warnings is limited as well.
         (0..2 * QUEUE_WARNINGS).for_each(|_| queue.log(Level::Warn, "warning"));
         assert_eq!(counts(&DROPPED)[1], QUEUE_WARNINGS as u64);
     }

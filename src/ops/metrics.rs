@@ -100,7 +100,7 @@ impl Counters {
         self.wrong_passwords.fetch_add(1, Relaxed);
     }
 
-    /// A line was not logged, because one address has caused too many.
+    /// Counts a line that was not logged because one address has caused too many.
     pub fn suppressed_line(&self) {
         self.suppressed_lines.fetch_add(1, Relaxed);
     }

@@ -179,7 +179,7 @@ impl Watchdog {
     fn tick(&mut self, now: Instant, shared: &Shared) {
         let (Some(interval), Some(next)) = (self.interval, self.next) else { return };
         if next <= now {
-            // If the hub does not respond, systemd is not notified, and restarts the server when that lasts.
+            // If the hub does not respond, systemd is not notified, and restarts the server after `WatchdogSec`.
             shared.hub.probe(systemd::watchdog);
             self.next = Some(now + interval);
         }

@@ -58,7 +58,7 @@ pub enum Flush {
     Complete,
     /// Some bytes are left for another flush.
     Pending {
-        /// Whether the client has accepted some since the last flush. If so, it is worth retrying soon.
+        /// Whether the client has accepted some since the last flush. If so, retry soon.
         progress: bool,
         /// How many bytes wait.
         bytes: usize,
@@ -143,7 +143,7 @@ impl Backlog {
     /// The client must be cut off, or has disconnected.
     pub fn flush(&mut self, stream: &mut impl Outgoing, now: Instant) -> Result<Flush, SendError> {
         let result = self.write(stream);
-        // Bytes that TLS had encrypted before may have left since the last flush, while the client was read from.
+        // Bytes that TLS had encrypted may have been sent since the last flush, while the client was read from.
         let progress = stream.accepted() > self.accepted;
         self.accepted = stream.accepted();
         match result {
@@ -286,12 +286,12 @@ mod tests {
 
     use super::*;
 
-    /// Accepts `room` bytes and then blocks.
+    /// Accepts `capacity` bytes and then blocks.
     #[derive(Default)]
     struct SlowClient {
         capacity: usize,
         accepted: Vec<u8>,
-        /// How many more bytes TLS had encrypted before, which left while the client was read from.
+        /// How many more bytes, encrypted before, were sent while the client was read from.
         drained: u64,
     }
 
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!((backlog.chunks.len(), backlog.bytes), (1, 40_000));
     }
 
-    /// A new member was once cut off by its own list, in a large room with a short `SEND_QUEUE_BYTES`.
+    /// A new member was once cut off by its own list, in a large room with a small `SEND_QUEUE_BYTES`.
     #[test]
     fn a_new_members_list_does_not_count_as_waiting() {
         let now = Instant::now();
@@ -444,9 +444,9 @@ mod tests {
         assert!(matches!(backlog.flush(&mut client, after(59)), Err(SendError::Stalled)));
     }
 
-    /// Bytes that TLS had encrypted left while the connection's thread read, and were not noticed.
+    /// Bytes that TLS had encrypted were sent while the connection's thread read, and once did not count.
     #[test]
-    fn bytes_that_left_between_two_flushes_are_progress() {
+    fn bytes_sent_between_two_flushes_are_progress() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut client = SlowClient::new(0);
@@ -477,7 +477,7 @@ mod tests {
         }
     }
 
-    /// A tape that knows whether it is in memory.
+    /// A tape whose bytes are counted while it is in memory.
     struct CountedTape {
         bytes: Vec<u8>,
         in_memory: Arc<AtomicUsize>,

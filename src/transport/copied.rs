@@ -4,11 +4,12 @@ use std::ops::{Deref, DerefMut, Range};
 
 use memmap2::MmapMut;
 
-/// Longer buffers, in bytes, are mapped pages, which the system gets back as soon as the client has left. An allocator
-/// may keep freed memory for years: glibc returns only what lies at the end of a heap.
+/// Buffers of at least this many bytes are mapped pages, which are returned to the system as soon as they are dropped.
+/// An allocator may keep freed memory: glibc returns it only from the end of a heap.
 const MAP_FROM: usize = 16 * 1024;
 
-/// A queue of bytes. When it grows, its buffer becomes half as long again as what waits, so that appending is cheap.
+/// A queue of bytes. When it grows, its new buffer is at least 1.5 times as long as what waits, so that appending
+/// is cheap.
 pub struct Copied {
     buffer: Buffer,
     waiting: Range<usize>,
@@ -62,7 +63,7 @@ impl Copied {
 impl Buffer {
     fn new(length: usize) -> Self {
         if length >= MAP_FROM {
-            // The system limits how many mappings a process has. Beyond that, the heap serves as well.
+            // The system limits how many mappings a process has. Beyond that, the buffer is on the heap.
             if let Ok(mapped) = MmapMut::map_anon(length) {
                 return Self::Mapped(mapped);
             }

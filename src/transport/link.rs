@@ -33,10 +33,10 @@ pub struct Link {
     cut_off: AtomicBool,
 }
 
-/// What a read brought.
+/// The result of [`Link::read`].
 pub struct Read {
     pub received: Received,
-    /// How many bytes it took from the socket, TLS' own included.
+    /// How many bytes were read from the socket, including TLS overhead.
     pub bytes: usize,
     /// The number of the message that has begun and is not complete, if there is one.
     pub incomplete: Option<u64>,
@@ -296,8 +296,8 @@ mod tests {
 
     use super::*;
 
-    /// The shutdown wakes the connection's thread. If its call came first, the cut-off was once neither logged nor
-    /// counted: 305 of 900 were not.
+    /// The shutdown wakes the connection's thread. If that thread's call came first, the cut-off was once neither
+    /// logged nor counted, which happened to 305 of 900.
     #[test]
     fn a_cut_off_comes_first_even_if_the_connections_thread_ends_at_once() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();

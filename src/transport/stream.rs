@@ -67,7 +67,7 @@ impl Stream {
         self.counted().tcp().clone()
     }
 
-    /// How many bytes have been read from the socket so far, TLS' own included.
+    /// How many bytes have been read from the socket so far, including TLS overhead.
     pub fn bytes_read(&self) -> u64 {
         self.counted().bytes_read()
     }
