@@ -45,7 +45,7 @@ const ADVANCES: [Duration; 8] = [
     Duration::from_secs(400 * 24 * 60 * 60),
 ];
 
-/// Takes the steps, and checks what the clients get.
+/// Runs the steps, and checks what the clients are sent.
 pub fn client_bytes(bytes: &[u8]) {
     let mut simulation = Simulation::new();
     for step in bytes.split(|&byte| byte == STEP) {
@@ -72,7 +72,7 @@ struct Client {
     socket: TcpStream,
     /// Whether the client reads nothing.
     stalled: bool,
-    /// Whether something waits for the client.
+    /// Whether the client has a backlog.
     is_slow: bool,
     transcript: Transcript,
     /// All bytes that the client has sent.
@@ -110,11 +110,11 @@ impl Simulation {
             b't' => self.send(at, &frame(0x81, data)),
             b'b' => self.send(at, &frame(0x82, data)),
             b'k' => self.send(at, &frame(0x89, data)),
-            // A text frame that arrives in portions.
+            // A text frame that arrives in pieces.
             b's' => {
                 let (first, data) = data.split_first().unwrap_or((&0, &[]));
-                let portion = usize::from(*first % 16) + 1;
-                frame(0x81, data).chunks(portion).for_each(|portion| self.send(at, portion));
+                let length = usize::from(*first % 16) + 1;
+                frame(0x81, data).chunks(length).for_each(|piece| self.send(at, piece));
             }
             b'd' => self.disconnect(at),
             // The client stops reading, or resumes.
@@ -257,7 +257,7 @@ impl Simulation {
         assert!(written <= 2 * length + MAX_ADDED, "{written} bytes follow from {length}");
     }
 
-    /// Sends what the batch has brought, and what is due, until nobody is cut off for it.
+    /// Sends the batch and what is due, and repeats while that cuts clients off.
     fn finish_batch(&mut self) {
         for _ in 0..MAX_ROUNDS {
             if self.room.next_deadline().is_some_and(|due| due <= self.now) {
@@ -296,18 +296,18 @@ impl Simulation {
         }
     }
 
-    /// All clients that read anything read all that they are sent.
+    /// All clients that are not stalled read everything that they are sent.
     fn receive(&mut self) {
         for client in self.clients.iter_mut().flatten().filter(|client| !client.link.is_cut_off()) {
             client.receive(self.now);
         }
     }
 
-    /// Everyone reads, and time passes until nothing is due. Then all members have the same list.
+    /// All clients read, and time passes until nothing is due. Then all members must have the same list.
     fn finish(&mut self) {
         self.clients.iter_mut().flatten().for_each(|client| client.stalled = false);
         self.finish_batch();
-        // Nothing may follow a close frame, so a client that has got one does not see what happens to the others.
+        // Nothing may follow a close frame, so a client that has received one gets no more lists.
         for at in 0..CLIENTS {
             if self.clients[at].as_ref().is_some_and(|client| client.transcript.is_closed()) {
                 self.disconnect(at);
@@ -356,7 +356,7 @@ impl Client {
         }
     }
 
-    /// Reads all that the server has sent and sends, unless the client is stalled.
+    /// Reads everything that the server sends, unless the client is stalled.
     fn receive(&mut self, now: Instant) {
         let mut buffer = [0; 4096];
         for _ in 0..MAX_ROUNDS {
@@ -380,7 +380,7 @@ impl Client {
         panic!("the backlog of a client that reads is never empty");
     }
 
-    /// However its bytes were divided, the server reads from them the same as from all at once.
+    /// The server must read the same messages however the client's bytes were split.
     fn assert_split_changes_nothing(&self) {
         let (server, _client) = connected_sockets();
         let link = Link::new(Stream::plain(server), self.sent.clone(), MAX_MESSAGE, usize::MAX);
@@ -404,7 +404,7 @@ impl Client {
             }
         }
         // A client that was cut off was not read to the end.
-        assert!(read.starts_with(&self.read), "all at once: {read:?}; divided: {:?}", self.read);
+        assert!(read.starts_with(&self.read), "all at once: {read:?}; split: {:?}", self.read);
     }
 }
 

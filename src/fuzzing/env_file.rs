@@ -7,10 +7,10 @@ const PASSWORD_BYTE: u8 = 0xF5;
 const PASSWORD: &str = "Kq7wZr3bXv9t";
 const ASSIGNMENT: &str = "MOD_PASSWORD=Kq7wZr3bXv9t";
 
-/// The input is the file, in which the byte 0xF5 stands for a password: first only where it is set, in whatever is left
-/// of its line; then anywhere in a file that sets it elsewhere.
+/// The input is a file, which is checked twice: with each byte 0xF5 replaced by an assignment of the password, and by
+/// the password alone, after a line that sets it.
 pub fn env_file(bytes: &[u8]) {
-    // A value that no line calls a password is shown like any other.
+    // If the input itself contains the password, it may be part of a value that is shown.
     if !bytes.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes()) {
         check(&with(bytes, ASSIGNMENT));
     }

@@ -1,7 +1,7 @@
-//! The entry points of the fuzz targets in `fuzz/` (CONTRIBUTING.md), for any bytes. They panic where the server would
-//! break a rule.
+//! The entry points of the fuzz targets in `fuzz/` (CONTRIBUTING.md). They accept any bytes, and panic if the server
+//! breaks a rule.
 //!
-//! The tests below run them on the seeds in `fuzz/corpus-seeds/`, to which every input is added that found an error.
+//! The tests below run them on the seeds in `fuzz/corpus-seeds/`. Every input that has found a bug is added there.
 
 mod client_bytes;
 mod env_file;
@@ -24,7 +24,7 @@ mod tests {
 
     use super::*;
 
-    /// The seeds of a target, by their files.
+    /// The seeds of a target, with their paths.
     fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus-seeds").join(target);
         let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -62,7 +62,7 @@ mod tests {
     }
 
     proptest! {
-        /// Steps that make sense, in any order.
+        /// Valid steps, in any order.
         #[test]
         fn no_steps_of_clients_break_a_rule(steps in proptest::collection::vec(step(), 0..60)) {
             client_bytes(&steps.concat());

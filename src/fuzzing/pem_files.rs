@@ -1,4 +1,4 @@
-//! The certificate's files: what is loaded from them, and what is said about them.
+//! Certificate and key files: loading them, and the errors and warnings about them.
 
 use std::fs;
 use std::path::Path;
@@ -27,9 +27,8 @@ static GOOD: LazyLock<(String, String)> = LazyLock::new(|| {
     (certificate.expect("a certificate").pem(), key.serialize_pem())
 });
 
-/// The first byte says what the rest is: a certificate file, a key file, or both in one; or the DER in one of them;
-/// or the DER of a certificate whose key is not known.
-/// The files are written to `folder`.
+/// The first byte says what the rest is: a certificate file, a key file, or both in one; or the DER in one of them; or
+/// the DER of a certificate whose key is not known. The files are written to `folder`.
 pub fn pem_files(folder: &Path, bytes: &[u8]) {
     let Some((&choice, bytes)) = bytes.split_first() else { return };
     let (good_cert, good_key) = (GOOD.0.as_bytes().to_vec(), GOOD.1.as_bytes().to_vec());
@@ -100,7 +99,7 @@ fn check_identity(identity: &Identity, files: &TlsFiles) {
     }
 }
 
-/// A certificate alone, and as its own issuer. No key belongs to most, but they can be described all the same.
+/// Checks a certificate alone and as its own issuer. It is not loaded, because no key belongs to most inputs.
 fn check_certificate(der: &[u8], files: &TlsFiles) {
     let good = Identity::load(files).expect("the certificate and its key are good");
     for count in 1..=2 {

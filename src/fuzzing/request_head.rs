@@ -1,4 +1,4 @@
-//! A request head from anywhere, and the response to it.
+//! A request head from any peer, and the response to it.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -12,8 +12,8 @@ use crate::http::{self, Monitoring, Rejection, Response, Route, Router, TrustedP
 use crate::hub;
 use crate::limits::{ClientLog, LimitExceeded, Permits};
 
-/// The longest head, in bytes, for which every way to divide it is tried.
-const MAX_DIVIDED: usize = 512;
+/// The longest head, in bytes, of which every prefix is parsed.
+const MAX_SPLIT: usize = 512;
 /// The longest response, in bytes: a file of the chat page.
 const MAX_RESPONSE: usize = 256 * 1024;
 
@@ -29,7 +29,7 @@ pub fn request_head(bytes: &[u8]) {
         Ok(None) => {}
         Ok(Some((request, length))) => {
             assert!(length <= bytes.len());
-            assert_divisible(&bytes[..length]);
+            assert_prefixes_are_incomplete(&bytes[..length]);
             check_request(router, &request, peer.into(), chosen(3));
         }
         Err(rejection) => check_response(&rejection.response(), None),
@@ -55,9 +55,9 @@ fn check_request(router: &Router, request: &Request, peer: IpAddr, secure: bool)
     }
 }
 
-/// A head that may be parsed is incomplete in every part that may arrive first.
-fn assert_divisible(head: &[u8]) {
-    if head.len() <= MAX_DIVIDED {
+/// A shorter prefix of a complete head must be incomplete.
+fn assert_prefixes_are_incomplete(head: &[u8]) {
+    if head.len() <= MAX_SPLIT {
         for cut in 0..head.len() {
             assert!(matches!(http::parse(&head[..cut]), Ok(None)), "after {cut} bytes it is not incomplete");
         }
@@ -123,7 +123,7 @@ fn check_policy(policy: &str) {
     }
 }
 
-/// A router for every origin with the page, or for one origin without.
+/// A router that serves the page and allows every origin, or one without the page that allows a single origin.
 fn router(page: bool) -> Router {
     let (hub, _thread) =
         hub::start(None, Arc::default(), ClientLog::new(Arc::default()), || {}).expect("the hub starts");

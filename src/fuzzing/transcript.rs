@@ -23,7 +23,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Adds bytes in any portions.
+    /// Adds the next bytes, which may end within a frame.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.unparsed.extend_from_slice(bytes);
         while let Some((opcode, payload, length)) = parse_frame(&self.unparsed) {

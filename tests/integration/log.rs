@@ -223,9 +223,9 @@ fn a_log_that_is_not_read_blocks_neither_the_chat_nor_the_shutdown() {
     assert!(process.wait().success());
 }
 
-/// Once none of five was left.
+/// All five warnings were once dropped.
 #[test]
-fn a_flood_of_other_lines_pushes_out_no_warning() {
+fn a_flood_of_other_lines_displaces_no_warning() {
     let UnreadServer { process: _process, address, log } = UnreadServer::start();
     fill_log(address);
     let mut ann = Client::connect(address, Transport::Ws);
@@ -299,8 +299,8 @@ impl UnreadServer {
     }
 }
 
-/// Has a server log more lines than fit into a pipe (64 KiB) and the queue before it (1024 lines). They are of the level
-/// `debug`, which is not limited per address.
+/// Makes a server log more lines than fit into a pipe (64 KiB) and the queue before it (1024 lines), at `debug`, which
+/// is not limited per address.
 fn fill_log(address: SocketAddr) {
     for _ in 0..2500 {
         let mut socket = connect(address);

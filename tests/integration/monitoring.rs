@@ -40,7 +40,7 @@ fn a_server_at_max_connections_is_healthy(transport: Transport) {
     assert_eq!(metrics(&server)["tinychat_refused_total{reason=\"server_full\"}"], 3.0);
 }
 
-/// 32 clients that were to be refused and sent nothing once kept everyone else from an answer.
+/// 32 silent connections that were to be refused once kept all others from getting a response.
 fn slow_refused_connections_do_not_block_monitoring(transport: Transport) {
     // 127.0.0.2 is a proxy, so what it forwards is not local.
     let server = TestServer::with(transport, &[("MAX_CONNECTIONS", "1"), ("TRUSTED_PROXIES", "127.0.0.2")]);

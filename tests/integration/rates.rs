@@ -49,7 +49,7 @@ fn a_message_counts_once_per_kib(transport: Transport) {
     assert_waited(start, 4 * 16 - burst, rate);
 }
 
-/// Rates once started afresh with each connection.
+/// The rates once started anew with each connection.
 fn reconnecting_does_not_renew_the_burst(transport: Transport) {
     let (rate, burst, connections, messages) = (20, 10, 5, 5);
     let (rate_text, burst_text) = (rate.to_string(), burst.to_string());
@@ -94,31 +94,31 @@ fn handshakes_over_the_rate_wait(transport: Transport) {
     let server = TestServer::with(transport, &settings);
     let start = Instant::now();
     for _ in 0..handshakes {
-        // Until the permit of the one before has been released, there is a 503, which does not count.
+        // Until the permit of the previous connection has been released, the response is a 503, which does not count.
         while upgrade_from(&server, CLIENT) == 503 {}
     }
     assert_waited(start, handshakes - 4 * per_ip, rate);
 }
 
-/// Each of these once held a connection while it waited for the rate, only to be refused then.
+/// Such a client once held a connection while it waited for the rate, and was then refused.
 fn a_client_over_its_limit_behind_a_proxy_is_refused_without_a_wait(transport: Transport) {
     let settings = [PROXY, ("CONNECT_RATE", "1"), ("MAX_CONNECTIONS_PER_IP", "1")];
     let server = TestServer::with(transport, &settings);
     let _bob = join_from(&server, CLIENT, "Bob");
     std::thread::scope(|scope| {
-        // With the wait, the last of them would have been answered after more than 70 seconds, and reads time out after 60.
+        // With the wait, the last response would come after more than 70 seconds. Reads time out after 60.
         for _ in 0..80 {
             scope.spawn(|| assert_eq!(upgrade_from(&server, CLIENT), 503));
         }
     });
 }
 
-/// The ten seconds once started again with each message: the name was taken for as long as messages were left.
+/// The ten seconds once started again with each message, so the name was taken until all of them had been read.
 fn a_client_that_has_disconnected_keeps_its_name_for_ten_seconds_at_most(transport: Transport) {
     let server = TestServer::with(transport, &[("MESSAGE_RATE", "1"), ("MESSAGE_BURST", "5")]);
     let (mut ann, mut bob) = (server.join("Ann"), server.join("Bob"));
     assert_eq!(ann.next_line(), "system: Bob joined.");
-    // Unread, so that his system resets the connection when he closes it.
+    // Bob does not read this, so the system resets the connection when it is closed.
     ann.public("unread");
     let messages = 200;
     for number in 0..messages {
@@ -148,13 +148,13 @@ fn a_message_that_is_not_completed_closes_with_1008(transport: Transport) {
     ann.assert_nothing_received();
 }
 
-/// Asserts that so many messages (or other actions) beyond the burst have waited for the rate.
+/// Asserts that this many messages (or other actions) beyond the burst have waited for the rate.
 fn assert_waited(start: Instant, excess: u32, per_second: u32) {
     let least = Duration::from_secs_f64(f64::from(excess) / f64::from(per_second));
     assert!(start.elapsed() >= least, "{:?} instead of {least:?}", start.elapsed());
 }
 
-/// The status of the response to a client's request for a WebSocket.
+/// The status of the response to an upgrade request from this address.
 fn upgrade_from(server: &TestServer, address: &str) -> u16 {
     let (head, _) = upgrade(server, &format!("X-Forwarded-For: {address}\r\n"));
     head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head:?}"))
