@@ -1,4 +1,4 @@
-//! Connections of one address that join, send as much as the server reads, and perhaps do it again.
+//! Connections from one address that join, send as much as the server reads, and may repeat that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_micros(500);
 /// What one connection does after it has joined.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Then {
-    /// Sends its messages once, and stays.
+    /// Sends its messages once, and stays connected.
     Stay,
     /// Sends its messages again and again.
     Repeat,
@@ -76,7 +76,7 @@ impl Attackers {
                     slot.half_closed = true;
                 }
                 (Ok(_), Ok(_), _) => {}
-                // The server has closed it, or refuses it for now.
+                // The server has closed or refused it.
                 _ => slot.connection = None,
             }
         }

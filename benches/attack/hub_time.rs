@@ -1,4 +1,4 @@
-//! The processor time of the hub thread for messages that are meant to be expensive.
+//! The processor time of the hub thread for messages that are designed to be expensive.
 
 use std::time::{Duration, Instant};
 

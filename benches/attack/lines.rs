@@ -1,4 +1,4 @@
-//! One address attacks a room whose members are on slow lines: who stays, and what each listener gets.
+//! One address attacks a room whose members are on slow lines: which of them stay, and what each listener gets.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,14 +18,14 @@ const LINES: [u32; 3] = [1, 10, 30];
 const RECEIVE_BUFFERS: [usize; 3] = [4 * 1024, 32 * 1024, 96 * 1024];
 /// How often the lines carry bytes.
 const TICK: Duration = Duration::from_millis(1);
-/// A line that was not read for longer does not make up for it.
+/// The most that a line makes up for after a pause, in seconds.
 const MAX_CATCH_UP: f64 = 0.02;
 
 /// The contract (docs/protocol.md) for what one address sends: as much as eight connections (`MAX_SENDERS_PER_IP`)
 /// with a burst of 20 (`MESSAGE_BURST`) and 5 a second (`MESSAGE_RATE`), where each KiB counts.
 const BURST_KIB: f64 = 8.0 * 20.0;
 const KIB_PER_SECOND: f64 = 8.0 * 5.0;
-/// Allowed above the contract, for timers.
+/// Allowed above the contract, for timer inaccuracy.
 const SLACK: f64 = 1.1;
 const KIB: usize = 1024;
 
@@ -131,7 +131,7 @@ struct Listener {
     joined: usize,
     messages: usize,
     bytes: usize,
-    /// Who has left, and after how many seconds.
+    /// The members that have left, and after how many seconds.
     left: Vec<(String, f64)>,
 }
 

@@ -81,7 +81,7 @@ impl Loop {
                 if opcode == TEXT {
                     count(message);
                     has_joined |= system_line(message) == Some(&format!("{name} joined."));
-                    // The server still has to see that the last connection was closed.
+                    // The server has not noticed yet that the last connection was closed.
                     is_refused |= is_type(message, "error");
                 }
             })

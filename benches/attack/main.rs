@@ -1,4 +1,4 @@
-//! What an attack on the server costs its members, beside the bound that must hold. See docs/benchmarks.md.
+//! What an attack on the server costs its members, next to the bound that must hold. See docs/benchmarks.md.
 //!
 //! `cargo bench --bench attack` runs everything; `cargo bench --bench attack -- stalled` runs one part. A bound that
 //! does not hold fails the run. Without the `--bench` that cargo passes, as in `cargo test --all-targets`, everything
@@ -69,7 +69,7 @@ const SMALL: Size = Size {
     list_seconds: 0.3,
 };
 
-/// What the parts need, and what they have found.
+/// What the parts share, and the bounds that have failed.
 struct Bench {
     size: Size,
     directory: TempDir,
@@ -84,13 +84,13 @@ impl Bench {
         Ok(Cores::pin(self.cores, start)??)
     }
 
-    /// Prints what must not happen.
+    /// Prints and records a failure.
     fn fail(&mut self, what: &str) {
         println!("  {what}: FAILED");
         self.failures.push(what.to_owned());
     }
 
-    /// Prints a figure beside its bound.
+    /// Prints a figure next to its bound.
     fn at_most(&mut self, what: &str, measured: f64, bound: f64, unit: &str) {
         let verdict = if measured <= bound { "ok" } else { "FAILED" };
         println!("  {what}: {measured:.1} {unit} (at most {bound:.1}): {verdict}");

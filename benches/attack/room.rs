@@ -105,7 +105,7 @@ impl Room {
         Ok(())
     }
 
-    /// Receives until nothing has arrived for this long.
+    /// Receives until nothing has arrived for the time `quiet`.
     pub fn drain(&mut self, quiet: Duration) -> Result<()> {
         let mut last = Instant::now();
         while last.elapsed() < quiet {

@@ -1,4 +1,4 @@
-//! The memory that clients cost which accept nothing, while others send what fills the server's batches.
+//! The memory that clients cost that accept nothing, while others fill the server's batches.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,19 +15,19 @@ const SEND_QUEUE_BYTES: f64 = 1024.0 * 1024.0;
 /// What waits for each stalled client in the end, unless the time is over first: they must not be cut off.
 const TARGET: f64 = 0.7 * SEND_QUEUE_BYTES;
 const MAX_TIME: Duration = Duration::from_secs(15);
-/// The attack ends when the server takes this much, in bytes.
+/// The attack ends when the server uses this much memory, in bytes.
 const MAX_RESIDENT: u64 = 2 * 1024 * 1024 * 1024;
 /// A stalled client's messages, in bytes: not so short that a server would copy each of them.
 const WHISPER_BYTES: usize = 4400;
 const FILLER_BYTES: usize = 16_000;
 const FILLERS: usize = 8;
-/// What fillers may have sent and not received yet: they must not be cut off either.
+/// How many messages may be on their way to fillers: they must not be cut off either.
 const MAX_OUTSTANDING: usize = 128;
 const MAX_WHISPERS: usize = 4;
 const RECEIVE_BUFFER: usize = 4096;
 /// How long the server has to return memory.
 const RETURN_TIME: Duration = Duration::from_secs(10);
-/// What may stay: 128 KiB for each connection there was, and this.
+/// The memory that may remain, in bytes: this, and 128 KiB for each connection that there was.
 const KEPT_BASE: f64 = 16.0 * MIB;
 const KEPT_EACH: f64 = 128.0 * 1024.0;
 

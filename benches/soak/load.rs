@@ -24,13 +24,13 @@ const VISITOR_INTERVAL: Duration = Duration::from_millis(100);
 const JOIN_RETRY: Duration = Duration::from_millis(300);
 /// A name must be free this long after its connection has ended: what was sent before is read for 10 s.
 const NAME_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long everything that was sent may take to arrive at the end, and everybody to leave.
+/// How long the last messages may take to arrive at the end, and then all members to leave.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Nothing has arrived for this long.
+/// If nothing has arrived for this long, nothing is outstanding.
 const QUIET: Duration = Duration::from_millis(500);
 const RECORDER: &str = "recorder";
 
-/// What has happened.
+/// The totals of a run.
 #[derive(Default)]
 pub struct Summary {
     pub messages: u64,
@@ -52,7 +52,7 @@ pub struct Load<'a> {
     slots: Vec<Slot>,
     visitors: Vec<Visitor>,
     next_visitor: Instant,
-    /// Of members that have left; what they received may be ahead of the order.
+    /// Tracks of members that have left, which may be ahead of the order.
     ended: Vec<Track>,
     whispers: HashMap<u64, Whisper>,
     next_id: u64,
@@ -60,7 +60,7 @@ pub struct Load<'a> {
     summary: Summary,
 }
 
-/// One client after the other.
+/// A place for one client at a time.
 struct Slot {
     number: usize,
     name: String,
@@ -70,11 +70,11 @@ struct Slot {
     names: usize,
     member: Option<Member>,
     next_action: Instant,
-    /// Since when this name is refused.
+    /// Since when this name has been refused.
     refused_since: Option<Instant>,
 }
 
-/// Delivered to its recipient and echoed to its sender, each once.
+/// A whisper must be delivered to its recipient and echoed to its sender, each once.
 struct Whisper {
     from: (u64, String),
     to: (u64, String),
@@ -123,7 +123,7 @@ impl<'a> Load<'a> {
         Ok(load)
     }
 
-    /// Puts the server under load until `end`. Then everything must arrive, and everybody leave.
+    /// Puts the server under load until `end`. Then all messages must arrive, and all members leave.
     pub fn run(mut self, end: Instant) -> Result<Summary> {
         while Instant::now() < end {
             self.step(true)?;
@@ -135,7 +135,7 @@ impl<'a> Load<'a> {
         Ok(self.summary)
     }
 
-    /// Everything that was sent arrives at all members.
+    /// Waits until everything that was sent has arrived at all members.
     fn settle(&mut self) -> Result<()> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         for member in self.slots.iter_mut().filter_map(|slot| slot.member.as_mut()) {
@@ -182,11 +182,11 @@ impl<'a> Load<'a> {
         if let Some(track) = self.ended.first() {
             return Some(format!("{track} received what the recorder did not"));
         }
-        self.ghosts()
+        self.stale_members()
     }
 
-    /// Names in the room, or in the list, that are no member's.
-    fn ghosts(&self) -> Option<String> {
+    /// Names in the room or in the list that no member has.
+    fn stale_members(&self) -> Option<String> {
         let mut names: HashSet<String> = self
             .slots
             .iter()
@@ -220,9 +220,9 @@ impl<'a> Load<'a> {
         loop {
             self.step(false)?;
             let open = self.slots.iter().filter(|slot| slot.member.is_some()).count();
-            match self.ghosts() {
+            match self.stale_members() {
                 _ if open > 0 => within(deadline, || format!("{open} connections were not closed"))?,
-                Some(ghosts) => within(deadline, || ghosts)?,
+                Some(stale) => within(deadline, || stale)?,
                 None if self.visitors.is_empty() => return Ok(()),
                 None => {}
             }
@@ -230,7 +230,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Does what can be done without waiting. Unless members act, nobody joins and nobody sends.
+    /// Does what can be done without waiting. Unless `act` is set, no member joins or sends.
     fn step(&mut self, act: bool) -> Result<()> {
         let now = Instant::now();
         self.record()?;
@@ -263,7 +263,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Receives everything that there is for the recorder.
+    /// Receives everything that has arrived for the recorder.
     fn record(&mut self) -> Result<()> {
         self.recorder.flush()?;
         while self.recorder.receive(&mut self.buffer).map_err(|error| format!("the recorder: {error}"))? > 0 {
@@ -313,7 +313,7 @@ impl<'a> Load<'a> {
                     member.track.received(line);
                     self.summary.lines_checked += 1;
                 }
-                // The name is still taken by the connection before.
+                // The name is still taken by the previous connection.
                 Received::Error if !member.joined => {
                     member.retry_join = Some(now + JOIN_RETRY);
                     if slot.refused_since.get_or_insert(now).elapsed() > NAME_TIMEOUT {
@@ -325,9 +325,7 @@ impl<'a> Load<'a> {
                     let is_expected =
                         self.whispers.get_mut(&whisper).is_some_and(|whisper| whisper.arrives(name));
                     if !is_expected {
-                        return Err(
-                            format!("{name} received whisper {whisper} twice, or it is not meant").into()
-                        );
+                        return Err(format!("{name} received whisper {whisper} twice, or by mistake").into());
                     }
                     self.summary.whispers += 1;
                 }
@@ -348,7 +346,7 @@ impl<'a> Load<'a> {
             Action::Fragmented => member.public(&mut self.random, true),
             Action::Whisper => self.whisper(number),
             Action::Help => member.command("/help"),
-            Action::NotUnderstood => member.not_understood(&mut self.random),
+            Action::Invalid => member.invalid(&mut self.random),
             Action::Ping => member.ping(&mut self.random),
             Action::Stall => member.stall(&mut self.random),
             Action::StallUntilCutOff => member.stall_until_cut_off(),
@@ -402,7 +400,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// The next member in this slot has another name, or the same, which must soon be free.
+    /// Removes a member. The next one in its slot has another name, or the same, which must soon be free.
     fn leaves(&mut self, number: usize, member: Member) -> Connection {
         let slot = &mut self.slots[number];
         if member.joined && self.random.below(2) == 0 {
@@ -425,7 +423,7 @@ impl Whisper {
         self.is_delivered && self.is_echoed
     }
 
-    /// A member with this name has received it. `false`: it has received it already, or it is another's.
+    /// Records that the member with this name has received it. `false`: not for the first time, or it is another's.
     fn arrives(&mut self, name: &str) -> bool {
         let flag = match name {
             name if name == self.to.1 => &mut self.is_delivered,

@@ -1,9 +1,9 @@
-//! The server under a mixed load for minutes, over `ws://` and `wss://` at once: nothing may be lost, and nothing may
-//! stay behind. See docs/benchmarks.md.
+//! Servers under a mixed load for minutes, over `ws://` and `wss://` at once: no message may be lost, and no memory,
+//! threads or file descriptors may leak. See docs/benchmarks.md.
 //!
-//! `cargo bench --bench soak` runs for three minutes; `-- --seconds N` and `-- --seed N` change how long, and what the
-//! clients do. Without the `--bench` that cargo passes, as in `cargo test --all-targets`, it runs for a few seconds with
-//! few clients.
+//! `cargo bench --bench soak` runs for three minutes; `-- --seconds N` changes that, and `-- --seed N` what the clients
+//! do. Without the `--bench` that cargo passes, as in `cargo test --all-targets`, it runs for a few seconds with few
+//! clients.
 
 mod load;
 mod members;
@@ -42,7 +42,7 @@ struct Plan {
 struct Server {
     name: &'static str,
     child: Child,
-    /// Threads and file descriptors when nobody was connected.
+    /// Threads and file descriptors before any client was connected.
     idle: (usize, usize),
     /// Resident memory, in bytes.
     memory: Vec<u64>,

@@ -13,7 +13,7 @@ use crate::support::frames::{self, FIN, MASK, PING, TEXT};
 /// What a slow reader reads at once, in bytes, and how often: some 400 KiB/s.
 const SLOW_READ_BYTES: usize = 8 * 1024;
 const SLOW_READ_INTERVAL: Duration = Duration::from_millis(20);
-/// How many reads a member does at most before the next member's turn.
+/// How many times a member reads at most before it is the next member's turn.
 const MAX_READS: usize = 64;
 /// How long a stall may last without the server cutting the client off, in milliseconds (`PING_INTERVAL`).
 const MAX_STALL: usize = 6000;
@@ -22,7 +22,7 @@ const ENDLESS_STALL: Duration = Duration::from_secs(45);
 /// Over `MAX_MESSAGE_BYTES`.
 const TOO_LONG: usize = 20_000;
 
-const NOT_UNDERSTOOD: [&str; 6] =
+const INVALID: [&str; 6] =
     ["", "{", "[1,2]", r#"{"type":7}"#, r#"{"type":"dance"}"#, r#"{"type":"public","content":null}"#];
 
 pub struct Member {
@@ -39,7 +39,7 @@ pub struct Member {
     pub stalled_until: Option<Instant>,
     /// Whether the server may end this connection.
     pub may_end: bool,
-    /// How it ends its connection; it sends nothing any more.
+    /// How it ends its connection. It sends nothing after that.
     pub closing: Option<Action>,
     /// When to try again to join, because the name was taken.
     pub retry_join: Option<Instant>,
@@ -61,7 +61,7 @@ pub enum Action {
     Fragmented,
     Whisper,
     Help,
-    NotUnderstood,
+    Invalid,
     Ping,
     Stall,
     StallUntilCutOff,
@@ -78,7 +78,7 @@ impl Action {
             0..700 => Self::Public,
             700..800 => Self::Whisper,
             800..820 => Self::Help,
-            820..840 => Self::NotUnderstood,
+            820..840 => Self::Invalid,
             840..860 => Self::Ping,
             860..890 => Self::Fragmented,
             890..930 => Self::Stall,
@@ -179,8 +179,8 @@ impl Member {
         self.connection.queue_text(&format!(r#"{{"type":"command","content":"{text}"}}"#));
     }
 
-    pub fn not_understood(&mut self, random: &mut Random) {
-        self.connection.queue_text(NOT_UNDERSTOOD[random.below(NOT_UNDERSTOOD.len())]);
+    pub fn invalid(&mut self, random: &mut Random) {
+        self.connection.queue_text(INVALID[random.below(INVALID.len())]);
     }
 
     pub fn ping(&mut self, random: &mut Random) {
@@ -197,7 +197,7 @@ impl Member {
         self.may_end = true;
     }
 
-    /// From here on the server may end the connection, after it has handled everything before.
+    /// After this, the server may end the connection, once it has handled everything before.
     pub fn close(&mut self, how: Action, random: &mut Random) {
         (self.may_end, self.closing) = (true, Some(how));
         match how {
@@ -242,7 +242,7 @@ pub fn parse(message: &[u8], with_lists: bool) -> Result<Option<Received>, Strin
     if !with_lists && message.starts_with(br#"{"type":"user_list""#) {
         return Ok(None);
     }
-    let invalid = || format!("a message that is not understood: {}", String::from_utf8_lossy(message));
+    let invalid = || format!("an unexpected message: {}", String::from_utf8_lossy(message));
     let message: Message = serde_json::from_slice(message).map_err(|_| invalid())?;
     let received = match (message.kind.as_str(), message.content, message.username) {
         ("public", Content::Text(content), Some(from)) => {

@@ -24,7 +24,7 @@ pub struct Order {
     joins: HashMap<String, Vec<usize>>,
     /// The members, and the number of the next message of each.
     members: HashMap<String, u64>,
-    /// How many messages were sent by those that have left properly.
+    /// How many messages were sent by members that have closed their connections properly.
     closed: HashMap<String, u64>,
     pub messages: u64,
 }
@@ -50,7 +50,7 @@ impl Order {
                 let sent = self
                     .members
                     .remove(name)
-                    .ok_or_else(|| format!("{name} left and was not in the room"))?;
+                    .ok_or_else(|| format!("{name} left, but was not in the room"))?;
                 if let Some(expected) = self.closed.remove(name)
                     && expected != sent
                 {
@@ -63,7 +63,7 @@ impl Order {
                 let next = self
                     .members
                     .get_mut(name)
-                    .ok_or_else(|| format!("{name} is not in the room and sent"))?;
+                    .ok_or_else(|| format!("{name} sent a message, but is not in the room"))?;
                 if number != next {
                     return Err(format!("message {number} of {name} arrived instead of {next}"));
                 }

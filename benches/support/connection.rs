@@ -25,7 +25,7 @@ const SEGMENT_BYTES: u32 = 1448;
 pub struct Options<'a> {
     /// The address in `X-Forwarded-For`.
     pub forwarded_for: Option<&'a str>,
-    /// Bytes; small, so that what is not read soon waits in the server. Segments are then as small as on Ethernet:
+    /// In bytes. If it is small, what is not read soon waits in the server. Segments are then as small as on Ethernet:
     /// with those of loopback, the server's kernel would buffer more than a megabyte.
     pub receive_buffer: Option<usize>,
 }
@@ -158,7 +158,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Forgets what was received. Returns whether that was something.
+    /// Discards what was received. Returns whether there was anything.
     pub fn discard(&mut self) -> bool {
         !mem::take(&mut self.incoming).is_empty()
     }
@@ -258,7 +258,7 @@ fn read_some(socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Whether this is worth another try: the socket is not connected yet, has nothing to read, or accepts nothing.
+/// Whether to try again later: the socket is not connected yet, has nothing to read, or accepts nothing.
 fn is_pending(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::NotConnected)
 }

@@ -38,7 +38,7 @@ fn set(core: usize) -> Result<()> {
     Ok(sched_setaffinity(None, &cores)?)
 }
 
-/// What is printed about them.
+/// A line that describes them.
 pub fn describe(cores: Option<Cores>) -> String {
     match cores {
         Some(Cores { server, load }) => format!("server on processor {server}, load on processor {load}"),

@@ -1,5 +1,5 @@
-//! What the benchmarks share: the process that is measured, and clients that cost little.
-// Each benchmark uses a part of it.
+//! What the benchmarks share: the process that is measured, and clients with little overhead.
+// Each benchmark uses only a part of it.
 #![allow(dead_code)]
 
 pub mod child;

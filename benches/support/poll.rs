@@ -1,4 +1,4 @@
-//! Waiting for many sockets.
+//! Waits for many sockets.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Many clients in one thread, as cheap as possible: what they send is encoded before the clock starts, and what they
-//! receive is counted, not parsed. Their cost is not part of any figure, but they share the CPUs with the measured process.
+//! receive is counted, not parsed. Their cost is not part of any figure, but they share the CPUs with the measured
+//! process.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
