@@ -40,6 +40,10 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             "16 KiB of /whisper, U+FDFA in quotes",
             command(&format!("/whisper \"{}\" x", LIGATURE.repeat(5300))),
         ),
+        (
+            "/whisper, U+FDFA in words of five",
+            command(&format!("/whisper {}", words(&LIGATURE.repeat(5), 16))),
+        ),
         ("16 KiB of /whisper, spaces", command(&format!("/whisper x{}x", " ".repeat(16_000)))),
         ("private with a long name", private(&LIGATURE.repeat(5300))),
     ] {
