@@ -12,6 +12,8 @@ use super::token_bucket::{Quota, TokenBucket};
 const MAX_NETWORKS: usize = 16_384;
 /// How often full buckets are removed: they are the same as new ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How often they are removed while there are [`MAX_NETWORKS`].
+const SWEEP_INTERVAL_IF_FULL: Duration = Duration::from_secs(1);
 
 /// One kind of action, limited per address.
 pub struct NetworkQuota {
@@ -25,7 +27,7 @@ struct Buckets {
     by_network: HashMap<Network, TokenBucket>,
     /// For addresses beyond [`MAX_NETWORKS`].
     shared: Option<TokenBucket>,
-    next_sweep: Option<Instant>,
+    last_sweep: Option<Instant>,
 }
 
 impl NetworkQuota {
@@ -60,8 +62,10 @@ impl Buckets {
     }
 
     fn sweep(&mut self, quota: Quota, now: Instant) {
-        if self.next_sweep.is_none_or(|at| at <= now) {
-            self.next_sweep = Some(now + SWEEP_INTERVAL);
+        let is_full = self.by_network.len() >= MAX_NETWORKS;
+        let interval = if is_full { SWEEP_INTERVAL_IF_FULL } else { SWEEP_INTERVAL };
+        if self.last_sweep.is_none_or(|at| at + interval <= now) {
+            self.last_sweep = Some(now);
             self.by_network.retain(|_, bucket| !bucket.is_full(quota, now));
             self.by_network.shrink_to(2 * self.by_network.len());
         }
@@ -141,5 +145,8 @@ mod tests {
         assert!(quota.take(network(count + 1), 1.0, now).is_some());
         assert_eq!(quota.take(network(7), 1.0, now), None, "tracked addresses keep their own");
         assert_eq!(tracked(&quota), MAX_NETWORKS);
+        // A network of 65,536 addresses could once occupy the table for 10 s with tokens that are back after one.
+        assert_eq!(quota.take(network(count + 2), 1.0, now + SWEEP_INTERVAL_IF_FULL), None);
+        assert_eq!(tracked(&quota), 2, "the one that took two, and the newest");
     }
 }
