@@ -18,7 +18,20 @@ const ROUND_RATE: f64 = LIST_RATE - CREDIT_RATE;
 const MAX_CREDIT: f64 = 8.0 * MIB;
 /// Joins wait while the debt is larger than this, in bytes.
 const MAX_DEBT: f64 = 32.0 * MIB;
+/// The size of a list entry with a name of average length, in bytes.
+const ENTRY_BYTES: f64 = 64.0;
 const MIB: f64 = 1024.0 * 1024.0;
+
+/// How fast members may join.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JoinPace {
+    /// When this was known; `None`: nobody has joined yet.
+    as_of: Option<Instant>,
+    /// The size of the list that the next new member gets, in bytes.
+    list_bytes: f64,
+    /// What lists to new members may cost now, in bytes; negative: joins have to wait.
+    headroom: f64,
+}
 
 pub struct ListBudget {
     /// For lists to members, in bytes.
@@ -74,11 +87,21 @@ impl ListBudget {
         self.updated.map(|at| at + Duration::from_secs_f64(accrual / ROUND_RATE))
     }
 
-    /// When members may join again; `None`: now.
-    pub fn joins_resume_at(&self) -> Option<Instant> {
-        let excess = self.debt - MAX_DEBT;
-        let repayment = Duration::from_secs_f64(excess.max(0.0) / (ROUND_RATE / 2.0));
-        self.updated.filter(|_| excess > 0.0).map(|at| at + repayment)
+    /// How fast members may join that are each sent a list of this many bytes.
+    pub fn join_pace(&self, list_bytes: usize) -> JoinPace {
+        let headroom = MAX_DEBT - self.debt + self.credit;
+        JoinPace { as_of: self.updated, list_bytes: list_bytes as f64, headroom }
+    }
+}
+
+impl JoinPace {
+    /// When the next member may join if this many others have been admitted that are not members yet.
+    pub fn resume_at(&self, admitted: usize, now: Instant) -> Instant {
+        // Each of them makes the list longer.
+        let admitted = admitted as f64;
+        let lists = admitted * (self.list_bytes + admitted / 2.0 * ENTRY_BYTES);
+        let wait = (lists - self.headroom).max(0.0) / (ROUND_RATE / 2.0);
+        self.as_of.unwrap_or(now) + Duration::from_secs_f64(wait)
     }
 }
 
@@ -114,12 +137,30 @@ mod tests {
         let start = Instant::now();
         let mut budget = ListBudget::default();
         budget.accrue(start, 1e6);
+        let resume_at = |budget: &ListBudget| budget.join_pace(1000).resume_at(0, start);
         budget.spend_on_new_member(MAX_CREDIT + MAX_DEBT);
-        assert_eq!(budget.joins_resume_at(), None);
+        assert_eq!(resume_at(&budget), start);
         budget.spend_on_new_member(ROUND_RATE);
-        let resume = budget.joins_resume_at().unwrap();
+        let resume = resume_at(&budget);
         assert_eq!(resume, start + Duration::from_secs(2));
         budget.accrue(resume, 1e6);
-        assert_eq!(budget.joins_resume_at(), None);
+        assert_eq!(resume_at(&budget), resume);
+    }
+
+    /// All joins that waited were once admitted at the same time: hundreds of megabytes of lists.
+    #[test]
+    fn members_that_join_at_once_are_admitted_one_after_the_other() {
+        let start = Instant::now();
+        let mut budget = ListBudget::default();
+        budget.accrue(start, 1e6);
+        let admitted = |number, list| budget.join_pace(list).resume_at(number, start) - start;
+        let at_once = ((MAX_CREDIT + MAX_DEBT) / MIB) as usize;
+        assert_eq!(admitted(at_once - 1, 1024 * 1024), Duration::ZERO);
+        for number in at_once..1000 {
+            let wait = admitted(number + 1, 1024 * 1024) - admitted(number, 1024 * 1024);
+            assert!(wait.as_secs_f64() >= MIB / (ROUND_RATE / 2.0) - 1e-6, "{number}: {wait:?}");
+        }
+        assert_eq!(admitted(1000, 1000), Duration::ZERO, "the list of a room that fills is short at first");
+        assert!(admitted(4000, 1000) > Duration::from_secs(50));
     }
 }

@@ -16,6 +16,7 @@ mod time_outs;
 mod user_list;
 mod username;
 
+pub use list_budget::JoinPace;
 pub use password::ModPassword;
 pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
 pub use room::{Audience, ConnectionId, Effect, Input, Room};

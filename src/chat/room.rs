@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
+use super::list_budget::JoinPace;
 use super::password::ModPassword;
 use super::password_throttle::PasswordThrottle;
 use super::protocol::{Body, ClientMessage, CommandUsage, MessageError, Recipient, ServerMessage};
@@ -87,9 +88,9 @@ impl Room {
         self.timeouts.next_end().into_iter().chain(self.lists.next_deadline()).min()
     }
 
-    /// When members may join again without exceeding the list rate; `None`: now. Until then, hold joins back.
-    pub fn joins_resume_at(&self) -> Option<Instant> {
-        self.lists.joins_resume_at()
+    /// How fast members may join without exceeding the list rate. Hold joins back that come faster.
+    pub fn join_pace(&self) -> JoinPace {
+        self.lists.join_pace()
     }
 
     /// Ends time-outs and sends user lists that are due, except to clients that are slow.

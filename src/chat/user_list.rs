@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::list_budget::{LIST_RATE, ListBudget};
+use super::list_budget::{JoinPace, LIST_RATE, ListBudget};
 use super::room::{Audience, ConnectionId};
 use super::roster::{JoinOrder, Member};
 
@@ -18,8 +18,13 @@ const LIST_INTERVAL: Duration = Duration::from_millis(55);
 const SMALL_ROOM: usize = 100;
 /// The most that one round may cost, in seconds of the budget; a single list is always allowed.
 const MAX_ROUND_SECONDS: f64 = 0.055;
+/// Lists take at most this part of a slow member's line, in bytes per second: half of what a member must accept in
+/// order not to be cut off.
+const SLOW_LIST_RATE: f64 = 64.0 * 1024.0;
+/// A slow member is sent the list after this long, whether it has caught up or not.
+const MIN_SLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// The size of a list entry without its name: `{"username":,"is_mod":false,"is_timed_out":false},`.
-const ENTRY_BYTES: usize = 55;
+const ENTRY_BYTES: usize = 50;
 /// The size of the list without its entries, with the frame's header.
 const LIST_BYTES: usize = 65;
 
@@ -75,7 +80,7 @@ impl UserListSchedule {
     }
 
     /// Who is to be sent the list now, if a round is due. A slow member, which has a backlog, would get lists that are
-    /// outdated when they arrive: it is sent none until the backlog is empty.
+    /// outdated when they arrive: it is sent one only once it has caught up, or after [`Self::slow_interval`].
     pub fn next_round(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Option<Audience> {
         if self.next_deadline().is_none_or(|due| now < due) {
             return None;
@@ -105,6 +110,7 @@ impl UserListSchedule {
         is_slow: impl Fn(ConnectionId) -> bool,
     ) -> Vec<ConnectionId> {
         self.outdated_since = None;
+        let slow_interval = self.slow_interval();
         let mut recipients = Vec::new();
         let start = self.next_recipient;
         for before_start in [false, true] {
@@ -114,7 +120,7 @@ impl UserListSchedule {
                 if sent.version == self.version {
                     continue;
                 }
-                if is_slow(sent.connection) {
+                if now < sent.at + slow_interval && is_slow(sent.connection) {
                     // It is checked again after one interval.
                     self.outdated_since = Some(self.outdated_since.map_or(now, |at| at.min(now)));
                 } else if recipients.len() < max && now >= sent.at + LIST_INTERVAL {
@@ -130,9 +136,14 @@ impl UserListSchedule {
         recipients
     }
 
-    /// When members may join again without exceeding the list rate; `None`: now.
-    pub fn joins_resume_at(&self) -> Option<Instant> {
-        self.budget.joins_resume_at()
+    /// How fast members may join without exceeding the list rate.
+    pub fn join_pace(&self) -> JoinPace {
+        self.budget.join_pace(self.list_bytes())
+    }
+
+    /// The least time between two lists to a member that has a backlog all the time.
+    fn slow_interval(&self) -> Duration {
+        MIN_SLOW_INTERVAL.max(Duration::from_secs_f64(self.list_bytes() as f64 / SLOW_LIST_RATE))
     }
 
     /// The size of the list, in bytes.
@@ -284,6 +295,22 @@ mod tests {
         assert_eq!(room.lists.next_deadline(), None);
     }
 
+    /// A member on a line that is always busy once showed a wrong list for as long as that lasted.
+    #[test]
+    fn a_member_that_never_catches_up_gets_a_list_every_two_seconds() {
+        let start = Instant::now();
+        let mut room = Room::new();
+        room.join(1, start);
+        room.join(2, start);
+        let mut lists = 0;
+        while let Some(due) = room.lists.next_deadline().filter(|&due| due < start + 5 * MIN_SLOW_INTERVAL) {
+            let round = room.lists.next_round(due, |id| id == ConnectionId(1));
+            lists += usize::from(matches!(round, Some(Audience::All)) || round == only(&[1]));
+            room.lists.changed(due);
+        }
+        assert_eq!(lists, 4, "in ten seconds, after that of its join");
+    }
+
     /// The original sends every list at once, and takes minutes for 400 joins.
     #[test]
     fn four_hundred_joins_at_once_send_each_member_at_most_three_lists_within_a_second() {
@@ -390,7 +417,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Joins and leaves in a loop once caused several times the list rate. Joins wait until `joins_resume_at`, and
+        /// Joins and leaves in a loop once caused several times the list rate. Joins wait until `join_pace` allows them, and
         /// a round is sent when it is due.
         #[test]
         fn no_churn_exceeds_the_list_rate(members in 0..1500_u64, steps in steps()) {
@@ -401,7 +428,7 @@ mod tests {
             for step in joins.chain(steps) {
                 match step {
                     Step::Join => {
-                        now = now.max(room.lists.joins_resume_at().unwrap_or(now));
+                        now = now.max(room.lists.join_pace().resume_at(0, now));
                         room.join_as(next, &format!("{next:032}"), now);
                         bytes += room.lists.list_bytes();
                         last_sent.insert(ConnectionId(next), now);

@@ -91,6 +91,8 @@ pub fn handshake(
     let route = shared.router.route(&request, client, incoming.tls.is_some());
     let accepted = match route {
         Ok(Route::Respond(response)) => {
+            // A client that has received its file may connect again at once.
+            drop(permit);
             write_response(&mut stream, &response, Some(&request), deadline)?;
             close(&mut stream, Instant::now() + LINGER_TIMEOUT);
             return Ok(Handshake::Responded(response.status()));

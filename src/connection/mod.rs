@@ -1,9 +1,10 @@
 //! One client's thread: the handshake, then the session.
 
-mod full_server;
 mod handshake;
 mod http_exchange;
 mod keep_alive;
+mod reader;
+mod refusal;
 mod session;
 
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +23,7 @@ use crate::ops::metrics::{Counters, HandshakeFailure, RefusalReason};
 use crate::transport::{Wait, wait};
 use handshake::{Handshake, HandshakeError, handshake};
 
-pub use full_server::{permit_to_refuse, refuse};
+pub use refusal::{permit_to_refuse, refuse, report_refusal};
 
 /// What all connections share.
 pub struct Shared {
@@ -111,7 +112,7 @@ fn count(error: &HandshakeError, counters: &Counters) {
 }
 
 /// The metric's label for an exceeded limit.
-pub fn refusal_reason(exceeded: LimitExceeded) -> RefusalReason {
+fn refusal_reason(exceeded: LimitExceeded) -> RefusalReason {
     match exceeded {
         LimitExceeded::Server => RefusalReason::ServerFull,
         LimitExceeded::Address => RefusalReason::AddressFull,

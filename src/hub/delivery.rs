@@ -24,7 +24,7 @@ pub struct Delivery {
 }
 
 struct Client {
-    /// `None` once it was cut off, until its thread reports the disconnect.
+    /// `None` once nothing more can be sent to it, until its thread reports the disconnect.
     link: Option<Arc<Link>>,
     peer: Peer,
 }
@@ -71,7 +71,8 @@ impl Delivery {
 
     /// Schedules a flush for a client whose own thread has left bytes in its backlog.
     pub fn schedule_flush(&mut self, id: ConnectionId, now: Instant) {
-        if self.clients.contains_key(&id) {
+        let is_connected = self.clients.get(&id).is_some_and(|client| client.link.is_some());
+        if is_connected && !self.retries.contains(id) {
             self.retries.retry_soon(id, 0, now);
         }
     }

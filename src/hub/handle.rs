@@ -1,12 +1,13 @@
 //! How other threads reach the hub.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
+use crate::chat::JoinPace;
 use crate::ops::metrics::HubStats;
 
 /// How many queries may wait for the hub.
@@ -43,31 +44,36 @@ impl HubHandle {
         self.inbox.send(event).map_err(|_| HubEnded)
     }
 
-    /// Has the hub call `respond`, which must not block. If the hub is unresponsive, that never happens.
-    pub fn probe(&self, respond: impl FnOnce() + Send + 'static) {
-        self.query(Query::Probe(Box::new(respond)));
+    /// Has the hub call `respond`, which must not block. `false`: too many queries wait.
+    pub fn probe(&self, respond: impl FnOnce() + Send + 'static) -> bool {
+        self.query(Query::Probe(Box::new(respond)), Instant::now())
     }
 
     /// Whether the hub responds within `timeout`.
     pub fn is_responsive(&self, timeout: Duration) -> bool {
         let (sender, reply) = bounded(1);
-        self.probe(move || {
+        let deadline = Instant::now() + timeout;
+        let respond = move || {
             // The receiver may have timed out.
             let _ = sender.try_send(());
-        });
-        reply.recv_timeout(timeout).is_ok()
+        };
+        self.query(Query::Probe(Box::new(respond)), deadline) && reply.recv_deadline(deadline).is_ok()
     }
 
     /// The hub's totals; `None`: it did not respond within `timeout`.
     pub fn stats(&self, timeout: Duration) -> Option<HubStats> {
         let (sender, reply) = bounded(1);
-        self.query(Query::Stats(sender));
-        reply.recv_timeout(timeout).ok()
+        let deadline = Instant::now() + timeout;
+        self.query(Query::Stats(sender), deadline).then(|| reply.recv_deadline(deadline).ok())?
     }
 
-    /// When members may join again; `None`: now.
-    pub fn joins_resume_at(&self) -> Option<Instant> {
-        self.state.joins_resume_at()
+    /// Admits a client to the room, and returns when it may join.
+    pub fn admit(&self, now: Instant) -> (Admission, Instant) {
+        let mut joins = self.state.joins();
+        let resume_at = joins.pace.resume_at(joins.admitted, now);
+        joins.admitted += 1;
+        drop(joins);
+        (Admission { state: self.state.clone(), joined: OnceLock::new() }, resume_at)
     }
 
     /// Whether the hub is closing all connections.
@@ -75,11 +81,14 @@ impl HubHandle {
         self.state.is_shutting_down()
     }
 
-    fn query(&self, query: Query) {
-        if self.queries.try_send(query).is_ok() {
+    /// `false`: too many queries still waited at the deadline.
+    fn query(&self, query: Query, deadline: Instant) -> bool {
+        let is_sent = self.queries.send_deadline(query, deadline).is_ok();
+        if is_sent {
             // Wakes an idle hub. If the inbox is full, the hub is not idle.
             let _ = self.inbox.try_send(Event::Wakeup);
         }
+        is_sent
     }
 }
 
@@ -89,21 +98,60 @@ pub struct SharedState(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    joins_resume_at: Mutex<Option<Instant>>,
+    joins: Mutex<Joins>,
     is_shutting_down: AtomicBool,
 }
 
+#[derive(Default)]
+struct Joins {
+    pace: JoinPace,
+    /// How many clients have been admitted whose messages the hub has not handled.
+    admitted: usize,
+}
+
+/// A client that may join. Its place in the order of joins is free again once the hub has handled its message, or when
+/// this is dropped.
+pub struct Admission {
+    state: SharedState,
+    /// Whether the client has joined; empty until the hub has handled its message.
+    joined: OnceLock<bool>,
+}
+
+impl Admission {
+    /// Whether the client has joined; `None`: the hub has not handled its message.
+    pub fn joined(&self) -> Option<bool> {
+        self.joined.get().copied()
+    }
+
+    /// Records that the hub has handled the message. The next [`SharedState::set_join_pace`] must count it.
+    pub fn handled(&self, joined: bool) {
+        // It is called once.
+        let _ = self.joined.set(joined);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.joined.get().is_none() {
+            self.state.joins().admitted -= 1;
+        }
+    }
+}
+
 impl SharedState {
-    pub fn set_joins_resume_at(&self, at: Option<Instant>) {
-        *self.0.joins_resume_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    /// Publishes how fast members may join. `handled`: how many admissions the hub has handled since the last call.
+    pub fn set_join_pace(&self, pace: JoinPace, handled: usize) {
+        let mut joins = self.joins();
+        joins.pace = pace;
+        joins.admitted -= handled;
     }
 
     pub fn shut_down(&self) {
         self.0.is_shutting_down.store(true, Ordering::Relaxed);
     }
 
-    fn joins_resume_at(&self) -> Option<Instant> {
-        *self.0.joins_resume_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn joins(&self) -> MutexGuard<'_, Joins> {
+        self.0.joins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_shutting_down(&self) -> bool {
@@ -113,6 +161,8 @@ impl SharedState {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     /// The health check once waited in the inbox: while 4,000 members joined at once, it timed out.
@@ -122,16 +172,51 @@ mod tests {
         let (hub, queries) = HubHandle::new(inbox, SharedState::default());
         hub.send(Event::Wakeup).unwrap();
         assert!(events.is_full());
-        hub.probe(|| {});
+        assert!(hub.probe(|| {}));
         assert!(matches!(queries.try_recv(), Ok(Query::Probe(_))));
+    }
+
+    /// Each admission makes the next one wait, until the hub has counted it or the client has disconnected.
+    #[test]
+    fn an_admission_is_counted_until_it_is_handled() {
+        let (inbox, _events) = bounded(1);
+        let state = SharedState::default();
+        let (hub, _queries) = HubHandle::new(inbox, state.clone());
+        let now = Instant::now();
+        let admitted = || state.joins().admitted;
+        let admissions = [now; 3].map(|now| hub.admit(now).0);
+        assert_eq!(admitted(), 3);
+        let [first, second, third] = admissions;
+        first.handled(true);
+        second.handled(false);
+        assert_eq!((first.joined(), second.joined(), third.joined()), (Some(true), Some(false), None));
+        state.set_join_pace(JoinPace::default(), 2);
+        assert_eq!(admitted(), 1);
+        drop((first, second, third));
+        assert_eq!(admitted(), 0);
     }
 
     #[test]
     fn the_number_of_queries_is_limited() {
         let (inbox, _events) = bounded(1);
         let (hub, queries) = HubHandle::new(inbox, SharedState::default());
-        (0..2 * MAX_QUERIES).for_each(|_| hub.probe(|| {}));
-        assert_eq!(queries.len(), MAX_QUERIES);
+        let sent = (0..2 * MAX_QUERIES).filter(|_| hub.probe(|| {})).count();
+        assert_eq!((sent, queries.len()), (MAX_QUERIES, MAX_QUERIES));
+    }
+
+    /// With 64 requests for /healthz at once, others were once told that the hub does not respond.
+    #[test]
+    fn a_query_waits_for_others() {
+        let (inbox, _events) = bounded(1);
+        let (hub, queries) = HubHandle::new(inbox, SharedState::default());
+        while hub.probe(|| {}) {}
+        let asking = thread::spawn(move || hub.is_responsive(Duration::from_secs(60)));
+        while !asking.is_finished() {
+            if let Ok(Query::Probe(respond)) = queries.recv_timeout(Duration::from_millis(1)) {
+                respond();
+            }
+        }
+        assert!(asking.join().unwrap());
     }
 
     #[test]

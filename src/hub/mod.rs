@@ -28,7 +28,7 @@ use crate::transport::Link;
 use delivery::Delivery;
 use handle::{Query, SharedState};
 
-pub use handle::HubHandle;
+pub use handle::{Admission, HubHandle};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -43,7 +43,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// What other threads send to the hub.
 pub enum Event {
     Connected(ConnectionId, Arc<Link>, Peer),
-    Message(ConnectionId, Result<ClientMessage, MessageError>),
+    /// `Some`: the client may join with this message.
+    Message(ConnectionId, Result<ClientMessage, MessageError>, Option<Arc<Admission>>),
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId),
@@ -93,6 +94,7 @@ pub fn start(
         delivery: Delivery::new(counters.clone()),
         counters,
         client_log,
+        handled_admissions: 0,
         shutdown_deadline: None,
         stats: HubStats::default(),
     };
@@ -113,6 +115,8 @@ struct Hub {
     delivery: Delivery,
     counters: Arc<Counters>,
     client_log: ClientLog,
+    /// Since the last [`SharedState::set_join_pace`].
+    handled_admissions: usize,
     /// When the hub ends at the latest; `None` until the shutdown.
     shutdown_deadline: Option<Instant>,
     /// Totals since the start. [`Hub::stats`] adds the current state.
@@ -121,6 +125,7 @@ struct Hub {
 
 impl Hub {
     fn run(mut self) {
+        self.state.set_join_pace(self.room.join_pace(), 0);
         loop {
             match self.next_event() {
                 Ok(event) => self.batch(event),
@@ -138,7 +143,8 @@ impl Hub {
             }
             self.delivery.send(&self.tape.finish(), now);
             self.delivery.retry_due(now);
-            self.state.set_joins_resume_at(self.room.joins_resume_at());
+            let handled = std::mem::take(&mut self.handled_admissions);
+            self.state.set_join_pace(self.room.join_pace(), handled);
         }
     }
 
@@ -190,9 +196,13 @@ impl Hub {
                     self.delivery.close(id, now);
                 }
             }
-            Event::Message(id, message) => {
+            Event::Message(id, message, admission) => {
                 self.count(&message);
-                self.input(now, timestamp, id, Input::Message(message));
+                let joined = self.input(now, timestamp, id, Input::Message(message));
+                if let Some(admission) = admission {
+                    admission.handled(joined);
+                    self.handled_admissions += 1;
+                }
             }
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
             Event::Disconnected(id) => {
@@ -210,14 +220,16 @@ impl Hub {
         }
     }
 
-    /// Passes an input to the room. Ignored during the shutdown, when clients are sent nothing more.
-    fn input(&mut self, now: Instant, timestamp: &str, from: ConnectionId, input: Input) {
+    /// Passes an input to the room, and returns whether the client has joined with it. Ignored during the shutdown, when
+    /// clients are sent nothing more.
+    fn input(&mut self, now: Instant, timestamp: &str, from: ConnectionId, input: Input) -> bool {
         if self.shutdown_deadline.is_some() {
-            return;
+            return false;
         }
         let effects = self.room.handle(now, from, input);
         self.write(&effects, timestamp);
         self.log(from, &effects);
+        effects.iter().any(|effect| matches!(effect, Effect::Enter(_)))
     }
 
     /// Logs the system lines to all members, which contain names but no messages of clients. A client can join and

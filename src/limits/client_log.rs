@@ -38,12 +38,7 @@ impl ClientLog {
         }
     }
 
-    /// When to call [`Self::report_due`] next.
-    pub fn next_report(&self) -> Option<Instant> {
-        self.limit().next_report()
-    }
-
-    /// Logs how many lines were suppressed, if that is due.
+    /// Logs how many lines were suppressed, if that is due. Call it once per [`super::REPORT_INTERVAL`].
     pub fn report_due(&self, now: Instant) {
         let reports = self.limit().report(now);
         log_all(&reports);

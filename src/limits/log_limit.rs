@@ -13,7 +13,7 @@ const BURST_LINES: u32 = 256;
 /// One more line per this time: two per second, a join and a leave at the default `JOIN_RATE`.
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long suppressed lines are counted before they are reported.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How many addresses have a bucket of their own. All others share one.
 const MAX_ADDRESSES: usize = 4096;
 /// How often idle addresses may be searched for when the table is full.
@@ -53,11 +53,6 @@ impl LogLimit {
             return self.others.allow(now) || self.suppressed(now);
         }
         self.addresses.entry(address).or_default().allow(now) || self.suppressed(now)
-    }
-
-    /// When [`Self::report`] has something to report.
-    pub fn next_report(&self) -> Option<Instant> {
-        self.next_report
     }
 
     /// What was suppressed, if a report is due.
@@ -144,15 +139,15 @@ mod tests {
     fn what_was_suppressed_is_reported_after_a_minute() {
         let (start, eve) = (Instant::now(), address(0xC000_0207));
         let mut limit = LogLimit::default();
-        assert_eq!(limit.next_report(), None);
+        assert_eq!(limit.next_report, None);
         let lines = BURST_LINES as u64 + 40;
         assert_eq!((0..lines).filter(|_| !limit.allow(eve, start)).count(), 40);
-        assert_eq!(limit.next_report(), Some(start + REPORT_INTERVAL));
+        assert_eq!(limit.next_report, Some(start + REPORT_INTERVAL));
         assert_eq!(limit.report(start), []);
         let reports = limit.report(start + REPORT_INTERVAL);
         assert_eq!(reports, [Suppressed { address: Some(eve), lines: 40 }]);
         assert!(reports[0].to_string().starts_with("192.0.2.7: 40 more lines were not logged"));
-        assert_eq!((limit.next_report(), limit.report_all()), (None, Vec::new()));
+        assert_eq!((limit.next_report, limit.report_all()), (None, Vec::new()));
     }
 
     #[test]

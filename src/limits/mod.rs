@@ -12,6 +12,7 @@ mod token_bucket;
 
 pub use client_log::ClientLog;
 pub use client_network::Network;
+pub use log_limit::REPORT_INTERVAL;
 pub use meter::Meter;
 pub use permits::{LimitExceeded, Permit, Permits};
 pub use rates::{Rates, SendLimit};

@@ -13,13 +13,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::signals::Wakeups;
 use crate::chat::ConnectionId;
 use crate::connection::{self, Incoming, Shared};
-use crate::limits::{LimitExceeded, Permit};
+use crate::limits::{LimitExceeded, Permit, REPORT_INTERVAL};
 use crate::ops::systemd;
 use crate::tls::Renewal;
 use crate::transport::timespec;
 
 /// How long accepting pauses after the system has run out of descriptors, memory or threads.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// When the watchdog's probe is retried if too many queries wait for the hub.
+const PROBE_RETRY: Duration = Duration::from_millis(100);
 /// The stack of a connection's thread, in bytes. Only the pages in use take memory.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -59,7 +61,8 @@ impl AcceptLoop {
                 pause_until,
                 self.renewal.next_deadline(),
                 watchdog.next,
-                self.shared.client_log.next_report(),
+                // Other threads may suppress lines while this one waits.
+                Some(now + REPORT_INTERVAL),
             ];
             let ready = self.wait(deadlines.into_iter().flatten().min(), pause_until.is_some())?;
             if ready.stop {
@@ -131,9 +134,8 @@ impl AcceptLoop {
                 None
             }
             Err(exceeded) => {
-                self.shared.client_log.info(address.ip(), format_args!("{address}: refused: {exceeded}"));
-                self.shared.counters.refused(connection::refusal_reason(exceeded));
                 let Some(permit) = connection::permit_to_refuse(&incoming, &self.shared) else {
+                    connection::report_refusal(&incoming, exceeded, &self.shared);
                     return Ok(());
                 };
                 incoming.permits.push(permit);
@@ -180,8 +182,8 @@ impl Watchdog {
         let (Some(interval), Some(next)) = (self.interval, self.next) else { return };
         if next <= now {
             // If the hub does not respond, systemd is not notified, and restarts the server after `WatchdogSec`.
-            shared.hub.probe(systemd::watchdog);
-            self.next = Some(now + interval);
+            let is_sent = shared.hub.probe(systemd::watchdog);
+            self.next = Some(now + if is_sent { interval } else { interval.min(PROBE_RETRY) });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::handshake::{HandshakeError, open_stream};
 use super::http_exchange::{LINGER_TIMEOUT, read_request, respond};
-use super::{Incoming, Shared};
+use super::{Incoming, Shared, refusal_reason};
 use crate::http::Rejection;
 use crate::limits::{LimitExceeded, Permit};
 
@@ -32,18 +32,31 @@ pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> 
 /// Responds to a connection that has exceeded a limit. It holds the permit from [`permit_to_refuse`].
 pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
     let deadline = Instant::now() + LINGER_TIMEOUT;
-    let Ok(mut stream) = open_stream(&incoming, deadline) else { return };
-    let unavailable = Rejection::Limit(exceeded).response();
     let peer: IpAddr = incoming.address.ip().to_canonical();
+    let Ok(mut stream) = open_stream(&incoming, deadline) else {
+        return report_refusal(&incoming, exceeded, shared);
+    };
     // Reading the request first keeps the system from resetting the connection before the client has read the
     // response.
-    match read_request(&mut stream, deadline) {
-        Ok((request, _)) => {
-            let client = shared.router.proxies.client(peer, &request);
-            let response = shared.router.monitoring_response(&request, client).unwrap_or(unavailable);
-            respond(&mut stream, &response, Some(&request));
-        }
-        Err(HandshakeError::Disconnected) => {}
-        Err(_) => respond(&mut stream, &unavailable, None),
-    }
+    let request = match read_request(&mut stream, deadline) {
+        Ok((request, _)) => Some(request),
+        Err(HandshakeError::Disconnected) => return report_refusal(&incoming, exceeded, shared),
+        Err(_) => None,
+    };
+    let monitoring = request.as_ref().and_then(|request| {
+        let client = shared.router.proxies.client(peer, request);
+        shared.router.monitoring_response(request, client)
+    });
+    let response = monitoring.unwrap_or_else(|| {
+        report_refusal(&incoming, exceeded, shared);
+        Rejection::Limit(exceeded).response()
+    });
+    respond(&mut stream, &response, request.as_ref());
+}
+
+/// Logs and counts a connection that has exceeded a limit and gets no other response than 503.
+pub fn report_refusal(incoming: &Incoming, exceeded: LimitExceeded, shared: &Shared) {
+    let address = incoming.address;
+    shared.client_log.info(address.ip(), format_args!("{address}: refused: {exceeded}"));
+    shared.counters.refused(refusal_reason(exceeded));
 }

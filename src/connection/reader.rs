@@ -1,0 +1,228 @@
+//! Reads messages from a client, no faster than the client may send, and no faster than members may join.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tungstenite::Utf8Bytes;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::Shared;
+use super::keep_alive::{Due, KeepAlive};
+use crate::chat::{ClientMessage, MessageError};
+use crate::hub::{Admission, Peer};
+use crate::limits::{Meter, Network, SendLimit};
+use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
+
+/// How long a flooding client's thread pauses after each [`Received::Partial`], so that the hub can take the
+/// link's lock: std's mutex is not fair.
+const YIELD_TIME: Duration = Duration::from_millis(1);
+/// How long a disconnected client's remaining messages are read, at the rate limit.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a session ends.
+pub enum End {
+    Read(ReadError),
+    NoPong,
+    Shutdown,
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// What was received, or what the hub must do.
+pub enum Next {
+    Text(Utf8Bytes),
+    Binary,
+    /// A ping or a pong is in the backlog.
+    Pending,
+}
+
+/// Reads from a client, no faster than the client may send.
+pub struct Reader<'a> {
+    link: &'a Link,
+    shared: &'a Shared,
+    /// The address that rates are charged to; `None`: exempt.
+    network: Option<Network>,
+    limit: SendLimit<'a>,
+    meter: Meter,
+    keep_alive: KeepAlive,
+    /// The number of the message that has begun and is not complete, and since when.
+    incomplete: Option<(u64, Instant)>,
+    /// When the client was found to have disconnected, while this thread was waiting.
+    disconnected: Option<Instant>,
+    /// Whether a join of this connection has been charged to its address. It can join only once.
+    join_charged: bool,
+    /// For the last message with which this client could join.
+    admission: Option<Arc<Admission>>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(link: &'a Link, peer: &Peer, shared: &'a Shared) -> Self {
+        let now = Instant::now();
+        Self {
+            link,
+            shared,
+            network: peer.charged,
+            limit: shared.rates.send_limit(peer.charged, now),
+            meter: Meter::default(),
+            keep_alive: KeepAlive::new(shared.limits.ping_interval, now),
+            incomplete: None,
+            disconnected: None,
+            join_charged: false,
+            admission: None,
+        }
+    }
+
+    /// Waits for what comes next.
+    pub fn next(&mut self) -> Result<Next, End> {
+        loop {
+            let Read { received, bytes, incomplete } = self.link.read()?;
+            self.meter.read(bytes);
+            self.track(incomplete);
+            if !matches!(received, Received::Nothing { progress: false }) {
+                self.keep_alive.received(Instant::now());
+            }
+            let flush = match received {
+                Received::Text(text) => {
+                    self.charge_message(text.len())?;
+                    return Ok(Next::Text(text));
+                }
+                Received::Binary(length) => {
+                    self.charge_message(length)?;
+                    return Ok(Next::Binary);
+                }
+                Received::Control => {
+                    self.charge_message(0)?;
+                    self.link.flush(Instant::now())
+                }
+                Received::Partial => {
+                    self.charge_incomplete()?;
+                    let _ = wait(self.link.socket(), Wait::Hangup, Instant::now() + YIELD_TIME);
+                    continue;
+                }
+                Received::Nothing { .. } => {
+                    self.charge_incomplete()?;
+                    match self.wait_for_bytes()? {
+                        Due::Nothing => continue,
+                        Due::Ping => self.link.ping(Instant::now()),
+                        Due::Disconnect => return Err(End::NoPong),
+                    }
+                }
+            };
+            if let Flush::Pending { .. } = flush.map_err(ReadError::from)? {
+                return Ok(Next::Pending);
+            }
+        }
+    }
+
+    /// Records when the message that is now incomplete began.
+    fn track(&mut self, incomplete: Option<u64>) {
+        self.incomplete = match (incomplete, self.incomplete) {
+            (Some(number), Some((known, since))) if number == known => Some((known, since)),
+            (number, _) => number.map(|number| (number, Instant::now())),
+        };
+    }
+
+    /// Waits for more bytes or the next keep-alive deadline.
+    fn wait_for_bytes(&mut self) -> Result<Due, End> {
+        let message_deadline = self.incomplete.map(|(_, since)| since + self.shared.limits.handshake_timeout);
+        let keep_alive = self.keep_alive.next_deadline();
+        let until = message_deadline.map_or(keep_alive, |deadline| deadline.min(keep_alive));
+        match wait(self.link.socket(), Wait::Read, until) {
+            Ok(true) => Ok(Due::Nothing),
+            Ok(false) if message_deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                let reason = "a message took longer than HANDSHAKE_TIMEOUT";
+                Err(ReadError::Violation(CloseCode::Policy, reason.into()).into())
+            }
+            Ok(false) => Ok(self.keep_alive.due(Instant::now())),
+            Err(_) => Err(ReadError::Disconnected.into()),
+        }
+    }
+
+    /// Charges for a complete message or control frame of this length, in bytes.
+    fn charge_message(&mut self, length: usize) -> Result<(), End> {
+        let cost = self.meter.complete(length);
+        self.charge(cost)
+    }
+
+    /// Charges for bytes that have not completed a message.
+    fn charge_incomplete(&mut self) -> Result<(), End> {
+        let cost = self.meter.incomplete();
+        self.charge(cost)
+    }
+
+    /// Waits until the rates cover this cost.
+    fn charge(&mut self, cost: f64) -> Result<(), End> {
+        match self.limit.charge(cost, Instant::now()) {
+            Some(until) if cost > 0.0 => {
+                self.hold(until).inspect_err(|_| self.limit.give_back(cost, Instant::now()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds a join back until the rate of its address and the cost of user lists allow it. `None`: the client has
+    /// joined already, or cannot join with this message.
+    pub fn admit(
+        &mut self,
+        message: &Result<ClientMessage, MessageError>,
+    ) -> Result<Option<Arc<Admission>>, End> {
+        // While the hub has not handled the last one, that one applies.
+        let is_decided = self.admission.as_ref().is_some_and(|admission| admission.joined() != Some(false));
+        if is_decided || !message.as_ref().is_ok_and(ClientMessage::may_join) {
+            return Ok(None);
+        }
+        let network = self.network.filter(|_| !std::mem::replace(&mut self.join_charged, true));
+        self.wait_to_join(network).inspect_err(|_| {
+            if let Some(network) = network {
+                self.shared.rates.join.give_back(network, 1.0, Instant::now());
+            }
+        })
+    }
+
+    /// `network`: the address that this join is charged to.
+    fn wait_to_join(&mut self, network: Option<Network>) -> Result<Option<Arc<Admission>>, End> {
+        let join = &self.shared.rates.join;
+        if let Some(until) = network.and_then(|network| join.take(network, 1.0, Instant::now())) {
+            self.hold(until)?;
+        }
+        let (admission, resume_at) = self.shared.hub.admit(Instant::now());
+        self.hold(resume_at)?;
+        let admission = Arc::new(admission);
+        self.admission = Some(admission.clone());
+        Ok(Some(admission))
+    }
+
+    /// Waits without reading.
+    fn hold(&mut self, until: Instant) -> Result<(), End> {
+        let start = Instant::now();
+        loop {
+            let now = Instant::now();
+            let drain_end = self.disconnected.map(|since| since + DRAIN_TIMEOUT);
+            if self.link.is_cut_off() || drain_end.is_some_and(|end| end <= now) {
+                return Err(ReadError::Disconnected.into());
+            }
+            if until <= now {
+                break;
+            }
+            match drain_end {
+                None => {
+                    if wait(self.link.socket(), Wait::Hangup, until).unwrap_or(true) {
+                        self.disconnected = Some(Instant::now());
+                    }
+                }
+                // What the client sent before it disconnected can still be read. There is nothing to poll for.
+                Some(end) => thread::sleep(until.min(end).saturating_duration_since(now)),
+            }
+        }
+        // The client could not complete its message while this thread did not read.
+        if let Some((_, since)) = &mut self.incomplete {
+            *since += start.elapsed();
+        }
+        Ok(())
+    }
+}
