@@ -164,3 +164,64 @@ fn write_tls(tls: &mut StreamOwned<ServerConnection, Socket>) -> io::Result<()> 
 fn unless_blocked(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| if error.kind() == ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rustls::crypto::ring::default_provider;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+    use crate::transport::{Wait, by_deadline, wait};
+
+    /// A certificate's configuration, and one of clients that trust it.
+    fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(pair.cert.der().clone()).unwrap();
+        let provider = Arc::new(default_provider());
+        let server = ServerConfig::builder_with_provider(provider.clone());
+        let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let key = pair.signing_key.serialize_der().try_into().unwrap();
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(server.with_single_cert(vec![pair.cert.into()], key).unwrap()), Arc::new(client))
+    }
+
+    /// Bytes that belong to no message cost time as well. Key updates were once not charged.
+    #[test]
+    fn bytes_of_tls_itself_are_counted() {
+        let (server_config, client_config) = configs();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = thread::spawn(move || {
+            let tls = ClientConnection::new(client_config, "localhost".try_into().unwrap()).unwrap();
+            let mut client = StreamOwned::new(tls, TcpStream::connect(address).unwrap());
+            client.write_all(b"x").unwrap();
+            client
+        });
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut stream = Stream::tls(Arc::new(socket), server_config).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        by_deadline(&mut stream, Wait::Read, deadline, Stream::handshake).unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(
+            by_deadline(&mut stream, Wait::Read, deadline, |stream| stream.read(&mut buffer)).unwrap(),
+            1
+        );
+
+        let before = stream.bytes_read();
+        let mut client = client.join().unwrap();
+        client.conn.refresh_traffic_keys().unwrap();
+        let sent = client.conn.write_tls(&mut client.sock).unwrap();
+        while stream.bytes_read() - before < sent as u64 {
+            assert!(wait(&stream.socket(), Wait::Read, deadline).unwrap(), "nothing more is counted");
+            assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+        assert_eq!(stream.bytes_read() - before, sent as u64);
+    }
+}
