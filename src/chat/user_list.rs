@@ -179,6 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chat::protocol::ServerMessage;
     use crate::chat::roster::Roster;
     use crate::chat::time_outs::Timeouts;
     use crate::chat::username::Username;
@@ -395,6 +396,22 @@ mod tests {
         let rate = bytes as f64 / (now - repaid).as_secs_f64();
         assert!(rate < LIST_RATE, "{rate}");
         assert!(rate > 0.75 * LIST_RATE, "{rate}");
+    }
+
+    /// Quotation marks and backslashes were once counted as one byte each, and take two.
+    #[test]
+    fn lists_are_charged_for_all_their_bytes() {
+        let now = Instant::now();
+        let mut room = Room::new();
+        let escaped = "\"\\".repeat(Username::MAX_CHARS / 2);
+        for number in 0..8 {
+            room.join_as(number, &format!("{}{number}", &escaped[1..]), now);
+            let mut json = Vec::new();
+            let content = room.roster.users(&Timeouts::default());
+            ServerMessage::UserList { content }.encode("12:00:00", &mut json);
+            let charged = room.lists.list_bytes();
+            assert!((json.len()..json.len() * 6 / 5).contains(&charged), "{charged} for {}", json.len());
+        }
     }
 
     #[derive(Clone, Debug)]
