@@ -215,6 +215,24 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_reserved_for_those_who_may_read_the_metrics() {
+        let (hub, thread) = start_hub();
+        let monitoring = monitoring(hub);
+        let [local, allowed, other] = [[127, 0, 0, 1], [10, 9, 8, 7], [192, 0, 2, 1]].map(IpAddr::from);
+        for (peer, is_proxy, expected) in [
+            (local, false, true),
+            (local, true, false),
+            (allowed, false, true),
+            (other, false, false),
+            (other, true, false),
+        ] {
+            assert_eq!(monitoring.is_reserved_for(peer, is_proxy), expected, "{peer} {is_proxy}");
+        }
+        drop(monitoring);
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_hub_that_has_ended_is_unhealthy() {
         let (hub, thread) = start_hub();
         hub.send(hub::Event::Shutdown).unwrap();

@@ -115,6 +115,9 @@ fn an_address_behind_a_proxy_has_a_limit_of_its_own(transport: Transport) {
             "{forged}: {response}"
         );
     }
+    // An address at its limit can still ask whether the server is healthy.
+    let healthz = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+    assert!(request(&server, healthz).starts_with("HTTP/1.1 200 OK"));
     let (head, _other) = upgrade(&server, "X-Forwarded-For: 192.0.2.2\r\n");
     assert!(head.contains(" 101 "), "{head}");
 }
