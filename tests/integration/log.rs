@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use serde_json::json;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Message};
 
 use crate::support::client::{Client, TIMEOUT, connect};
@@ -275,6 +276,47 @@ fn one_address_cannot_fill_the_log() {
     let suppressed: usize = count.rsplit(' ').next().unwrap().parse().unwrap();
     // The threads of the last connections may not have logged theirs before the server stops.
     assert!(logged >= 256 && (990..=1000).contains(&(logged + suppressed)), "{logged} + {suppressed}");
+}
+
+/// Lines about moderation are always logged.
+#[test]
+fn members_that_come_and_go_cannot_fill_the_log() {
+    let folder = Folder::new();
+    let program = folder.tinychat(&["--port", "0", "--message-rate", "0"]);
+    let server = program.env("MOD_PASSWORD", "secret").start();
+    let clients = 400;
+    for number in 0..clients {
+        let mut eve = server.join(&format!("Eve {number}"));
+        // A frame without a mask.
+        eve.socket.get_mut().write_all(&[0x81, 0]).unwrap();
+        assert_eq!(eve.close_code(), Some(CloseCode::Protocol));
+    }
+    let mut ann = server.join("Ann");
+    ann.command("/login secret");
+    assert_eq!(ann.next_line(), "system: Ann is now a moderator.");
+    drop(ann);
+    let log = server.stop();
+    for text in [" joined.\n", " closed with 1002", " left.\n"] {
+        let logged = log.matches(text).count();
+        assert!((1..clients).contains(&logged), "{logged} lines contain {text:?}");
+    }
+    assert!(log.contains(": Ann is now a moderator.\n"), "{log}");
+}
+
+#[test]
+fn refused_clients_cannot_fill_the_log() {
+    let server = Folder::new().tinychat(&["--port", "0", "--max-connections", "1"]).start();
+    let ann = server.join("Ann");
+    let clients = 800;
+    for _ in 0..clients {
+        let mut socket = connect(server.address);
+        socket.write_all(b"nonsense\r\n\r\n").unwrap();
+        read_until_closed(&mut socket);
+    }
+    drop(ann);
+    let log = server.stop();
+    let logged = log.matches(": refused: ").count();
+    assert!((1..clients).contains(&logged), "{logged} lines");
 }
 
 /// A server whose log is not read once it is running.
