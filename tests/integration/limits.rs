@@ -9,7 +9,7 @@ use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
-use crate::support::client::{TIMEOUT, connect};
+use crate::support::client::{Client, TIMEOUT, connect};
 use crate::support::http::{request, upgrade, upgrade_request};
 use crate::support::over_ws_and_wss;
 use crate::support::server::{TestServer, Transport};
@@ -24,6 +24,7 @@ over_ws_and_wss! {
     a_handshake_that_takes_too_long_is_closed,
     a_client_that_answers_no_ping_is_cut_off,
     a_client_that_stops_reading_is_cut_off,
+    a_new_member_is_not_cut_off_by_its_own_list,
     five_wrong_passwords_block_logins_from_an_address,
 }
 
@@ -192,6 +193,39 @@ fn a_client_that_stops_reading_is_cut_off(transport: Transport) {
         assert!(line == format!("Ann: {long}") || line == "system: Stuck joined.", "{line}");
     }
     ann.wait_for_users(&["Ann", "Cid"]);
+}
+
+/// A list of 113 KB once did, where SEND_QUEUE_BYTES was 16 KB and the member was on a slow line.
+fn a_new_member_is_not_cut_off_by_its_own_list(transport: Transport) {
+    // Their list is longer than what the systems and TLS hold for a client that does not read.
+    const MEMBERS: usize = 700;
+    // The members do not answer pings.
+    let settings = [("SEND_QUEUE_BYTES", "4096"), ("MAX_MESSAGE_BYTES", "1024"), ("PING_INTERVAL", "3600")];
+    let server = TestServer::with(transport, &settings);
+    let _members = members(&server, MEMBERS);
+    let mut ann = server.join("Ann");
+    let mut bob = server.connect_narrow();
+    bob.join("Bob");
+    assert_eq!(ann.next_line(), "system: Bob joined.");
+    // The answer comes after Bob was sent everything so far, as far as he accepts it.
+    ann.assert_nothing_received();
+    ann.public("hello");
+    assert_eq!(bob.next_event()["type"], "command_list");
+    assert_eq!(bob.users.len(), MEMBERS + 2);
+    assert_eq!((bob.next_line(), bob.next_line()), ("system: Bob joined.".into(), "Ann: hello".into()));
+}
+
+/// Has so many members join, with names that take as many bytes as a name can.
+fn members(server: &TestServer, count: usize) -> Vec<Client> {
+    const THREADS: usize = 20;
+    std::thread::scope(|scope| {
+        let members = |first| {
+            let name = |number| format!("{number:04}{}", "\u{1F980}".repeat(28));
+            (first..count).step_by(THREADS).map(|number| server.join(&name(number))).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || members(thread))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 /// Empty fragments once did not count toward the rate limit, so a few clients could occupy the server.

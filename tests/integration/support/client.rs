@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{AddressFamily, SocketType};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned, WantsVerifier};
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::CloseFrame;
@@ -179,10 +182,17 @@ pub enum ClientStream {
 
 impl ClientStream {
     pub fn connect(address: SocketAddr, transport: Transport) -> Self {
+        Self::over(connect(address), transport)
+    }
+
+    /// A connection over this socket.
+    pub fn over(socket: TcpStream, transport: Transport) -> Self {
         match transport {
-            Transport::Ws => Self::Plain(connect(address)),
+            Transport::Ws => Self::Plain(socket),
             Transport::Wss => {
-                Self::tls(address, trust_only(&localhost().cert), "localhost".try_into().unwrap())
+                let config = trust_only(&localhost().cert);
+                let connection = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+                Self::Tls(Box::new(StreamOwned::new(connection, socket)))
             }
         }
     }
@@ -202,7 +212,20 @@ impl ClientStream {
 
 /// A raw connection. Reads and writes fail with `WouldBlock` after [`TIMEOUT`].
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let socket = TcpStream::connect(address).unwrap();
+    prepared(TcpStream::connect(address).unwrap())
+}
+
+/// The same over which the server can send little that is not read: with small buffers and short segments, the two
+/// systems hold some 50 KB in place of megabytes.
+pub fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_recv_buffer_size(&socket, 2048).unwrap();
+    SockRef::from(&socket).set_tcp_mss(536).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    prepared(socket.into())
+}
+
+fn prepared(socket: TcpStream) -> TcpStream {
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket.set_write_timeout(Some(TIMEOUT)).unwrap();
     socket.set_nodelay(true).unwrap();

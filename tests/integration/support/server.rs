@@ -9,7 +9,7 @@ use tinychat::server::{Handle, Server};
 use tungstenite::client::IntoClientRequest;
 
 use super::certificates::localhost;
-use super::client::{Client, ClientStream};
+use super::client::{Client, ClientStream, connect_narrow};
 
 /// How clients reach the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +72,12 @@ impl TestServer {
         let mut request = format!("ws://localhost:{}/", self.address.port()).into_client_request().unwrap();
         request.headers_mut().insert("X-Forwarded-For", address.parse().unwrap());
         Client::upgrade(ClientStream::connect(self.address, self.transport), request)
+    }
+
+    /// A client that is sent little before it reads: see [`connect_narrow`].
+    pub fn connect_narrow(&self) -> Client {
+        let stream = ClientStream::over(connect_narrow(self.address), self.transport);
+        Client::upgrade(stream, format!("ws://localhost:{}/", self.address.port()))
     }
 
     /// A client that has joined, and has read what a new member is sent.
