@@ -218,10 +218,13 @@ fn encode(
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::transport::{Flush, Link, Stream};
 
     /// The contents of the messages that a client reads.
     fn texts(batch: &Batch, id: ConnectionId) -> Vec<String> {
@@ -302,6 +305,48 @@ mod tests {
         assert_eq!(output(&batch, ann).uncounted, 0, "an update of the list counts");
         tape.write(&send(Audience::One(bob), "later"), "");
         assert_eq!(output(&tape.finish(), bob).uncounted, 0);
+    }
+
+    /// A slow client may keep an allocation, and is charged only for the bytes of its tape.
+    #[test]
+    fn a_tape_keeps_no_spare_memory() {
+        let mut tape = Tape::default();
+        tape.write(&Effect::Enter(ConnectionId(1)), "");
+        for number in 0..100 {
+            tape.write(&send(Audience::All, &"x".repeat(number)), "");
+            tape.write(&send(Audience::One(ConnectionId(1)), &"x".repeat(number)), "");
+        }
+        let Batch { shared, targeted, .. } = tape.finish();
+        for bytes in [shared, targeted] {
+            let length = bytes.len();
+            assert_eq!(Vec::from(bytes).capacity(), length);
+        }
+    }
+
+    /// 100 stalled clients once kept 1 GB in memory, and were charged for 8 MB: each for its own part of each tape.
+    #[test]
+    fn a_stalled_client_keeps_no_tape_in_memory() {
+        let [stalled, other] = [1, 2].map(ConnectionId);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let link = Link::new(Stream::plain(Arc::new(socket)), Vec::new(), 1024, usize::MAX);
+        let mut tape = Tape::default();
+        tape.write(&Effect::Enter(other), "");
+        let mut waiting = 0;
+        // The system's buffers take the first ones.
+        while waiting < 1_000_000 {
+            let [short, long] = [5000, 50_000].map(|length| "x".repeat(length));
+            tape.write(&send(Audience::One(stalled), &short), "");
+            tape.write(&send(Audience::One(other), &long), "");
+            let batch = tape.finish();
+            if let Flush::Pending { bytes, .. } = link.send(&output(&batch, stalled), Instant::now()).unwrap()
+            {
+                waiting = bytes;
+            }
+            assert!(batch.targeted.is_unique(), "the link refers to the tape");
+        }
     }
 
     fn effects() -> impl Strategy<Value = Vec<Effect>> {
