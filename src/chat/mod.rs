@@ -17,6 +17,8 @@ mod user_list;
 mod username;
 
 pub use list_budget::JoinPace;
+#[cfg(test)]
+pub use list_budget::ListBudget;
 pub use password::ModPassword;
 pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
 pub use room::{Audience, ConnectionId, Effect, Input, Room};

@@ -120,7 +120,7 @@ fn refusal_reason(exceeded: LimitExceeded) -> RefusalReason {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::io::{Read, Write};
     use std::net::{IpAddr, Shutdown, TcpListener};
     use std::time::Duration;

@@ -191,7 +191,9 @@ impl<'a> Reader<'a> {
             self.hold(until)?;
         }
         let (admission, resume_at) = self.shared.hub.admit(Instant::now());
-        self.hold(resume_at)?;
+        if resume_at > Instant::now() {
+            self.hold(resume_at)?;
+        }
         let admission = Arc::new(admission);
         self.admission = Some(admission.clone());
         Ok(Some(admission))
@@ -224,5 +226,84 @@ impl<'a> Reader<'a> {
             *since += start.elapsed();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::ListBudget;
+    use crate::connection::handshake::Upgraded;
+    use crate::connection::session::tests::upgraded;
+    use crate::connection::tests::shared;
+    use crate::hub::{HubHandle, SharedState};
+
+    /// New members' lists once exceeded what all lists together may cost.
+    #[test]
+    fn joins_wait_as_long_as_the_hub_says() {
+        let (Upgraded { stream, peer, .. }, _client) = upgraded();
+        let link = Link::new(stream, Vec::new(), 1024, 1024);
+        let state = SharedState::default();
+        let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, state.clone());
+        let shared = shared(&[], hub);
+        // A client that was cut off would wait in vain, so this fails where another would wait.
+        link.cut_off();
+        let waits =
+            |text: &str| Reader::new(&link, &peer, &shared).admit(&ClientMessage::parse(text)).is_err();
+        let join = r#"{"type":"join","username":"Bob"}"#;
+        assert!(!waits(join));
+        let mut budget = ListBudget::default();
+        let now = Instant::now();
+        budget.accrue(now, 1e6);
+        budget.spend_on_new_member(1e12);
+        state.set_join_pace(budget.join_pace(1000), 0);
+        assert!(waits(join));
+        assert!(waits(r#"{"type":"public","username":"Bob","content":"hi"}"#), "this joins as well");
+        assert!(!waits(r#"{"type":"public","content":"hi"}"#));
+        state.set_join_pace(ListBudget::default().join_pace(1000), 0);
+        assert!(!waits(join));
+    }
+
+    /// A flood of clients that disconnected at once left a debt that kept their address out for hours.
+    #[test]
+    fn a_client_that_stops_waiting_gives_back_what_it_has_not_used() {
+        let (Upgraded { stream, peer, .. }, _client) = upgraded();
+        let link = Link::new(stream, Vec::new(), 1024, 1024);
+        link.cut_off();
+        let peer = Peer { charged: Some(peer.network), ..peer };
+        let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, SharedState::default());
+        let (now, shared) = (Instant::now(), shared(&[], hub));
+        let (network, second) = (peer.network, Duration::from_secs(1));
+        // When another connection may send or join.
+        let send = |messages| shared.rates.send_limit(Some(network), now).charge(messages, now);
+        let join = |joins| shared.rates.join.take(network, joins, now);
+        let _ = (send(1e6), join(1e6));
+        let (may_send, may_join) = (send(0.0).unwrap(), join(0.0).unwrap());
+        for _ in 0..100 {
+            let mut reader = Reader::new(&link, &peer, &shared);
+            assert!(reader.charge_message(1).is_err());
+            let message = ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#);
+            assert!(reader.admit(&message).is_err());
+        }
+        assert!(send(0.0).unwrap() < may_send + second);
+        assert!(join(0.0).unwrap() < may_join + second);
+    }
+
+    /// A failed join once exempted all later ones of its connection from waiting.
+    #[test]
+    fn a_failed_join_does_not_admit_the_next_one() {
+        let (Upgraded { stream, peer, .. }, _client) = upgraded();
+        let link = Link::new(stream, Vec::new(), 1024, 1024);
+        let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, SharedState::default());
+        let shared = shared(&[], hub);
+        let mut reader = Reader::new(&link, &peer, &shared);
+        let join = ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#);
+        let mut admit = || reader.admit(&join).unwrap_or_else(|_| panic!("the client is connected"));
+        let first = admit().expect("it may join");
+        assert!(admit().is_none(), "while the hub has not handled the first");
+        first.handled(false);
+        let second = admit().expect("the first has failed");
+        second.handled(true);
+        assert!(admit().is_none(), "it has joined");
     }
 }

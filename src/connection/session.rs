@@ -112,19 +112,34 @@ impl Drop for Registration<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use std::io::{Read as _, Write};
     use std::net::{IpAddr, TcpListener, TcpStream};
 
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
+    use crate::connection::tests::shared;
+    use crate::hub::SharedState;
     use crate::transport::Stream;
+
+    /// A client's connection, upgraded, and its own end of it.
+    pub fn upgraded() -> (Upgraded, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let network = IpAddr::from([127, 0, 0, 1]).into();
+        let peer = Peer { name: "a client".into(), network, charged: None };
+        let stream = Stream::plain(Arc::new(socket));
+        (Upgraded { stream, peer, leftover: Vec::new(), permit: None }, client)
+    }
 
     #[test]
     fn a_panicking_thread_frees_its_name() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
-        let link = Arc::new(Link::new(Stream::plain(socket), Vec::new(), 1024, 1024));
-        let network = IpAddr::from([127, 0, 0, 1]).into();
-        let peer = Peer { name: "a client".into(), network, charged: None };
+        let (Upgraded { stream, peer, .. }, _client) = upgraded();
+        let link = Arc::new(Link::new(stream, Vec::new(), 1024, 1024));
         let (inbox, events) = crossbeam_channel::bounded(2);
         let (hub, _queries) = HubHandle::new(inbox, Default::default());
         let id = ConnectionId(7);
@@ -135,5 +150,31 @@ mod tests {
         assert!(thread.join().is_err());
         assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
         assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7)))));
+    }
+
+    /// The process ends once no connection is registered. It once did before `close_notify` and FIN had been sent.
+    #[test]
+    fn at_shutdown_a_connection_is_registered_until_it_is_closed() {
+        let (upgraded, mut client) = upgraded();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let state = SharedState::default();
+        state.shut_down();
+        let (inbox, events) = crossbeam_channel::bounded(1);
+        let (hub, _queries) = HubHandle::new(inbox, state);
+        let shared = shared(&[], hub);
+        thread::scope(|scope| {
+            // If this test fails, it ends, and so does the thread.
+            let events = events;
+            scope.spawn(|| run(ConnectionId(7), upgraded, &shared));
+            // An empty close frame, masked.
+            client.write_all(&[0x88, 0x80, 0, 0, 0, 0]).unwrap();
+            // The inbox is full: the end of the registration would wait for this test.
+            let mut received = Vec::new();
+            client.read_to_end(&mut received).expect("the connection is closed first");
+            assert_eq!(received, [0x88, 0]);
+            drop(client);
+            assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
+            assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7)))));
+        });
     }
 }

@@ -26,9 +26,9 @@ use crate::ops::clock::local_time;
 use crate::ops::metrics::{Counters, HubStats};
 use crate::transport::Link;
 use delivery::Delivery;
-use handle::{Query, SharedState};
+use handle::Query;
 
-pub use handle::{Admission, HubHandle};
+pub use handle::{Admission, HubHandle, SharedState};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -82,22 +82,7 @@ pub fn start(
     client_log: ClientLog,
     on_end: impl FnOnce() + Send + 'static,
 ) -> io::Result<(HubHandle, JoinHandle<()>)> {
-    let (sender, inbox) = bounded(INBOX_EVENTS);
-    let state = SharedState::default();
-    let (handle, queries) = HubHandle::new(sender, state.clone());
-    let hub = Hub {
-        inbox,
-        queries,
-        state,
-        room: Room::new(mod_password),
-        tape: Tape::default(),
-        delivery: Delivery::new(counters.clone()),
-        counters,
-        client_log,
-        handled_admissions: 0,
-        shutdown_deadline: None,
-        stats: HubStats::default(),
-    };
+    let (handle, hub) = Hub::new(mod_password, counters, client_log);
     let run = move || {
         let _on_end = OnDrop(Some(on_end));
         hub.run();
@@ -124,6 +109,30 @@ struct Hub {
 }
 
 impl Hub {
+    fn new(
+        mod_password: Option<ModPassword>,
+        counters: Arc<Counters>,
+        client_log: ClientLog,
+    ) -> (HubHandle, Self) {
+        let (sender, inbox) = bounded(INBOX_EVENTS);
+        let state = SharedState::default();
+        let (handle, queries) = HubHandle::new(sender, state.clone());
+        let hub = Self {
+            inbox,
+            queries,
+            state,
+            room: Room::new(mod_password),
+            tape: Tape::default(),
+            delivery: Delivery::new(counters.clone()),
+            counters,
+            client_log,
+            handled_admissions: 0,
+            shutdown_deadline: None,
+            stats: HubStats::default(),
+        };
+        (handle, hub)
+    }
+
     fn run(mut self) {
         self.state.set_join_pace(self.room.join_pace(), 0);
         loop {
@@ -294,5 +303,50 @@ impl<F: FnOnce()> Drop for OnDrop<F> {
         if let Some(call) = self.0.take() {
             call();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn hub() -> (HubHandle, Hub) {
+        Hub::new(None, Arc::default(), ClientLog::new(Arc::default()))
+    }
+
+    /// While 4,000 members joined at once, 4 of 5 health checks timed out.
+    #[test]
+    fn a_query_is_answered_after_one_batch_however_much_waits() {
+        let (handle, hub) = hub();
+        (0..INBOX_EVENTS).for_each(|_| handle.send(Event::Wakeup).unwrap());
+        let inbox = hub.inbox.clone();
+        let (sender, left) = bounded(1);
+        let _ = handle.probe(move || sender.send(inbox.len()).unwrap());
+        // The hub ends once nothing can arrive any more.
+        drop(handle);
+        hub.run();
+        assert_eq!(left.recv(), Ok(INBOX_EVENTS - BATCH_EVENTS));
+    }
+
+    #[test]
+    fn connections_are_told_to_hold_joins_back_while_lists_are_in_debt() {
+        let (handle, mut hub) = hub();
+        // Far ahead, so that no debt is repaid while this runs.
+        let now = Instant::now() + Duration::from_secs(3600);
+        for number in 0..1500 {
+            let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
+            let network = IpAddr::from([127, 0, 0, 1]).into();
+            for input in [Input::Connected(network), Input::Message(ClientMessage::parse(&message))] {
+                hub.room.handle(now, ConnectionId(number), input);
+            }
+        }
+        let probe = handle.clone();
+        let (sender, resume_at) = bounded(1);
+        let _ = handle.probe(move || sender.send(probe.admit(now).1).unwrap());
+        drop(handle);
+        hub.run();
+        assert!(resume_at.recv().unwrap() > now);
     }
 }
