@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         println!("soak: benchmark");
         return ExitCode::SUCCESS;
     }
+    // As in `cargo test NAME`: these are arguments for tests.
+    if support::are_for_tests(&arguments, &["--seconds", "--seed"]) {
+        return ExitCode::SUCCESS;
+    }
     match plan(&arguments).and_then(|plan| run(&plan)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -85,7 +85,7 @@ impl Child {
         Ok(fs::read_dir(self.proc("fd"))?.count())
     }
 
-    /// The processor time of all its threads so far. (`/proc/PID/stat` has it only in hundredths of a second.)
+    /// The processor time of all its threads that have not ended.
     pub fn processor_time(&self) -> Result<Duration> {
         self.time_of_threads(|_| true)
     }
@@ -93,6 +93,16 @@ impl Child {
     /// The processor time of the thread with this name so far.
     pub fn thread_time(&self, name: &str) -> Result<Duration> {
         self.time_of_threads(|thread| thread == name)
+    }
+
+    /// The processor time of all its threads, with those that have ended, in hundredths of a second.
+    pub fn total_processor_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(self.proc("stat"))?;
+        // The name in parentheses may contain spaces. `utime` and `stime` are the 12th and 13th fields after it.
+        let (_, fields) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks = ticks.sum::<std::result::Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
     }
 
     fn time_of_threads(&self, is_wanted: impl Fn(&str) -> bool) -> Result<Duration> {

@@ -15,6 +15,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// Whether these arguments are meant for tests, as in `cargo test NAME`, which runs benchmarks as well. `flags`: those of
+/// the benchmark.
+pub fn are_for_tests(arguments: &[String], flags: &[&str]) -> bool {
+    let is_flag = |argument: &String| argument == "--bench" || flags.contains(&argument.as_str());
+    !arguments.is_empty() && !arguments.iter().any(is_flag)
+}
+
 /// Raises the limit of open files to what this many connections need.
 pub fn raise_descriptor_limit(connections: usize) {
     let wanted = connections as u64 + 64;

@@ -11,8 +11,8 @@ use rustix::fd::OwnedFd;
 use crate::support::frames::complete_frames;
 use crate::support::{Result, raise_descriptor_limit};
 
-/// How much is read at once, in bytes: about as much as is in one batch of the server.
-const READ_BYTES: usize = 32 * 1024;
+/// How much is read at once, in bytes: more than a socket usually has.
+const READ_BYTES: usize = 256 * 1024;
 /// The response to an upgrade. The clients do not check its key.
 const UPGRADE_RESPONSE: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";

@@ -1,0 +1,94 @@
+//! burst: clients send many messages at once, each to all others.
+
+use std::time::Duration;
+
+use crate::Bench;
+use crate::crowd::{Crowd, Last, Parts, Readers};
+use crate::report::{Column, median, microseconds, millions, ratio};
+use crate::support::Result;
+use crate::support::child::Child;
+use crate::target::Target;
+
+const COLUMNS: &[Column] = &[
+    Column { title: "deliveries/s", show: millions },
+    Column { title: "of floor", show: ratio },
+    Column { title: "CPU each", show: microseconds },
+    Column { title: "of floor's", show: ratio },
+];
+
+/// One burst.
+struct Round {
+    /// How many seconds it took, for each delivery.
+    each: f64,
+    /// The processor time of the target for each delivery, in seconds.
+    processor: f64,
+}
+
+pub fn run(bench: &mut Bench) -> Result<()> {
+    // About the same number of deliveries for both.
+    for (clients, messages) in [(100, 8000), (1000, 2000)] {
+        let clients = bench.size(clients, 20);
+        crowd(bench, clients, bench.size(messages, 100))?;
+    }
+    Ok(())
+}
+
+/// Bursts of this many messages in all.
+fn crowd(bench: &mut Bench, clients: usize, messages: usize) -> Result<()> {
+    let mut targets = Vec::new();
+    for target in Target::ALL {
+        let child = target.start(bench)?;
+        let crowd = Crowd::join(&child, clients, target.sends(), Readers::Few)?;
+        targets.push((target, child, crowd));
+    }
+    let senders: Vec<usize> = [1, 10, 50].into_iter().filter(|&senders| senders < clients).collect();
+    let mut rounds: Vec<[Vec<Round>; 3]> = senders.iter().map(|_| Default::default()).collect();
+    for _ in 0..bench.rounds(9) {
+        for (senders, rounds) in senders.iter().zip(&mut rounds) {
+            for ((_, child, crowd), rounds) in targets.iter_mut().zip(rounds) {
+                rounds.push(burst(bench, child, crowd, clients, *senders, messages)?);
+            }
+        }
+    }
+    let mut table = bench.report.table("burst", COLUMNS);
+    for (senders, rounds) in senders.iter().zip(&rounds) {
+        let what = format!("{clients} clients, {senders} send");
+        let floor = &rounds[0];
+        for ((target, ..), rounds) in targets.iter().zip(rounds) {
+            let pairs = || rounds.iter().zip(floor);
+            let is_server = *target != Target::Floor;
+            table.row(
+                &what,
+                target.name(),
+                &[
+                    Some(median(rounds.iter().map(|round| 1.0 / round.each))),
+                    is_server.then(|| median(pairs().map(|(round, floor)| floor.each / round.each))),
+                    Some(median(rounds.iter().map(|round| round.processor))),
+                    is_server
+                        .then(|| median(pairs().map(|(round, floor)| round.processor / floor.processor))),
+                ],
+            );
+        }
+    }
+    table.print();
+    Ok(())
+}
+
+fn burst(
+    bench: &mut Bench,
+    child: &Child,
+    crowd: &mut Crowd,
+    clients: usize,
+    senders: usize,
+    messages: usize,
+) -> Result<Round> {
+    let messages = messages / senders;
+    let deliveries = (senders * messages * (clients - 1)) as f64;
+    let before = child.processor_time()?;
+    let parts = Parts { senders, messages, interval: None, last: Last::Receives };
+    let exchange = crowd.exchange(parts)?;
+    let processor: Duration = child.processor_time()? - before;
+    bench.report.lost(exchange.lost);
+    let each = exchange.time.as_secs_f64() / deliveries;
+    Ok(Round { each, processor: processor.as_secs_f64() / deliveries })
+}
