@@ -9,9 +9,10 @@ mod session;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
-use log::debug;
+use log::{debug, warn};
 use rustls::ServerConfig;
 
 use crate::chat::ConnectionId;
@@ -21,9 +22,15 @@ use crate::hub::HubHandle;
 use crate::limits::{ClientLog, LimitExceeded, Network, Permit, Permits, Rates};
 use crate::ops::metrics::{Counters, HandshakeFailure, RefusalReason};
 use crate::transport::{Wait, wait};
-use handshake::{Handshake, HandshakeError, handshake};
+use handshake::{Handshake, HandshakeError, Upgraded, handshake};
 
 pub use refusal::{permit_to_refuse, refuse, report_refusal};
+
+/// The stack of a session's thread, in bytes. Only the pages in use take memory.
+const SESSION_STACK_BYTES: usize = 192 * 1024;
+/// The stack of a handshake's thread, in bytes: more than four times that of a session's. Otherwise glibc, which keeps
+/// the stacks of finished threads with some of their pages in memory, would reuse them for sessions.
+pub const HANDSHAKE_STACK_BYTES: usize = 1024 * 1024;
 
 /// What all connections share.
 pub struct Shared {
@@ -49,7 +56,7 @@ pub struct Incoming {
 }
 
 /// Serves one connection until it ends.
-pub fn serve(incoming: Incoming, shared: &Shared) {
+pub fn serve(incoming: Incoming, shared: &Arc<Shared>) {
     let address = incoming.address;
     if let Some(network) = incoming.charged(shared)
         && !wait_for_connect_rate(&incoming.socket, network, shared)
@@ -58,7 +65,7 @@ pub fn serve(incoming: Incoming, shared: &Shared) {
     }
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     match handshake(&incoming, shared, deadline) {
-        Ok(Handshake::Upgraded(upgraded)) => session::run(incoming.id, upgraded, shared),
+        Ok(Handshake::Upgraded(upgraded)) => return start_session(incoming, upgraded, shared.clone()),
         Ok(Handshake::Responded(status)) => debug!("{address}: responded with {status}"),
         Err(error) => {
             count(&error, &shared.counters);
@@ -70,6 +77,21 @@ pub fn serve(incoming: Incoming, shared: &Shared) {
     }
     // The connection counts against the limits until here.
     drop(incoming.permits);
+}
+
+/// Runs the session on a thread of its own. The handshake, above all that of TLS, leaves most of its stack in memory, and
+/// the system gets that back when its thread ends.
+fn start_session(incoming: Incoming, upgraded: Upgraded, shared: Arc<Shared>) {
+    let Incoming { id, socket: _, address, tls: _, permits } = incoming;
+    let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(SESSION_STACK_BYTES);
+    let spawned = thread.spawn(move || {
+        session::run(id, upgraded, &shared);
+        // The connection counts against the limits until here.
+        drop(permits);
+    });
+    if let Err(error) = spawned {
+        warn!("{address}: closed: the system cannot create a thread ({error})");
+    }
 }
 
 impl Incoming {

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::signals::Wakeups;
 use crate::chat::ConnectionId;
-use crate::connection::{self, Incoming, Shared};
+use crate::connection::{self, HANDSHAKE_STACK_BYTES, Incoming, Shared};
 use crate::limits::{LimitExceeded, Permit, REPORT_INTERVAL};
 use crate::ops::systemd;
 use crate::tls::Renewal;
@@ -22,8 +22,6 @@ use crate::transport::timespec;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// When the watchdog's probe is retried if too many queries wait for the hub.
 const PROBE_RETRY: Duration = Duration::from_millis(100);
-/// The stack of a connection's thread, in bytes. Only the pages in use take memory.
-const STACK_BYTES: usize = 256 * 1024;
 
 pub struct AcceptLoop {
     pub listeners: Vec<TcpListener>,
@@ -143,7 +141,8 @@ impl AcceptLoop {
             }
         };
         let shared = self.shared.clone();
-        let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(STACK_BYTES);
+        let thread =
+            thread::Builder::new().name(format!("handshake {}", id.0)).stack_size(HANDSHAKE_STACK_BYTES);
         let spawned = thread.spawn(move || match exceeded {
             None => connection::serve(incoming, &shared),
             Some(exceeded) => connection::refuse(incoming, exceeded, &shared),

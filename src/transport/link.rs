@@ -23,7 +23,7 @@ use super::poll::{Wait, linger, wait};
 use super::stream::Stream;
 
 /// The read buffer that each connection allocates, in bytes.
-const READ_BUFFER_BYTES: usize = 4096;
+const READ_BUFFER_BYTES: usize = 512;
 /// How much one [`Link::read`] reads at most, in bytes. It bounds how long a flood keeps the hub from the lock.
 const MAX_READ_BYTES: usize = 32 * 1024;
 

@@ -69,6 +69,8 @@ pub fn by_deadline<T>(
 
 /// Reads and discards until the client closes its side or `until`. Closing a socket that has unread bytes would
 /// reset the connection, and the client could lose what it has not read yet (RFC 1122, section 4.2.2.13).
+// Inlined, its buffer would be part of the stack of every session.
+#[inline(never)]
 pub fn linger(socket: &TcpStream, until: Instant, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) {
     let mut discarded = [0; 4096];
     while Instant::now() < until {
