@@ -44,6 +44,10 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             "/whisper, U+FDFA in words of five",
             command(&format!("/whisper {}", words(&LIGATURE.repeat(5), 16))),
         ),
+        (
+            "/whisper, U+2031 with a long skeleton",
+            command(&format!("/whisper {} {}", "\u{2031}".repeat(63), words("\u{2031}", 16))),
+        ),
         ("16 KiB of /whisper, spaces", command(&format!("/whisper x{}x", " ".repeat(16_000)))),
         ("private with a long name", private(&LIGATURE.repeat(5300))),
     ] {

@@ -18,8 +18,6 @@ const ROUND_RATE: f64 = LIST_RATE - CREDIT_RATE;
 const MAX_CREDIT: f64 = 8.0 * MIB;
 /// Joins wait while the debt is larger than this, in bytes.
 const MAX_DEBT: f64 = 32.0 * MIB;
-/// The size of a list entry with a name of average length, in bytes.
-const ENTRY_BYTES: f64 = 64.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// How fast members may join.
@@ -95,11 +93,11 @@ impl ListBudget {
 }
 
 impl JoinPace {
-    /// When the next member may join if this many others have been admitted that are not members yet.
-    pub fn resume_at(&self, admitted: usize, now: Instant) -> Instant {
-        // Each of them makes the list longer.
-        let admitted = admitted as f64;
-        let lists = admitted * (self.list_bytes + admitted / 2.0 * ENTRY_BYTES);
+    /// When the next member may join if this many others have been admitted that are not members yet, whose entries in
+    /// the list take `entry_bytes` together.
+    pub fn resume_at(&self, admitted: usize, entry_bytes: usize, now: Instant) -> Instant {
+        // The list of the first contains one of these entries, and that of the last all.
+        let lists = admitted as f64 * (self.list_bytes + entry_bytes as f64 / 2.0);
         let wait = (lists - self.headroom).max(0.0) / (ROUND_RATE / 2.0);
         self.as_of.unwrap_or(now) + Duration::from_secs_f64(wait)
     }
@@ -137,7 +135,7 @@ mod tests {
         let start = Instant::now();
         let mut budget = ListBudget::default();
         budget.accrue(start, 1e6);
-        let resume_at = |budget: &ListBudget| budget.join_pace(1000).resume_at(0, start);
+        let resume_at = |budget: &ListBudget| budget.join_pace(1000).resume_at(0, 0, start);
         budget.spend_on_new_member(MAX_CREDIT + MAX_DEBT);
         assert_eq!(resume_at(&budget), start);
         budget.spend_on_new_member(ROUND_RATE);
@@ -153,7 +151,7 @@ mod tests {
         let start = Instant::now();
         let mut budget = ListBudget::default();
         budget.accrue(start, 1e6);
-        let admitted = |number, list| budget.join_pace(list).resume_at(number, start) - start;
+        let admitted = |number, list| budget.join_pace(list).resume_at(number, 64 * number, start) - start;
         let at_once = ((MAX_CREDIT + MAX_DEBT) / MIB) as usize;
         assert_eq!(admitted(at_once - 1, 1024 * 1024), Duration::ZERO);
         for number in at_once..1000 {

@@ -14,14 +14,12 @@ pub const MAX_NATIVE_MARKS: usize = 4;
 pub fn has_too_many_marks(name: &str) -> bool {
     let (mut base, mut marks, mut native_marks) = (' ', 0, 0);
     name.nfd().any(|character| {
-        if !is_stacked(character) {
-            if !is_spacing_mark(character) {
-                (base, marks, native_marks) = (character, 0, 0);
-            }
-        } else if is_native(character, base) {
-            native_marks += 1;
-        } else {
+        if !is_stacked(character) && !is_spacing_mark(character) {
+            (base, marks, native_marks) = (character, 0, 0);
+        } else if !is_native(character, base) {
             marks += 1;
+        } else if is_stacked(character) {
+            native_marks += 1;
         }
         marks > MAX_MARKS || native_marks > MAX_NATIVE_MARKS
     })
@@ -100,6 +98,7 @@ mod tests {
             &foreign,
             &in_between,
             &format!("z{}", "\u{337}".repeat(28)),
+            &format!("a{}", "\u{302E}".repeat(MAX_MARKS + 1)),
         ] {
             assert!(has_too_many_marks(name), "{name:?}");
         }

@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::command::Command;
 use super::name_key::NameKey;
 use super::target;
+use super::user_list;
 use super::username::Username;
 
 /// The `username` of messages from the server. Nobody can join under it.
@@ -148,9 +149,10 @@ impl Serialize for CommandList {
 }
 
 impl ClientMessage {
-    /// Whether the message joins, if its connection has not joined yet.
-    pub fn may_join(&self) -> bool {
-        self.body == Ok(Body::Join) || self.username.is_some()
+    /// The size of the sender's entry in the user list, in bytes, if it can join with this message; `None`: it cannot.
+    pub fn list_entry_bytes(&self) -> Option<usize> {
+        let name = self.username.as_ref()?.as_ref().ok()?;
+        Some(user_list::entry_bytes(name))
     }
 
     /// Parses one message.

@@ -6,14 +6,19 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCa
 use super::name_key::NameKey;
 use super::protocol::SYSTEM;
 
+/// Letters that look like a vertical line, in skeletons and keys: | is a symbol, but these are not.
+const VERTICAL_LINES: [char; 5] = ['l', 'ǀ', '丨', 'ㅣ', 'ᅵ'];
+
 /// Whether only look-alikes, marks, punctuation, symbols and spaces distinguish a name from `System`.
 pub fn looks_like_system(name: &str) -> bool {
     let system = letters(NameKey::of(SYSTEM).spelling());
     let name: String = name.chars().map(without_enclosure).nfkc().collect();
     // With and without the symbols: `|` is a symbol, and its skeleton is a letter.
     [letters(&name), name].iter().map(|name| NameKey::of(name)).any(|key| {
-        letters(&small_capitals_resolved(key.spelling())) == system
-            || letters(&small_capitals_resolved(key.skeleton())) == system
+        [key.spelling(), key.skeleton()].iter().any(|form| {
+            let letters = letters(&small_capitals_resolved(form));
+            letters == system || letters.trim_matches(VERTICAL_LINES) == system
+        })
     })
 }
 
@@ -53,6 +58,9 @@ mod tests {
     fn names_that_read_as_system_are_recognized() {
         for name in [
             "System",
+            "ǀSystemǀ",
+            "丨System丨",
+            "ㅣSystemㅣ",
             "sYSTEM",
             "Ｓystem",
             "ＳＹＳＴＥＭ",

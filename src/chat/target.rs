@@ -12,6 +12,8 @@ use super::username::Username;
 const MAX_CANDIDATES: usize = Username::MAX_CHARS / 2;
 /// The longest text that is compared with names, in characters. A character of a name may be written as several.
 const MAX_TEXT_CHARS: usize = 3 * Username::MAX_CHARS;
+/// The longest form of a name that is allowed, in bytes: a character takes at most 33 in either form.
+const MAX_KEY_BYTES: usize = 33 * Username::MAX_CHARS;
 
 /// A target with the rest of the command's arguments.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,10 +83,17 @@ impl Target {
 /// The key of a name that is given on its own; `None`: the text is too long to be a name.
 pub fn key(name: &str) -> Option<NameKey> {
     let name = name.trim();
-    // Some characters become 18 under NFKC. The hub hashes keys, so their length must not be a client's choice.
-    let is_too_long =
-        name.chars().nth(MAX_TEXT_CHARS).is_some() || name.nfkc().nth(Username::MAX_NFKC_CHARS).is_some();
-    (!is_too_long).then(|| NameKey::of(name))
+    (!is_too_long(name)).then(|| NameKey::of(name)).filter(may_be_a_names)
+}
+
+/// Whether a text is longer than any spelling of a name. Some characters become 18 under NFKC.
+fn is_too_long(text: &str) -> bool {
+    text.chars().nth(MAX_TEXT_CHARS).is_some() || text.nfkc().nth(Username::MAX_NFKC_CHARS).is_some()
+}
+
+/// Whether a key is short enough for a name. The hub hashes keys, so their length must not be a client's choice.
+fn may_be_a_names(key: &NameKey) -> bool {
+    key.spelling().len().max(key.skeleton().len()) <= MAX_KEY_BYTES
 }
 
 /// A name in double quotes, as commands accept it.
@@ -93,12 +102,20 @@ pub fn quoted(name: &str) -> String {
 }
 
 fn unquoted(text: &str) -> Vec<Candidate> {
-    let ends = text.match_indices(char::is_whitespace).map(|(at, _)| at);
-    // Several spaces in a row end one name.
-    let ends = ends.filter(|&at| !text[..at].ends_with(char::is_whitespace)).chain([text.len()]);
-    let candidates =
-        ends.take(MAX_CANDIDATES).map_while(|at| Some(Candidate { key: key(&text[..at])?, rest: at }));
-    let mut candidates: Vec<Candidate> = candidates.collect();
+    let mut candidates = Vec::new();
+    let (mut key, mut end) = (NameKey::default(), 0);
+    for word in text.split_whitespace().take(MAX_CANDIDATES) {
+        // Words are parts of `text`, in their order.
+        end += text[end..].find(word).unwrap_or_default() + word.len();
+        if is_too_long(text[..end].trim_start()) {
+            break;
+        }
+        key.push_word(word);
+        if !may_be_a_names(&key) {
+            break;
+        }
+        candidates.push(Candidate { key: key.clone(), rest: end });
+    }
     candidates.reverse();
     candidates
 }
@@ -128,9 +145,6 @@ mod tests {
 
     use super::*;
     use crate::chat::name_map::NameMap;
-
-    /// Allowed names may have keys of this length: 128 characters, each of which may be folded to several.
-    const MAX_KEY_BYTES: usize = 128 * 33;
 
     /// The member that is found, by its index, with the rest of the text.
     fn find(text: &str, members: &[&str]) -> Result<(usize, String), Vec<usize>> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::list_budget::{JoinPace, LIST_RATE, ListBudget};
 use super::room::{Audience, ConnectionId};
 use super::roster::{JoinOrder, Member};
+use super::username::Username;
 
 /// The least time between two lists to one client: a little more than the 50 ms of docs/protocol.md, because
 /// lists that the hub sends 50 ms apart may arrive closer together.
@@ -53,7 +54,7 @@ impl UserListSchedule {
     /// Adds a new member, which is sent the list when it joins.
     pub fn joined(&mut self, member: &Member, now: Instant) {
         self.changed(now);
-        self.entry_bytes += entry_bytes(member);
+        self.entry_bytes += entry_bytes(&member.name);
         self.sent
             .insert(member.order, Sent { connection: member.connection, version: self.version, at: now });
         self.budget.accrue(now, self.round_bytes());
@@ -62,7 +63,7 @@ impl UserListSchedule {
 
     pub fn left(&mut self, member: &Member, now: Instant) {
         self.sent.remove(&member.order);
-        self.entry_bytes -= entry_bytes(member);
+        self.entry_bytes -= entry_bytes(&member.name);
         self.changed(now);
     }
 
@@ -165,10 +166,11 @@ impl UserListSchedule {
     }
 }
 
-fn entry_bytes(member: &Member) -> usize {
+/// The size of a name's entry in the list, in bytes.
+pub fn entry_bytes(name: &Username) -> usize {
     // A quotation mark or a backslash in the name takes two bytes, and the name stands between two more.
-    let escaped = member.name.shown().bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
-    ENTRY_BYTES + member.name.shown().len() + escaped + 2
+    let escaped = name.shown().bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    ENTRY_BYTES + name.shown().len() + escaped + 2
 }
 
 #[cfg(test)]
@@ -445,7 +447,7 @@ mod tests {
             for step in joins.chain(steps) {
                 match step {
                     Step::Join => {
-                        now = now.max(room.lists.join_pace().resume_at(0, now));
+                        now = now.max(room.lists.join_pace().resume_at(0, 0, now));
                         room.join_as(next, &format!("{next:032}"), now);
                         bytes += room.lists.list_bytes();
                         last_sent.insert(ConnectionId(next), now);

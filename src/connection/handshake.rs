@@ -52,7 +52,7 @@ pub enum HandshakeError {
 
 /// Performs a connection's handshake. A request for something other than a WebSocket gets its response here.
 pub fn handshake(
-    incoming: &Incoming,
+    incoming: &mut Incoming,
     shared: &Shared,
     deadline: Instant,
 ) -> Result<Handshake, HandshakeError> {
@@ -70,13 +70,24 @@ pub fn handshake(
     // Checked before the wait: otherwise one address behind a proxy could fill the server with waiting connections.
     let permit = match late_permit(peer, client, shared) {
         Ok(permit) => permit,
-        Err(exceeded) => match shared.router.monitoring_response(&request, client) {
-            Some(response) => {
-                respond(&mut stream, &response, Some(&request));
-                return Ok(Handshake::Responded(response.status()));
+        Err(exceeded) => {
+            let rejection = Rejection::Limit(exceeded);
+            let Some(permit) = shared.permits.refusal() else {
+                return Err(HandshakeError::Rejected(rejection));
+            };
+            // Until the response has been sent, other clients may have the connection's own permit.
+            incoming.permits = vec![permit];
+            if !wait_for_connect_rate(&incoming.socket, client.ip().into(), shared) {
+                return Err(HandshakeError::Disconnected);
             }
-            None => return Err(reject(&mut stream, Rejection::Limit(exceeded), Some(&request))),
-        },
+            return match shared.router.monitoring_response(&request, client) {
+                Some(response) => {
+                    respond(&mut stream, &response, Some(&request));
+                    Ok(Handshake::Responded(response.status()))
+                }
+                None => Err(reject(&mut stream, rejection, Some(&request))),
+            };
+        }
     };
     let charged = charged(client);
     let mut deadline = deadline;

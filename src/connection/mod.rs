@@ -56,7 +56,7 @@ pub struct Incoming {
 }
 
 /// Serves one connection until it ends.
-pub fn serve(incoming: Incoming, shared: &Arc<Shared>) {
+pub fn serve(mut incoming: Incoming, shared: &Arc<Shared>) {
     let address = incoming.address;
     if let Some(network) = incoming.charged(shared)
         && !wait_for_connect_rate(&incoming.socket, network, shared)
@@ -64,7 +64,7 @@ pub fn serve(incoming: Incoming, shared: &Arc<Shared>) {
         return debug!("{address}: disconnected before the handshake");
     }
     let deadline = Instant::now() + shared.limits.handshake_timeout;
-    match handshake(&incoming, shared, deadline) {
+    match handshake(&mut incoming, shared, deadline) {
         Ok(Handshake::Upgraded(upgraded)) => return start_session(incoming, upgraded, shared.clone()),
         Ok(Handshake::Responded(status)) => debug!("{address}: responded with {status}"),
         Err(error) => {
@@ -109,7 +109,7 @@ fn wait_for_connect_rate(socket: &TcpStream, network: Network, shared: &Shared) 
     let Some(until) = connect.take(network, 1.0, Instant::now()) else { return true };
     let is_connected = matches!(wait(socket, Wait::Hangup, until), Ok(false));
     if !is_connected {
-        connect.give_back(network, 1.0, Instant::now());
+        connect.give_back(network, 1.0);
     }
     is_connected
 }
@@ -212,7 +212,7 @@ pub mod tests {
     /// 4,600 ClientHellos per second from one address once kept a core busy.
     #[test]
     fn over_the_connect_rate_nothing_is_read_from_a_client() {
-        let shared = shared(&[("CONNECT_RATE", "1")], hub());
+        let shared = Arc::new(shared(&[("CONNECT_RATE", "1")], hub()));
         let address = IpAddr::from([192, 0, 2, 1]);
         let (tls, hello, request) = (tls(), client_hello(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         // The response to a client that sends this and ends its side.

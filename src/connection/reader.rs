@@ -158,9 +158,7 @@ impl<'a> Reader<'a> {
     /// Waits until the rates cover this cost.
     fn charge(&mut self, cost: f64) -> Result<(), End> {
         match self.limit.charge(cost, Instant::now()) {
-            Some(until) if cost > 0.0 => {
-                self.hold(until).inspect_err(|_| self.limit.give_back(cost, Instant::now()))
-            }
+            Some(until) if cost > 0.0 => self.hold(until).inspect_err(|_| self.limit.give_back(cost)),
             _ => Ok(()),
         }
     }
@@ -173,24 +171,27 @@ impl<'a> Reader<'a> {
     ) -> Result<Option<Arc<Admission>>, End> {
         // While the hub has not handled the last one, that one applies.
         let is_decided = self.admission.as_ref().is_some_and(|admission| admission.joined() != Some(false));
-        if is_decided || !message.as_ref().is_ok_and(ClientMessage::may_join) {
-            return Ok(None);
-        }
+        let entry_bytes = message.as_ref().ok().and_then(ClientMessage::list_entry_bytes);
+        let Some(entry_bytes) = entry_bytes.filter(|_| !is_decided) else { return Ok(None) };
         let network = self.network.filter(|_| !std::mem::replace(&mut self.join_charged, true));
-        self.wait_to_join(network).inspect_err(|_| {
+        self.wait_to_join(network, entry_bytes).inspect_err(|_| {
             if let Some(network) = network {
-                self.shared.rates.join.give_back(network, 1.0, Instant::now());
+                self.shared.rates.join.give_back(network, 1.0);
             }
         })
     }
 
     /// `network`: the address that this join is charged to.
-    fn wait_to_join(&mut self, network: Option<Network>) -> Result<Option<Arc<Admission>>, End> {
+    fn wait_to_join(
+        &mut self,
+        network: Option<Network>,
+        entry_bytes: usize,
+    ) -> Result<Option<Arc<Admission>>, End> {
         let join = &self.shared.rates.join;
         if let Some(until) = network.and_then(|network| join.take(network, 1.0, Instant::now())) {
             self.hold(until)?;
         }
-        let (admission, resume_at) = self.shared.hub.admit(Instant::now());
+        let (admission, resume_at) = self.shared.hub.admit(entry_bytes, Instant::now());
         if resume_at > Instant::now() {
             self.hold(resume_at)?;
         }
@@ -256,11 +257,11 @@ mod tests {
         let now = Instant::now();
         budget.accrue(now, 1e6);
         budget.spend_on_new_member(1e12);
-        state.set_join_pace(budget.join_pace(1000), 0);
+        state.set_join_pace(budget.join_pace(1000), Default::default());
         assert!(waits(join));
         assert!(waits(r#"{"type":"public","username":"Bob","content":"hi"}"#), "this joins as well");
         assert!(!waits(r#"{"type":"public","content":"hi"}"#));
-        state.set_join_pace(ListBudget::default().join_pace(1000), 0);
+        state.set_join_pace(ListBudget::default().join_pace(1000), Default::default());
         assert!(!waits(join));
     }
 

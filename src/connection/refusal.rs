@@ -19,11 +19,11 @@ pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> 
         return shared.permits.monitoring();
     }
     // An address that has exceeded its rate gets no response: over TLS, that would take a handshake.
-    let (connect, now) = (&shared.rates.connect, Instant::now());
+    let connect = &shared.rates.connect;
     if let Some(network) = incoming.charged(shared)
-        && connect.take(network, 1.0, now).is_some()
+        && connect.take(network, 1.0, Instant::now()).is_some()
     {
-        connect.give_back(network, 1.0, now);
+        connect.give_back(network, 1.0);
         return None;
     }
     shared.permits.refusal()

@@ -67,13 +67,14 @@ impl HubHandle {
         self.query(Query::Stats(sender), deadline).then(|| reply.recv_deadline(deadline).ok())?
     }
 
-    /// Admits a client to the room, and returns when it may join.
-    pub fn admit(&self, now: Instant) -> (Admission, Instant) {
+    /// Admits a client to the room, and returns when it may join. `entry_bytes`: the size of its entry in the user list.
+    pub fn admit(&self, entry_bytes: usize, now: Instant) -> (Admission, Instant) {
         let mut joins = self.state.joins();
-        let resume_at = joins.pace.resume_at(joins.admitted, now);
-        joins.admitted += 1;
+        let Admitted { clients, entry_bytes: before } = joins.admitted;
+        let resume_at = joins.pace.resume_at(clients, before, now);
+        joins.admitted = Admitted { clients: clients + 1, entry_bytes: before + entry_bytes };
         drop(joins);
-        (Admission { state: self.state.clone(), joined: OnceLock::new() }, resume_at)
+        (Admission { state: self.state.clone(), entry_bytes, joined: OnceLock::new() }, resume_at)
     }
 
     /// Whether the hub is closing all connections.
@@ -105,14 +106,35 @@ struct State {
 #[derive(Default)]
 struct Joins {
     pace: JoinPace,
-    /// How many clients have been admitted whose messages the hub has not handled.
-    admitted: usize,
+    /// The clients that have been admitted whose messages the hub has not handled.
+    admitted: Admitted,
+}
+
+/// Clients that have been admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Admitted {
+    pub clients: usize,
+    /// The size of their entries in the user list together, in bytes.
+    pub entry_bytes: usize,
+}
+
+impl Admitted {
+    pub fn add(&mut self, admission: &Admission) {
+        self.clients += 1;
+        self.entry_bytes += admission.entry_bytes;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.clients -= other.clients;
+        self.entry_bytes -= other.entry_bytes;
+    }
 }
 
 /// A client that may join. Its place in the order of joins is free again once the hub has handled its message, or when
 /// this is dropped.
 pub struct Admission {
     state: SharedState,
+    entry_bytes: usize,
     /// Whether the client has joined; empty until the hub has handled its message.
     joined: OnceLock<bool>,
 }
@@ -133,17 +155,18 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if self.joined.get().is_none() {
-            self.state.joins().admitted -= 1;
+            let this = Admitted { clients: 1, entry_bytes: self.entry_bytes };
+            self.state.joins().admitted.subtract(this);
         }
     }
 }
 
 impl SharedState {
-    /// Publishes how fast members may join. `handled`: how many admissions the hub has handled since the last call.
-    pub fn set_join_pace(&self, pace: JoinPace, handled: usize) {
+    /// Publishes how fast members may join. `handled`: those that the hub has handled since the last call.
+    pub fn set_join_pace(&self, pace: JoinPace, handled: Admitted) {
         let mut joins = self.joins();
         joins.pace = pace;
-        joins.admitted -= handled;
+        joins.admitted.subtract(handled);
     }
 
     pub fn shut_down(&self) {
@@ -183,17 +206,20 @@ mod tests {
         let state = SharedState::default();
         let (hub, _queries) = HubHandle::new(inbox, state.clone());
         let now = Instant::now();
-        let admitted = || state.joins().admitted;
-        let admissions = [now; 3].map(|now| hub.admit(now).0);
+        let admitted = || state.joins().admitted.clients;
+        let admissions = [now; 3].map(|now| hub.admit(60, now).0);
         assert_eq!(admitted(), 3);
         let [first, second, third] = admissions;
         first.handled(true);
         second.handled(false);
         assert_eq!((first.joined(), second.joined(), third.joined()), (Some(true), Some(false), None));
-        state.set_join_pace(JoinPace::default(), 2);
+        let mut handled = Admitted::default();
+        handled.add(&first);
+        handled.add(&second);
+        state.set_join_pace(JoinPace::default(), handled);
         assert_eq!(admitted(), 1);
         drop((first, second, third));
-        assert_eq!(admitted(), 0);
+        assert_eq!(state.joins().admitted, Admitted::default());
     }
 
     #[test]

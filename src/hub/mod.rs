@@ -28,7 +28,7 @@ use crate::transport::Link;
 use delivery::Delivery;
 use handle::Query;
 
-pub use handle::{Admission, HubHandle, SharedState};
+pub use handle::{Admission, Admitted, HubHandle, SharedState};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -101,7 +101,7 @@ struct Hub {
     counters: Arc<Counters>,
     client_log: ClientLog,
     /// Since the last [`SharedState::set_join_pace`].
-    handled_admissions: usize,
+    handled_admissions: Admitted,
     /// When the hub ends at the latest; `None` until the shutdown.
     shutdown_deadline: Option<Instant>,
     /// Totals since the start. [`Hub::stats`] adds the current state.
@@ -126,7 +126,7 @@ impl Hub {
             delivery: Delivery::new(counters.clone()),
             counters,
             client_log,
-            handled_admissions: 0,
+            handled_admissions: Admitted::default(),
             shutdown_deadline: None,
             stats: HubStats::default(),
         };
@@ -134,7 +134,7 @@ impl Hub {
     }
 
     fn run(mut self) {
-        self.state.set_join_pace(self.room.join_pace(), 0);
+        self.state.set_join_pace(self.room.join_pace(), Admitted::default());
         loop {
             match self.next_event() {
                 Ok(event) => self.batch(event),
@@ -210,7 +210,7 @@ impl Hub {
                 let joined = self.input(now, timestamp, id, Input::Message(message));
                 if let Some(admission) = admission {
                     admission.handled(joined);
-                    self.handled_admissions += 1;
+                    self.handled_admissions.add(&admission);
                 }
             }
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
@@ -344,7 +344,7 @@ mod tests {
         }
         let probe = handle.clone();
         let (sender, resume_at) = bounded(1);
-        let _ = handle.probe(move || sender.send(probe.admit(now).1).unwrap());
+        let _ = handle.probe(move || sender.send(probe.admit(100, now).1).unwrap());
         drop(handle);
         hub.run();
         assert!(resume_at.recv().unwrap() > now);

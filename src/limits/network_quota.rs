@@ -45,10 +45,10 @@ impl NetworkQuota {
 
     /// Returns tokens that were not used because their client has disconnected. If they stayed taken, a client that
     /// keeps disconnecting would block its address for hours.
-    pub fn give_back(&self, network: Network, cost: f64, now: Instant) {
+    pub fn give_back(&self, network: Network, cost: f64) {
         if let Some(quota) = self.quota {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-            buckets.of(network, quota, now).give_back(quota, cost);
+            buckets.give_back(network, quota, cost);
         }
     }
 }
@@ -59,6 +59,14 @@ impl Buckets {
             return self.shared.get_or_insert_with(|| TokenBucket::full(quota, now));
         }
         self.by_network.entry(network).or_insert_with(|| TokenBucket::full(quota, now))
+    }
+
+    /// A bucket that was removed in the meantime was full.
+    fn give_back(&mut self, network: Network, quota: Quota, cost: f64) {
+        let bucket = self.by_network.get_mut(&network).or(self.shared.as_mut());
+        if let Some(bucket) = bucket {
+            bucket.give_back(quota, cost);
+        }
     }
 
     fn sweep(&mut self, quota: Quota, now: Instant) {
@@ -109,7 +117,7 @@ mod tests {
         assert_eq!(quota.take(network(1), 2.0, now), None);
         for _ in 0..10_000 {
             assert_eq!(quota.take(network(1), 1.0, now), Some(now + Duration::from_secs(1)));
-            quota.give_back(network(1), 1.0, now);
+            quota.give_back(network(1), 1.0);
         }
     }
 

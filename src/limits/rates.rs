@@ -67,9 +67,9 @@ impl SendLimit<'_> {
     }
 
     /// Returns a charge to the address, because the connection ends before it may handle what it has read.
-    pub fn give_back(&self, messages: f64, now: Instant) {
+    pub fn give_back(&self, messages: f64) {
         if let Some(network) = self.network {
-            self.shared.give_back(network, messages, now);
+            self.shared.give_back(network, messages);
         }
     }
 }
