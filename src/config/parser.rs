@@ -97,13 +97,13 @@ impl<'a> Parser<'a> {
     /// A comma-separated list. An empty value is the same as none.
     pub fn list<T: FromStr<Err = &'static str>>(&mut self, name: &'static str) -> Option<Vec<T>> {
         let value = self.optional(name)?;
-        let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-        match items.map(str::parse).collect::<Result<Vec<T>, _>>() {
-            Ok(items) if !items.is_empty() => Some(items),
-            Ok(_) => {
-                self.invalid(name, value, "a comma-separated list, or unset");
-                None
-            }
+        let mut items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+        if items.is_empty() {
+            // No item may be empty, and the error says what an item may be.
+            items.push("");
+        }
+        match items.into_iter().map(str::parse).collect() {
+            Ok(items) => Some(items),
             Err(allowed) => {
                 self.invalid(name, value, allowed);
                 None

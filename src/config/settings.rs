@@ -279,6 +279,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_list_without_items_is_reported_with_what_is_allowed() {
+        for (name, allowed) in [
+            ("METRICS_ALLOW", "networks like 10.0.0.0/8 or addresses, comma-separated"),
+            ("TRUSTED_PROXIES", "networks like 10.0.0.0/8 or addresses, comma-separated"),
+            ("ALLOWED_ORIGINS", "origins like https://chat.example.com, comma-separated, without a path"),
+        ] {
+            for value in [",", " , ", " "] {
+                let report = errors(&[(name, value)]);
+                let expected = format!("{name}={value:?} cannot be used: it must be {allowed}");
+                assert!(report.contains(&expected), "{report}");
+            }
+        }
+    }
+
     /// With a separator that does not end a line of `.env`, the next line's password was once shown as part of a value.
     #[test]
     fn a_broken_line_with_two_settings_is_not_shown() {

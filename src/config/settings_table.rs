@@ -48,8 +48,18 @@ pub const SETTINGS: [Setting; 23] = [
         Count,
         "Maximum number of connections from one address; 0: no limit; loopback is exempt",
     ),
-    row("CONNECT_RATE", Some("20"), Count, "Sustained connections per second from one address; 0: no limit"),
-    row("JOIN_RATE", Some("1"), Count, "Sustained joins per second from one address; 0: no limit"),
+    row(
+        "CONNECT_RATE",
+        Some("20"),
+        Count,
+        "Sustained connections per second from one address; more wait; 0: no limit; loopback is exempt",
+    ),
+    row(
+        "JOIN_RATE",
+        Some("1"),
+        Count,
+        "Sustained joins per second from one address; more wait; 0: no limit; loopback is exempt",
+    ),
     row("MESSAGE_RATE", Some("5"), Count, "Sustained messages per second from one client; 0: no limit"),
     row("MESSAGE_BURST", Some("20"), Count, "Messages a client may send at once before the rate applies"),
     row(
