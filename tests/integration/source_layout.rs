@@ -57,6 +57,7 @@ fn pure_code_uses_no_sockets_threads_files_or_clock() {
     let mut pure = rust_files(&source.join("chat"));
     pure.extend(
         [
+            "hub/retries.rs",
             "hub/tape.rs",
             "limits/meter.rs",
             "limits/token_bucket.rs",
