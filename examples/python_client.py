@@ -1,7 +1,7 @@
 """Joins a TinyChat server over TLS, asks for the list of commands, prints what arrives, and leaves.
 
-Needs the websockets library (pip install websockets). Run it where `tinychat generate-certs` has put
-./certs/server.crt, against a server that uses that certificate.
+Needs the websockets library, for example in a virtual environment (docs/protocol.md). Run it where `tinychat
+generate-certs` has put ./certs/server.crt, against a server that uses that certificate.
 """
 
 import asyncio
