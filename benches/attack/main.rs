@@ -30,6 +30,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 /// How much the parts do.
 struct Size {
+    checks_bounds: bool,
     /// How long each attack on members on slow lines lasts, in seconds.
     attack_seconds: f64,
     members_per_line: usize,
@@ -46,6 +47,7 @@ struct Size {
 }
 
 const FULL: Size = Size {
+    checks_bounds: true,
     attack_seconds: 10.0,
     members_per_line: 6,
     connections: 60,
@@ -58,6 +60,7 @@ const FULL: Size = Size {
 };
 
 const SMALL: Size = Size {
+    checks_bounds: false,
     attack_seconds: 0.3,
     members_per_line: 1,
     connections: 4,
@@ -92,7 +95,11 @@ impl Bench {
 
     /// Prints a figure next to its bound.
     fn at_most(&mut self, what: &str, measured: f64, bound: f64, unit: &str) {
-        let verdict = if measured <= bound { "ok" } else { "FAILED" };
+        let verdict = match measured <= bound {
+            true => "ok",
+            false if self.size.checks_bounds => "FAILED",
+            false => "not checked at this size",
+        };
         println!("  {what}: {measured:.1} {unit} (at most {bound:.1}): {verdict}");
         if measured > bound {
             self.failures.push(format!("{what}: {measured:.1} {unit}, and at most {bound:.1} is allowed"));

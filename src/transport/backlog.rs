@@ -217,19 +217,27 @@ impl Backlog {
     }
 
     fn write(&mut self, stream: &mut impl Write) -> io::Result<()> {
-        while !self.chunks.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let count = self.chunks.len().min(MAX_SLICES);
-            for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-                *slice = IoSlice::new(chunk.bytes());
-            }
-            let written = stream.write_vectored(&slices[..count])?;
+        while let Some(first) = self.chunks.front() {
+            let written = match self.chunks.len() {
+                // The usual case, and cheaper than a vectored write.
+                1 => stream.write(first.bytes())?,
+                _ => self.write_slices(stream)?,
+            };
             if written == 0 && self.bytes > 0 {
                 return Err(ErrorKind::WriteZero.into());
             }
             self.remove(written);
         }
         stream.flush()
+    }
+
+    fn write_slices(&self, stream: &mut impl Write) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let count = self.chunks.len().min(MAX_SLICES);
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(chunk.bytes());
+        }
+        stream.write_vectored(&slices[..count])
     }
 
     /// Removes bytes from the front, and empty chunks with them.

@@ -42,7 +42,9 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
+        let written = retry_interrupted(|| (&*self.tcp).write(bytes))?;
+        self.written += written as u64;
+        Ok(written)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice]) -> io::Result<usize> {

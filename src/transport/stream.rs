@@ -102,7 +102,10 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(_) => self.write_vectored(&[IoSlice::new(bytes)]),
+        }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
