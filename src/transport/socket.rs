@@ -48,6 +48,10 @@ impl Write for Socket {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
+        // rustls writes even a single record like this, and writev(2) costs more than write(2).
+        if let [slice] = slices {
+            return self.write(slice);
+        }
         let written = retry_interrupted(|| (&*self.tcp).write_vectored(slices))?;
         self.written += written as u64;
         Ok(written)
