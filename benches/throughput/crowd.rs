@@ -30,6 +30,8 @@ const QUIET_TIME: Duration = Duration::from_millis(800);
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long clients receive before they try again to send what a socket did not accept.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// How many messages are sent before clients receive again. With fewer, the load would be the bottleneck.
+const SENDS_AT_ONCE: usize = 64;
 /// Where few read, one client in this many does.
 const FEW: usize = 100;
 /// The receive buffer of a client that may stall, in bytes. The system's would take most of what is sent to it.
@@ -209,7 +211,7 @@ impl Crowd {
                     break;
                 }
                 (sent, sent_of_next) = (sent + 1, 0);
-                if interval.is_none() && sent.is_multiple_of(senders) {
+                if interval.is_none() && sent.is_multiple_of(SENDS_AT_ONCE) {
                     break;
                 }
             }
