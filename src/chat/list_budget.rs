@@ -14,6 +14,8 @@ pub const LIST_RATE: f64 = 16.0 * MIB;
 const CREDIT_RATE: f64 = 1.0 * MIB;
 /// What accrues for all other lists, in bytes per second.
 const ROUND_RATE: f64 = LIST_RATE - CREDIT_RATE;
+/// What repays a debt, in bytes per second.
+const REPAYMENT_RATE: f64 = ROUND_RATE / 2.0;
 /// In bytes.
 const MAX_CREDIT: f64 = 8.0 * MIB;
 /// Joins wait while the debt is larger than this, in bytes.
@@ -27,7 +29,7 @@ pub struct JoinPace {
     as_of: Option<Instant>,
     /// The size of the list that the next new member gets, in bytes.
     list_bytes: f64,
-    /// What lists to new members may cost now, in bytes; negative: joins have to wait.
+    /// What lists to new members could cost then, in bytes; negative: joins have to wait.
     headroom: f64,
 }
 
@@ -53,7 +55,7 @@ impl ListBudget {
     pub fn accrue(&mut self, now: Instant, max: f64) {
         let elapsed = self.updated.map_or(1.0, |at| now.saturating_duration_since(at).as_secs_f64());
         let accrued = elapsed * ROUND_RATE;
-        let repaid = self.debt.min(accrued / 2.0);
+        let repaid = self.debt.min(elapsed * REPAYMENT_RATE);
         self.debt -= repaid;
         self.saved = (self.saved + accrued - repaid).min(max);
         self.credit = (self.credit + elapsed * CREDIT_RATE).min(MAX_CREDIT);
@@ -98,8 +100,10 @@ impl JoinPace {
     pub fn resume_at(&self, admitted: usize, entry_bytes: usize, now: Instant) -> Instant {
         // The list of the first contains one of these entries, and that of the last all.
         let lists = admitted as f64 * (self.list_bytes + entry_bytes as f64 / 2.0);
-        let wait = (lists - self.headroom).max(0.0) / (ROUND_RATE / 2.0);
-        self.as_of.unwrap_or(now) + Duration::from_secs_f64(wait)
+        let elapsed = self.as_of.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let repaid = elapsed.as_secs_f64() * REPAYMENT_RATE;
+        let headroom = (self.headroom + repaid).min(MAX_DEBT + MAX_CREDIT);
+        now + Duration::from_secs_f64((lists - headroom).max(0.0) / REPAYMENT_RATE)
     }
 }
 
@@ -135,14 +139,15 @@ mod tests {
         let start = Instant::now();
         let mut budget = ListBudget::default();
         budget.accrue(start, 1e6);
-        let resume_at = |budget: &ListBudget| budget.join_pace(1000).resume_at(0, 0, start);
+        let resume_at = |budget: &ListBudget, now| budget.join_pace(1000).resume_at(0, 0, now);
         budget.spend_on_new_member(MAX_CREDIT + MAX_DEBT);
-        assert_eq!(resume_at(&budget), start);
+        assert_eq!(resume_at(&budget, start), start);
         budget.spend_on_new_member(ROUND_RATE);
-        let resume = resume_at(&budget);
-        assert_eq!(resume, start + Duration::from_secs(2));
+        let resume = start + Duration::from_secs(2);
+        assert_eq!(resume_at(&budget, start), resume);
+        assert_eq!(resume_at(&budget, start + Duration::from_secs(1)), resume);
         budget.accrue(resume, 1e6);
-        assert_eq!(resume_at(&budget), resume);
+        assert_eq!(resume_at(&budget, resume), resume);
     }
 
     /// All joins that waited were once admitted at the same time: hundreds of megabytes of lists.
@@ -151,12 +156,19 @@ mod tests {
         let start = Instant::now();
         let mut budget = ListBudget::default();
         budget.accrue(start, 1e6);
-        let admitted = |number, list| budget.join_pace(list).resume_at(number, 64 * number, start) - start;
+        let now = start + Duration::from_secs(600);
+        let admitted = |number, list| {
+            // A pause before does not admit more at once.
+            let [early, late] =
+                [start, now].map(|now| budget.join_pace(list).resume_at(number, 64 * number, now) - now);
+            assert_eq!(early, late);
+            late
+        };
         let at_once = ((MAX_CREDIT + MAX_DEBT) / MIB) as usize;
         assert_eq!(admitted(at_once - 1, 1024 * 1024), Duration::ZERO);
         for number in at_once..1000 {
             let wait = admitted(number + 1, 1024 * 1024) - admitted(number, 1024 * 1024);
-            assert!(wait.as_secs_f64() >= MIB / (ROUND_RATE / 2.0) - 1e-6, "{number}: {wait:?}");
+            assert!(wait.as_secs_f64() >= MIB / REPAYMENT_RATE - 1e-6, "{number}: {wait:?}");
         }
         assert_eq!(admitted(1000, 1000), Duration::ZERO, "the list of a room that fills is short at first");
         assert!(admitted(4000, 1000) > Duration::from_secs(50));

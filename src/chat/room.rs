@@ -93,7 +93,7 @@ impl Room {
         self.lists.join_pace()
     }
 
-    /// Ends time-outs and sends user lists that are due, except to clients that are slow.
+    /// Ends time-outs and sends user lists that are due, to slow clients less often.
     pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {

@@ -83,7 +83,7 @@ impl Target {
 /// The key of a name that is given on its own; `None`: the text is too long to be a name.
 pub fn key(name: &str) -> Option<NameKey> {
     let name = name.trim();
-    (!is_too_long(name)).then(|| NameKey::of(name)).filter(may_be_a_names)
+    (!is_too_long(name)).then(|| NameKey::of(name)).filter(fits_a_name)
 }
 
 /// Whether a text is longer than any spelling of a name. Some characters become 18 under NFKC.
@@ -92,7 +92,7 @@ fn is_too_long(text: &str) -> bool {
 }
 
 /// Whether a key is short enough for a name. The hub hashes keys, so their length must not be a client's choice.
-fn may_be_a_names(key: &NameKey) -> bool {
+fn fits_a_name(key: &NameKey) -> bool {
     key.spelling().len().max(key.skeleton().len()) <= MAX_KEY_BYTES
 }
 
@@ -111,7 +111,7 @@ fn unquoted(text: &str) -> Vec<Candidate> {
             break;
         }
         key.push_word(word);
-        if !may_be_a_names(&key) {
+        if !fits_a_name(&key) {
             break;
         }
         candidates.push(Candidate { key: key.clone(), rest: end });
@@ -215,6 +215,16 @@ mod tests {
                 // Doubled quotes take twice as many characters as the name that they stand for.
                 let length = text[..candidate.rest].trim().chars().count();
                 prop_assert!(length <= 2 * MAX_TEXT_CHARS + 2, "{length}");
+            }
+        }
+
+        /// No allowed name may be too long for a target.
+        #[test]
+        fn every_allowed_name_is_found(text in "[ﷺ‱㌇ﬃ \u{301}]{1,40}|\\PC{1,40}") {
+            if let Ok(name) = Username::parse(&text) {
+                let shown: &str = name.shown();
+                prop_assert_eq!(find(&format!("{} x", quoted(shown)), &[shown]), one(0, "x"));
+                prop_assert!(key(shown).is_some());
             }
         }
 

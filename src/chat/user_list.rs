@@ -311,7 +311,15 @@ mod tests {
             lists += usize::from(matches!(round, Some(Audience::All)) || round == only(&[1]));
             room.lists.changed(due);
         }
-        assert_eq!(lists, 4, "in ten seconds, after that of its join");
+        assert_eq!(lists, 4, "one every two seconds, after that of its join");
+        for number in 3..3000 {
+            room.join(number, start);
+        }
+        let rate = room.lists.list_bytes() as f64 / room.lists.slow_interval().as_secs_f64();
+        assert!(
+            (rate - SLOW_LIST_RATE).abs() < 1.0,
+            "long lists are sent less often: {rate} bytes per second"
+        );
     }
 
     /// The original sends every list at once, and takes minutes for 400 joins.
@@ -436,8 +444,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Joins and leaves in a loop once caused several times the list rate. Joins wait until `join_pace` allows them, and
-        /// a round is sent when it is due.
+        /// Joins and leaves in a loop once caused several times the list rate. Joins wait until `join_pace` allows
+        /// them, and a round is sent when it is due.
         #[test]
         fn no_churn_exceeds_the_list_rate(members in 0..1500_u64, steps in steps()) {
             let start = Instant::now();

@@ -45,7 +45,7 @@ pub enum HandshakeError {
     Tls(#[source] io::Error),
     #[error("closed: it speaks TLS, but this is plain ws://: use ws://, or set USE_SSL=true")]
     TlsOnPlainPort,
-    /// The response has been sent.
+    /// The response has been sent, unless too many others are being rejected.
     #[error("rejected with {status}: {0}", status = .0.status())]
     Rejected(Rejection),
 }

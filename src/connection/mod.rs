@@ -82,7 +82,7 @@ pub fn serve(mut incoming: Incoming, shared: &Arc<Shared>) {
 /// Runs the session on a thread of its own. The handshake, above all that of TLS, leaves most of its stack in memory, and
 /// the system gets that back when its thread ends.
 fn start_session(incoming: Incoming, upgraded: Upgraded, shared: Arc<Shared>) {
-    let Incoming { id, socket: _, address, tls: _, permits } = incoming;
+    let Incoming { id, address, permits, .. } = incoming;
     let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(SESSION_STACK_BYTES);
     let spawned = thread.spawn(move || {
         session::run(id, upgraded, &shared);

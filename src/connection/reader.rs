@@ -237,7 +237,7 @@ mod tests {
     use crate::connection::handshake::Upgraded;
     use crate::connection::session::tests::upgraded;
     use crate::connection::tests::shared;
-    use crate::hub::{HubHandle, SharedState};
+    use crate::hub::{Admitted, HubHandle, SharedState};
 
     /// New members' lists once exceeded what all lists together may cost.
     #[test]
@@ -302,9 +302,9 @@ mod tests {
         let mut admit = || reader.admit(&join).unwrap_or_else(|_| panic!("the client is connected"));
         let first = admit().expect("it may join");
         assert!(admit().is_none(), "while the hub has not handled the first");
-        first.handled(false);
+        Admitted::default().handled(&first, false);
         let second = admit().expect("the first has failed");
-        second.handled(true);
+        Admitted::default().handled(&second, true);
         assert!(admit().is_none(), "it has joined");
     }
 }

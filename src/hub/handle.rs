@@ -119,9 +119,13 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    pub fn add(&mut self, admission: &Admission) {
-        self.clients += 1;
-        self.entry_bytes += admission.entry_bytes;
+    /// Records that the hub has handled the message of this client, and adds it to those that
+    /// [`SharedState::set_join_pace`] counts next.
+    pub fn handled(&mut self, admission: &Admission, joined: bool) {
+        if admission.joined.set(joined).is_ok() {
+            self.clients += 1;
+            self.entry_bytes += admission.entry_bytes;
+        }
     }
 
     fn subtract(&mut self, other: Self) {
@@ -143,12 +147,6 @@ impl Admission {
     /// Whether the client has joined; `None`: the hub has not handled its message.
     pub fn joined(&self) -> Option<bool> {
         self.joined.get().copied()
-    }
-
-    /// Records that the hub has handled the message. The next [`SharedState::set_join_pace`] must count it.
-    pub fn handled(&self, joined: bool) {
-        // It is called once.
-        let _ = self.joined.set(joined);
     }
 }
 
@@ -210,12 +208,10 @@ mod tests {
         let admissions = [now; 3].map(|now| hub.admit(60, now).0);
         assert_eq!(admitted(), 3);
         let [first, second, third] = admissions;
-        first.handled(true);
-        second.handled(false);
-        assert_eq!((first.joined(), second.joined(), third.joined()), (Some(true), Some(false), None));
         let mut handled = Admitted::default();
-        handled.add(&first);
-        handled.add(&second);
+        handled.handled(&first, true);
+        handled.handled(&second, false);
+        assert_eq!((first.joined(), second.joined(), third.joined()), (Some(true), Some(false), None));
         state.set_join_pace(JoinPace::default(), handled);
         assert_eq!(admitted(), 1);
         drop((first, second, third));

@@ -209,8 +209,7 @@ impl Hub {
                 self.count(&message);
                 let joined = self.input(now, timestamp, id, Input::Message(message));
                 if let Some(admission) = admission {
-                    admission.handled(joined);
-                    self.handled_admissions.add(&admission);
+                    self.handled_admissions.handled(&admission, joined);
                 }
             }
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
