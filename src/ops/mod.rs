@@ -4,6 +4,7 @@ pub mod clock;
 mod log_format;
 pub mod logging;
 pub mod metrics;
+pub mod random;
 pub mod systemd;
 
 pub use log_format::{Escaped, is_escaped};
