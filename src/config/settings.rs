@@ -19,6 +19,8 @@ use super::values::{Host, Network, Origin, Secret};
 /// How often the certificate's files are checked for changes. Each check is a few system calls.
 pub const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// All settings, parsed. [`SETTINGS`] is the table that users see.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -32,6 +34,9 @@ pub struct Settings {
     /// `None`: plain `ws://`.
     pub tls: Option<TlsFiles>,
     pub log_level: LevelFilter,
+    pub history: History,
+    /// How long a member that lost its connection stays in the room. Zero: not at all.
+    pub resume_timeout: Duration,
     pub limits: Limits,
     /// `None`: any origin may connect.
     pub allowed_origins: Option<Vec<Origin>>,
@@ -39,6 +44,15 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Who may read the metrics, in addition to loopback.
     pub metrics_allow: Vec<IpNet>,
+}
+
+/// How much of what was said is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// 0: nothing is kept.
+    pub messages: usize,
+    /// `None`: messages are kept forever.
+    pub max_age: Option<Duration>,
 }
 
 /// Limits for each client, and for all clients together.
@@ -161,6 +175,14 @@ impl Settings {
             web_ui: parse.switch("WEB_UI"),
             tls: use_ssl.then_some(tls),
             log_level: parse.log_level("LOG_LEVEL"),
+            history: History {
+                messages: parse.count("HISTORY_MESSAGES", 0..=1_000_000) as usize,
+                max_age: match parse.count("HISTORY_DAYS", 0..=36_500) {
+                    0 => None,
+                    days => Some(days * DAY),
+                },
+            },
+            resume_timeout: parse.seconds("RESUME_SECONDS", 0..=86_400),
             limits: Limits {
                 connections: parse.count("MAX_CONNECTIONS", 1..=1_000_000) as usize,
                 connections_per_ip: match parse.count("MAX_CONNECTIONS_PER_IP", 0..=1_000_000) {
