@@ -1,6 +1,8 @@
 //! The chat's rules, as pure code: inputs in, effects out, without I/O, threads or a clock.
 
 mod command;
+mod entry;
+mod history;
 mod list_budget;
 mod marks;
 mod name_key;
@@ -9,6 +11,7 @@ mod password;
 mod password_throttle;
 mod protocol;
 mod reserved;
+mod resume;
 mod room;
 mod roster;
 mod target;
@@ -16,9 +19,13 @@ mod time_outs;
 mod user_list;
 mod username;
 
+pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, Session};
+pub use history::HistoryLimits;
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
+pub use name_key::NameKey;
 pub use password::ModPassword;
 pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
-pub use room::{Audience, ConnectionId, Effect, Input, Room};
+pub use resume::AwayLimits;
+pub use room::{Audience, Effect, Room, RoomSettings};

@@ -40,6 +40,11 @@ impl NameKey {
     pub fn skeleton(&self) -> &str {
         &self.skeleton
     }
+
+    /// The size of both forms, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.spelling.len() + self.skeleton.len()
+    }
 }
 
 /// Adds a word after a space. Some characters are folded to several words.

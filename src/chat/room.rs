@@ -1,40 +1,51 @@
-//! The room: for each input, it returns effects (docs/protocol.md).
+//! The room: for each entry, it returns effects (docs/protocol.md).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
+use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, Session};
+use super::history::{History, HistoryEntry, HistoryLimits, Place, Visibility};
 use super::list_budget::JoinPace;
+use super::name_key::NameKey;
 use super::password::ModPassword;
 use super::password_throttle::PasswordThrottle;
-use super::protocol::{Body, ClientMessage, CommandUsage, MessageError, Recipient, ServerMessage};
-use super::roster::{Member, Roster};
+use super::protocol::{
+    Body, ClientMessage, CommandUsage, HistoryAnswer, JoinOptions, KeptMessage, MAX_PAGE_MESSAGES,
+    MessageError, Recipient, ServerMessage, TxnId, encode_with_txn_id,
+};
+use super::resume::{AwayLimits, AwaySchedule, Unread};
+use super::roster::{JoinOrder, Member, Presence, Roster};
 use super::target::{self, Found, Target};
 use super::time_outs::{MAX_SECONDS, Timeouts, whole_seconds};
 use super::user_list::UserListSchedule;
 use super::username::{NameError, Username};
 use crate::limits::Network;
 
-/// A connection. No id is used twice while the server runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
+/// The buffer in which messages are encoded keeps at most this many bytes between two messages.
+const MAX_SCRATCH_BYTES: usize = 64 * 1024;
 
-/// An event on a connection.
-#[derive(Debug)]
-pub enum Input {
-    /// Opened from this network. It is a guest until it joins.
-    Connected(Network),
-    Message(Result<ClientMessage, MessageError>),
-    Disconnected,
-}
-
-/// A consequence of an input, to be applied in order.
+/// A consequence of an entry, to be applied in order.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
     /// From here on, the connection is part of [`Audience::All`].
     Enter(ConnectionId),
+    /// The same for a member that was away or on another connection, with its name.
+    Resume(ConnectionId, Arc<str>),
     Leave(ConnectionId),
+    /// The connection was lost, and the member may resume.
+    Away(ConnectionId, Arc<str>),
+    /// A member has been away for too long.
+    Expire(Network, Arc<str>),
+    /// Another connection has taken the place of this one: close it, and pass on nothing more from it.
+    Replace(ConnectionId),
+    /// The session can be resumed under this name.
+    OpenSession(Session, Arc<NameKey>),
+    CloseSession(Session),
     Send(Audience, ServerMessage),
+    /// A moderator has acted, or a member has become one. All members have been told.
+    Moderate(String),
     /// A member sent a wrong password to `/login`.
     WrongPassword(ConnectionId),
 }
@@ -42,50 +53,101 @@ pub enum Effect {
 /// Who gets a message.
 #[derive(Debug, PartialEq)]
 pub enum Audience {
-    /// All members.
+    /// All connected members.
     All,
     AllExcept(ConnectionId),
     One(ConnectionId),
     Only(Vec<ConnectionId>),
 }
 
-pub struct Room {
+/// What a room is created with.
+pub struct RoomSettings {
     /// `None`: nobody can become a moderator.
+    pub mod_password: Option<ModPassword>,
+    /// Identifies the order: it changes whenever ids start over.
+    pub epoch: Arc<str>,
+    pub history: HistoryLimits,
+    pub away: AwayLimits,
+}
+
+pub struct Room {
     mod_password: Option<ModPassword>,
+    epoch: Arc<str>,
     /// Connections that have not joined.
-    guests: HashMap<ConnectionId, Network>,
+    guests: HashMap<ConnectionId, Address>,
     roster: Roster,
+    history: History,
+    away: AwaySchedule,
     lists: UserListSchedule,
     timeouts: Timeouts,
     password_throttle: PasswordThrottle,
+    scratch: Vec<u8>,
+}
+
+/// A message, with what its effects need to know of its entry.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    id: u64,
+    time: &'a EntryTime,
+    from: ConnectionId,
+    txn_id: Option<&'a TxnId>,
+    /// For a client that joins.
+    session: Option<Session>,
+}
+
+/// Why a message has no effect. The sender gets an `error`.
+enum Refused {
+    Because(String),
+    WrongPassword,
+}
+
+impl<T: ToString> From<T> for Refused {
+    fn from(reason: T) -> Self {
+        Self::Because(reason.to_string())
+    }
 }
 
 impl Room {
-    pub fn new(mod_password: Option<ModPassword>) -> Self {
+    pub fn new(settings: RoomSettings) -> Self {
+        let RoomSettings { mod_password, epoch, history, away } = settings;
         Self {
             mod_password,
+            epoch,
             guests: HashMap::new(),
             roster: Roster::default(),
+            history: History::new(history),
+            away: AwaySchedule::new(away),
             lists: UserListSchedule::default(),
             timeouts: Timeouts::default(),
             password_throttle: PasswordThrottle::default(),
+            scratch: Vec::new(),
         }
     }
 
-    pub fn handle(&mut self, now: Instant, from: ConnectionId, input: Input) -> Vec<Effect> {
+    /// Applies the next entry.
+    pub fn apply(&mut self, entry: Entry) -> Vec<Effect> {
+        let Entry { id, time, from, input } = entry;
         match input {
-            Input::Connected(network) => {
-                self.guests.insert(from, network);
+            Input::Connected(address) => {
+                self.guests.insert(from, address);
                 Vec::new()
             }
-            Input::Message(message) => self.message(now, from, message),
-            Input::Disconnected => self.disconnected(now, from),
+            Input::Message { message: Err(reason), .. } => {
+                let context = Context { id, time, from, txn_id: None, session: None };
+                self.message(context, None, Err(reason))
+            }
+            Input::Message { message: Ok(ClientMessage { username, txn_id, body }), session } => {
+                let context = Context { id, time, from, txn_id: txn_id.as_ref(), session };
+                self.message(context, username, body)
+            }
+            Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
         }
     }
 
     /// When to call [`Self::expire`] next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.timeouts.next_end().into_iter().chain(self.lists.next_deadline()).min()
+        let deadlines = [self.timeouts.next_end(), self.away.next_deadline(), self.lists.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// How fast members may join without exceeding the list rate. Hold joins back that come faster.
@@ -93,16 +155,20 @@ impl Room {
         self.lists.join_pace()
     }
 
-    /// Ends time-outs and sends user lists that are due, to slow clients less often.
+    /// Ends time-outs, has members leave that were away for too long, and sends user lists that are due, to slow
+    /// clients less often.
     pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {
             let member = self.roster.by_name(&name);
             if let Some(member) = member.filter(|member| !self.timeouts.contains(member.name.key())) {
-                effects
-                    .push(system(member.connection, "Your time-out is over: you can send messages again."));
+                let over = "Your time-out is over: you can send messages again.";
+                effects.extend(member.connection().map(|connection| system(connection, over)));
                 self.lists.changed(now);
             }
+        }
+        while let Some(member) = self.away.expired(now) {
+            self.leave(member, now, &mut effects);
         }
         if let Some(recipients) = self.lists.next_round(now, is_slow) {
             effects.push(Effect::Send(recipients, self.user_list()));
@@ -110,131 +176,393 @@ impl Room {
         effects
     }
 
+    /// How many members are away.
+    pub fn away(&self) -> usize {
+        self.away.len()
+    }
+
     fn message(
         &mut self,
-        now: Instant,
-        from: ConnectionId,
-        message: Result<ClientMessage, MessageError>,
+        context: Context,
+        username: Option<Result<Username, String>>,
+        body: Result<Body, MessageError>,
     ) -> Vec<Effect> {
-        if let Some(&network) = self.guests.get(&from) {
-            return self.guest_message(now, from, network, message);
+        match self.guests.get(&context.from) {
+            Some(&address) => self.guest_message(context, address, username, body),
+            None => self.member_message(context, body),
         }
-        let Some(member) = self.roster.get(from) else { return Vec::new() };
-        if let Some(seconds) = self.timeouts.seconds_left(member.name.key(), now) {
-            return vec![system(from, format!("You are timed out: {seconds} seconds left."))];
+    }
+
+    fn member_message(&mut self, context: Context, body: Result<Body, MessageError>) -> Vec<Effect> {
+        let Context { id, time, from, txn_id, .. } = context;
+        let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
+        let is_asking = member.session.is_some();
+        let seconds_left = self.timeouts.seconds_left(member.name.key(), time.monotonic);
+        // A member that is timed out can read.
+        let is_reading = matches!(body, Ok(Body::History { .. }));
+        if let Some(seconds) = seconds_left.filter(|_| !is_reading) {
+            let content = format!("You are timed out: {seconds} seconds left.");
+            let mut effects = vec![system(from, content.clone())];
+            if txn_id.is_some() {
+                effects.push(error(context, content));
+            }
+            return effects;
         }
-        match message.and_then(|message| message.body) {
-            Err(reason) => vec![error(from, reason)],
-            Ok(Body::Join) => {
-                vec![error(from, format!("You have already joined as {}.", member.name.shown()))]
+        match self.request(context, body) {
+            Ok(mut effects) => {
+                if let Some(txn_id) = txn_id.filter(|_| is_asking && !is_reading) {
+                    let ack = ServerMessage::Ack { txn_id: txn_id.clone(), id, utc: time.utc.clone() };
+                    effects.insert(0, Effect::Send(Audience::One(from), ack));
+                }
+                effects
             }
-            Ok(Body::Public { content }) => {
-                let username = member.name.shown().clone();
-                vec![Effect::Send(Audience::AllExcept(from), ServerMessage::Public { username, content })]
+            Err(Refused::Because(reason)) => vec![error(context, reason)],
+            Err(Refused::WrongPassword) => {
+                vec![Effect::WrongPassword(from), error(context, "Wrong password.")]
             }
-            Ok(Body::Private { to, content }) => self.private(from, &to, content),
-            Ok(Body::Command(Err(reason))) => vec![error(from, reason)],
-            Ok(Body::Command(Ok(command))) => self.command(now, from, command),
         }
     }
 
     /// A first message with a name joins, whatever its type, and is then handled.
     fn guest_message(
         &mut self,
-        now: Instant,
-        from: ConnectionId,
-        network: Network,
-        message: Result<ClientMessage, MessageError>,
+        context: Context,
+        address: Address,
+        username: Option<Result<Username, String>>,
+        body: Result<Body, MessageError>,
     ) -> Vec<Effect> {
-        let ClientMessage { username, body } = match message {
-            Ok(message) => message,
-            Err(reason) => return vec![error(from, reason)],
-        };
         let name = match username {
             Some(Ok(name)) => name,
-            Some(Err(reason)) => return vec![error(from, reason)],
-            None if body == Ok(Body::Join) => return vec![error(from, MessageError::Missing("username"))],
-            None => return vec![error(from, body.err().unwrap_or(MessageError::NotJoined))],
-        };
-        match self.join(now, from, network, name) {
-            Err(reason) => vec![error(from, reason)],
-            Ok(mut effects) => {
-                if body != Ok(Body::Join) {
-                    let message = ClientMessage { username: None, body };
-                    effects.extend(self.message(now, from, Ok(message)));
-                }
-                effects
+            Some(Err(reason)) => return vec![error(context, reason)],
+            None => {
+                let reason = match body {
+                    Ok(Body::Join(_)) => MessageError::Missing("username"),
+                    Ok(_) => MessageError::NotJoined,
+                    Err(reason) => reason,
+                };
+                return vec![error(context, reason)];
             }
+        };
+        match body {
+            Ok(Body::Join(options)) => self.join(context, address, name, options.as_deref()),
+            body => match self.enter(context, address, name, None) {
+                Ok(mut effects) => {
+                    effects.extend(self.member_message(context, body));
+                    effects
+                }
+                Err(reason) => vec![error(context, reason)],
+            },
         }
     }
 
     fn join(
         &mut self,
-        now: Instant,
-        from: ConnectionId,
-        network: Network,
+        context: Context,
+        address: Address,
         name: Username,
+        options: Option<&JoinOptions>,
+    ) -> Vec<Effect> {
+        if let Some(options) = options
+            && let Some(session) = options.session
+            && let Some(member) = self.roster.by_name(name.key())
+            && member.session == Some(session)
+        {
+            let order = member.order;
+            return self.resume(context, address, order, options);
+        }
+        self.enter(context, address, name, options).unwrap_or_else(|reason| vec![error(context, reason)])
+    }
+
+    /// Adds a new member.
+    fn enter(
+        &mut self,
+        context: Context,
+        address: Address,
+        name: Username,
+        options: Option<&JoinOptions>,
     ) -> Result<Vec<Effect>, NameError> {
         if let Some(owner) = self.roster.by_name(name.key()) {
             return Err(NameError::InUse(owner.name.shown().clone()));
         }
+        let Context { time, from, .. } = context;
         let joined = ServerMessage::System { content: format!("{} joined.", name.shown()) };
         self.guests.remove(&from);
-        let member = self.roster.join(from, name, network);
-        self.lists.joined(member, now);
-        Ok(vec![
+        let session = options.and(context.session);
+        let member = self.roster.join(from, name, address, session);
+        self.lists.joined(member, time.monotonic);
+        let place = member.place();
+        let mut effects = vec![
             Effect::Enter(from),
             Effect::Send(Audience::One(from), self.user_list()),
             Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }),
-            Effect::Send(Audience::All, joined),
-        ])
+        ];
+        if let Some((options, session)) = options.zip(session) {
+            effects.push(Effect::OpenSession(session, place.name.clone()));
+            effects.push(self.history_after_join(context, &place, session, options, &[]));
+        }
+        effects.push(Effect::Send(Audience::All, joined));
+        Ok(effects)
     }
 
-    fn disconnected(&mut self, now: Instant, from: ConnectionId) -> Vec<Effect> {
+    /// Gives a member's place to this connection.
+    fn resume(
+        &mut self,
+        context: Context,
+        address: Address,
+        order: JoinOrder,
+        options: &JoinOptions,
+    ) -> Vec<Effect> {
+        let Context { time, from, .. } = context;
+        let now = time.monotonic;
+        let Some(member) = self.roster.get_mut(order) else { return Vec::new() };
         self.guests.remove(&from);
-        let Some(member) = self.roster.leave(from) else { return Vec::new() };
+        // A join that arrives late, on a connection that the client has given up for a newer one.
+        if member.connection().is_some_and(|current| current > from) {
+            return vec![Effect::Replace(from)];
+        }
+        let before = std::mem::replace(&mut member.address, address);
+        let (name, place, session) = (member.name.shown().clone(), member.place(), member.session);
+        let mut effects = Vec::new();
+        let mut unread = Unread::default();
+        match self.roster.set_presence(order, Presence::Connected(from)) {
+            Some(Presence::Connected(replaced)) => {
+                effects.extend([Effect::Leave(replaced), Effect::Replace(replaced)]);
+            }
+            Some(Presence::Away(away, whispers)) => {
+                self.away.end(order, before, away);
+                self.lists.back(now);
+                unread = whispers;
+            }
+            None => {}
+        }
+        effects.push(Effect::Resume(from, name));
+        if self.lists.resumed(order, from, now) {
+            effects.push(Effect::Send(Audience::One(from), self.user_list()));
+        }
+        effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
+        if let Some(session) = session {
+            effects.push(self.history_after_join(context, &place, session, options, unread.entries()));
+        }
+        effects
+    }
+
+    fn history_after_join(
+        &mut self,
+        context: Context,
+        place: &Place,
+        session: Session,
+        options: &JoinOptions,
+        unread: &[HistoryEntry],
+    ) -> Effect {
+        self.history.evict_old(context.time.unix_millis);
+        let (page, recovered) = match &options.since {
+            None => (self.history.page(place, None, options.history, unread), None),
+            Some(since) => {
+                let is_known = *since.epoch == *self.epoch && since.id <= context.id;
+                match is_known.then(|| self.history.since(place, since.id)).flatten() {
+                    Some(page) => (page, Some(true)),
+                    None => (self.history.page(place, None, MAX_PAGE_MESSAGES, unread), Some(false)),
+                }
+            }
+        };
+        let answer = HistoryAnswer {
+            messages: page.json,
+            id: context.id,
+            more: page.more,
+            epoch: self.epoch.clone(),
+            recovered,
+            session: Some(session),
+        };
+        Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))
+    }
+
+    fn disconnected(&mut self, now: Instant, from: ConnectionId, departure: Departure) -> Vec<Effect> {
+        self.guests.remove(&from);
+        let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
+        let (order, address, name) = (member.order, member.address, member.name.shown().clone());
+        let mut effects = Vec::new();
+        let may_resume = departure == Departure::Lost && member.session.is_some();
+        let away = may_resume.then(|| self.away.start(order, address, now)).flatten();
+        let Some(away) = away else {
+            self.leave(order, now, &mut effects);
+            return effects;
+        };
+        self.roster.set_presence(order, Presence::Away(away, Unread::default()));
+        self.lists.away(order, now);
+        effects.push(Effect::Away(from, name));
+        while let Some(member) = self.away.excess(address.network) {
+            self.leave(member, now, &mut effects);
+        }
+        effects
+    }
+
+    fn leave(&mut self, order: JoinOrder, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(member) = self.roster.leave(order) else { return };
         self.lists.left(&member, now);
-        let left = ServerMessage::System { content: format!("{} left.", member.name.shown()) };
-        vec![Effect::Leave(from), Effect::Send(Audience::All, left)]
+        let name = member.name.shown();
+        match &member.presence {
+            Presence::Connected(connection) => effects.push(Effect::Leave(*connection)),
+            Presence::Away(away, unread) => {
+                self.away.end(order, member.address, *away);
+                effects.push(Effect::Expire(member.address.network, name.clone()));
+                effects.extend(self.undelivered(name, unread));
+            }
+        }
+        effects.extend(member.session.map(Effect::CloseSession));
+        effects.push(Effect::Send(Audience::All, ServerMessage::System { content: format!("{name} left.") }));
     }
 
-    fn command(&mut self, now: Instant, from: ConnectionId, command: Command) -> Vec<Effect> {
+    /// The errors for those whose whispers a member has not received.
+    fn undelivered(&self, name: &str, unread: &Unread) -> Vec<Effect> {
+        let error = |(author, count): (JoinOrder, usize)| {
+            let connection = self.roster.get(author)?.connection()?;
+            let messages = match count {
+                1 => "your message".to_owned(),
+                _ => format!("{count} of your messages"),
+            };
+            let content = format!("{name} has left without receiving {messages}.");
+            let message = ServerMessage::Error { content, txn_id: None };
+            Some(Effect::Send(Audience::One(connection), message))
+        };
+        unread.authors().into_iter().filter_map(error).collect()
+    }
+
+    /// What a member asks for.
+    fn request(
+        &mut self,
+        context: Context,
+        body: Result<Body, MessageError>,
+    ) -> Result<Vec<Effect>, Refused> {
+        match body? {
+            Body::Join(_) => {
+                let member = self.roster.by_connection(context.from);
+                let name = member.map_or("", |member| member.name.shown());
+                Err(format!("You have already joined as {name}.").into())
+            }
+            Body::Public { content } => Ok(self.public(context, &content)),
+            Body::Private { to, content } => self.private(context, &to, &content),
+            Body::Command(command) => self.command(context, command?),
+            Body::History { before, limit } => Ok(self.page(context, before, limit)),
+        }
+    }
+
+    fn public(&mut self, context: Context, content: &str) -> Vec<Effect> {
+        let Some(sender) = self.roster.by_connection(context.from) else { return Vec::new() };
+        let username = sender.name.shown().clone();
+        let txn = context.txn_id.map(|txn_id| (txn_id.clone(), sender.name.key().clone()));
+        let message = self.keep(context, KeptMessage::Public { username: &username, content }, txn);
+        vec![Effect::Send(Audience::AllExcept(context.from), message)]
+    }
+
+    /// Adds a message to all members to the history.
+    fn keep(
+        &mut self,
+        context: Context,
+        message: KeptMessage,
+        txn: Option<(TxnId, Arc<NameKey>)>,
+    ) -> ServerMessage {
+        let json = self.encode(context, message);
+        let unix_millis = context.time.unix_millis;
+        let visibility = Visibility::All;
+        self.history.push(HistoryEntry { id: context.id, unix_millis, json: json.clone(), txn, visibility });
+        ServerMessage::Kept(json)
+    }
+
+    /// Encodes a message in one allocation of its size.
+    fn encode(&mut self, context: Context, message: KeptMessage) -> Arc<[u8]> {
+        self.scratch.clear();
+        self.scratch.shrink_to(MAX_SCRATCH_BYTES);
+        message.encode(context.id, context.time, &mut self.scratch);
+        self.scratch.as_slice().into()
+    }
+
+    fn page(&mut self, context: Context, before: Option<u64>, limit: u16) -> Vec<Effect> {
+        let Some(member) = self.roster.by_connection(context.from) else { return Vec::new() };
+        self.history.evict_old(context.time.unix_millis);
+        let page = self.history.page(&member.place(), before, limit, &[]);
+        let answer = HistoryAnswer {
+            messages: page.json,
+            id: context.id,
+            more: page.more,
+            epoch: self.epoch.clone(),
+            recovered: None,
+            session: None,
+        };
+        vec![Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))]
+    }
+
+    fn command(&mut self, context: Context, command: Command) -> Result<Vec<Effect>, Refused> {
         match command {
-            Command::Whisper(target) => self.whisper(from, &target),
-            Command::Login(attempt) => self.login(now, from, &attempt),
-            Command::To(target) => self.time_out(now, from, &target),
-            Command::Help(about) => vec![system(from, command::help(about))],
+            Command::Whisper(target) => self.whisper(context, &target),
+            Command::Login(attempt) => self.login(context, &attempt),
+            Command::To(target) => self.time_out(context, &target),
+            Command::Help(about) => Ok(vec![system(context.from, command::help(about))]),
         }
     }
 
-    fn whisper(&self, from: ConnectionId, target: &Target) -> Vec<Effect> {
-        match self.target(target, &WHISPER) {
-            Err(reason) => vec![error(from, reason)],
-            Ok((_, "")) => vec![error(from, command::usage(&WHISPER))],
-            Ok((target, content)) => self.send_private(from, target, content.to_owned()),
+    fn whisper(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, Refused> {
+        match self.target(target, &WHISPER)? {
+            (_, "") => Err(command::usage(&WHISPER).into()),
+            (target, content) => {
+                let target = target.order;
+                self.send_private(context, target, content)
+            }
         }
     }
 
-    fn private(&self, from: ConnectionId, to: &Recipient, content: String) -> Vec<Effect> {
-        match to.key.as_ref().and_then(|key| self.roster.by_name(key)) {
-            Some(target) => self.send_private(from, target, content),
-            None => vec![error(from, no_such_user(&to.name))],
-        }
+    fn private(&mut self, context: Context, to: &Recipient, content: &str) -> Result<Vec<Effect>, Refused> {
+        let target = to.key.as_ref().and_then(|key| self.roster.by_name(key));
+        let target = target.ok_or_else(|| no_such_user(&to.name))?.order;
+        self.send_private(context, target, content)
     }
 
-    fn send_private(&self, from: ConnectionId, target: &Member, content: String) -> Vec<Effect> {
-        let Some(sender) = self.roster.get(from) else { return Vec::new() };
-        let audience = if target.connection == from {
-            Audience::One(from)
-        } else {
-            Audience::Only(vec![target.connection, from])
+    fn send_private(
+        &mut self,
+        context: Context,
+        to: JoinOrder,
+        content: &str,
+    ) -> Result<Vec<Effect>, Refused> {
+        let Some(sender) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
+        let Some(target) = self.roster.get(to) else { return Ok(Vec::new()) };
+        let (from, to) = (sender.name.shown().clone(), target.name.shown().clone());
+        let txn = context.txn_id.map(|txn_id| (txn_id.clone(), sender.name.key().clone()));
+        let (author, recipient) = (sender.place(), target.place());
+        let json = self.encode(context, KeptMessage::Private { from: &from, to: &to, content });
+        let entry = HistoryEntry {
+            id: context.id,
+            unix_millis: context.time.unix_millis,
+            json: json.clone(),
+            txn,
+            visibility: Visibility::Participants([author.clone(), recipient.clone()].into()),
         };
-        let private = ServerMessage::Private {
-            from: sender.name.shown().clone(),
-            to: target.name.shown().clone(),
-            content,
+        let mut effects = Vec::new();
+        match self.roster.get_mut(recipient.order).map(|target| &mut target.presence) {
+            Some(Presence::Away(_, unread)) => {
+                if !unread.has_room(entry.bytes()) {
+                    return Err(format!(
+                        "{to} is away, and too many messages wait already: try again later."
+                    )
+                    .into());
+                }
+                unread.push(entry.clone());
+            }
+            Some(Presence::Connected(connection)) if *connection != context.from => {
+                let message = ServerMessage::Kept(json.clone());
+                effects.push(Effect::Send(Audience::One(*connection), message));
+            }
+            _ => {}
+        }
+        let echo = match context.txn_id {
+            None => json,
+            Some(txn_id) => {
+                let mut echo = Vec::new();
+                encode_with_txn_id(&json, txn_id, &mut echo);
+                echo.into()
+            }
         };
-        vec![Effect::Send(audience, private)]
+        effects.push(Effect::Send(Audience::One(context.from), ServerMessage::Kept(echo)));
+        self.history.push(entry);
+        Ok(effects)
     }
 
     /// The member that is a command's target, and the rest of its arguments.
@@ -242,14 +570,14 @@ impl Room {
     /// # Errors
     /// A message for the user: nobody has the name, or the arguments begin with several names.
     fn target<'a>(&self, target: &'a Target, command: &CommandUsage) -> Result<(&Member, &'a str), String> {
-        match target.find(|name| self.roster.by_name(name).map(|member| member.connection)) {
-            Found::One(connection, rest) => {
-                let member = self.roster.get(connection);
+        match target.find(|name| self.roster.by_name(name).map(|member| member.order)) {
+            Found::One(member, rest) => {
+                let member = self.roster.get(member);
                 member.map(|member| (member, rest)).ok_or_else(|| no_such_user(&target.name()))
             }
             Found::None => Err(format!("{} {}", no_such_user(&target.name()), command::usage(command))),
-            Found::Several(connections) => {
-                let members = connections.into_iter().filter_map(|connection| self.roster.get(connection));
+            Found::Several(members) => {
+                let members = members.into_iter().filter_map(|member| self.roster.get(member));
                 let names: Vec<String> = members.map(|member| target::quoted(member.name.shown())).collect();
                 Err(format!(
                     "This begins with the names of several users: {}. Put the name in quotes: {} {} …",
@@ -261,49 +589,55 @@ impl Room {
         }
     }
 
-    fn login(&mut self, now: Instant, from: ConnectionId, attempt: &str) -> Vec<Effect> {
-        let Some(member) = self.roster.get(from) else { return Vec::new() };
+    fn login(&mut self, context: Context, attempt: &str) -> Result<Vec<Effect>, Refused> {
+        let (from, now) = (context.from, context.time.monotonic);
+        let Some(member) = self.roster.by_connection(from) else { return Ok(Vec::new()) };
         if member.is_moderator {
-            return vec![system(from, "You are already a moderator.")];
+            return Ok(vec![system(from, "You are already a moderator.")]);
         }
         let Some(password) = &self.mod_password else {
-            return vec![error(from, "Nobody can become a moderator here: MOD_PASSWORD is not set.")];
+            return Err("Nobody can become a moderator here: MOD_PASSWORD is not set.".into());
         };
-        if let Some(wait) = self.password_throttle.wait(member.network, now) {
+        let network = member.address.network;
+        if let Some(wait) = self.password_throttle.wait(network, now) {
             let seconds = whole_seconds(wait);
-            return vec![error(from, format!("Too many wrong passwords: wait {seconds} seconds."))];
+            return Err(format!("Too many wrong passwords: wait {seconds} seconds.").into());
         }
         if !password.matches(attempt) {
-            self.password_throttle.record_wrong(member.network, now);
-            return vec![Effect::WrongPassword(from), error(from, "Wrong password.")];
+            self.password_throttle.record_wrong(network, now);
+            return Err(Refused::WrongPassword);
         }
-        let promoted =
-            ServerMessage::System { content: format!("{} is now a moderator.", member.name.shown()) };
-        self.roster.make_moderator(from);
-        self.lists.changed(now);
-        vec![Effect::Send(Audience::All, promoted)]
+        let content = format!("{} is now a moderator.", member.name.shown());
+        let member = member.order;
+        if let Some(member) = self.roster.get_mut(member) {
+            member.is_moderator = true;
+        }
+        Ok(self.moderation(context, content))
     }
 
-    fn time_out(&mut self, now: Instant, from: ConnectionId, target: &Target) -> Vec<Effect> {
-        let Some(moderator) = self.roster.get(from) else { return Vec::new() };
+    fn time_out(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, Refused> {
+        let Some(moderator) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
         if !moderator.is_moderator {
-            return vec![error(from, "Only moderators may use /to: see /login.")];
+            return Err("Only moderators may use /to: see /login.".into());
         }
-        let (target, seconds) = match self.target(target, &TO) {
-            Ok(found) => found,
-            Err(reason) => return vec![error(from, reason)],
-        };
+        let (target, seconds) = self.target(target, &TO)?;
         let Some(seconds) = seconds.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) else {
             let usage = command::usage(&TO);
-            return vec![error(from, format!("{usage}, with 1 to {MAX_SECONDS} whole seconds."))];
+            return Err(format!("{usage}, with 1 to {MAX_SECONDS} whole seconds.").into());
         };
-        let (by, target) = (moderator.name.shown().clone(), target.name.clone());
-        if !self.timeouts.set(target.key(), now + Duration::from_secs(seconds)) {
-            return vec![error(from, "Too many users are already timed out.")];
-        }
+        let (by, target) = (moderator.name.shown(), target.name.clone());
         let content = format!("{by} timed out {} for {seconds} seconds.", target.shown());
-        self.lists.changed(now);
-        vec![Effect::Send(Audience::All, ServerMessage::System { content })]
+        if !self.timeouts.set(target.key(), context.time.monotonic + Duration::from_secs(seconds)) {
+            return Err("Too many users are already timed out.".into());
+        }
+        Ok(self.moderation(context, content))
+    }
+
+    /// Tells all members of a moderator's action, which has changed the list.
+    fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
+        self.lists.changed(context.time.monotonic);
+        let message = self.keep(context, KeptMessage::System { content: &content }, None);
+        vec![Effect::Send(Audience::All, message), Effect::Moderate(content)]
     }
 
     fn user_list(&self) -> ServerMessage {
@@ -315,8 +649,9 @@ fn system(to: ConnectionId, content: impl Into<String>) -> Effect {
     Effect::Send(Audience::One(to), ServerMessage::System { content: content.into() })
 }
 
-fn error(to: ConnectionId, content: impl ToString) -> Effect {
-    Effect::Send(Audience::One(to), ServerMessage::Error { content: content.to_string() })
+fn error(context: Context, content: impl ToString) -> Effect {
+    let message = ServerMessage::Error { content: content.to_string(), txn_id: context.txn_id.cloned() };
+    Effect::Send(Audience::One(context.from), message)
 }
 
 fn no_such_user(name: &str) -> String {

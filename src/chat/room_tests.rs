@@ -3,22 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
 use crate::chat::name_key::NameKey;
+
+/// How long members may be away.
+const AWAY: Duration = Duration::from_secs(30);
 
 /// A room, and what each connection has received, by its number.
 struct Script {
     room: Room,
     now: Instant,
+    last_id: u64,
     members: BTreeSet<u64>,
     received: BTreeMap<u64, Vec<String>>,
 }
 
 impl Script {
     fn new() -> Self {
-        let room = Room::new(Some(ModPassword::new("secret")));
-        Self { room, now: Instant::now(), members: BTreeSet::new(), received: BTreeMap::new() }
+        Self::with_room(settings())
+    }
+
+    fn with_room(settings: RoomSettings) -> Self {
+        let (members, received) = (BTreeSet::new(), BTreeMap::new());
+        Self { room: Room::new(settings), now: Instant::now(), last_id: 0, members, received }
     }
 
     /// A room with these members, as connections 1, 2, 3 …, which have received all messages so far.
@@ -34,11 +43,11 @@ impl Script {
     }
 
     fn connect(&mut self, number: u64) {
-        self.input(number, Input::Connected(network(number)));
+        self.input(number, Input::Connected(address(number)));
     }
 
     fn join(&mut self, number: u64, name: &str) {
-        self.send(number, username(name), Body::Join);
+        self.send(number, username(name), Body::Join(None));
     }
 
     fn public(&mut self, number: u64, content: &str) {
@@ -55,11 +64,14 @@ impl Script {
     }
 
     fn send(&mut self, number: u64, username: Option<Result<Username, String>>, body: Body) {
-        self.input(number, Input::Message(Ok(ClientMessage { username, body: Ok(body) })));
+        self.input(number, message(Ok(ClientMessage { username, txn_id: None, body: Ok(body) })));
     }
 
     fn input(&mut self, number: u64, input: Input) {
-        let effects = self.room.handle(self.now, ConnectionId(number), input);
+        self.last_id += 1;
+        let time = time(self.now);
+        let entry = Entry { id: self.last_id, time: &time, from: ConnectionId(number), input };
+        let effects = self.room.apply(entry);
         self.apply(effects);
     }
 
@@ -76,9 +88,20 @@ impl Script {
     fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Enter(ConnectionId(number)) => assert!(self.members.insert(number)),
-                Effect::Leave(ConnectionId(number)) => assert!(self.members.remove(&number)),
-                Effect::WrongPassword(_) => {}
+                Effect::Enter(ConnectionId(number)) | Effect::Resume(ConnectionId(number), _) => {
+                    assert!(self.members.insert(number));
+                }
+                Effect::Leave(ConnectionId(number)) | Effect::Away(ConnectionId(number), _) => {
+                    assert!(self.members.remove(&number));
+                }
+                Effect::Replace(ConnectionId(number)) => {
+                    self.received.entry(number).or_default().push("replaced".into());
+                }
+                Effect::Expire(..)
+                | Effect::OpenSession(..)
+                | Effect::CloseSession(_)
+                | Effect::Moderate(_)
+                | Effect::WrongPassword(_) => {}
                 Effect::Send(audience, message) => {
                     let recipients: Vec<u64> = match audience {
                         Audience::All => self.members.iter().copied().collect(),
@@ -106,20 +129,74 @@ fn username(name: &str) -> Option<Result<Username, String>> {
     Some(Username::parse(name).map_err(|error| error.to_string()))
 }
 
-fn network(number: u64) -> Network {
-    std::net::IpAddr::from([10, 0, 0, number as u8]).into()
+fn settings() -> RoomSettings {
+    RoomSettings {
+        mod_password: Some(ModPassword::new("secret")),
+        epoch: "an epoch".into(),
+        history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
+        away: AwayLimits { duration: AWAY, members: 8, members_per_network: Some(2) },
+    }
+}
+
+fn message(message: Result<ClientMessage, MessageError>) -> Input {
+    Input::Message { message, session: None }
+}
+
+fn address(number: u64) -> Address {
+    Address { network: std::net::IpAddr::from([10, 0, 0, number as u8]).into(), is_exempt: false }
+}
+
+fn time(monotonic: Instant) -> EntryTime {
+    let (timestamp, utc) = ("12:00:00".into(), "2026-11-28T12:00:00.000Z".into());
+    EntryTime { monotonic, unix_millis: 1_795_867_200_000, timestamp, utc }
+}
+
+fn is_public(message: &ServerMessage) -> bool {
+    matches!(message, ServerMessage::Kept(json) if json.starts_with(br#"{"type":"public""#))
+}
+
+fn txn(txn_id: &TxnId) -> String {
+    serde_json::to_value(txn_id).unwrap().as_str().unwrap().to_owned()
+}
+
+/// A message that is kept, followed by its `txn_id`.
+fn kept_line(message: &Value) -> String {
+    let text = |field: &str| message[field].as_str().unwrap();
+    let content = text("content");
+    let line = match text("type") {
+        "public" => format!("{}: {content}", text("username")),
+        "private" => format!("{} to {}: {content}", text("from"), text("to")),
+        kind => format!("{kind}: {content}"),
+    };
+    let txn_id = message["txn_id"].as_str();
+    txn_id.map_or(line.clone(), |txn_id| format!("{line} [{txn_id}]"))
 }
 
 fn line(message: &ServerMessage) -> String {
     match message {
-        ServerMessage::Public { username, content } => format!("{username}: {content}"),
-        ServerMessage::Private { from, to, content } => format!("{from} to {to}: {content}"),
+        ServerMessage::Kept(json) => kept_line(&serde_json::from_slice(json).unwrap()),
         ServerMessage::System { content } => format!("system: {content}"),
-        ServerMessage::Error { content } => format!("error: {content}"),
+        ServerMessage::Error { content, txn_id: None } => format!("error: {content}"),
+        ServerMessage::Error { content, txn_id: Some(txn_id) } => {
+            format!("error for {}: {content}", txn(txn_id))
+        }
+        ServerMessage::Ack { txn_id, id, .. } => format!("ack {} {id}", txn(txn_id)),
+        ServerMessage::History(answer) => {
+            let messages: Vec<Value> = serde_json::from_slice(&answer.messages).unwrap();
+            let lines: Vec<String> = messages.iter().map(kept_line).collect();
+            let recovered = match answer.recovered {
+                None => "",
+                Some(true) => " recovered",
+                Some(false) => " not recovered",
+            };
+            let more = if answer.more { " more" } else { "" };
+            format!("history{more}{recovered}: {}", lines.join(", "))
+        }
         ServerMessage::CommandList { .. } => "command_list".into(),
         ServerMessage::UserList { content } => {
             let users = content.iter().map(|user| {
-                let marks = [(user.is_mod, " mod"), (user.is_timed_out, " timed out")];
+                let marks =
+                    [(user.is_mod, " mod"), (user.is_timed_out, " timed out"), (user.is_away, " away")];
                 let marks = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark);
                 format!("{}{}", user.username, marks.collect::<String>())
             });
@@ -139,7 +216,7 @@ fn a_join_sends_the_lists_to_the_new_member_and_a_line_to_all() {
     script.wait(0.1);
     assert_eq!(script.received(1), ["list: Ann, Bob"]);
     assert_eq!(script.received(2), [""; 0]);
-    script.input(1, Input::Disconnected);
+    script.input(1, Input::Disconnected(Departure::Left));
     script.wait(0.1);
     assert_eq!(script.received(2), ["system: Ann left.", "list: Bob"]);
     assert_eq!(script.received(1), [""; 0]);
@@ -152,12 +229,12 @@ fn nothing_is_sent_or_received_before_joining() {
     script.public(1, "secret");
     script.public(2, "hi");
     script.command(2, "/help");
-    script.input(2, Input::Message(Err(MessageError::Binary)));
+    script.input(2, message(Err(MessageError::Binary)));
     assert_eq!(script.received(1), [""; 0]);
     let lines = script.received(2);
     assert_eq!(lines.len(), 3);
     assert!(lines[0].starts_with("error: Join first") && lines[1] == lines[0], "{lines:?}");
-    script.input(2, Input::Disconnected);
+    script.input(2, Input::Disconnected(Departure::Left));
     script.wait(1.0);
     assert_eq!(script.received(1), [""; 0]);
 }
@@ -180,8 +257,10 @@ fn an_invalid_first_message_with_a_name_joins_too() {
     for (number, name) in [(2, "Bob"), (3, "Cid")] {
         script.connect(number);
         let reason = MessageError::UnknownType("shout".into());
-        let message = ClientMessage { username: username(name), body: Err(reason) };
-        script.input(number, Input::Message(Ok(message)));
+        script.input(
+            number,
+            message(Ok(ClientMessage { username: username(name), txn_id: None, body: Err(reason) })),
+        );
         let lines = script.received(number);
         assert_eq!(lines[2], format!("system: {name} joined."));
         assert!(lines[3].starts_with("error: Unknown type"), "{lines:?}");
@@ -191,7 +270,11 @@ fn an_invalid_first_message_with_a_name_joins_too() {
     script.connect(4);
     script.input(
         4,
-        Input::Message(Ok(ClientMessage { username: None, body: Err(MessageError::Blank("content")) })),
+        message(Ok(ClientMessage {
+            username: None,
+            txn_id: None,
+            body: Err(MessageError::Blank("content")),
+        })),
     );
     assert_eq!(script.received(4), ["error: The field \"content\" must not be blank."]);
     assert_eq!(script.received(1), [""; 0]);
@@ -218,14 +301,14 @@ fn after_a_name_in_use_the_connection_can_try_another() {
         let lines = script.received(2);
         assert!(lines.len() == 1 && lines[0].starts_with("error: The username"), "{name}: {lines:?}");
     }
-    script.send(2, Some(Err("not a string".into())), Body::Join);
+    script.send(2, Some(Err("not a string".into())), Body::Join(None));
     assert_eq!(script.received(2), ["error: not a string"]);
-    script.send(2, None, Body::Join);
+    script.send(2, None, Body::Join(None));
     assert_eq!(script.received(2), ["error: The field \"username\" is missing."]);
     assert_eq!(script.received(1), [""; 0]);
     script.join(2, "Bob 2");
     assert_eq!(script.received(2).len(), 3);
-    script.input(1, Input::Disconnected);
+    script.input(1, Input::Disconnected(Departure::Left));
     script.connect(3);
     script.join(3, "BOB");
     assert_eq!(script.received(3)[0], "list: Bob 2, BOB");
@@ -306,7 +389,7 @@ fn a_name_that_looks_like_another_cannot_be_taken() {
     // Its time-out follows a member to names that look the same.
     script.command(1, "/login secret");
     script.command(1, "/to Bob 60");
-    script.input(2, Input::Disconnected);
+    script.input(2, Input::Disconnected(Departure::Left));
     script.join(3, "Воb");
     script.received(3);
     script.public(3, "hi");
@@ -331,7 +414,7 @@ fn login_makes_a_moderator_and_notifies_all() {
 
 #[test]
 fn without_a_password_nobody_becomes_a_moderator() {
-    let mut script = Script { room: Room::new(None), ..Script::new() };
+    let mut script = Script::with_room(RoomSettings { mod_password: None, ..settings() });
     script.connect(1);
     script.join(1, "Ann");
     script.received(1);
@@ -350,7 +433,7 @@ fn after_five_wrong_passwords_the_address_waits_a_minute() {
     script.wait(10.5);
     script.command(1, "/login secret");
     assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
-    script.input(1, Input::Disconnected);
+    script.input(1, Input::Disconnected(Departure::Left));
     script.connect(1);
     script.join(1, "Ann");
     script.received(1);
@@ -387,12 +470,12 @@ fn a_time_out_ends_with_time_and_not_by_leaving() {
     script.public(2, "hi");
     script.command(2, "/help");
     script.join(2, "Other");
-    script.input(2, Input::Message(Err(MessageError::NotAnObject)));
+    script.input(2, message(Err(MessageError::NotAnObject)));
     assert_eq!(script.received(2), ["system: You are timed out: 10 seconds left."; 4]);
     script.public(1, "you can read");
     assert_eq!(script.received(2), ["Ann: you can read"]);
 
-    script.input(2, Input::Disconnected);
+    script.input(2, Input::Disconnected(Departure::Left));
     script.connect(3);
     script.join(3, "bob lee");
     assert_eq!(script.received(3)[0], "list: Ann mod, bob lee timed out");
@@ -463,7 +546,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         "\\PC{1,20}",
     ];
     let body = (text, 0..4).prop_map(|(content, kind)| match kind {
-        0 => Body::Join,
+        0 => Body::Join(None),
         1 => Body::Public { content },
         2 => Body::Command(Command::parse(&content)),
         _ => {
@@ -486,8 +569,8 @@ proptest! {
     /// get what is sent in the room.
     #[test]
     fn invariants_hold_for_any_inputs(steps in steps()) {
-        let mut room = Room::new(Some(ModPassword::new("secret")));
-        let mut now = Instant::now();
+        let mut room = Room::new(settings());
+        let (mut now, mut last_id) = (Instant::now(), 0);
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
         let mut members = BTreeSet::new();
@@ -496,27 +579,29 @@ proptest! {
             match step {
                 Step::Connect(who) => {
                     if let Some(old) = current.insert(who, next) {
-                        inputs.push((old, Input::Disconnected));
+                        inputs.push((old, Input::Disconnected(Departure::Left)));
                     }
-                    inputs.push((next, Input::Connected(network(who))));
+                    inputs.push((next, Input::Connected(address(who))));
                     next += 1;
                 }
                 // Input from a closed or unknown connection must have no effect.
-                Step::Disconnect(who) => inputs.push((current.remove(&who).unwrap_or(u64::MAX - who), Input::Disconnected)),
+                Step::Disconnect(who) => inputs.push((current.remove(&who).unwrap_or(u64::MAX - who), Input::Disconnected(Departure::Left))),
                 Step::Send(who, name, body) => {
                     let username = name.and_then(|name| username(&name));
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
-                    inputs.push((id, Input::Message(Ok(ClientMessage { username, body: Ok(body) }))));
+                    inputs.push((id, message(Ok(ClientMessage { username, txn_id: None, body: Ok(body) }))));
                 }
                 Step::Invalid(who) => {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
-                    inputs.push((id, Input::Message(Err(MessageError::NotAnObject))));
+                    inputs.push((id, message(Err(MessageError::NotAnObject))));
                 }
                 Step::Wait(millis) => now += Duration::from_millis(millis.into()),
             }
             let mut effects = Vec::new();
             for (id, input) in inputs {
-                effects.extend(room.handle(now, ConnectionId(id), input));
+                last_id += 1;
+                let entry = Entry { id: last_id, time: &time(now), from: ConnectionId(id), input };
+                effects.extend(room.apply(entry));
             }
             effects.extend(room.expire(now, |_| false));
             prop_assert!(room.next_deadline().is_none_or(|due| due > now), "expire left something that is due");
@@ -524,14 +609,18 @@ proptest! {
             let connected: BTreeSet<u64> = current.values().copied().collect();
             for effect in &effects {
                 match effect {
-                    Effect::Enter(id) => prop_assert!(members.insert(id.0)),
-                    Effect::Leave(id) => prop_assert!(members.remove(&id.0)),
+                    Effect::Enter(id) | Effect::Resume(id, _) => prop_assert!(members.insert(id.0)),
+                    Effect::Leave(id) | Effect::Away(id, _) => prop_assert!(members.remove(&id.0)),
                     Effect::WrongPassword(id) => prop_assert!(members.contains(&id.0)),
+                    Effect::Expire(..)
+                    | Effect::Replace(_)
+                    | Effect::OpenSession(..)
+                    | Effect::CloseSession(_)
+                    | Effect::Moderate(_) => {}
                     Effect::Send(Audience::One(id), _) => prop_assert!(connected.contains(&id.0)),
                     Effect::Send(Audience::AllExcept(id), message) => {
                         prop_assert!(members.contains(&id.0));
-                        let public = matches!(message, ServerMessage::Public { .. });
-                        prop_assert!(public);
+                        prop_assert!(is_public(message), "{message:?}");
                     }
                     Effect::Send(Audience::Only(numbers), _) => {
                         prop_assert!(numbers.iter().all(|id| members.contains(&id.0)));
@@ -539,8 +628,7 @@ proptest! {
                         prop_assert_eq!(unique.len(), numbers.len());
                     }
                     Effect::Send(Audience::All, message) => {
-                        let public = matches!(message, ServerMessage::Public { .. });
-                        prop_assert!(!public);
+                        prop_assert!(!is_public(message), "{message:?}");
                     }
                 }
                 if let Effect::Send(_, ServerMessage::UserList { content }) = effect {

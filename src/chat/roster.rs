@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::entry::{Address, ConnectionId, Session};
+use super::history::Place;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::User;
-use super::room::ConnectionId;
+use super::resume::{Away, Unread};
 use super::time_outs::Timeouts;
 use super::username::Username;
-use crate::limits::Network;
 
 #[derive(Default)]
 pub struct Roster {
@@ -24,10 +25,31 @@ pub struct JoinOrder(pub u64);
 
 pub struct Member {
     pub order: JoinOrder,
-    pub connection: ConnectionId,
     pub name: Username,
-    pub network: Network,
+    pub address: Address,
     pub is_moderator: bool,
+    /// `None`: it cannot resume, and gets no types of messages that the original does not have.
+    pub session: Option<Session>,
+    pub presence: Presence,
+}
+
+pub enum Presence {
+    Connected(ConnectionId),
+    Away(Away, Unread),
+}
+
+impl Member {
+    /// `None`: it is away.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self.presence {
+            Presence::Connected(connection) => Some(connection),
+            Presence::Away(..) => None,
+        }
+    }
+
+    pub fn place(&self) -> Place {
+        Place { order: self.order, name: self.name.key().clone() }
+    }
 }
 
 impl Roster {
@@ -37,11 +59,20 @@ impl Roster {
             username: member.name.shown().clone(),
             is_mod: member.is_moderator,
             is_timed_out: timeouts.contains(member.name.key()),
+            is_away: matches!(member.presence, Presence::Away(..)),
         };
         self.members.values().map(user).collect()
     }
 
-    pub fn get(&self, connection: ConnectionId) -> Option<&Member> {
+    pub fn get(&self, order: JoinOrder) -> Option<&Member> {
+        self.members.get(&order)
+    }
+
+    pub fn get_mut(&mut self, order: JoinOrder) -> Option<&mut Member> {
+        self.members.get_mut(&order)
+    }
+
+    pub fn by_connection(&self, connection: ConnectionId) -> Option<&Member> {
         self.members.get(self.by_connection.get(&connection)?)
     }
 
@@ -50,25 +81,45 @@ impl Roster {
     }
 
     /// Adds a member whose name is not in use.
-    pub fn join(&mut self, connection: ConnectionId, name: Username, network: Network) -> &Member {
+    pub fn join(
+        &mut self,
+        connection: ConnectionId,
+        name: Username,
+        address: Address,
+        session: Option<Session>,
+    ) -> &Member {
         let order = self.next;
         self.next.0 += 1;
         self.by_connection.insert(connection, order);
         self.by_name.insert(name.key(), order);
-        self.members.entry(order).or_insert(Member { order, connection, name, network, is_moderator: false })
+        let presence = Presence::Connected(connection);
+        let member = Member { order, name, address, is_moderator: false, session, presence };
+        self.members.entry(order).or_insert(member)
     }
 
-    pub fn leave(&mut self, connection: ConnectionId) -> Option<Member> {
-        let order = self.by_connection.remove(&connection)?;
+    /// Changes whether and how a member is connected, and returns what it was before.
+    pub fn set_presence(&mut self, order: JoinOrder, presence: Presence) -> Option<Presence> {
+        let member = self.members.get_mut(&order)?;
+        if let Presence::Connected(before) = member.presence {
+            self.by_connection.remove(&before);
+        }
+        if let Presence::Connected(connection) = presence {
+            self.by_connection.insert(connection, order);
+        }
+        Some(std::mem::replace(&mut member.presence, presence))
+    }
+
+    pub fn leave(&mut self, order: JoinOrder) -> Option<Member> {
         let member = self.members.remove(&order)?;
+        if let Presence::Connected(connection) = member.presence {
+            self.by_connection.remove(&connection);
+        }
         self.by_name.remove(member.name.key());
         Some(member)
     }
 
-    pub fn make_moderator(&mut self, connection: ConnectionId) {
-        let order = self.by_connection.get(&connection);
-        if let Some(member) = order.and_then(|order| self.members.get_mut(order)) {
-            member.is_moderator = true;
-        }
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.members.len()
     }
 }

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::entry::ConnectionId;
 use super::list_budget::{JoinPace, LIST_RATE, ListBudget};
-use super::room::{Audience, ConnectionId};
-use super::roster::{JoinOrder, Member};
+use super::room::Audience;
+use super::roster::{JoinOrder, Member, Presence};
 use super::username::Username;
 
 /// The least time between two lists to one client: a little more than the 50 ms of docs/protocol.md, because
@@ -26,13 +27,17 @@ const SLOW_LIST_RATE: f64 = 64.0 * 1024.0;
 const MIN_SLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// The size of a list entry without its name: `{"username":,"is_mod":false,"is_timed_out":false},`.
 const ENTRY_BYTES: usize = 50;
+/// What the entry of a member that is away has in addition: `,"is_away":true`.
+const AWAY_BYTES: usize = 15;
 /// The size of the list without its entries, with the frame's header.
 const LIST_BYTES: usize = 65;
 
 #[derive(Default)]
 pub struct UserListSchedule {
-    /// The list that each member was last sent.
+    /// The list that each connected member was last sent.
     sent: BTreeMap<JoinOrder, Sent>,
+    /// The number of members, including those that are away.
+    members: usize,
     /// The size of the list's entries, in bytes.
     entry_bytes: usize,
     /// Counts the changes of the list.
@@ -54,17 +59,52 @@ impl UserListSchedule {
     /// Adds a new member, which is sent the list when it joins.
     pub fn joined(&mut self, member: &Member, now: Instant) {
         self.changed(now);
+        self.members += 1;
         self.entry_bytes += entry_bytes(&member.name);
-        self.sent
-            .insert(member.order, Sent { connection: member.connection, version: self.version, at: now });
+        if let Some(connection) = member.connection() {
+            self.sent.insert(member.order, Sent { connection, version: self.version, at: now });
+        }
         self.budget.accrue(now, self.round_bytes());
         self.budget.spend_on_new_member(self.list_bytes() as f64);
     }
 
     pub fn left(&mut self, member: &Member, now: Instant) {
         self.sent.remove(&member.order);
+        self.members -= 1;
         self.entry_bytes -= entry_bytes(&member.name);
+        if let Presence::Away(..) = member.presence {
+            self.entry_bytes -= AWAY_BYTES;
+        }
         self.changed(now);
+    }
+
+    /// Records that a connected member is away now.
+    pub fn away(&mut self, member: JoinOrder, now: Instant) {
+        self.sent.remove(&member);
+        self.entry_bytes += AWAY_BYTES;
+        self.changed(now);
+    }
+
+    /// Records that a member that was away is connected again.
+    pub fn back(&mut self, now: Instant) {
+        self.entry_bytes -= AWAY_BYTES;
+        self.changed(now);
+    }
+
+    /// Records a member's new connection, and returns whether it is sent the list now. In a large room it gets the list
+    /// in one of the next rounds: after a restart of a proxy, all members resume at once.
+    pub fn resumed(&mut self, member: JoinOrder, connection: ConnectionId, now: Instant) -> bool {
+        let is_sent = self.is_small();
+        let sent = if is_sent {
+            Sent { connection, version: self.version, at: now }
+        } else {
+            self.outdated_since.get_or_insert(now);
+            // Any other than the current version.
+            let version = self.version.wrapping_sub(1);
+            Sent { connection, version, at: now.checked_sub(LIST_INTERVAL).unwrap_or(now) }
+        };
+        self.sent.insert(member, sent);
+        is_sent
     }
 
     /// Records a change of the list.
@@ -153,7 +193,7 @@ impl UserListSchedule {
     }
 
     fn is_small(&self) -> bool {
-        self.sent.len() <= SMALL_ROOM
+        self.members <= SMALL_ROOM
     }
 
     /// The budget that a round needs, in bytes: lists to all members, or the most that a round may cost.
@@ -181,6 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chat::entry::Address;
     use crate::chat::protocol::ServerMessage;
     use crate::chat::roster::Roster;
     use crate::chat::time_outs::Timeouts;
@@ -199,8 +240,8 @@ mod tests {
 
         fn join_as(&mut self, number: u64, name: &str, now: Instant) {
             let name = Username::parse(name).unwrap();
-            let network = IpAddr::from(Ipv4Addr::LOCALHOST).into();
-            let member = self.roster.join(ConnectionId(number), name, network);
+            let address = Address { network: IpAddr::from(Ipv4Addr::LOCALHOST).into(), is_exempt: true };
+            let member = self.roster.join(ConnectionId(number), name, address, None);
             self.lists.joined(member, now);
         }
 
@@ -209,7 +250,8 @@ mod tests {
         }
 
         fn leave(&mut self, number: u64, now: Instant) {
-            self.lists.left(&self.roster.leave(ConnectionId(number)).unwrap(), now);
+            let member = self.roster.by_connection(ConnectionId(number)).unwrap().order;
+            self.lists.left(&self.roster.leave(member).unwrap(), now);
         }
     }
 

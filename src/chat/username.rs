@@ -15,7 +15,7 @@ use super::reserved::looks_like_system;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Username {
     shown: Arc<str>,
-    key: NameKey,
+    key: Arc<NameKey>,
 }
 
 impl Username {
@@ -50,7 +50,7 @@ impl Username {
         if looks_like_system(shown) {
             return Err(NameError::Reserved);
         }
-        Ok(Self { shown: shown.into(), key: NameKey::of(shown) })
+        Ok(Self { shown: shown.into(), key: NameKey::of(shown).into() })
     }
 
     /// The name as the client sent it, trimmed.
@@ -58,7 +58,7 @@ impl Username {
         &self.shown
     }
 
-    pub fn key(&self) -> &NameKey {
+    pub fn key(&self) -> &Arc<NameKey> {
         &self.key
     }
 }

@@ -164,14 +164,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Holds a join back until the rate of its address and the cost of user lists allow it. `None`: the client has
-    /// joined already, or cannot join with this message.
+    /// joined already, or cannot join with this message, or resumes a place, which costs neither.
     pub fn admit(
         &mut self,
         message: &Result<ClientMessage, MessageError>,
     ) -> Result<Option<Arc<Admission>>, End> {
         // While the hub has not handled the last one, that one applies.
         let is_decided = self.admission.as_ref().is_some_and(|admission| admission.joined() != Some(false));
-        let entry_bytes = message.as_ref().ok().and_then(ClientMessage::list_entry_bytes);
+        let joins = message.as_ref().ok().filter(|message| !self.shared.hub.can_resume(message));
+        let entry_bytes = joins.and_then(ClientMessage::list_entry_bytes);
         let Some(entry_bytes) = entry_bytes.filter(|_| !is_decided) else { return Ok(None) };
         let network = self.network.filter(|_| !std::mem::replace(&mut self.join_charged, true));
         self.wait_to_join(network, entry_bytes).inspect_err(|_| {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use log::{debug, warn};
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shared;
 use super::handshake::Upgraded;
 use super::http_exchange::LINGER_TIMEOUT;
 use super::reader::{End, Next, Reader};
-use crate::chat::{ClientMessage, ConnectionId, MessageError};
+use crate::chat::{ClientMessage, ConnectionId, Departure, MessageError};
 use crate::hub::{Event, HubHandle, Peer};
 use crate::ops::metrics::CutOffReason;
 use crate::transport::{Link, ReadError};
@@ -20,8 +21,11 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let limits = &shared.limits;
     let link = Arc::new(Link::new(stream, leftover, limits.message_bytes, limits.send_queue_bytes));
     debug!("{peer}: connected");
-    let Some(registration) = Registration::new(id, &link, &peer, &shared.hub) else { return };
+    let Some(mut registration) = Registration::new(id, &link, &peer, &shared.hub) else { return };
     let end = read_messages(id, &link, &peer, shared);
+    if let End::Read(ReadError::Closed(Some(CloseCode::Normal))) = end {
+        registration.departure = Departure::Left;
+    }
     let is_open = finish_reading(end, &link, &peer, shared);
     // Frees the name before the last bytes have been sent. At shutdown, the connection stays registered until then:
     // the process ends once no connection is registered.
@@ -36,7 +40,7 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
 /// Logs and counts the end of a session. Returns whether the connection can still be closed in an orderly way.
 fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
     match end {
-        End::Read(ReadError::Closed) => {
+        End::Read(ReadError::Closed(_)) => {
             debug!("{peer}: closed");
             true
         }
@@ -90,9 +94,10 @@ fn read_messages(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared) ->
     }
 }
 
-/// A connection that is registered with the hub. Dropping it frees the name, even on a panic.
+/// A connection that is registered with the hub. Dropping it reports the disconnect, even on a panic.
 struct Registration<'a> {
     id: ConnectionId,
+    departure: Departure,
     hub: &'a HubHandle,
 }
 
@@ -100,14 +105,14 @@ impl<'a> Registration<'a> {
     /// `None`: the hub has ended.
     fn new(id: ConnectionId, link: &Arc<Link>, peer: &Peer, hub: &'a HubHandle) -> Option<Self> {
         hub.send(Event::Connected(id, link.clone(), peer.clone())).ok()?;
-        Some(Self { id, hub })
+        Some(Self { id, departure: Departure::Lost, hub })
     }
 }
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         // Fails only if the hub has ended.
-        let _ = self.hub.send(Event::Disconnected(self.id));
+        let _ = self.hub.send(Event::Disconnected(self.id, self.departure));
     }
 }
 
@@ -149,7 +154,7 @@ pub mod tests {
         });
         assert!(thread.join().is_err());
         assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
-        assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7)))));
+        assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7), Departure::Lost))));
     }
 
     /// The process ends once no connection is registered. It once did before `close_notify` and FIN had been sent.
@@ -174,7 +179,7 @@ pub mod tests {
             assert_eq!(received, [0x88, 0]);
             drop(client);
             assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
-            assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7)))));
+            assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7), Departure::Lost))));
         });
     }
 }

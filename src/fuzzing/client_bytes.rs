@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use serde_json::json;
+use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::transcript::Transcript;
-use crate::chat::{ClientMessage, ConnectionId, Input, MessageError, ModPassword, Room};
+use crate::chat::{
+    Address, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, HistoryLimits,
+    Input, MessageError, ModPassword, Room, RoomSettings, ServerMessage, Session,
+};
 use crate::hub::Tape;
-use crate::limits::Network;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
 
 /// Begins a step. It is never part of UTF-8 text.
@@ -31,6 +33,8 @@ const MAX_MESSAGE: usize = 1024;
 const MAX_BACKLOG: usize = 2048;
 /// What a client may be sent in addition to what another has sent, in bytes: lists of four members, and quotes.
 const MAX_ADDED: usize = 8 * 1024;
+/// The longest `history` answer, in bytes (docs/protocol.md).
+const MAX_ANSWER: usize = 256 * 1024;
 /// How often something may have to be repeated until there is nothing left to do.
 const MAX_ROUNDS: usize = 10_000;
 /// How far [`Simulation::step`] moves the clock.
@@ -63,6 +67,10 @@ struct Simulation {
     clients: [Option<Client>; CLIENTS],
     /// The last id that was given to a connection.
     last_id: u64,
+    /// The position in the order.
+    last_entry: u64,
+    /// What each client needs to resume, if it has asked for it.
+    places: [Option<Value>; CLIENTS],
 }
 
 struct Client {
@@ -93,11 +101,22 @@ enum Item {
 impl Simulation {
     fn new() -> Self {
         Self {
-            room: Room::new(Some(ModPassword::new(PASSWORD))),
+            room: Room::new(RoomSettings {
+                mod_password: Some(ModPassword::new(PASSWORD)),
+                epoch: "fuzzing".into(),
+                history: HistoryLimits { messages: 20, age_millis: None },
+                away: AwayLimits {
+                    duration: Duration::from_secs(30),
+                    members: 3,
+                    members_per_network: Some(1),
+                },
+            }),
             tape: Tape::default(),
             now: Instant::now(),
             clients: [const { None }; CLIENTS],
             last_id: 0,
+            last_entry: 0,
+            places: [const { None }; CLIENTS],
         }
     }
 
@@ -105,6 +124,17 @@ impl Simulation {
         let text = String::from_utf8_lossy(data);
         match action {
             b'j' => self.send_json(at, &json!({"type": "join", "username": text})),
+            b'J' => self.send_json(at, &json!({"type": "join", "username": text, "history": 200})),
+            // On the connection that is open, or on a new one.
+            b'r' | b'R' => {
+                if let Some(join) = self.places[at].clone() {
+                    if action == b'R' {
+                        self.disconnect(at);
+                    }
+                    self.client(at, &[]).transcript.resume(&join);
+                    self.send_json(at, &join);
+                }
+            }
             b'p' => self.send_json(at, &json!({"type": "public", "content": text})),
             b'c' => self.send_json(at, &json!({"type": "command", "content": text})),
             b't' => self.send(at, &frame(0x81, data)),
@@ -165,7 +195,7 @@ impl Simulation {
             let id = ConnectionId(self.last_id);
             // Two clients share each address.
             let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, at as u8 / 2));
-            self.handle(id, Input::Connected(Network::from(address)), 0);
+            self.handle(id, Input::Connected(Address { network: address.into(), is_exempt: false }), 0);
             self.clients[at] = Some(Client::new(id, leftover));
         }
         self.clients[at].as_mut().expect("it is connected")
@@ -194,7 +224,9 @@ impl Simulation {
                 }
             };
             client.read.push(item);
-            self.handle(id, Input::Message(message), length);
+            // Nobody can guess it.
+            let session = Some(Session::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes()));
+            self.handle(id, Input::Message { message, session }, length);
         }
         self.finish_batch();
     }
@@ -202,8 +234,12 @@ impl Simulation {
     /// Ends a session, as its thread would.
     fn end(&mut self, at: usize, error: ReadError) {
         let Some(mut client) = self.clients[at].take() else { return };
+        let departure = match error {
+            ReadError::Closed(Some(CloseCode::Normal)) => Departure::Left,
+            _ => Departure::Lost,
+        };
         let is_open = match error {
-            ReadError::Closed => {
+            ReadError::Closed(_) => {
                 client.read.push(Item::Closed);
                 true
             }
@@ -215,7 +251,7 @@ impl Simulation {
             }
             ReadError::Disconnected | ReadError::CutOff(_) => false,
         };
-        self.handle(client.id, Input::Disconnected, 0);
+        self.handle(client.id, Input::Disconnected(departure), 0);
         if is_open {
             client.receive(self.now);
             let is_complete = matches!(client.link.flush(self.now), Ok(Flush::Complete));
@@ -248,13 +284,27 @@ impl Simulation {
 
     /// Passes an input to the room. `length`: of the client's message, in bytes.
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
-        let effects = self.room.handle(self.now, from, input);
-        let before = self.tape.len();
+        self.last_entry += 1;
+        let utc = "2026-11-28T12:34:56.000Z".to_owned();
+        let time = EntryTime { monotonic: self.now, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc };
+        let effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
         for effect in &effects {
+            let before = self.tape.len();
             self.tape.write(effect, TIMESTAMP);
+            let written = self.tape.len() - before;
+            match effect {
+                Effect::Send(_, ServerMessage::History(_)) => assert!(written <= MAX_ANSWER, "{written}"),
+                _ => assert!(written <= 2 * length + MAX_ADDED, "{written} bytes follow from {length}"),
+            }
+            if let Effect::Replace(id) = effect {
+                let code = CloseCode::Library(4001);
+                if let Some(client) = self.clients.iter().flatten().find(|client| client.id == *id)
+                    && client.link.close(code, "replaced", self.now).is_err()
+                {
+                    client.link.cut_off();
+                }
+            }
         }
-        let written = self.tape.len() - before;
-        assert!(written <= 2 * length + MAX_ADDED, "{written} bytes follow from {length}");
     }
 
     /// Sends the batch and what is due, and repeats while that cuts clients off.
@@ -288,7 +338,7 @@ impl Simulation {
             match client.link.send(&output, self.now) {
                 Ok(Flush::Complete) => client.is_slow = false,
                 Ok(Flush::Pending { bytes, .. }) => {
-                    assert!(bytes <= MAX_BACKLOG + MAX_ADDED, "{bytes} bytes wait");
+                    assert!(bytes <= MAX_BACKLOG + MAX_ADDED + MAX_ANSWER, "{bytes} bytes wait");
                     client.is_slow = true;
                 }
                 Err(_) => drop(client.link.cut_off()),
@@ -298,8 +348,13 @@ impl Simulation {
 
     /// All clients that are not stalled read everything that they are sent.
     fn receive(&mut self) {
-        for client in self.clients.iter_mut().flatten().filter(|client| !client.link.is_cut_off()) {
-            client.receive(self.now);
+        for (client, place) in self.clients.iter_mut().zip(&mut self.places) {
+            if let Some(client) = client.as_mut().filter(|client| !client.link.is_cut_off()) {
+                client.receive(self.now);
+                if let Some(known) = client.transcript.place() {
+                    *place = Some(known);
+                }
+            }
         }
     }
 
@@ -393,7 +448,7 @@ impl Client {
                 Ok(Received::Control) => drop(link.flush(now)),
                 Ok(Received::Partial) => {}
                 Ok(Received::Nothing { .. }) | Err(ReadError::Disconnected | ReadError::CutOff(_)) => break,
-                Err(ReadError::Closed) => {
+                Err(ReadError::Closed(_)) => {
                     read.push(Item::Closed);
                     break;
                 }

@@ -72,11 +72,13 @@ mod tests {
     fn step() -> impl Strategy<Value = Vec<u8>> {
         let actions = prop_oneof![
             "j(Ann|Bob|Bob I|ann|\u{fdfa}{1,3})",
+            "J(Ann|Bob|Cid)",
             "p.{1,40}",
             "c/(whisper|to|login|help) ?(Ann|Bob|Bob I|secret)? ?[0-9a-z]{0,4}",
             "t\\{\"type\":\"(join|public)\",\"(username|content)\":\"[a-z]{0,5}\"\\}",
             "a[0-7]",
-            "[dshkz]",
+            "t\\{\"type\":\"(public|history)\",\"content\":\"x\",\"txn_id\":\"[a-z]{0,3}\"\\}",
+            "[dshkzrR]",
         ];
         (0..4u8, actions).prop_map(|(client, action)| [&[0xF5, b'0' + client], action.as_bytes()].concat())
     }

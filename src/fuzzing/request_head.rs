@@ -126,7 +126,8 @@ fn check_policy(policy: &str) {
 /// A router that serves the page and allows every origin, or one without the page that allows a single origin.
 fn router(page: bool) -> Router {
     let (hub, _thread) =
-        hub::start(None, Arc::default(), ClientLog::new(Arc::default()), || {}).expect("the hub starts");
+        hub::start(Default::default(), Arc::default(), ClientLog::new(Arc::default()), || {})
+            .expect("the hub starts");
     let networks = |text: &str| vec![text.parse().expect("a network")];
     Router {
         monitoring: Monitoring::new(networks("10.9.0.0/16"), Arc::default(), Permits::new(1, None), hub),

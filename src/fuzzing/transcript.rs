@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client_bytes::TIMESTAMP;
 
@@ -20,6 +20,12 @@ pub struct Transcript {
     name: Option<String>,
     /// The last list of members.
     user_list: Vec<Value>,
+    /// The name with which the client tries to resume.
+    resumes: Option<String>,
+    /// The last answer with a session.
+    answer: Option<Value>,
+    /// The greatest id that the client has seen.
+    last_id: u64,
 }
 
 impl Transcript {
@@ -31,6 +37,23 @@ impl Transcript {
             self.unparsed.drain(..length);
             self.frame(opcode, &payload);
         }
+    }
+
+    /// The client tries to resume with this join.
+    pub fn resume(&mut self, join: &Value) {
+        self.resumes = join["username"].as_str().map(str::to_owned);
+    }
+
+    /// The join with which the client can resume.
+    pub fn place(&self) -> Option<Value> {
+        let answer = self.answer.as_ref()?;
+        Some(json!({
+            "type": "join",
+            "username": self.name,
+            "session": answer["session"],
+            "epoch": answer["epoch"],
+            "since": self.last_id,
+        }))
     }
 
     pub fn is_member(&self) -> bool {
@@ -74,8 +97,16 @@ impl Transcript {
             self.is_member() || matches!(kind, "error" | "user_list"),
             "for members only, and it has not joined: {message}"
         );
+        if let Some(id) = message["id"].as_u64().filter(|_| kind != "history") {
+            // A message follows its own ack.
+            assert!(id >= self.last_id, "out of order: {message}");
+            self.last_id = id;
+        }
         match kind {
             "error" | "system" => {
+                if !self.is_member() {
+                    self.resumes = None;
+                }
                 assert_eq!(text("username"), "System");
                 assert!(!text("content").is_empty());
             }
@@ -99,8 +130,29 @@ impl Transcript {
                 self.user_list = message["content"].as_array().expect("the list is an array").clone();
                 self.check_user_list();
             }
+            "ack" => {
+                assert!((1..=64).contains(&text("txn_id").chars().count()), "{message}");
+                assert!(message["id"].is_u64() && message["time"].is_string(), "{message}");
+            }
+            "history" => self.check_history(message),
             "command_list" => assert!(message["content"]["/help"]["usage"].is_string(), "{message}"),
             _ => panic!("an unknown type: {message}"),
+        }
+    }
+
+    fn check_history(&mut self, answer: &Value) {
+        let id = answer["id"].as_u64().expect("the newest id");
+        let messages = answer["messages"].as_array().expect("an array");
+        assert!(messages.len() <= 200 && answer["more"].is_boolean() && answer["epoch"].is_string());
+        let ids: Vec<u64> = messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b) && ids.iter().all(|&other| other < id), "{ids:?}");
+        for message in messages.iter().filter(|message| message["type"] == "private") {
+            let names = [&message["from"], &message["to"]].map(|name| name.as_str().expect("a name"));
+            assert!(names.contains(&self.name.as_deref().expect("a member")), "for others: {message}");
+        }
+        self.last_id = id;
+        if answer["session"].is_string() {
+            self.answer = Some(answer.clone());
         }
     }
 
@@ -111,8 +163,9 @@ impl Transcript {
         let unique: HashSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
         assert_eq!(unique.len(), names.len(), "two members with one name: {names:?}");
         // The first list comes with the join, and members are listed in order of joining.
-        let last = names.last().map(|&name| name.to_owned());
-        let name = self.name.get_or_insert_with(|| last.expect("a new member is in its own list"));
+        let own = |name: &str| self.resumes.as_deref().filter(|resumed| *resumed == name);
+        let name = names.iter().find_map(|&name| own(name)).or(names.last().copied()).map(str::to_owned);
+        let name = self.name.get_or_insert_with(|| name.expect("a new member is in its own list"));
         assert!(names.contains(&name.as_str()), "{name} is not in its own list: {names:?}");
         for flag in ["is_mod", "is_timed_out"] {
             assert!(self.user_list.iter().all(|user| user[flag].is_boolean()), "{:?}", self.user_list);

@@ -137,7 +137,7 @@ mod tests {
     use crate::limits::ClientLog;
 
     fn start_hub() -> (HubHandle, std::thread::JoinHandle<()>) {
-        hub::start(None, Arc::default(), ClientLog::new(Arc::default()), || {}).unwrap()
+        hub::start(Default::default(), Arc::default(), ClientLog::new(Arc::default()), || {}).unwrap()
     }
 
     fn monitoring(hub: HubHandle) -> Monitoring {

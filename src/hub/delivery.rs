@@ -1,8 +1,8 @@
 //! Sends batches to clients, retries slow clients, and cuts off those that exceed a limit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -14,11 +14,18 @@ use crate::chat::ConnectionId;
 use crate::ops::metrics::Counters;
 use crate::transport::{Flush, Link, Output, SendError};
 
+/// The close code of a connection whose place another connection has taken (docs/protocol.md).
+const REPLACED: CloseCode = CloseCode::Library(4001);
+/// How long such a client has to complete the closing handshake.
+const REPLACED_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// All connected clients, and the retries of slow ones. Sending never blocks.
 pub struct Delivery {
     clients: HashMap<ConnectionId, Client>,
     /// Clients with a backlog.
     retries: Retries,
+    /// Connections that were replaced, and when they are cut off, in this order.
+    replaced: VecDeque<(Instant, ConnectionId)>,
     sent_bytes: u64,
     counters: Arc<Counters>,
 }
@@ -31,7 +38,13 @@ struct Client {
 
 impl Delivery {
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { clients: HashMap::new(), retries: Retries::default(), sent_bytes: 0, counters }
+        Self {
+            clients: HashMap::new(),
+            retries: Retries::default(),
+            replaced: VecDeque::new(),
+            sent_bytes: 0,
+            counters,
+        }
     }
 
     pub fn add(&mut self, id: ConnectionId, link: Arc<Link>, peer: Peer) {
@@ -57,13 +70,20 @@ impl Delivery {
         }
     }
 
-    /// When to call [`Self::retry_due`] next; `None`: no client is slow.
+    /// When to call [`Self::retry_due`] next.
     pub fn next_retry(&self) -> Option<Instant> {
-        self.retries.next_deadline()
+        let cut_off = self.replaced.front().map(|&(at, _)| at);
+        self.retries.next_deadline().into_iter().chain(cut_off).min()
     }
 
-    /// Retries the slow clients whose delay is over.
+    /// Retries the slow clients whose delay is over, and cuts off replaced connections that are still open.
     pub fn retry_due(&mut self, now: Instant) {
+        while let Some(&(_, id)) = self.replaced.front().filter(|(at, _)| *at <= now) {
+            self.replaced.pop_front();
+            if let Some(Client { link: Some(link), .. }) = self.clients.get(&id) {
+                link.cut_off();
+            }
+        }
         while let Some(id) = self.retries.next_due(now) {
             self.attempt(id, now, |link| link.flush(now));
         }
@@ -85,6 +105,12 @@ impl Delivery {
     /// Starts the closing handshake with a client at shutdown.
     pub fn close(&mut self, id: ConnectionId, now: Instant) {
         self.attempt(id, now, |link| link.close(CloseCode::Away, "the server is shutting down", now));
+    }
+
+    /// Starts the closing handshake with a client whose place another connection has taken. Its socket may be dead.
+    pub fn close_replaced(&mut self, id: ConnectionId, now: Instant) {
+        self.attempt(id, now, |link| link.close(REPLACED, "another connection has taken this place", now));
+        self.replaced.push_back((now + REPLACED_TIMEOUT, id));
     }
 
     pub fn close_all(&mut self, now: Instant) {

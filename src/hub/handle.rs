@@ -1,5 +1,6 @@
 //! How other threads reach the hub.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
-use crate::chat::JoinPace;
+use crate::chat::{ClientMessage, JoinPace, NameKey, Session};
 use crate::ops::metrics::HubStats;
 
 /// How many queries may wait for the hub.
@@ -77,6 +78,13 @@ impl HubHandle {
         (Admission { state: self.state.clone(), entry_bytes, joined: OnceLock::new() }, resume_at)
     }
 
+    /// Whether this message resumes a member's place.
+    pub fn can_resume(&self, message: &ClientMessage) -> bool {
+        message.resumes().is_some_and(|(session, name)| {
+            self.state.sessions().get(&session).is_some_and(|owner| owner == name.key())
+        })
+    }
+
     /// Whether the hub is closing all connections.
     pub fn is_shutting_down(&self) -> bool {
         self.state.is_shutting_down()
@@ -100,6 +108,8 @@ pub struct SharedState(Arc<State>);
 #[derive(Default)]
 struct State {
     joins: Mutex<Joins>,
+    /// Of all members that can resume, with their names.
+    sessions: Mutex<HashMap<Session, Arc<NameKey>>>,
     is_shutting_down: AtomicBool,
 }
 
@@ -167,12 +177,24 @@ impl SharedState {
         joins.admitted.subtract(handled);
     }
 
+    pub fn open_session(&self, session: Session, name: Arc<NameKey>) {
+        self.sessions().insert(session, name);
+    }
+
+    pub fn close_session(&self, session: Session) {
+        self.sessions().remove(&session);
+    }
+
     pub fn shut_down(&self) {
         self.0.is_shutting_down.store(true, Ordering::Relaxed);
     }
 
     fn joins(&self) -> MutexGuard<'_, Joins> {
         self.0.joins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Session, Arc<NameKey>>> {
+        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -18,12 +18,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{info, warn};
 
 use crate::chat::{
-    Audience, Body, ClientMessage, ConnectionId, Effect, Input, MessageError, ModPassword, Room,
-    ServerMessage,
+    Address, Audience, AwayLimits, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
+    HistoryLimits, Input, MessageError, ModPassword, Room, RoomSettings, ServerMessage, Session,
 };
 use crate::limits::{ClientLog, Network};
-use crate::ops::clock::local_time;
+use crate::ops::clock::Reading;
 use crate::ops::metrics::{Counters, HubStats};
+use crate::ops::random::random;
 use crate::transport::Link;
 use delivery::Delivery;
 use handle::Query;
@@ -47,7 +48,7 @@ pub enum Event {
     Message(ConnectionId, Result<ClientMessage, MessageError>, Option<Arc<Admission>>),
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
-    Disconnected(ConnectionId),
+    Disconnected(ConnectionId, Departure),
     /// Wakes the hub to answer queries, which do not wait in the inbox.
     Wakeup,
     /// Close all connections and end.
@@ -65,9 +66,35 @@ pub struct Peer {
     pub charged: Option<Network>,
 }
 
+impl Peer {
+    fn address(&self) -> Address {
+        Address { network: self.network, is_exempt: self.charged.is_none() }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str(&self.name)
+    }
+}
+
+/// The settings of the room.
+pub struct HubSettings {
+    /// `None`: nobody can become a moderator.
+    pub mod_password: Option<ModPassword>,
+    pub history: HistoryLimits,
+    pub away: AwayLimits,
+}
+
+/// A room in which nothing is kept.
+#[cfg(any(fuzzing, test))]
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            mod_password: None,
+            history: HistoryLimits { messages: 0, age_millis: None },
+            away: AwayLimits { duration: Duration::ZERO, members: 0, members_per_network: None },
+        }
     }
 }
 
@@ -75,14 +102,15 @@ impl fmt::Display for Peer {
 /// `on_end` is called when it ends, even by a panic.
 ///
 /// # Errors
-/// The system cannot create a thread.
+/// The system cannot create a thread, or has no random numbers.
 pub fn start(
-    mod_password: Option<ModPassword>,
+    settings: HubSettings,
     counters: Arc<Counters>,
     client_log: ClientLog,
     on_end: impl FnOnce() + Send + 'static,
 ) -> io::Result<(HubHandle, JoinHandle<()>)> {
-    let (handle, hub) = Hub::new(mod_password, counters, client_log);
+    let epoch = format!("{:016x}", u64::from_be_bytes(random()?));
+    let (handle, hub) = Hub::new(settings, epoch.into(), counters, client_log);
     let run = move || {
         let _on_end = OnDrop(Some(on_end));
         hub.run();
@@ -96,6 +124,8 @@ struct Hub {
     queries: Receiver<Query>,
     state: SharedState,
     room: Room,
+    /// The id of the last entry.
+    last_id: u64,
     tape: Tape,
     delivery: Delivery,
     counters: Arc<Counters>,
@@ -110,10 +140,12 @@ struct Hub {
 
 impl Hub {
     fn new(
-        mod_password: Option<ModPassword>,
+        settings: HubSettings,
+        epoch: Arc<str>,
         counters: Arc<Counters>,
         client_log: ClientLog,
     ) -> (HubHandle, Self) {
+        let HubSettings { mod_password, history, away } = settings;
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
@@ -121,7 +153,8 @@ impl Hub {
             inbox,
             queries,
             state,
-            room: Room::new(mod_password),
+            room: Room::new(RoomSettings { mod_password, epoch, history, away }),
+            last_id: 0,
             tape: Tape::default(),
             delivery: Delivery::new(counters.clone()),
             counters,
@@ -148,7 +181,7 @@ impl Hub {
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
                 let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
-                self.write(&effects, &local_time());
+                self.apply(None, &effects, &entry_time());
             }
             self.delivery.send(&self.tape.finish(), now);
             self.delivery.retry_due(now);
@@ -183,38 +216,41 @@ impl Hub {
 
     /// Handles an event and those that have arrived since.
     fn batch(&mut self, first: Event) {
-        let (now, timestamp) = (Instant::now(), local_time());
+        let time = entry_time();
         self.stats.batches += 1;
-        self.handle(now, &timestamp, first);
+        self.handle(&time, first);
         for _ in 1..BATCH_EVENTS {
             if self.tape.len() >= BATCH_BYTES {
                 return;
             }
             let Ok(event) = self.inbox.try_recv() else { return };
-            self.handle(now, &timestamp, event);
+            self.handle(&time, event);
         }
     }
 
-    fn handle(&mut self, now: Instant, timestamp: &str, event: Event) {
+    fn handle(&mut self, time: &EntryTime, event: Event) {
+        let now = time.monotonic;
         self.stats.events += 1;
         match event {
             Event::Connected(id, link, peer) => {
-                self.room.handle(now, id, Input::Connected(peer.network));
+                let address = peer.address();
                 self.delivery.add(id, link, peer);
+                self.input(time, id, Input::Connected(address));
                 if self.shutdown_deadline.is_some() {
                     self.delivery.close(id, now);
                 }
             }
             Event::Message(id, message, admission) => {
                 self.count(&message);
-                let joined = self.input(now, timestamp, id, Input::Message(message));
+                let session = new_session(&message);
+                let joined = self.input(time, id, Input::Message { message, session });
                 if let Some(admission) = admission {
                     self.handled_admissions.handled(&admission, joined);
                 }
             }
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
-            Event::Disconnected(id) => {
-                self.input(now, timestamp, id, Input::Disconnected);
+            Event::Disconnected(id, departure) => {
+                self.input(time, id, Input::Disconnected(departure));
                 self.delivery.remove(id);
             }
             // Queries are answered after the batch.
@@ -228,34 +264,58 @@ impl Hub {
         }
     }
 
-    /// Passes an input to the room, and returns whether the client has joined with it. Ignored during the shutdown, when
-    /// clients are sent nothing more.
-    fn input(&mut self, now: Instant, timestamp: &str, from: ConnectionId, input: Input) -> bool {
+    /// Passes an input to the room as the next entry, and returns whether the client has joined with it. Ignored during
+    /// the shutdown, when clients are sent nothing more.
+    fn input(&mut self, time: &EntryTime, from: ConnectionId, input: Input) -> bool {
         if self.shutdown_deadline.is_some() {
             return false;
         }
-        let effects = self.room.handle(now, from, input);
-        self.write(&effects, timestamp);
-        self.log(from, &effects);
-        effects.iter().any(|effect| matches!(effect, Effect::Enter(_)))
+        self.last_id += 1;
+        let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
+        self.apply(Some(from), &effects, time);
+        effects.iter().any(|effect| matches!(effect, Effect::Enter(_) | Effect::Resume(..)))
     }
 
-    /// Logs the system lines to all members, which contain names but no messages of clients. A client can join and
-    /// leave in a loop, so those lines are limited; moderation is always logged.
-    fn log(&self, from: ConnectionId, effects: &[Effect]) {
-        let Some(peer) = self.delivery.peer(from) else { return };
+    /// Applies effects in their order. `from`: the connection whose input has caused them.
+    fn apply(&mut self, from: Option<ConnectionId>, effects: &[Effect], time: &EntryTime) {
+        for effect in effects {
+            self.stats.deliveries += self.tape.write(effect, &time.timestamp) as u64;
+            match effect {
+                Effect::Replace(id) => self.delivery.close_replaced(*id, time.monotonic),
+                Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
+                Effect::CloseSession(session) => self.state.close_session(*session),
+                _ => {}
+            }
+        }
+        self.log(from, effects);
+    }
+
+    /// Logs joins, departures and moderation, with names but without messages of clients. A client can join and leave
+    /// in a loop, so those lines are limited; moderation is always logged.
+    fn log(&self, from: Option<ConnectionId>, effects: &[Effect]) {
+        let peer = from.and_then(|from| self.delivery.peer(from));
         let mut joined_or_left = false;
         for effect in effects {
-            match effect {
-                Effect::Enter(_) | Effect::Leave(_) => joined_or_left = true,
-                Effect::Send(Audience::All, ServerMessage::System { content }) => {
-                    if std::mem::take(&mut joined_or_left) {
-                        self.client_log.info(peer.network, format_args!("{peer}: {content}"));
-                    } else {
-                        info!("{peer}: {content}");
-                    }
+            match (effect, peer) {
+                (Effect::Enter(_) | Effect::Leave(_), _) => joined_or_left = true,
+                (Effect::Send(Audience::All, ServerMessage::System { content }), Some(peer))
+                    if std::mem::take(&mut joined_or_left) =>
+                {
+                    self.client_log.info(peer.network, format_args!("{peer}: {content}"));
                 }
-                Effect::WrongPassword(_) => {
+                (Effect::Away(_, name), Some(peer)) => {
+                    self.client_log.info(peer.network, format_args!("{peer}: {name} lost the connection."));
+                }
+                (Effect::Resume(_, name), Some(peer)) => {
+                    joined_or_left = false;
+                    self.client_log.info(peer.network, format_args!("{peer}: {name} resumed."));
+                }
+                (Effect::Expire(network, name), _) => {
+                    let line = format_args!("{name} left: the connection was not resumed.");
+                    self.client_log.info(*network, line);
+                }
+                (Effect::Moderate(content), Some(peer)) => info!("{peer}: {content}"),
+                (Effect::WrongPassword(_), Some(peer)) => {
                     warn!("{peer}: wrong moderator password");
                     self.counters.wrong_password();
                 }
@@ -264,19 +324,14 @@ impl Hub {
         }
     }
 
-    fn write(&mut self, effects: &[Effect], timestamp: &str) {
-        for effect in effects {
-            self.stats.deliveries += self.tape.write(effect, timestamp) as u64;
-        }
-    }
-
     fn count(&mut self, message: &Result<ClientMessage, MessageError>) {
         let stats = &mut self.stats;
         let count = match message.as_ref().and_then(|message| message.body.as_ref()) {
-            Ok(Body::Join) => &mut stats.joins,
+            Ok(Body::Join(_)) => &mut stats.joins,
             Ok(Body::Public { .. }) => &mut stats.publics,
             Ok(Body::Private { .. }) => &mut stats.privates,
             Ok(Body::Command(_)) => &mut stats.commands,
+            Ok(Body::History { .. }) => &mut stats.histories,
             Err(_) => &mut stats.errors,
         };
         *count += 1;
@@ -285,7 +340,8 @@ impl Hub {
     fn stats(&self) -> HubStats {
         HubStats {
             connected: self.delivery.clients(),
-            members: self.tape.members(),
+            joined: self.tape.members(),
+            away: self.room.away(),
             inbox: self.inbox.len(),
             sent_bytes: self.delivery.sent_bytes(),
             slow_clients: self.delivery.slow_clients(),
@@ -293,6 +349,23 @@ impl Hub {
             ..self.stats.clone()
         }
     }
+}
+
+fn entry_time() -> EntryTime {
+    let clock = Reading::now();
+    EntryTime {
+        monotonic: Instant::now(),
+        unix_millis: clock.unix_millis(),
+        timestamp: clock.local_time(),
+        utc: clock.utc(),
+    }
+}
+
+/// A new session for a client that asks to be able to resume.
+fn new_session(message: &Result<ClientMessage, MessageError>) -> Option<Session> {
+    let Ok(ClientMessage { body: Ok(Body::Join(Some(_))), .. }) = message else { return None };
+    let random = random().expect("the epoch came from the same generator");
+    Some(Session::new(random))
 }
 
 struct OnDrop<F: FnOnce()>(Option<F>);
@@ -312,7 +385,7 @@ mod tests {
     use super::*;
 
     fn hub() -> (HubHandle, Hub) {
-        Hub::new(None, Arc::default(), ClientLog::new(Arc::default()))
+        Hub::new(HubSettings::default(), "an epoch".into(), Arc::default(), ClientLog::new(Arc::default()))
     }
 
     /// While 4,000 members joined at once, 4 of 5 health checks timed out.
@@ -334,11 +407,13 @@ mod tests {
         let (handle, mut hub) = hub();
         // Far ahead, so that no debt is repaid while this runs.
         let now = Instant::now() + Duration::from_secs(3600);
+        let time = EntryTime { monotonic: now, ..entry_time() };
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
-            let network = IpAddr::from([127, 0, 0, 1]).into();
-            for input in [Input::Connected(network), Input::Message(ClientMessage::parse(&message))] {
-                hub.room.handle(now, ConnectionId(number), input);
+            let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
+            let message = Input::Message { message: ClientMessage::parse(&message), session: None };
+            for input in [Input::Connected(address), message] {
+                hub.input(&time, ConnectionId(number), input);
             }
         }
         let probe = handle.clone();

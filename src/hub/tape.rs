@@ -36,7 +36,7 @@ struct Track {
     /// Where the client's next part of the shared string starts; `None`: it is not a member.
     shared_from: Option<usize>,
     /// How many of the client's first bytes do not count as waiting for it: up to the end of the list that it gets
-    /// with its own join.
+    /// with its own join, or of a history answer.
     uncounted: usize,
 }
 
@@ -50,14 +50,14 @@ impl Tape {
     /// Appends an effect, and returns how many clients get a message from it.
     pub fn write(&mut self, effect: &Effect, timestamp: &str) -> usize {
         match effect {
-            Effect::Enter(id) => {
+            Effect::Enter(id) | Effect::Resume(id, _) => {
                 self.track(*id).shared_from = Some(self.shared.len());
                 if let Err(at) = self.members.binary_search(id) {
                     Arc::make_mut(&mut self.members).insert(at, *id);
                 }
                 0
             }
-            Effect::Leave(id) => {
+            Effect::Leave(id) | Effect::Away(id, _) => {
                 if let Ok(at) = self.members.binary_search(id) {
                     Arc::make_mut(&mut self.members).remove(at);
                 }
@@ -80,14 +80,19 @@ impl Tape {
             Effect::Send(Audience::One(id), message) => {
                 let recipients = self.write_targeted(std::slice::from_ref(id), message, timestamp);
                 // A list to one client is the one that it gets with its own join.
-                if matches!(message, ServerMessage::UserList { .. }) {
+                if matches!(message, ServerMessage::UserList { .. } | ServerMessage::History(_)) {
                     let track = self.track(*id);
                     track.uncounted = track.parts.iter().map(Part::len).sum();
                 }
                 recipients
             }
             Effect::Send(Audience::Only(ids), message) => self.write_targeted(ids, message, timestamp),
-            Effect::WrongPassword(_) => 0,
+            Effect::Expire(..)
+            | Effect::Replace(_)
+            | Effect::OpenSession(..)
+            | Effect::CloseSession(_)
+            | Effect::Moderate(_)
+            | Effect::WrongPassword(_) => 0,
         }
     }
 
@@ -207,8 +212,14 @@ fn encode(
     frames: &mut Vec<u8>,
 ) -> Range<usize> {
     let start = frames.len();
-    json.clear();
-    message.encode(timestamp, json);
+    let json = match message {
+        ServerMessage::Kept(encoded) => &encoded[..],
+        message => {
+            json.clear();
+            message.encode(timestamp, json);
+            &json[..]
+        }
+    };
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     header.format(json.len() as u64, frames).expect("writing to a Vec cannot fail");
     frames.extend_from_slice(json);

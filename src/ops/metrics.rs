@@ -116,11 +116,15 @@ impl Counters {
 pub struct HubStats {
     /// Members and guests.
     pub connected: usize,
-    pub members: usize,
+    /// Connections that have joined.
+    pub joined: usize,
+    /// Members whose connection was lost.
+    pub away: usize,
     pub joins: u64,
     pub publics: u64,
     pub privates: u64,
     pub commands: u64,
+    pub histories: u64,
     pub errors: u64,
     pub deliveries: u64,
     pub sent_bytes: u64,
@@ -166,11 +170,12 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
         "state",
         [
             ("handshake", process.connections.saturating_sub(hub.connected)),
-            ("connected", hub.connected.saturating_sub(hub.members)),
-            ("joined", hub.members),
+            ("connected", hub.connected.saturating_sub(hub.joined)),
+            ("joined", hub.joined),
         ],
     );
-    page.single(Gauge, "tinychat_members", "Members in the room.", hub.members);
+    page.single(Gauge, "tinychat_members", "Members in the room.", hub.joined + hub.away);
+    page.single(Gauge, "tinychat_members_away", "Members that may resume a lost connection.", hub.away);
     page.labeled(
         Counter,
         "tinychat_messages_received_total",
@@ -181,6 +186,7 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
             ("public", hub.publics),
             ("private", hub.privates),
             ("command", hub.commands),
+            ("history", hub.histories),
             ("error", hub.errors),
         ],
     );
@@ -331,7 +337,7 @@ mod tests {
         counters.received(70);
         counters.wrong_password();
         (0..3).for_each(|_| counters.suppressed_line());
-        let hub = HubStats { connected: 5, members: 3, publics: 9, backlog_bytes: 12, ..HubStats::default() };
+        let hub = HubStats { connected: 5, joined: 3, publics: 9, backlog_bytes: 12, ..HubStats::default() };
         let process = ProcessStats { connections: 7, started: 1000.5, uptime: 2.5 };
         let page = exposition(&counters, &hub, &process);
         for line in [

@@ -8,15 +8,16 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use log::{info, warn};
 use thiserror::Error;
 
-use crate::chat::ModPassword;
+use crate::chat::{AwayLimits, HistoryLimits, ModPassword};
 use crate::config::{Host, Settings};
 use crate::connection::Shared;
 use crate::http::{Monitoring, Router, TrustedProxies};
-use crate::hub::{self, Event, HubHandle};
+use crate::hub::{self, Event, HubHandle, HubSettings};
 use crate::limits::{ClientLog, Permits, Rates};
 use crate::ops::metrics::Counters;
 use crate::ops::systemd;
@@ -58,10 +59,9 @@ impl Server {
         }
         let (handle, wakeups) = wakeups()?;
         let on_end = handle.clone();
-        let mod_password = settings.mod_password.as_ref().map(|password| ModPassword::new(password.expose()));
         let client_log = ClientLog::new(counters.clone());
         let (hub, hub_thread) =
-            hub::start(mod_password, counters.clone(), client_log.clone(), move || on_end.stop())?;
+            hub::start(hub_settings(settings), counters.clone(), client_log.clone(), move || on_end.stop())?;
         let is_tls = renewal.config().is_some();
         let shared = Arc::new(shared(settings, hub, counters, client_log));
         Ok(Self {
@@ -105,6 +105,20 @@ impl Server {
         let ended = self.hub.join().map_err(|_| io::Error::other("the hub has panicked"));
         shared.client_log.report_all();
         accepted.and(ended)
+    }
+}
+
+fn hub_settings(settings: &Settings) -> HubSettings {
+    let Settings { mod_password, history, resume_timeout, limits, .. } = settings;
+    let age_millis = |age: Duration| age.as_millis().try_into().unwrap_or(u64::MAX);
+    HubSettings {
+        mod_password: mod_password.as_ref().map(|password| ModPassword::new(password.expose())),
+        history: HistoryLimits { messages: history.messages, age_millis: history.max_age.map(age_millis) },
+        away: AwayLimits {
+            duration: *resume_timeout,
+            members: limits.connections,
+            members_per_network: limits.connections_per_ip,
+        },
     }
 }
 

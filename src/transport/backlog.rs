@@ -26,7 +26,8 @@ const MAX_SLICES: usize = 64;
 #[derive(Default)]
 pub struct Output {
     pub slices: Vec<Slice>,
-    /// How many of the first bytes, and of the bytes that wait before them, do not count towards the limit.
+    /// How many of the first bytes, and of the bytes that wait before them, do not count towards the limit, unless
+    /// earlier ones of this kind still wait: otherwise a client could ask for answers without end, and read none.
     pub uncounted: usize,
 }
 
@@ -123,7 +124,7 @@ impl Backlog {
         stream: &mut impl Outgoing,
         now: Instant,
     ) -> Result<Flush, SendError> {
-        if output.uncounted > 0 {
+        if output.uncounted > 0 && self.uncounted == 0 {
             self.uncounted = self.bytes + output.uncounted;
         }
         if self.stalled_since.is_none() {

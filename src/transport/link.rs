@@ -61,8 +61,9 @@ pub enum Received {
 /// Why there is nothing more to read.
 #[derive(Debug, Error)]
 pub enum ReadError {
+    /// With the client's code; `None`: it gave none, or the server began the closing handshake.
     #[error("closed")]
-    Closed,
+    Closed(Option<CloseCode>),
     #[error("disconnected without a closing handshake")]
     Disconnected,
     /// The client violated the protocol or a limit. Close the connection with this code and reason.
@@ -87,7 +88,8 @@ impl Link {
         let socket = stream.socket();
         let mut frames = FrameTracker::new();
         frames.observe(&leftover);
-        let wire = Wire { stream, frames, backlog: Backlog::new(max_backlog), allowance: MAX_READ_BYTES };
+        let backlog = Backlog::new(max_backlog);
+        let wire = Wire { stream, frames, backlog, allowance: MAX_READ_BYTES, close_code: None };
         let websocket = WebSocket::from_partially_read(wire, leftover, Role::Server, Some(config));
         Self { socket, websocket: Mutex::new(websocket), cut_off: AtomicBool::new(false) }
     }
@@ -119,12 +121,17 @@ impl Link {
                     return Ok(Received::Control);
                 }
                 // The next read sends the reply and returns `ConnectionClosed`.
-                Ok(Message::Close(_)) => {}
+                Ok(Message::Close(frame)) => {
+                    websocket.get_mut().close_code = frame.map(|frame| frame.code);
+                }
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     return Ok(match websocket.get_ref().allowance {
                         0 => Received::Partial,
                         left => Received::Nothing { progress: left < MAX_READ_BYTES },
                     });
+                }
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                    return Err(ReadError::Closed(websocket.get_ref().close_code));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -222,7 +229,7 @@ impl From<Error> for ReadError {
                 SendError::Disconnected(_) => Self::Disconnected,
                 error => Self::CutOff(error),
             },
-            Error::ConnectionClosed | Error::AlreadyClosed => Self::Closed,
+            Error::ConnectionClosed | Error::AlreadyClosed => Self::Closed(None),
             Error::Capacity(_) => Self::Violation(CloseCode::Size, "message too long".into()),
             Error::Utf8(_) => Self::Violation(CloseCode::Invalid, "text that is not UTF-8".into()),
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Disconnected,
@@ -253,6 +260,8 @@ struct Wire {
     backlog: Backlog,
     /// How many bytes the current [`Link::read`] may still read.
     allowance: usize,
+    /// That of the client's close frame.
+    close_code: Option<CloseCode>,
 }
 
 impl Wire {

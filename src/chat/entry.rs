@@ -1,0 +1,113 @@
+//! What changes the room: entries, one after the other.
+//!
+//! The hub numbers them, and the room applies them in this order. The room's state depends on its entries alone: a
+//! clock's readings and random values come with an entry.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::protocol::{ClientMessage, MessageError};
+use crate::limits::Network;
+
+/// A connection. No id is used twice while the server runs, and a later connection has a greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// An event on a connection, at its position in the order.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Greater than that of the entry before, and less than 2^53, so that it is exact in JavaScript.
+    pub id: u64,
+    pub time: &'a EntryTime,
+    pub from: ConnectionId,
+    pub input: Input,
+}
+
+/// When an entry was made.
+#[derive(Clone, Debug)]
+pub struct EntryTime {
+    /// For deadlines.
+    pub monotonic: Instant,
+    /// The wall clock, in milliseconds since 1970.
+    pub unix_millis: u64,
+    /// Local time, `HH:MM:SS`.
+    pub timestamp: String,
+    /// RFC 3339 in UTC, with milliseconds.
+    pub utc: String,
+}
+
+#[derive(Debug)]
+pub enum Input {
+    /// Opened. It is a guest until it joins.
+    Connected(Address),
+    /// `session`: a new one, for a client that asks to be able to resume.
+    Message {
+        message: Result<ClientMessage, MessageError>,
+        session: Option<Session>,
+    },
+    Disconnected(Departure),
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Address {
+    pub network: Network,
+    /// Whether limits per address do not apply to it.
+    pub is_exempt: bool,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Departure {
+    /// The client closed it with code 1000.
+    Left,
+    /// In any other way: the client may resume.
+    Lost,
+}
+
+/// The secret with which a client takes over its place in the room.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Session([u8; Self::BYTES]);
+
+impl Session {
+    pub const BYTES: usize = 16;
+
+    /// `random`: from the system's generator.
+    pub fn new(random: [u8; Self::BYTES]) -> Self {
+        Self(random)
+    }
+
+    /// `None`: no session is written like this.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 2 * Self::BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok())??;
+        Some(Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// Hides the secret.
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("Session")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_parsed_as_it_is_written() {
+        let session = Session::new(*b"\0\x01sixteen bytes.");
+        assert_eq!(Session::parse(&session.to_string()), Some(session));
+        for text in ["", "1", "+0000000000000000000000000000001", "ä", &"0".repeat(31), &"0".repeat(33)] {
+            assert_eq!(Session::parse(text), None, "{text}");
+        }
+    }
+}
