@@ -36,7 +36,7 @@ pub struct EntryTime {
     pub utc: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// Opened. It is a guest until it joins.
     Connected(Address),

@@ -14,6 +14,8 @@ mod reserved;
 mod resume;
 mod room;
 mod roster;
+#[cfg(test)]
+mod simulation;
 mod target;
 mod time_outs;
 mod user_list;

@@ -176,6 +176,22 @@ impl Room {
         effects
     }
 
+    #[cfg(test)]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// How many members there are, including those that are away.
+    #[cfg(test)]
+    pub fn members(&self) -> usize {
+        self.roster.len()
+    }
+
+    #[cfg(test)]
+    pub fn guests(&self) -> usize {
+        self.guests.len()
+    }
+
     /// How many members are away.
     pub fn away(&self) -> usize {
         self.away.len()

@@ -1,0 +1,846 @@
+//! A simulation of clients that talk, lose their connections and come back (CONTRIBUTING.md).
+//!
+//! A seed decides every step. Messages wait on simulated connections, in both directions, so that any of them can
+//! be lost or late. Each client follows docs/protocol.md, and checks what it receives against what was said.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::entry::*;
+use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
+use super::password::ModPassword;
+use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
+use super::resume::AwayLimits;
+use super::room::{Audience, Effect, Room, RoomSettings};
+
+/// How many seeds `cargo test` runs, unless `SIMULATION_SEEDS` says otherwise.
+const SEEDS: u64 = 300;
+const MAX_CLIENTS: usize = 6;
+const MAX_STEPS: u64 = 400;
+/// How long members may be away.
+const AWAY: Duration = Duration::from_secs(30);
+const MAX_AWAY: usize = 3;
+const MAX_AWAY_PER_NETWORK: usize = 2;
+
+#[test]
+fn no_seed_breaks_a_rule() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    if let Some(seed) = number("SIMULATION_SEED") {
+        return simulate(seed);
+    }
+    for seed in 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS) {
+        if catch_unwind(AssertUnwindSafe(|| simulate(seed))).is_err() {
+            panic!(
+                "seed {seed} broke a rule: replay it with SIMULATION_SEED={seed} cargo test --lib simulation"
+            );
+        }
+    }
+}
+
+fn simulate(seed: u64) {
+    let mut random = Random(seed);
+    let mut world = World::new(&mut random);
+    for _ in 0..random.below(MAX_STEPS) {
+        world.step(&mut random);
+    }
+    world.settle(&mut random);
+    world.check_end();
+    world.replay();
+}
+
+/// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^ (bits >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len() as u64) as usize]
+    }
+}
+
+/// The room, the connections and the clients.
+struct World {
+    start: Instant,
+    elapsed: Duration,
+    room: Room,
+    history_messages: usize,
+    epoch: u64,
+    last_entry: u64,
+    last_connection: u64,
+    /// What the room was given in this epoch, and the effects, to be compared when it is repeated.
+    record: Vec<(Applied, Vec<Effect>)>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    clients: Vec<Client>,
+    /// Everything that was said in this epoch, in order.
+    said: Vec<Said>,
+    /// How many places there have been.
+    places: usize,
+    /// Whispers to a place that is away.
+    unread: BTreeMap<usize, Vec<u64>>,
+}
+
+#[derive(Clone, Debug)]
+enum Applied {
+    Entry(u64, EntryTime, ConnectionId, Input),
+    Expire(Instant, BTreeSet<ConnectionId>),
+}
+
+/// One connection, as its server and its network know it.
+struct Connection {
+    client: usize,
+    to_server: VecDeque<Value>,
+    to_client: VecDeque<Value>,
+    /// The place that it holds.
+    place: Option<usize>,
+    /// Whether the server regards it as a guest.
+    is_guest: bool,
+    is_replaced: bool,
+    is_closed: bool,
+    /// Whispers that the answer to its resume must contain.
+    unread: Vec<u64>,
+}
+
+/// A message that was said, as the server has accepted it.
+#[derive(Clone, Debug)]
+struct Said {
+    id: u64,
+    /// The client that said it, or whose command caused it.
+    author: usize,
+    is_system: bool,
+    txn_id: Option<String>,
+    /// For a whisper: the places of its author and of its target.
+    between: Option<[usize; 2]>,
+    content: String,
+}
+
+/// A client that follows docs/protocol.md.
+struct Client {
+    name: String,
+    /// Whether it asks for anything that the original does not have.
+    is_new: bool,
+    connection: Option<ConnectionId>,
+    is_joined: bool,
+    session: Option<String>,
+    epoch: Option<String>,
+    place: Option<usize>,
+    /// The greatest id that it has seen.
+    last_id: u64,
+    users: Vec<String>,
+    outbox: Vec<Sent>,
+    next_txn: u64,
+}
+
+struct Sent {
+    txn_id: String,
+    message: Value,
+    state: State,
+    /// Whether it is sent again after a cut.
+    is_resent: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Waiting,
+    Arrived,
+    Refused,
+    /// The answer had a gap.
+    Unknown,
+}
+
+impl World {
+    fn new(random: &mut Random) -> Self {
+        let history_messages = *random.pick(&[0, 1, 3, 10, 1000, 1000]);
+        let clients = (0..2 + random.below(MAX_CLIENTS as u64 - 1))
+            .map(|number| Client::new(number, !random.one_in(5)))
+            .collect();
+        Self {
+            start: Instant::now(),
+            elapsed: Duration::ZERO,
+            room: room(history_messages, 0),
+            history_messages,
+            epoch: 0,
+            last_entry: 0,
+            last_connection: 0,
+            record: Vec::new(),
+            connections: BTreeMap::new(),
+            clients,
+            said: Vec::new(),
+            places: 0,
+            unread: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, random: &mut Random) {
+        let client = random.below(self.clients.len() as u64) as usize;
+        match random.below(100) {
+            0..10 => self.connect(client, random),
+            10..35 => self.talk(client, random),
+            35..60 => self.deliver_to_server(random),
+            60..85 => self.deliver_to_client(random),
+            85..88 => self.cut(client, random),
+            88..90 => self.abandon(client),
+            90..92 => self.notice_loss(random),
+            92 => self.leave(client),
+            93..99 => self.pass_time(random),
+            _ if random.one_in(3) => self.restart(random),
+            _ => {}
+        }
+        self.check_bounds();
+    }
+
+    /// The client connects, and joins as docs/protocol.md says.
+    fn connect(&mut self, at: usize, random: &mut Random) {
+        if self.clients[at].connection.is_some() {
+            return;
+        }
+        self.last_connection += 1;
+        let id = ConnectionId(self.last_connection);
+        let connection = Connection {
+            client: at,
+            to_server: VecDeque::from([self.clients[at].join(random)]),
+            to_client: VecDeque::new(),
+            place: None,
+            is_guest: true,
+            is_replaced: false,
+            is_closed: false,
+            unread: Vec::new(),
+        };
+        self.connections.insert(id, connection);
+        let client = &mut self.clients[at];
+        (client.connection, client.is_joined) = (Some(id), false);
+        let network = std::net::IpAddr::from([10, 0, 0, at as u8 / 2]).into();
+        self.apply(id, Input::Connected(Address { network, is_exempt: at == 0 }));
+    }
+
+    fn talk(&mut self, at: usize, random: &mut Random) {
+        let others: Vec<String> = self.clients.iter().map(|client| client.name.clone()).collect();
+        let client = &mut self.clients[at];
+        let number = client.next_txn;
+        let content = format!("{} {number}", client.name);
+        let to = random.pick(&others);
+        let (message, is_resent) = match random.below(10) {
+            0..6 => (json!({"type": "public", "content": content}), true),
+            6 => (json!({"type": "private", "to": to, "content": content}), true),
+            7 => (json!({"type": "command", "content": format!("/whisper {to} {content}")}), true),
+            8 => {
+                let text = *random.pick(&["/help", "/login secret", "/login wrong", "/nothing", "/to Ann 5"]);
+                (json!({"type": "command", "content": text}), false)
+            }
+            _ => {
+                let (before, limit) = (random.below(2 + client.last_id), random.below(5));
+                if client.is_new && client.is_joined {
+                    client.send(
+                        &mut self.connections,
+                        json!({"type": "history", "before": before, "limit": limit}),
+                    );
+                }
+                return;
+            }
+        };
+        client.say(&mut self.connections, message, is_resent);
+    }
+
+    /// The server reads one message, even from a connection that its client has given up.
+    fn deliver_to_server(&mut self, random: &mut Random) {
+        let waiting: Vec<ConnectionId> =
+            self.connections.iter().filter(|(_, it)| !it.to_server.is_empty()).map(|(&id, _)| id).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let id = *random.pick(&waiting);
+        let Some(message) = self.connections.get_mut(&id).and_then(|it| it.to_server.pop_front()) else {
+            return;
+        };
+        let parsed = ClientMessage::parse(&message.to_string());
+        let session = Some(Session::new((u128::from(random.next()) << 64 | 1).to_be_bytes()));
+        let said = self.said.len();
+        let connection = &self.connections[&id];
+        let (client, place) = (connection.client, connection.place);
+        let had_effect = self.apply(id, Input::Message { message: parsed, session });
+        assert!(had_effect || place.is_none() && !self.connections[&id].is_guest, "{message} has no effect");
+        if place.is_none() && self.connections[&id].place.is_none() {
+            assert_eq!(self.said.len(), said, "{message} was accepted from who is not a member");
+        }
+        for said in &mut self.said[said..] {
+            assert_eq!(said.author, client);
+            said.txn_id = message["txn_id"].as_str().map(str::to_owned);
+        }
+    }
+
+    fn deliver_to_client(&mut self, random: &mut Random) {
+        let waiting: Vec<ConnectionId> =
+            self.connections.iter().filter(|(_, it)| !it.to_client.is_empty()).map(|(&id, _)| id).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let id = *random.pick(&waiting);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(message) = connection.to_client.pop_front() else { return };
+        let at = connection.client;
+        if self.clients[at].connection == Some(id) {
+            self.receive(at, &message);
+        }
+    }
+
+    /// The connection ends, with what is on its way. The server may learn of it later.
+    fn cut(&mut self, at: usize, random: &mut Random) {
+        let Some(id) = self.clients[at].lose_connection() else { return };
+        let connection = self.connections.get_mut(&id).expect("it is open");
+        connection.to_client.clear();
+        connection.to_server.clear();
+        connection.is_closed = true;
+        if random.one_in(2) {
+            self.disconnect(id, Departure::Lost);
+        }
+    }
+
+    /// The client gives up a connection that no longer answers. What it has sent may still arrive.
+    fn abandon(&mut self, at: usize) {
+        self.clients[at].lose_connection();
+    }
+
+    /// The server learns that a connection has ended.
+    fn notice_loss(&mut self, random: &mut Random) {
+        let lost: Vec<ConnectionId> =
+            self.connections.iter().filter(|(id, it)| self.is_lost(**id, it)).map(|(&id, _)| id).collect();
+        if !lost.is_empty() {
+            self.disconnect(*random.pick(&lost), Departure::Lost);
+        }
+    }
+
+    fn is_lost(&self, id: ConnectionId, connection: &Connection) -> bool {
+        connection.is_closed || self.clients[connection.client].connection != Some(id)
+    }
+
+    /// The client closes with code 1000: it does not come back to its place.
+    fn leave(&mut self, at: usize) {
+        let Some(id) = self.clients[at].lose_connection() else { return };
+        self.clients[at].session = None;
+        self.disconnect(id, Departure::Left);
+    }
+
+    fn disconnect(&mut self, id: ConnectionId, departure: Departure) {
+        self.apply(id, Input::Disconnected(departure));
+        if let Some(connection) = self.connections.remove(&id) {
+            let client = &mut self.clients[connection.client];
+            if client.connection == Some(id) {
+                client.lose_connection();
+            }
+        }
+    }
+
+    fn pass_time(&mut self, random: &mut Random) {
+        let millis = *random.pick(&[1, 60, 1000, 5000, 29_000, 31_000, 90_000]);
+        self.elapsed += Duration::from_millis(random.below(millis) + 1);
+        self.expire();
+    }
+
+    fn expire(&mut self) {
+        let now = self.start + self.elapsed;
+        while self.room.next_deadline().is_some_and(|due| due <= now) {
+            let slow: BTreeSet<ConnectionId> =
+                self.connections.iter().filter(|(_, it)| it.to_client.len() > 5).map(|(&id, _)| id).collect();
+            let effects = self.room.expire(now, |id| slow.contains(&id));
+            self.effects(None, &effects);
+            self.record.push((Applied::Expire(now, slow), effects));
+        }
+    }
+
+    /// The server starts again: with the same entries, or with nothing.
+    fn restart(&mut self, random: &mut Random) {
+        if random.one_in(2) {
+            self.replay();
+            self.room = room(self.history_messages, self.epoch);
+            for (applied, _) in &self.record {
+                apply(&mut self.room, applied);
+            }
+        } else {
+            self.epoch += 1;
+            self.room = room(self.history_messages, self.epoch);
+            self.last_entry = 0;
+            self.record.clear();
+            self.said.clear();
+            self.unread.clear();
+            for connection in self.connections.values_mut() {
+                (connection.place, connection.is_guest) = (None, false);
+            }
+        }
+        for id in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.disconnect(id, Departure::Lost);
+        }
+    }
+
+    /// Applies an entry, and returns whether it had an effect.
+    fn apply(&mut self, from: ConnectionId, input: Input) -> bool {
+        self.last_entry += 1;
+        let unix_millis = 1_800_000_000_000 + self.elapsed.as_millis() as u64;
+        let time = EntryTime {
+            monotonic: self.start + self.elapsed,
+            unix_millis,
+            timestamp: "12:00:00".into(),
+            utc: format!("{unix_millis}"),
+        };
+        let applied = Applied::Entry(self.last_entry, time, from, input);
+        let effects = apply(&mut self.room, &applied);
+        self.effects(Some(from), &effects);
+        let had_effect = !effects.is_empty();
+        self.record.push((applied, effects));
+        had_effect
+    }
+
+    /// Puts what is sent on the connections, and records what was said.
+    fn effects(&mut self, from: Option<ConnectionId>, effects: &[Effect]) {
+        let mut undelivered = 0;
+        for effect in effects {
+            match effect {
+                Effect::Enter(id) => {
+                    self.places += 1;
+                    let connection = self.connections.get_mut(id).expect("it is open");
+                    connection.place = Some(self.places);
+                    connection.is_guest = false;
+                    self.clients[connection.client].place = Some(self.places);
+                }
+                Effect::Resume(id, _) => {
+                    let connection = self.connections.get_mut(id).expect("it is open");
+                    connection.place = self.clients[connection.client].place;
+                    connection.is_guest = false;
+                    let place = connection.place.expect("it had one");
+                    connection.unread = self.unread.remove(&place).unwrap_or_default();
+                }
+                Effect::Leave(id) | Effect::Away(id, _) => {
+                    if let Some(connection) = self.connections.get_mut(id) {
+                        let place = connection.place.take().expect("a member");
+                        if let Effect::Away(..) = effect {
+                            self.unread.insert(place, Vec::new());
+                        }
+                    }
+                }
+                Effect::Replace(id) => {
+                    let connection = self.connections.get_mut(id).expect("it is open");
+                    (connection.is_replaced, connection.is_guest) = (true, false);
+                    connection.to_client.push_back(json!({"type": "replaced"}));
+                }
+                Effect::Expire(_, name) => {
+                    let client = self.clients.iter().find(|client| *client.name == **name).expect("a client");
+                    undelivered += self.authors_of_unread(client.place.expect("it had one"));
+                }
+                Effect::Send(audience, message) => self.send(from, audience, message),
+                Effect::OpenSession(..)
+                | Effect::CloseSession(_)
+                | Effect::Moderate(_)
+                | Effect::WrongPassword(_) => {}
+            }
+        }
+        let is_report = |effect: &&Effect| matches!(effect, Effect::Send(_, ServerMessage::Error { content, .. }) if content.contains("without receiving"));
+        assert_eq!(effects.iter().filter(is_report).count(), undelivered, "{effects:?}");
+    }
+
+    /// How many members have whispered to a place that has ended while it was away.
+    fn authors_of_unread(&self, place: usize) -> usize {
+        let unread = self.unread.get(&place).into_iter().flatten();
+        let authors = unread.map(|id| {
+            let said = self.said.iter().find(|said| said.id == *id).expect("it was said");
+            said.between.expect("a whisper")[0]
+        });
+        let authors: BTreeSet<usize> = authors.collect();
+        let is_present = |author: &&usize| self.connections.values().any(|it| it.place == Some(**author));
+        authors.iter().filter(is_present).count()
+    }
+
+    fn send(&mut self, from: Option<ConnectionId>, audience: &Audience, message: &ServerMessage) {
+        let mut json = Vec::new();
+        message.encode("12:00:00", &mut json);
+        let value: Value = serde_json::from_slice(&json).expect("the server sends JSON");
+        if matches!(message, ServerMessage::Kept(_)) {
+            self.record_said(from, &value);
+        }
+        for (&id, connection) in &mut self.connections {
+            let is_recipient = match audience {
+                Audience::All => connection.place.is_some(),
+                Audience::AllExcept(other) => connection.place.is_some() && id != *other,
+                Audience::One(one) => id == *one,
+                Audience::Only(ids) => ids.contains(&id),
+            };
+            assert!(!(is_recipient && connection.is_replaced), "a replaced connection gets {value}");
+            if is_recipient && !connection.is_closed {
+                connection.to_client.push_back(value.clone());
+            }
+        }
+    }
+
+    fn record_said(&mut self, from: Option<ConnectionId>, message: &Value) {
+        let id = message["id"].as_u64().expect("an id");
+        assert_eq!(id, self.last_entry);
+        if self.said.last().is_some_and(|said| said.id == id) {
+            // The other copy of a whisper.
+            return;
+        }
+        let connection = &self.connections[&from.expect("somebody has caused it")];
+        let place_of = |name: &Value| {
+            let client = self.clients.iter().find(|client| *name == client.name).expect("a client");
+            client.place.expect("a member")
+        };
+        let between =
+            (message["type"] == "private").then(|| [place_of(&message["from"]), place_of(&message["to"])]);
+        let (author, is_system) = (connection.client, message["type"] == "system");
+        let content = message["content"].as_str().expect("a text").to_owned();
+        self.said.push(Said { id, author, is_system, txn_id: None, between, content });
+        if let Some(waiting) = between.and_then(|[_, to]| self.unread.get_mut(&to)) {
+            waiting.push(id);
+        }
+    }
+
+    fn receive(&mut self, at: usize, message: &Value) {
+        let client = &mut self.clients[at];
+        let kind = message["type"].as_str().expect("a type");
+        assert!(
+            client.is_new || !matches!(kind, "ack" | "history"),
+            "{message} for a client that did not ask"
+        );
+        match kind {
+            "replaced" => {
+                // Only the newest connection is read.
+                panic!("the client's own newest connection was replaced");
+            }
+            "user_list" => {
+                let users = message["content"].as_array().expect("a list");
+                client.users =
+                    users.iter().map(|user| user["username"].as_str().expect("a name").to_owned()).collect();
+                let names: BTreeSet<String> = client.users.iter().map(|name| name.to_lowercase()).collect();
+                assert_eq!(names.len(), users.len(), "names are unique: {users:?}");
+                client.is_joined |= !client.is_new;
+            }
+            "ack" => self.receive_ack(at, message),
+            "history" if message["session"].is_string() => self.receive_answer(at, message),
+            "history" => self.check_messages(at, &message["messages"], 0, u64::MAX),
+            "error" => {
+                let content = message["content"].as_str().expect("a text");
+                if let Some(txn_id) = message["txn_id"].as_str() {
+                    client.set_state(txn_id, State::Refused);
+                } else if !client.is_joined && content.contains("is in use") {
+                    // It tries again later, on another connection.
+                    let id = client.lose_connection().expect("it was connected");
+                    client.session = None;
+                    self.disconnect(id, Departure::Left);
+                }
+            }
+            "public" | "private" | "system" if message["id"].is_u64() => self.receive_said(at, message),
+            _ => {}
+        }
+    }
+
+    /// What arrives live is the next message that the client should hear.
+    fn receive_said(&mut self, at: usize, message: &Value) {
+        let client = &mut self.clients[at];
+        let id = message["id"].as_u64().expect("an id");
+        if let Some(txn_id) = message["txn_id"].as_str() {
+            client.set_state(txn_id, State::Arrived);
+        }
+        let (after, place) = (client.last_id, client.place.expect("a member"));
+        // The `ack` of a message has its id.
+        let is_own = self.said.iter().any(|said| said.id == id && said.author == at);
+        if client.is_new && !(is_own && id == after) {
+            let next = self.said.iter().find(|said| {
+                let is_echoed = said.author != at || said.is_system || said.between.is_some();
+                said.id > after && said.is_heard_at(place) && is_echoed
+            });
+            let next = next.map(|said| said.id);
+            assert!(next == Some(id) || is_own && id > after, "after {after} comes {next:?}, not {message}");
+        }
+        self.check_content(id, message);
+        let client = &mut self.clients[at];
+        client.last_id = client.last_id.max(id);
+    }
+
+    fn receive_ack(&mut self, at: usize, ack: &Value) {
+        let id = ack["id"].as_u64().expect("an id");
+        let txn_id = ack["txn_id"].as_str().expect("a txn_id");
+        let client = &mut self.clients[at];
+        assert!(id > client.last_id, "{ack} is out of order");
+        let place = client.place.expect("a member");
+        let missed = self.said.iter().find(|said| {
+            said.id > client.last_id && said.id < id && said.is_heard_at(place) && said.author != at
+        });
+        assert!(missed.is_none(), "{missed:?} comes before {ack}");
+        client.last_id = id;
+        client.set_state(txn_id, State::Arrived);
+        if let Some(said) = self.said.iter().find(|said| said.id == id && said.author == at) {
+            assert_eq!(said.txn_id.as_deref(), Some(txn_id), "{ack}");
+        }
+    }
+
+    /// The answer to a join: everything that the client has missed, or the news that something is missing.
+    fn receive_answer(&mut self, at: usize, answer: &Value) {
+        let (id, epoch) =
+            (answer["id"].as_u64().expect("an id"), answer["epoch"].as_str().expect("an epoch"));
+        let client = &self.clients[at];
+        let place = client.place.expect("a member");
+        let is_same_epoch = client.epoch.as_deref() == Some(epoch);
+        let since = client.last_id;
+        match answer["recovered"].as_bool() {
+            Some(true) => {
+                assert!(is_same_epoch, "{answer} recovers another epoch");
+                self.check_messages(at, &answer["messages"], since, id);
+            }
+            Some(false) => {
+                let is_heard = |said: &&Said| said.id > since && said.id < id && said.is_heard_at(place);
+                let missed = self.said.iter().filter(is_heard).count();
+                let kept_from = self.said.len().saturating_sub(self.history_messages);
+                let is_evicted = self.said[..kept_from].last().is_some_and(|said| said.id > since);
+                let is_justified = !is_same_epoch
+                    || is_evicted
+                    || missed > MAX_PAGE_MESSAGES.into()
+                    || client.session.as_deref() != answer["session"].as_str();
+                assert!(is_justified, "everything since {since} is kept: {answer}");
+                self.check_messages(at, &answer["messages"], 0, id);
+            }
+            None => self.check_messages(at, &answer["messages"], 0, id),
+        }
+        let ids: Vec<u64> = ids(&answer["messages"]);
+        for unread in &self.connections[&client.connection.expect("it is connected")].unread {
+            assert!(ids.contains(unread), "{unread} was whispered meanwhile: {answer}");
+        }
+        let resend = self.clients[at].on_answer(answer, is_same_epoch);
+        for message in resend {
+            self.clients[at].send(&mut self.connections, message);
+        }
+    }
+
+    /// Whether these are the newest of the messages after `since` and before `end` that the client may see, without a
+    /// gap if `since` is given.
+    fn check_messages(&self, at: usize, messages: &Value, since: u64, end: u64) {
+        let place = self.clients[at].place.expect("a member");
+        let ids = ids(messages);
+        assert!(ids.is_sorted_by(|a, b| a < b), "{messages}");
+        for message in messages.as_array().expect("an array") {
+            let id = message["id"].as_u64().expect("an id");
+            self.check_content(id, message);
+            let said = self.said.iter().find(|said| said.id == id).expect("it was said");
+            assert!(id > since && id < end && said.is_heard_at(place), "{message} is not for this client");
+            let txn_id = message["txn_id"].as_str();
+            let is_own = said.author == at && !said.is_system;
+            assert_eq!(txn_id, said.txn_id.as_deref().filter(|_| is_own), "{message}");
+        }
+        if since > 0 {
+            let is_expected = |said: &&Said| said.id > since && said.id < end && said.is_heard_at(place);
+            let expected: Vec<u64> = self.said.iter().filter(is_expected).map(|said| said.id).collect();
+            assert_eq!(ids, expected, "after {since}");
+        }
+    }
+
+    fn check_content(&self, id: u64, message: &Value) {
+        let said = self.said.iter().find(|said| said.id == id).expect("it was said");
+        assert_eq!(message["content"], said.content);
+    }
+
+    fn check_bounds(&self) {
+        let history = self.room.history();
+        assert!(history.len() <= self.history_messages && history.bytes() <= MAX_HISTORY_BYTES);
+        assert!(self.room.away() <= MAX_AWAY);
+        let members = self.connections.values().filter(|it| it.place.is_some()).count();
+        assert_eq!(self.room.members(), members + self.room.away());
+        let guests = self.connections.values().filter(|it| it.is_guest).count();
+        assert_eq!(self.room.guests(), guests);
+        assert!(self.said.is_sorted_by(|a, b| a.id < b.id), "ids grow");
+    }
+
+    /// Every client comes back, and everything arrives.
+    fn settle(&mut self, random: &mut Random) {
+        for round in 0.. {
+            assert!(round < 100, "it never ends");
+            self.elapsed += Duration::from_secs(8);
+            self.expire();
+            for id in self.connections.keys().copied().collect::<Vec<_>>() {
+                if self.is_lost(id, &self.connections[&id]) {
+                    self.disconnect(id, Departure::Lost);
+                }
+            }
+            (0..self.clients.len()).for_each(|at| self.connect(at, random));
+            loop {
+                while self.connections.values().any(|it| !it.to_server.is_empty()) {
+                    self.deliver_to_server(random);
+                }
+                if self.connections.values().all(|it| it.to_client.is_empty()) {
+                    break;
+                }
+                self.deliver_to_client(random);
+            }
+            if self.clients.iter().all(|client| client.is_joined) && self.room.next_deadline().is_none() {
+                break;
+            }
+        }
+    }
+
+    fn check_end(&self) {
+        for (at, client) in self.clients.iter().enumerate() {
+            let names: BTreeSet<&String> = client.users.iter().collect();
+            let all: BTreeSet<&String> = self.clients.iter().map(|client| &client.name).collect();
+            assert_eq!(names, all, "the last list of {}", client.name);
+            for sent in client.outbox.iter().filter(|_| client.is_new) {
+                let copies = self
+                    .said
+                    .iter()
+                    .filter(|said| said.author == at && said.txn_id.as_deref() == Some(&sent.txn_id));
+                let copies = copies.count();
+                assert!(copies <= 1, "{} arrived {copies} times", sent.message);
+                if sent.is_resent {
+                    assert_ne!(sent.state, State::Waiting, "{} is lost", sent.message);
+                }
+            }
+        }
+    }
+
+    /// The same entries give the same effects.
+    fn replay(&self) {
+        let mut room = room(self.history_messages, self.epoch);
+        for (applied, effects) in &self.record {
+            assert_eq!(&apply(&mut room, applied), effects, "{applied:?}");
+        }
+    }
+}
+
+impl Client {
+    fn new(number: u64, is_new: bool) -> Self {
+        Self {
+            name: ["Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal"][number as usize].to_owned(),
+            is_new,
+            connection: None,
+            is_joined: false,
+            session: None,
+            epoch: None,
+            place: None,
+            last_id: 0,
+            users: Vec::new(),
+            outbox: Vec::new(),
+            next_txn: 0,
+        }
+    }
+
+    fn join(&self, random: &mut Random) -> Value {
+        let mut join = json!({"type": "join", "username": self.name});
+        if self.is_new {
+            if let Some(session) = &self.session {
+                join["session"] = json!(session);
+            }
+            match &self.epoch {
+                Some(epoch) => (join["epoch"], join["since"]) = (json!(epoch), json!(self.last_id)),
+                None => join["history"] = json!(random.below(20)),
+            }
+        }
+        join
+    }
+
+    /// Forgets the connection, and returns it.
+    fn lose_connection(&mut self) -> Option<ConnectionId> {
+        self.is_joined = false;
+        self.connection.take()
+    }
+
+    /// Sends a message with a new `txn_id`, now or after the next join.
+    fn say(
+        &mut self,
+        connections: &mut BTreeMap<ConnectionId, Connection>,
+        mut message: Value,
+        is_resent: bool,
+    ) {
+        if self.is_new {
+            let txn_id = format!("{}-{}", self.name, self.next_txn);
+            message["txn_id"] = json!(txn_id);
+            let sent = Sent { txn_id, message: message.clone(), state: State::Waiting, is_resent };
+            if is_resent || self.is_joined {
+                self.outbox.push(sent);
+            }
+        }
+        self.next_txn += 1;
+        if self.is_joined {
+            self.send(connections, message);
+        }
+    }
+
+    fn send(&self, connections: &mut BTreeMap<ConnectionId, Connection>, message: Value) {
+        if let Some(connection) = self.connection.and_then(|id| connections.get_mut(&id)) {
+            connection.to_server.push_back(message);
+        }
+    }
+
+    fn set_state(&mut self, txn_id: &str, state: State) {
+        for sent in self.outbox.iter_mut().filter(|sent| sent.txn_id == txn_id) {
+            assert_ne!((sent.state, state), (State::Arrived, State::Refused), "{}", sent.message);
+            sent.state = state;
+        }
+    }
+
+    /// Takes over the answer, and returns what has to be sent again: exactly what is not there.
+    fn on_answer(&mut self, answer: &Value, is_same_epoch: bool) -> Vec<Value> {
+        for message in answer["messages"].as_array().expect("an array") {
+            if let Some(txn_id) = message["txn_id"].as_str() {
+                self.set_state(txn_id, State::Arrived);
+            }
+        }
+        let is_unknown = is_same_epoch && answer["recovered"] == false;
+        let mut resend = Vec::new();
+        for sent in self.outbox.iter_mut().filter(|sent| sent.state == State::Waiting) {
+            match sent.is_resent {
+                true if is_unknown => sent.state = State::Unknown,
+                true => resend.push(sent.message.clone()),
+                false => sent.state = State::Unknown,
+            }
+        }
+        self.is_joined = true;
+        self.last_id = answer["id"].as_u64().expect("an id");
+        self.epoch = answer["epoch"].as_str().map(str::to_owned);
+        self.session = answer["session"].as_str().map(str::to_owned);
+        resend
+    }
+}
+
+impl Said {
+    fn is_heard_at(&self, place: usize) -> bool {
+        self.between.is_none_or(|places| places.contains(&place))
+    }
+}
+
+fn ids(messages: &Value) -> Vec<u64> {
+    let messages = messages.as_array().expect("an array");
+    messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect()
+}
+
+fn room(history_messages: usize, epoch: u64) -> Room {
+    Room::new(RoomSettings {
+        mod_password: Some(ModPassword::new("secret")),
+        epoch: format!("epoch {epoch}").into(),
+        history: HistoryLimits { messages: history_messages, age_millis: None },
+        away: AwayLimits {
+            duration: AWAY,
+            members: MAX_AWAY,
+            members_per_network: Some(MAX_AWAY_PER_NETWORK),
+        },
+    })
+}
+
+fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {
+    match applied {
+        Applied::Entry(id, time, from, input) => {
+            room.apply(Entry { id: *id, time, from: *from, input: input.clone() })
+        }
+        Applied::Expire(now, slow) => room.expire(*now, |id| slow.contains(&id)),
+    }
+}
