@@ -195,8 +195,8 @@ impl World {
             10..35 => self.talk(client, random),
             35..60 => self.deliver_to_server(random),
             60..85 => self.deliver_to_client(random),
-            85..88 => self.cut(client, random),
-            88..90 => self.abandon(client),
+            85..87 => self.cut(client, random),
+            87..90 => self.abandon(client, random),
             90..92 => self.notice_loss(random),
             92 => self.leave(client),
             93..99 => self.pass_time(random),
@@ -313,8 +313,11 @@ impl World {
     }
 
     /// The client gives up a connection that no longer answers. What it has sent may still arrive.
-    fn abandon(&mut self, at: usize) {
-        self.clients[at].lose_connection();
+    fn abandon(&mut self, at: usize, random: &mut Random) {
+        let id = self.clients[at].lose_connection();
+        if id.is_some() && random.one_in(2) {
+            self.connect(at, random);
+        }
     }
 
     /// The server learns that a connection has ended.
