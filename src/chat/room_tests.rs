@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::name_key::NameKey;
+use crate::chat::protocol::Position;
+use crate::chat::resume::{MAX_UNREAD, MAX_UNREAD_BYTES};
 
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
@@ -644,4 +646,392 @@ proptest! {
             prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), connected.len());
         }
     }
+}
+
+/// A member that can resume: its name, and what it needs for that.
+#[derive(Clone)]
+struct Place {
+    name: &'static str,
+    session: Session,
+}
+
+impl Script {
+    /// Connects, and joins with these options, in addition to the session of `place`.
+    fn join_with(&mut self, number: u64, place: &Place, options: JoinOptions) {
+        self.connect(number);
+        let options =
+            Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
+        let body = Ok(Body::Join(options));
+        let message = Ok(ClientMessage { username: username(place.name), txn_id: None, body });
+        self.input(number, Input::Message { message, session: Some(place.session) });
+    }
+
+    /// A new member that can resume, which has received all messages so far.
+    fn asking(&mut self, number: u64, name: &'static str) -> Place {
+        let place = Place { name, session: Session::new([number as u8; Session::BYTES]) };
+        self.join_with(number, &place, JoinOptions::default());
+        self.wait(1.0);
+        self.received.clear();
+        place
+    }
+
+    fn resume(&mut self, number: u64, place: &Place, since: u64) {
+        let since = Some(Position { epoch: "an epoch".into(), id: since });
+        self.join_with(number, place, JoinOptions { since, ..JoinOptions::default() });
+    }
+
+    /// Sends a message as JSON.
+    fn json(&mut self, number: u64, json: Value) {
+        self.input(number, message(ClientMessage::parse(&json.to_string())));
+    }
+
+    fn lose(&mut self, number: u64) {
+        self.input(number, Input::Disconnected(Departure::Lost));
+    }
+}
+
+fn newest(history: u16) -> JoinOptions {
+    JoinOptions { history, ..JoinOptions::default() }
+}
+
+#[test]
+fn a_new_member_gets_the_history_between_the_lists_and_its_own_line() {
+    let mut script = Script::with(&["Ann", "Bob"]);
+    script.public(1, "one");
+    script.command(1, "/login secret");
+    script.command(1, "/help");
+    script.command(1, "/whisper Bob psst");
+    script.public(2, "two");
+    let cid = Place { name: "Cid", session: Session::new([3; 16]) };
+    script.join_with(3, &cid, newest(200));
+    assert_eq!(
+        script.received(3),
+        [
+            "list: Ann mod, Bob, Cid",
+            "command_list",
+            "history: Ann: one, system: Ann is now a moderator., Bob: two",
+            "system: Cid joined."
+        ]
+    );
+    script.json(3, json!({"type": "history", "limit": 1}));
+    script.json(3, json!({"type": "history", "limit": 0}));
+    script.json(3, json!({"type": "history", "before": 0}));
+    assert_eq!(script.received(3), ["history more: Bob: two", "history more: ", "history: "]);
+    // Who asks for nothing gets nothing new.
+    script.connect(4);
+    script.join(4, "Dan");
+    assert_eq!(script.received(4), ["list: Ann mod, Bob, Cid, Dan", "command_list", "system: Dan joined."]);
+}
+
+#[test]
+fn older_messages_are_requested_page_by_page() {
+    let mut script = Script::with(&["Ann"]);
+    for number in 0..5 {
+        script.public(1, &number.to_string());
+    }
+    let first = script.last_id - 4;
+    let page = |script: &mut Script, before, limit| {
+        script.json(1, json!({"type": "history", "before": before, "limit": limit}));
+        script.received(1).remove(0)
+    };
+    assert_eq!(page(&mut script, first + 5, 2), "history more: Ann: 3, Ann: 4");
+    assert_eq!(page(&mut script, first + 3, 2), "history more: Ann: 1, Ann: 2");
+    assert_eq!(page(&mut script, first + 1, 2), "history: Ann: 0");
+    assert_eq!(page(&mut script, u64::from(u32::MAX), 200).matches("Ann: ").count(), 5);
+}
+
+#[test]
+fn a_message_is_acknowledged_at_its_position() {
+    let mut script = Script::with(&["Ann"]);
+    let _bob = script.asking(2, "Bob");
+    script.json(2, json!({"type": "public", "content": "hi", "txn_id": "a"}));
+    assert_eq!(script.received(2), [format!("ack a {}", script.last_id)]);
+    assert_eq!(script.received(1), ["Bob: hi"]);
+    script.json(2, json!({"type": "private", "to": "Ann", "content": "psst", "txn_id": "b"}));
+    assert_eq!(script.received(2), [format!("ack b {}", script.last_id), "Bob to Ann: psst [b]".into()]);
+    assert_eq!(script.received(1), ["Bob to Ann: psst"], "the id is its author's alone");
+    script.json(2, json!({"type": "command", "content": "/login secret", "txn_id": "c"}));
+    let lines = script.received(2);
+    assert_eq!(lines, [format!("ack c {}", script.last_id), "system: Bob is now a moderator.".into()]);
+    for (txn_id, content) in [("d", "/dance"), ("e", "/to Nobody 5"), ("f", "/whisper Nobody x"), ("g", " ")]
+    {
+        script.json(2, json!({"type": "command", "content": content, "txn_id": txn_id}));
+        let lines = script.received(2);
+        assert!(lines.len() == 1 && lines[0].starts_with(&format!("error for {txn_id}: ")), "{lines:?}");
+    }
+    script.json(2, json!({"type": "history", "txn_id": "h"}));
+    let lines = script.received(2);
+    assert_eq!(lines.len(), 1, "it is its own answer");
+    assert_eq!(lines[0], "history: Bob: hi [a], Bob to Ann: psst [b], system: Bob is now a moderator.");
+    // Ann did not ask for the new types.
+    script.received(1);
+    script.json(1, json!({"type": "public", "content": "hello", "txn_id": "i"}));
+    assert_eq!(script.received(1), [""; 0]);
+    script.json(1, json!({"type": "command", "content": "/dance", "txn_id": "j"}));
+    assert!(script.received(1)[0].starts_with("error for j: "));
+    script.command(2, "/to Ann 9");
+    script.received(1);
+    script.json(1, json!({"type": "public", "content": "hello", "txn_id": "k"}));
+    let left = "You are timed out: 9 seconds left.";
+    assert_eq!(script.received(1), [format!("system: {left}"), format!("error for k: {left}")]);
+    script.json(1, json!({"type": "history", "limit": 0}));
+    assert_eq!(script.received(1), ["history more: "], "it can read");
+}
+
+#[test]
+fn a_member_that_is_cut_off_resumes_as_if_nothing_had_happened() {
+    let mut script = Script::with(&["Ann"]);
+    let bob = script.asking(2, "Bob");
+    script.command(2, "/login secret");
+    script.json(2, json!({"type": "public", "content": "before", "txn_id": "a"}));
+    let since = script.last_id;
+    script.wait(1.0);
+    script.received.clear();
+    script.lose(2);
+    script.public(1, "where are you?");
+    script.command(1, "/whisper Bob psst");
+    script.wait(1.0);
+    assert_eq!(script.received(1), ["Ann to Bob: psst", "list: Ann, Bob mod away"]);
+    // Nobody else can take the name.
+    script.connect(3);
+    script.join(3, "bob");
+    assert_eq!(script.received(3), ["error: The username Bob is in use: choose another."]);
+    script.resume(4, &bob, since);
+    assert_eq!(
+        script.received(4),
+        [
+            "list: Ann, Bob mod",
+            "command_list",
+            "history more recovered: Ann: where are you?, Ann to Bob: psst",
+        ]
+    );
+    script.wait(1.0);
+    assert_eq!(script.received(1), ["list: Ann, Bob mod"]);
+    script.public(4, "back");
+    assert_eq!(script.received(1), ["Bob: back"]);
+    assert_eq!(script.room.away(), 0);
+    script.wait(60.0);
+    assert_eq!(script.received(1), [""; 0]);
+}
+
+#[test]
+fn a_connection_whose_place_is_taken_is_closed_and_ignored() {
+    let mut script = Script::with(&["Ann"]);
+    let bob = script.asking(2, "Bob");
+    script.resume(3, &bob, script.last_id);
+    assert_eq!(script.received(2), ["replaced"]);
+    assert_eq!(script.received(3), ["list: Ann, Bob", "command_list", "history recovered: "]);
+    script.public(2, "late");
+    script.join(2, "Someone");
+    script.lose(2);
+    script.wait(60.0);
+    assert_eq!(script.received(1), [""; 0], "nobody is told");
+    assert_eq!(script.received(2), [""; 0]);
+    script.public(1, "hi");
+    assert_eq!(script.received(3), ["Ann: hi"]);
+    // A join that was sent on an older connection, and arrives late.
+    let mut late = Script::with(&["Ann"]);
+    late.connect(2);
+    let bob = late.asking(3, "Bob");
+    let options = Some(JoinOptions { session: Some(bob.session), ..JoinOptions::default() }.into());
+    late.send(2, username("Bob"), Body::Join(options));
+    assert_eq!((late.received(2), late.received(3)), (vec!["replaced".into()], vec![]));
+    late.public(2, "late");
+    late.public(1, "hi");
+    assert_eq!(late.received(3), ["Ann: hi"]);
+}
+
+#[test]
+fn a_place_ends_with_time_or_when_the_client_closes_it() {
+    let mut script = Script::with(&["Ann"]);
+    let bob = script.asking(2, "Bob");
+    script.lose(2);
+    script.command(1, "/whisper Bob one");
+    script.wait(29.9);
+    script.received(1);
+    script.wait(0.2);
+    let lines = script.received(1);
+    let error = "error: Bob has left without receiving your message.";
+    assert_eq!(lines, [error, "system: Bob left.", "list: Ann"]);
+    // An unknown session is an ordinary join, to which the whispers of the earlier place are not shown.
+    script.resume(3, &bob, 1);
+    assert_eq!(
+        script.received(3),
+        ["list: Ann, Bob", "command_list", "history not recovered: ", "system: Bob joined."]
+    );
+    script.received(1);
+    script.input(3, Input::Disconnected(Departure::Left));
+    assert_eq!(script.received(1), ["system: Bob left."]);
+    // Who asks for nothing leaves at once.
+    script.connect(4);
+    script.join(4, "Dan");
+    script.received(1);
+    script.lose(4);
+    assert_eq!(script.received(1), ["system: Dan left."]);
+}
+
+#[test]
+fn without_resume_seconds_nobody_is_away_but_a_dead_connection_can_be_replaced() {
+    let away = AwayLimits { duration: Duration::ZERO, ..settings().away };
+    let mut script = Script::with_room(RoomSettings { away, ..settings() });
+    let ann = script.asking(1, "Ann");
+    script.resume(2, &ann, script.last_id);
+    assert_eq!(script.received(1), ["replaced"]);
+    assert_eq!(script.received(2)[2], "history recovered: ");
+    script.lose(2);
+    assert_eq!((script.room.members(), script.room.away()), (0, 0));
+}
+
+#[test]
+fn a_session_does_not_open_another_name() {
+    let mut script = Script::with(&["Ann"]);
+    let bob = script.asking(2, "Bob");
+    script.lose(2);
+    script.resume(3, &Place { name: "Ann", ..bob.clone() }, 0);
+    assert_eq!(script.received(3), ["error: The username Ann is in use: choose another."]);
+    script.resume(4, &Place { name: "Cid", ..bob }, 0);
+    assert!(script.received(4).contains(&"system: Cid joined.".into()));
+    assert_eq!(script.room.away(), 1);
+}
+
+#[test]
+fn what_cannot_be_recovered_is_said() {
+    let history = HistoryLimits { messages: 3, age_millis: None };
+    let mut script = Script::with_room(RoomSettings { history, ..settings() });
+    script.connect(1);
+    script.join(1, "Ann");
+    let bob = script.asking(2, "Bob");
+    let since = script.last_id;
+    script.lose(2);
+    for number in 0..3 {
+        script.public(1, &number.to_string());
+    }
+    script.resume(3, &bob, since);
+    assert_eq!(script.received(3)[2], "history recovered: Ann: 0, Ann: 1, Ann: 2");
+    script.public(1, "3");
+    script.resume(4, &bob, since);
+    assert_eq!(script.received(4)[2], "history not recovered: Ann: 1, Ann: 2, Ann: 3");
+    // Another epoch, and an id that does not exist yet.
+    let since = Some(Position { epoch: "another".into(), id: script.last_id });
+    script.join_with(5, &bob, JoinOptions { since, ..JoinOptions::default() });
+    assert!(script.received(5)[2].starts_with("history not recovered: "));
+    script.resume(6, &bob, script.last_id + 9);
+    assert!(script.received(6)[2].starts_with("history not recovered: "));
+}
+
+#[test]
+fn more_than_a_page_is_not_recovered() {
+    let mut script = Script::with(&["Ann"]);
+    let bob = script.asking(2, "Bob");
+    let since = script.last_id;
+    for _ in 0..MAX_PAGE_MESSAGES {
+        script.public(1, "x");
+    }
+    script.resume(3, &bob, since);
+    let answer = script.received(3).remove(2);
+    assert!(answer.starts_with("history recovered: ") && answer.matches("Ann: x").count() == 200);
+    script.public(1, "x");
+    script.resume(4, &bob, since);
+    let answer = script.received(4).remove(2);
+    assert!(answer.starts_with("history more not recovered: ") && answer.matches("Ann: x").count() == 200);
+    // As long as MAX_MESSAGE_BYTES allows.
+    let since = script.last_id;
+    for _ in 0..20 {
+        script.public(1, &"y".repeat(16_000));
+    }
+    script.resume(5, &bob, since);
+    let answer = script.received(5).remove(2);
+    assert!(answer.starts_with("history more not recovered: "));
+    assert_eq!(answer.matches("Ann: ").count(), 16, "256 KiB");
+}
+
+#[test]
+fn messages_are_kept_for_some_days() {
+    let mut script = Script::with(&["Ann"]);
+    script.public(1, "old");
+    let day = 24 * 60 * 60 * 1000;
+    let history = |script: &mut Script, after| {
+        script.last_id += 1;
+        let time = EntryTime { unix_millis: time(script.now).unix_millis + after, ..time(script.now) };
+        let input = message(ClientMessage::parse(r#"{"type":"history"}"#));
+        let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(1), input };
+        let effects = script.room.apply(entry);
+        script.apply(effects);
+        script.received(1).remove(0)
+    };
+    assert_eq!(history(&mut script, day), "history: Ann: old");
+    assert_eq!(history(&mut script, day + 1), "history: ");
+}
+
+#[test]
+fn whispers_that_wait_are_in_the_answer_whatever_it_is_asked_for() {
+    let history = HistoryLimits { messages: 2, age_millis: None };
+    let mut script = Script::with_room(RoomSettings { history, ..settings() });
+    script.connect(1);
+    script.join(1, "Ann");
+    let bob = script.asking(2, "Bob");
+    script.lose(2);
+    script.command(1, "/whisper Bob one");
+    script.public(1, "x");
+    script.public(1, "y");
+    script.public(1, "z");
+    script.join_with(3, &bob, newest(0));
+    assert_eq!(script.received(3)[2], "history: Ann to Bob: one, Ann: y, Ann: z");
+    script.join_with(4, &bob, newest(0));
+    assert_eq!(script.received(4)[2], "history more: ", "once");
+}
+
+#[test]
+fn as_many_whispers_wait_as_there_is_room_for() {
+    let mut script = Script::with(&["Ann"]);
+    let bob = script.asking(2, "Bob");
+    script.lose(2);
+    for _ in 0..MAX_UNREAD {
+        script.private(1, "Bob", "psst");
+    }
+    assert_eq!(script.received(1), ["Ann to Bob: psst"; MAX_UNREAD]);
+    script.private(1, "Bob", "psst");
+    let full = "error: Bob is away, and too many messages wait already: try again later.";
+    assert_eq!(script.received(1), [full]);
+    script.resume(3, &bob, script.last_id - 2);
+    assert_eq!(script.received(3)[2].matches("psst").count(), 1, "it has seen the others");
+    script.lose(3);
+    for _ in 0..4 {
+        script.private(1, "Bob", &"x".repeat(MAX_UNREAD_BYTES / 4 - 600));
+    }
+    script.received(1);
+    script.private(1, "Bob", &"x".repeat(2000));
+    assert_eq!(script.received(1), [full]);
+    script.wait(60.0);
+    let lines = script.received(1);
+    assert!(lines.contains(&"error: Bob has left without receiving 4 of your messages.".into()), "{lines:?}");
+}
+
+#[test]
+fn as_many_members_are_away_as_may_be() {
+    let mut script = Script::with(&["Watcher"]);
+    // From one address, two.
+    for (number, name) in [(10, "Ann"), (11, "Bob"), (12, "Cid")] {
+        script.asking(number, name);
+    }
+    for number in 10..13 {
+        script.input(number, Input::Disconnected(Departure::Lost));
+    }
+    assert_eq!(script.room.away(), 3, "three addresses");
+    let mut from_one = Script::with(&["Watcher"]);
+    for (number, name) in [(10, "Ann"), (10 + 256, "Bob"), (10 + 512, "Cid")] {
+        from_one.asking(number, name);
+        from_one.lose(number);
+        from_one.wait(1.0);
+    }
+    assert!(from_one.received(1).contains(&"system: Ann left.".into()), "it has been away longest");
+    assert_eq!(from_one.room.away(), 2);
+    // In total, eight.
+    for (number, name) in (20..).zip(["Dan", "Eve", "Fay", "Gus", "Hal", "Ida"]) {
+        script.asking(number, name);
+        script.lose(number);
+        script.wait(0.1);
+    }
+    assert_eq!(script.room.away(), 8);
+    assert!(script.received(1).contains(&"system: Ann left.".into()));
 }
