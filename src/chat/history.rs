@@ -251,3 +251,42 @@ fn array(messages: &[&HistoryEntry], viewer: &Place) -> Vec<u8> {
     json.push(b']');
     json
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u64, length: usize) -> HistoryEntry {
+        let json = vec![b'x'; length].into();
+        HistoryEntry { id, unix_millis: 0, json, txn: None, visibility: Visibility::All }
+    }
+
+    #[test]
+    fn memory_holds_four_mebibytes() {
+        let mut history = History::new(HistoryLimits { messages: 1_000_000, age_millis: None });
+        for id in 1..100_000 {
+            history.push(entry(id, 100));
+        }
+        assert!((MAX_HISTORY_BYTES - 1000..=MAX_HISTORY_BYTES).contains(&history.bytes()));
+        let entries = history.entries.capacity() * size_of::<HistoryEntry>();
+        // An allocation has a header, and its size is rounded.
+        let json = history.len() * (100 + 16 + 16);
+        assert!(entries + json <= MAX_HISTORY_BYTES, "{entries} + {json}");
+        history.push(entry(100_000, MAX_HISTORY_BYTES));
+        assert_eq!((history.len(), history.bytes(), history.last_evicted), (0, 0, 100_000));
+    }
+
+    #[test]
+    fn a_message_that_is_longer_than_an_answer_does_not_end_paging() {
+        let mut history = History::new(HistoryLimits { messages: 10, age_millis: None });
+        for (id, length) in [(1, 10), (2, MAX_PAGE_BYTES + 1), (3, 10)] {
+            history.push(entry(id, length));
+        }
+        let viewer = Place { order: JoinOrder(0), name: Arc::default() };
+        for (before, length, more) in [(4, 10, true), (3, MAX_PAGE_BYTES + 1, true), (2, 10, false)] {
+            let page = history.page(&viewer, Some(before), 200, &[]);
+            assert_eq!((page.json.len(), page.more), (length + 2, more));
+        }
+        assert!(history.since(&viewer, 0).is_none());
+    }
+}

@@ -450,6 +450,49 @@ mod tests {
         assert!(rate > 0.75 * LIST_RATE, "{rate}");
     }
 
+    /// A room whose members are mostly away is large, as their entries make the list long.
+    #[test]
+    fn a_large_room_stays_large_while_most_members_are_away() {
+        let now = Instant::now();
+        let mut room = Room::new();
+        for number in 0..1000 {
+            room.join(number, now);
+        }
+        let list_bytes = room.lists.list_bytes();
+        let members: Vec<JoinOrder> = room.lists.sent.keys().copied().collect();
+        for &member in &members[10..] {
+            room.lists.away(member, now);
+        }
+        assert!(!room.lists.is_small());
+        assert_eq!(room.lists.list_bytes(), list_bytes + 990 * AWAY_BYTES);
+        // One that resumes gets its list in a later round, at the list rate.
+        room.lists.back(now);
+        assert!(!room.lists.resumed(members[10], ConnectionId(2000), now));
+        let mut last = now;
+        while let Some(due) = room.lists.next_deadline() {
+            last = due;
+            let round = room.lists.next_round(due, none);
+            if matches!(&round, Some(Audience::All))
+                || matches!(&round, Some(Audience::Only(ids)) if ids.contains(&ConnectionId(2000)))
+            {
+                return;
+            }
+        }
+        panic!("it got no list until {:?}", last - now);
+    }
+
+    #[test]
+    fn in_a_small_room_a_member_that_resumes_gets_the_list_at_once() {
+        let now = Instant::now();
+        let mut room = Room::new();
+        room.join(1, now);
+        let member = *room.lists.sent.keys().next().unwrap();
+        room.lists.away(member, now);
+        room.lists.back(now);
+        assert!(room.lists.resumed(member, ConnectionId(2), now));
+        assert_eq!(room.lists.next_round(now + Duration::from_secs(1), none), None, "it has the newest list");
+    }
+
     /// Quotation marks and backslashes were once counted as one byte each, and take two.
     #[test]
     fn lists_are_charged_for_all_their_bytes() {

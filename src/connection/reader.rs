@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::ListBudget;
+    use crate::chat::{ListBudget, NameKey, Session};
     use crate::connection::handshake::Upgraded;
     use crate::connection::session::tests::upgraded;
     use crate::connection::tests::shared;
@@ -289,6 +289,33 @@ mod tests {
         }
         assert!(send(0.0).unwrap() < may_send + second);
         assert!(join(0.0).unwrap() < may_join + second);
+    }
+
+    #[test]
+    fn only_a_join_that_resumes_is_not_charged() {
+        let (Upgraded { stream, peer, .. }, _client) = upgraded();
+        let link = Link::new(stream, Vec::new(), 1024, 1024);
+        // A client that was cut off would wait in vain, so this fails where another would wait.
+        link.cut_off();
+        let peer = Peer { charged: Some(peer.network), ..peer };
+        let state = SharedState::default();
+        let session = "0a".repeat(16);
+        let bob = Session::parse(&session).unwrap();
+        state.open_session(bob, Arc::new(NameKey::of("Bob")));
+        let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, state.clone());
+        let shared = shared(&[], hub);
+        let _ = shared.rates.join.take(peer.network, 1e6, Instant::now());
+        let is_charged = |fields: &str| {
+            let text = format!(r#"{{"type":"join",{fields}}}"#);
+            Reader::new(&link, &peer, &shared).admit(&ClientMessage::parse(&text)).is_err()
+        };
+        let resumes = format!(r#""username":"bob","session":"{session}""#);
+        assert!(!is_charged(&resumes));
+        assert!(is_charged(&format!(r#""username":"Ann","session":"{session}""#)), "another name");
+        assert!(is_charged(&format!(r#""username":"Bob","session":"{}""#, "0b".repeat(16))));
+        assert!(is_charged(r#""username":"Bob","history":5"#));
+        state.close_session(bob);
+        assert!(is_charged(&resumes));
     }
 
     /// A failed join once exempted all later ones of its connection from waiting.

@@ -181,3 +181,31 @@ impl Delivery {
         self.retries.remove(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::transport::Stream;
+
+    /// A dead socket once kept its connection for two ping intervals.
+    #[test]
+    fn a_replaced_connection_that_does_not_answer_is_cut_off() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let link = Arc::new(Link::new(Stream::plain(Arc::new(socket)), Vec::new(), 1024, 1024));
+        let network = IpAddr::from([127, 0, 0, 1]).into();
+        let (id, now, mut delivery) = (ConnectionId(1), Instant::now(), Delivery::new(Arc::default()));
+        delivery.add(id, link.clone(), Peer { name: "a client".into(), network, charged: None });
+        delivery.close_replaced(id, now);
+        assert_eq!(delivery.next_retry(), Some(now + REPLACED_TIMEOUT));
+        delivery.retry_due(now + REPLACED_TIMEOUT - Duration::from_millis(1));
+        assert!(!link.is_cut_off());
+        delivery.retry_due(now + REPLACED_TIMEOUT);
+        assert!(link.is_cut_off());
+        assert_eq!(delivery.next_retry(), None);
+    }
+}

@@ -439,6 +439,19 @@ mod tests {
         assert!(backlog.send(&output("!"), &mut client, now).is_err());
     }
 
+    /// A client that asked for history again and again, and read nothing, would otherwise fill the memory.
+    #[test]
+    fn a_second_history_answer_counts_while_the_first_waits() {
+        let now = Instant::now();
+        let mut client = SlowClient::new(0);
+        let mut backlog = Backlog::new(4);
+        let bytes = Bytes::from_static(b"an answer");
+        let answer = || Output { uncounted: bytes.len(), ..part_of(&bytes, 0, bytes.len()) };
+        assert!(is_pending(backlog.send(&answer(), &mut client, now)));
+        let sent = backlog.send(&answer(), &mut client, now);
+        assert!(matches!(sent, Err(SendError::BacklogFull { waiting: 9 })), "{sent:?}");
+    }
+
     #[test]
     fn a_client_that_accepts_nothing_for_thirty_seconds_has_stalled() {
         let start = Instant::now();
