@@ -28,6 +28,8 @@ pub use list_budget::JoinPace;
 pub use list_budget::ListBudget;
 pub use name_key::NameKey;
 pub use password::ModPassword;
+#[cfg(test)]
+pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
 pub use resume::AwayLimits;
 pub use room::{Audience, Effect, Room, RoomSettings};

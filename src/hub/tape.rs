@@ -79,10 +79,17 @@ impl Tape {
             }
             Effect::Send(Audience::One(id), message) => {
                 let recipients = self.write_targeted(std::slice::from_ref(id), message, timestamp);
-                // A list to one client is the one that it gets with its own join.
-                if matches!(message, ServerMessage::UserList { .. } | ServerMessage::History(_)) {
-                    let track = self.track(*id);
-                    track.uncounted = track.parts.iter().map(Part::len).sum();
+                match message {
+                    // A list to one client is the one that it gets with its own join.
+                    ServerMessage::UserList { .. } => self.track(*id).count_from_here(),
+                    // Of the requests in one batch, only the first does not count: see `Output::uncounted`.
+                    ServerMessage::History(answer) => {
+                        let track = self.track(*id);
+                        if answer.session.is_some() || track.uncounted == 0 {
+                            track.count_from_here();
+                        }
+                    }
+                    _ => {}
                 }
                 recipients
             }
@@ -143,6 +150,10 @@ impl Tape {
 }
 
 impl Track {
+    fn count_from_here(&mut self) {
+        self.uncounted = self.parts.iter().map(Part::len).sum();
+    }
+
     /// Adds the shared string from `shared_from` to `end`.
     fn take_shared(&mut self, end: usize) {
         if let Some(start) = self.shared_from.filter(|&start| start < end) {
@@ -235,6 +246,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chat::{HistoryAnswer, Session};
     use crate::transport::{Flush, Link, Stream};
 
     /// The contents of the messages that a client reads.
@@ -316,6 +328,32 @@ mod tests {
         assert_eq!(output(&batch, ann).uncounted, 0, "an update of the list counts");
         tape.write(&send(Audience::One(bob), "later"), "");
         assert_eq!(output(&tape.finish(), bob).uncounted, 0);
+    }
+
+    #[test]
+    fn one_history_answer_per_batch_does_not_count() {
+        let ann = ConnectionId(1);
+        let answer = |session| {
+            let (messages, epoch) = (b"[]".to_vec(), "an epoch".into());
+            let answer = HistoryAnswer { messages, id: 1, more: false, epoch, recovered: None, session };
+            Effect::Send(Audience::One(ann), ServerMessage::History(answer.into()))
+        };
+        let mut tape = Tape::default();
+        let list = ServerMessage::UserList { content: Vec::new() };
+        for effect in [
+            Effect::Enter(ann),
+            Effect::Send(Audience::One(ann), list),
+            answer(Some(Session::new([0; Session::BYTES]))),
+        ] {
+            tape.write(&effect, "");
+        }
+        let joined = tape.len();
+        tape.write(&answer(None), "");
+        assert_eq!(output(&tape.finish(), ann).uncounted, joined);
+        tape.write(&answer(None), "");
+        let first = tape.len();
+        tape.write(&answer(None), "");
+        assert_eq!(output(&tape.finish(), ann).uncounted, first);
     }
 
     /// A slow client may keep an allocation, and is charged only for the bytes of its tape.
