@@ -16,7 +16,9 @@ use crate::target::Target;
 const AT_ONCE: usize = 32;
 const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The two members that chat.
+const READ_BYTES: usize = 64 * 1024;
+/// The members that chat.
+const MEMBERS: usize = 2;
 const SENDER: usize = 0;
 const RECIPIENT: usize = 1;
 
@@ -73,61 +75,52 @@ pub fn run(bench: &mut Bench) -> Result<()> {
 
 struct Load<'a> {
     child: &'a Child,
-    target: Target,
     poll: Poll,
+    chat: Chat,
+    /// Those that are being opened.
     connections: Vec<Connection>,
     buffer: Vec<u8>,
-    probes: Vec<Instant>,
-    latencies: Vec<f64>,
     completed: usize,
     refused: usize,
 }
 
+/// Two members, one of which sends.
+struct Chat {
+    target: Target,
+    sender: Connection,
+    recipient: Connection,
+    buffer: Vec<u8>,
+    /// When each message was sent.
+    sent: Vec<Instant>,
+    next: Instant,
+    latencies: Vec<f64>,
+}
+
 impl<'a> Load<'a> {
     fn new(child: &'a Child, target: Target) -> Result<Self> {
-        let mut load = Self {
-            child,
-            target,
-            poll: Poll::new()?,
-            connections: Vec::new(),
-            buffer: vec![0; 64 * 1024],
-            probes: Vec::new(),
-            latencies: Vec::new(),
-            completed: 0,
-            refused: 0,
-        };
-        for member in [SENDER, RECIPIENT] {
-            load.open(member)?;
-            if target != Target::Floor {
-                load.connections[member].queue(&frame(&join(member), Some(MASK)));
-            }
-        }
-        // The first message has arrived, so both have joined.
-        let deadline = Instant::now() + TIMEOUT;
-        while load.latencies.is_empty() {
-            load.step(PROBE_INTERVAL, false)?;
-            if load.connections.iter().all(Connection::is_upgraded) {
-                load.probe()?;
-            }
-            if Instant::now() > deadline {
-                return Err("the chat does not start".into());
-            }
-        }
-        Ok(load)
+        let poll = Poll::new()?;
+        let chat = Chat::start(child, target, &poll)?;
+        let (connections, buffer) = (Vec::new(), vec![0; READ_BYTES]);
+        Ok(Self { child, poll, chat, connections, buffer, completed: 0, refused: 0 })
     }
 
     fn run(mut self, time: Duration) -> Result<Round> {
-        (0..AT_ONCE).try_for_each(|number| self.open(RECIPIENT + 1 + number))?;
-        self.latencies.clear();
+        (0..AT_ONCE).try_for_each(|number| self.open(number))?;
         let before = self.child.total_processor_time()?;
         let start = Instant::now();
-        let mut next_probe = start;
-        while start.elapsed() < time {
-            if Instant::now() >= next_probe {
-                self.probe()?;
-                next_probe += PROBE_INTERVAL;
+        while start.elapsed() < time || self.chat.latencies.is_empty() {
+            if start.elapsed() > TIMEOUT {
+                return Err("the chat has stopped".into());
             }
-            self.step(next_probe.saturating_duration_since(Instant::now()), true)?;
+            self.chat.advance()?;
+            for number in self.poll.ready(self.chat.next.saturating_duration_since(Instant::now()))? {
+                match number.checked_sub(MEMBERS) {
+                    Some(number) => self.step(number)?,
+                    None => self.chat.receive(number)?,
+                }
+                // Otherwise the latency would include the load's own handshakes.
+                self.chat.advance()?;
+            }
         }
         let completed = self.completed as f64;
         let processor = self.child.total_processor_time()? - before;
@@ -136,7 +129,7 @@ impl<'a> Load<'a> {
             // With a small load, the system may count none.
             per_processor: completed / processor.as_secs_f64().max(0.01),
             refused: self.refused as f64,
-            latencies: self.latencies,
+            latencies: self.chat.latencies,
         })
     }
 
@@ -144,7 +137,7 @@ impl<'a> Load<'a> {
     fn open(&mut self, number: usize) -> Result<()> {
         let mut connection = Connection::open(self.child, Options::default())?;
         connection.flush()?;
-        self.poll.add(&connection, number)?;
+        self.poll.add(&connection, MEMBERS + number)?;
         match self.connections.get_mut(number) {
             Some(old) => *old = connection,
             None => self.connections.push(connection),
@@ -152,44 +145,88 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn probe(&mut self) -> Result<()> {
-        let number = self.probes.len();
-        let message = match self.target {
-            Target::Floor => frame(&public(SENDER, number), None),
-            Target::Ws | Target::Wss => frame(&said(SENDER, number), Some(MASK)),
-        };
-        self.probes.push(Instant::now());
-        self.connections[SENDER].queue(&message);
-        self.connections[SENDER].flush()?;
+    /// Receives from this connection. Once it is upgraded, it is closed, and another opened.
+    fn step(&mut self, number: usize) -> Result<()> {
+        let connection = &mut self.connections[number];
+        let received = connection.receive(&mut self.buffer).and_then(|_| connection.messages(|_, _| {}));
+        // The end of the TLS handshake, and what was queued before it.
+        if received.and_then(|()| connection.flush()).is_err() {
+            self.refused += 1;
+            self.open(number)?;
+        } else if self.connections[number].is_upgraded() {
+            self.completed += 1;
+            self.open(number)?;
+        }
         Ok(())
     }
+}
 
-    /// Waits, and handles what has happened. `leave`: connections other than the members' are closed once they are
-    /// upgraded, and others opened.
-    fn step(&mut self, timeout: Duration, leave: bool) -> Result<()> {
-        for number in self.poll.ready(timeout)? {
-            let connection = &mut self.connections[number];
-            let (now, probes, latencies) = (Instant::now(), &self.probes, &mut self.latencies);
-            let received = connection.receive(&mut self.buffer).and_then(|_| {
-                connection.messages(|_, payload| {
-                    let Some((_, sequence)) = position(payload).filter(|_| number == RECIPIENT) else {
-                        return;
-                    };
-                    latencies.push((now - probes[sequence]).as_secs_f64());
-                })
-            });
-            // The end of the TLS handshake, and what was queued before it.
-            if let Err(error) = received.and_then(|()| connection.flush()) {
-                if number <= RECIPIENT {
-                    return Err(format!("a member has lost its connection: {error}").into());
-                }
-                self.refused += 1;
-                self.open(number)?;
-            } else if leave && number > RECIPIENT && self.connections[number].is_upgraded() {
-                self.completed += 1;
-                self.open(number)?;
+impl Chat {
+    /// Both have joined.
+    fn start(child: &Child, target: Target, poll: &Poll) -> Result<Self> {
+        let [sender, recipient] = [SENDER, RECIPIENT].map(|number| -> Result<_> {
+            let mut member = Connection::open(child, Options::default())?;
+            if target != Target::Floor {
+                member.queue(&frame(&join(number), Some(MASK)));
+            }
+            member.flush()?;
+            poll.add(&member, number)?;
+            Ok(member)
+        });
+        let mut chat = Self {
+            target,
+            sender: sender?,
+            recipient: recipient?,
+            buffer: vec![0; READ_BYTES],
+            sent: Vec::new(),
+            next: Instant::now(),
+            latencies: Vec::new(),
+        };
+        let deadline = Instant::now() + TIMEOUT;
+        while chat.latencies.is_empty() {
+            poll.ready(PROBE_INTERVAL)?.into_iter().try_for_each(|number| chat.receive(number))?;
+            if chat.sender.is_upgraded() && chat.recipient.is_upgraded() {
+                chat.advance()?;
+            }
+            if Instant::now() > deadline {
+                return Err("the chat does not start".into());
             }
         }
+        chat.latencies.clear();
+        Ok(chat)
+    }
+
+    /// Sends the next message if it is due, and receives what has arrived.
+    fn advance(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if now >= self.next {
+            let number = self.sent.len();
+            let message = match self.target {
+                Target::Floor => frame(&public(SENDER, number), None),
+                Target::Ws | Target::Wss => frame(&said(SENDER, number), Some(MASK)),
+            };
+            self.sent.push(now);
+            self.next = now + PROBE_INTERVAL;
+            self.sender.queue(&message);
+            self.sender.flush()?;
+        }
+        self.receive(RECIPIENT)
+    }
+
+    fn receive(&mut self, number: usize) -> Result<()> {
+        let member = if number == SENDER { &mut self.sender } else { &mut self.recipient };
+        let (sent, latencies) = (&self.sent, &mut self.latencies);
+        let received = member.receive(&mut self.buffer).and_then(|_| {
+            let now = Instant::now();
+            member.messages(|_, payload| {
+                let Some((_, sequence)) = position(payload) else { return };
+                latencies.push((now - sent[sequence]).as_secs_f64());
+            })
+        });
+        // The end of the TLS handshake, and what was queued before it.
+        received
+            .and_then(|()| member.flush())
+            .map_err(|error| format!("a member has lost its connection: {error}"))?;
         Ok(())
     }
 }
