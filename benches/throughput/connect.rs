@@ -202,7 +202,7 @@ impl Chat {
         if now >= self.next {
             let number = self.sent.len();
             let message = match self.target {
-                Target::Floor => frame(&public(SENDER, number), None),
+                Target::Floor => frame(&public(SENDER, number, number as u64), None),
                 Target::Ws | Target::Wss => frame(&said(SENDER, number), Some(MASK)),
             };
             self.sent.push(now);

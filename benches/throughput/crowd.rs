@@ -57,6 +57,8 @@ pub struct Crowd {
     buffer: Vec<u8>,
     /// How many messages each client has sent before.
     sequence: usize,
+    /// The id of the last message. The server also counts connections and joins.
+    last_id: u64,
 }
 
 struct Client {
@@ -124,7 +126,8 @@ impl Crowd {
             epoll::add(&poll, &client.socket, EventData::new_u64(number as u64), EventFlags::IN)?;
             clients.push(client);
         }
-        Ok(Self { poll, clients, sends, buffer: vec![0; READ_BYTES], sequence: 0 })
+        let buffer = vec![0; READ_BYTES];
+        Ok(Self { poll, clients, sends, buffer, sequence: 0, last_id: count as u64 })
     }
 
     /// Clients that have joined and received everything.
@@ -138,6 +141,7 @@ impl Crowd {
                 joined.receive_some(Duration::ZERO)?;
             }
         }
+        joined.last_id += count as u64;
         joined.drain()?;
         Ok(joined)
     }
@@ -161,23 +165,30 @@ impl Crowd {
         self.sequence += messages;
         // The senders take turns, as if each were on a machine of its own.
         let mut outgoing = Vec::with_capacity(senders * messages);
+        // Of all messages as the server sends them; an id may have more digits than the one before.
+        let (mut bytes, shortest) = (0, frame(&public(0, 0, self.last_id + 1), None).len() as u64);
         for sequence in first..first + messages {
             for number in 0..senders {
+                self.last_id += 1;
+                let delivered = frame(&public(number, sequence, self.last_id), None);
+                bytes += delivered.len() as u64;
                 let message = match self.sends {
                     Sends::Messages => frame(&said(number, sequence), Some(MASK)),
-                    Sends::ServerFrames => frame(&public(number, sequence), None),
+                    Sends::ServerFrames => delivered,
                 };
                 outgoing.push((number, self.clients[number].wrap(&message)?));
             }
         }
         let count = self.clients.len();
-        let length = frame(&public(0, 0), None).len() as u64;
+        // At most: which ids a sender's own messages get depends on the order in which they arrive.
         let due: Vec<u64> = (0..count)
             .map(|number| match number {
                 number if number + 1 == count && last != Last::Receives => 0,
-                number => (senders - usize::from(number < senders)) as u64 * messages as u64 * length,
+                number if number < senders => bytes - messages as u64 * shortest,
+                _ => bytes,
             })
             .collect();
+        let recipients = count - 1 - usize::from(last != Last::Receives);
         if last == Last::Stalls {
             epoll::delete(&self.poll, &self.clients[count - 1].socket)?;
         }
@@ -187,7 +198,7 @@ impl Crowd {
         let mut sent_at = Vec::with_capacity(outgoing.len());
         let mut latencies = Vec::new();
         self.clients.iter_mut().for_each(|client| client.received = 0);
-        let mut missing: u64 = due.iter().sum();
+        let mut missing = bytes * recipients as u64;
         let (mut sent, mut sent_of_next) = (0, 0);
         let start = Instant::now();
         while missing > 0 {
@@ -256,7 +267,7 @@ impl Crowd {
         if last != Last::Receives {
             self.drain()?;
         }
-        Ok(Exchange { time, latencies, lost: missing / length })
+        Ok(Exchange { time, latencies, lost: missing.div_ceil(shortest) })
     }
 
     /// One client sends a frame as long as the complete list. Returns the time until all others have received it.
@@ -515,10 +526,12 @@ pub fn said(number: usize, sequence: usize) -> Vec<u8> {
 }
 
 /// A public message as the server sends it.
-pub fn public(number: usize, sequence: usize) -> Vec<u8> {
+pub fn public(number: usize, sequence: usize, id: u64) -> Vec<u8> {
     let (name, content) = (name(number), content(number, sequence));
-    format!(r#"{{"type":"public","username":"{name}","content":"{content}","timestamp":"12:00:00"}}"#)
-        .into_bytes()
+    format!(
+        r#"{{"type":"public","username":"{name}","content":"{content}","timestamp":"12:00:00","id":{id},"time":"2026-11-28T12:00:00.000Z"}}"#
+    )
+    .into_bytes()
 }
 
 /// The list of this many members as the server sends it.
