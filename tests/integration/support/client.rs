@@ -26,7 +26,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Client {
     pub socket: WebSocket<ClientStream>,
-    /// The newest `user_list`: names, followed by ` mod` and ` timed out` where they apply.
+    /// The newest `user_list`: names, followed by ` mod`, ` timed out` and ` away` where they apply.
     pub users: Vec<String>,
     /// How many `user_list`s were received.
     pub lists: usize,
@@ -47,7 +47,10 @@ impl Client {
     }
 
     pub fn upgrade(stream: ClientStream, request: impl IntoClientRequest) -> Self {
-        let (socket, _) = tungstenite::client(request, stream).expect("the upgrade succeeds");
+        Self::new(tungstenite::client(request, stream).expect("the upgrade succeeds").0)
+    }
+
+    pub fn new(socket: WebSocket<ClientStream>) -> Self {
         Self { socket, users: Vec::new(), lists: 0 }
     }
 
@@ -70,40 +73,73 @@ impl Client {
         assert_eq!(self.next_event()["content"], format!("{name} joined."));
     }
 
+    /// Joins with these options, and returns the `history` that answers them. A new member then gets its own
+    /// `joined`.
+    pub fn join_asking(&mut self, name: &str, options: Value) -> Value {
+        let mut join = options;
+        join["type"] = "join".into();
+        join["username"] = name.into();
+        self.send(join);
+        let commands = self.next_event();
+        assert_eq!(commands["type"], "command_list", "{commands}");
+        self.next_history()
+    }
+
+    /// Requests a page of the history.
+    pub fn page(&mut self, options: Value) -> Value {
+        let mut request = options;
+        request["type"] = "history".into();
+        self.send(request);
+        self.next_history()
+    }
+
+    fn next_history(&mut self) -> Value {
+        let answer = self.next_event();
+        assert_eq!(answer["type"], "history", "{answer}");
+        answer
+    }
+
     pub fn public(&mut self, content: &str) {
         self.send(json!({"type": "public", "content": content}));
+    }
+
+    /// Sends a public message whose `txn_id` is its content.
+    pub fn public_with_txn_id(&mut self, content: &str) {
+        self.send(json!({"type": "public", "content": content, "txn_id": content}));
     }
 
     pub fn command(&mut self, content: &str) {
         self.send(json!({"type": "command", "content": content}));
     }
 
-    /// The next message as `Ann: hello` if it is public, `Ann to Bob: hello` if it is private, and otherwise
-    /// with its type, as in `system: Ann joined.`
+    /// The next message that is not a `user_list`, as a [`line`].
     pub fn next_line(&mut self) -> String {
-        let message = self.next_event();
-        let field = |name: &str| message[name].as_str().unwrap();
-        let content = field("content");
-        match field("type") {
-            "public" => format!("{}: {content}", field("username")),
-            "private" => format!("{} to {}: {content}", field("from"), field("to")),
-            kind => format!("{kind}: {content}"),
-        }
+        line(&self.next_event())
     }
 
     /// The next message that is not a `user_list`: lists may arrive at any time, and are kept in `users`.
     pub fn next_event(&mut self) -> Value {
+        serde_json::from_str(&self.next_event_text()).unwrap()
+    }
+
+    /// The text of the next message that is not a `user_list`.
+    pub fn next_event_text(&mut self) -> String {
         loop {
-            let message = self.next_message();
-            if message["type"] != "user_list" {
-                return message;
+            let text = self.next_text();
+            if self.receive(&text)["type"] != "user_list" {
+                return text;
             }
         }
     }
 
     /// The next message of any type.
     pub fn next_message(&mut self) -> Value {
-        let message: Value = serde_json::from_str(&self.next_text()).unwrap();
+        let text = self.next_text();
+        self.receive(&text)
+    }
+
+    fn receive(&mut self, text: &str) -> Value {
+        let message: Value = serde_json::from_str(text).unwrap();
         if message["type"] == "user_list" {
             self.users = message["content"].as_array().unwrap().iter().map(user).collect();
             self.lists += 1;
@@ -157,20 +193,70 @@ impl Client {
         }
     }
 
-    /// Closes the connection with a closing handshake.
-    pub fn leave(mut self) {
-        self.socket.close(None).unwrap();
+    /// Closes the connection with a closing handshake, without a code.
+    pub fn leave(self) {
+        self.close(None);
+    }
+
+    /// Closes the connection with a closing handshake and this code.
+    pub fn close(mut self, code: Option<CloseCode>) {
+        let frame = code.map(|code| CloseFrame { code, reason: "".into() });
+        self.socket.close(frame).unwrap();
         while self.socket.read().is_ok() {}
     }
 }
 
+/// A message as `Ann: hello` if it is public, `Ann to Bob: hello` if it is private, `ack: TXN_ID` if it is that, and
+/// otherwise with its type, as in `system: Ann joined.`
+pub fn line(message: &Value) -> String {
+    let field = |name: &str| message[name].as_str().unwrap_or_else(|| panic!("{message} has no {name}"));
+    match field("type") {
+        "public" => format!("{}: {}", field("username"), field("content")),
+        "private" => format!("{} to {}: {}", field("from"), field("to"), field("content")),
+        "ack" => format!("ack: {}", field("txn_id")),
+        kind => format!("{kind}: {}", field("content")),
+    }
+}
+
+/// The messages of a `history`, as [`line`]s.
+pub fn lines(history: &Value) -> Vec<String> {
+    history["messages"].as_array().unwrap().iter().map(line).collect()
+}
+
+/// The message's text with the names of those fields whose values differ between runs in place of the values:
+/// `"id":ID`.
+pub fn masked(text: &str) -> String {
+    let message: Value = serde_json::from_str(text).unwrap();
+    let mut masked = text.to_owned();
+    for part in message["messages"].as_array().into_iter().flatten().chain([&message]) {
+        for field in ["timestamp", "id", "time", "epoch", "session"] {
+            let Some(value) = part.get(field) else { continue };
+            let shape: String =
+                value.to_string().chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+            match field {
+                "timestamp" => assert_eq!(shape, r#""00:00:00""#),
+                "time" => assert_eq!(shape, r#""0000-00-00T00:00:00.000Z""#),
+                "id" => assert!(value.as_u64().is_some_and(|id| id < 1 << 53), "{value}"),
+                _ => assert!(value.as_str().is_some_and(|text| !text.is_empty()), "{value}"),
+            }
+            // With what ends the value, so that 1 is not found in 12.
+            for end in [',', '}'] {
+                let shown = format!("\"{field}\":{value}{end}");
+                masked = masked.replace(&shown, &format!("\"{field}\":{}{end}", field.to_uppercase()));
+            }
+        }
+    }
+    masked
+}
+
 fn user(entry: &Value) -> String {
-    let mark = |field: &str, mark| if entry[field].as_bool().unwrap() { mark } else { "" };
+    let mark = |field: &Value, mark| if field.as_bool().unwrap() { mark } else { "" };
     format!(
-        "{}{}{}",
+        "{}{}{}{}",
         entry["username"].as_str().unwrap(),
-        mark("is_mod", " mod"),
-        mark("is_timed_out", " timed out")
+        mark(&entry["is_mod"], " mod"),
+        mark(&entry["is_timed_out"], " timed out"),
+        entry.get("is_away").map_or("", |away| mark(away, " away")),
     )
 }
 

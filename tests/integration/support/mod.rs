@@ -1,9 +1,12 @@
-//! Helpers of the integration tests: clients, servers in this process, the program, certificates, HTTP and browsers.
+//! Helpers of the integration tests: clients, servers in this process, the program, a proxy, certificates, HTTP and
+//! browsers.
 
 pub mod certificates;
 pub mod client;
 pub mod http;
 pub mod program;
+pub mod proxy;
+pub mod random;
 pub mod server;
 pub mod webdriver;
 

@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tinychat::config::Settings;
 use tinychat::server::{Handle, Server};
 use tungstenite::client::IntoClientRequest;
+use tungstenite::http::Request;
 
 use super::certificates::localhost;
-use super::client::{Client, ClientStream, connect_narrow};
+use super::client::{Client, ClientStream, TIMEOUT, connect_narrow};
 
 /// How clients reach the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,9 +70,26 @@ impl TestServer {
 
     /// A client whose address is what a proxy reports. The server must trust proxies on loopback.
     pub fn connect_from(&self, address: &str) -> Client {
+        Client::upgrade(ClientStream::connect(self.address, self.transport), self.request_from(address))
+    }
+
+    /// The same, as soon as the server admits it: the permit of an earlier connection may not have been released yet.
+    pub fn connect_from_when_free(&self, address: &str) -> Client {
+        let start = Instant::now();
+        loop {
+            let stream = ClientStream::connect(self.address, self.transport);
+            if let Ok((socket, _)) = tungstenite::client(self.request_from(address), stream) {
+                return Client::new(socket);
+            }
+            assert!(start.elapsed() < TIMEOUT, "the permit is not released");
+        }
+    }
+
+    /// An upgrade request as a proxy passes it on for a client with this address.
+    fn request_from(&self, address: &str) -> Request<()> {
         let mut request = format!("ws://localhost:{}/", self.address.port()).into_client_request().unwrap();
         request.headers_mut().insert("X-Forwarded-For", address.parse().unwrap());
-        Client::upgrade(ClientStream::connect(self.address, self.transport), request)
+        request
     }
 
     /// A client that is sent little before it reads: see [`connect_narrow`].
