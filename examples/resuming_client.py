@@ -1,0 +1,79 @@
+"""Says what is typed and prints what is said, across lost connections: resuming_client.py ws://localhost:8765 Ada"""
+
+import asyncio
+import json
+import secrets
+import sys
+
+import websockets
+
+
+class Client:
+    def __init__(self, url, name):
+        self.url, self.name = url, name
+        self.position = {"history": 50}  # what the next join asks for
+        self.outbox = {}  # messages that may not have arrived, by txn_id, oldest first
+        self.socket, self.sending = None, asyncio.Lock()  # the socket is set while messages may be sent
+
+    async def say(self, content):
+        async with self.sending:
+            txn_id = secrets.token_urlsafe(12)
+            self.outbox[txn_id] = {"type": "public", "content": content, "txn_id": txn_id}
+            if self.socket:  # if this fails, it is sent again after the next join
+                await asyncio.gather(self.socket.send(json.dumps(self.outbox[txn_id])), return_exceptions=True)
+
+    async def run(self):
+        async for socket in websockets.connect(self.url, ping_interval=5, ping_timeout=10):
+            try:
+                await self.converse(socket)
+            except websockets.ConnectionClosed as closed:
+                self.socket = None
+                if closed.rcvd and closed.rcvd.code == 4001:
+                    raise SystemExit("another connection has taken this place") from closed
+
+    async def converse(self, socket):
+        live, since, epoch = [], self.position.get("since"), self.position.get("epoch")
+        answer = await self.ask(socket, live, type="join", username=self.name, **self.position)
+        messages = answer["messages"]
+        if answer.get("recovered") is False and answer["epoch"] == epoch:  # page back to what is known
+            messages, page = [], {"messages": [{"id": answer["id"] + 1}], "more": True}
+            while page["more"] and (oldest := page["messages"][0]["id"]) > since:
+                page = await self.ask(socket, live, type="history", before=oldest, limit=200)
+                messages = [message for message in page["messages"] if message["id"] > since] + messages
+        self.position = {"epoch": answer["epoch"], "since": answer["id"], "session": answer["session"]}
+        for message in messages + live:
+            self.receive(message)
+        async with self.sending:
+            for message in self.outbox.values():  # those that are not in the history
+                await socket.send(json.dumps(message))
+            self.socket = socket
+        while True:
+            self.receive(json.loads(await socket.recv()))
+
+    async def ask(self, socket, live, **request):
+        await socket.send(json.dumps(request))
+        while (message := json.loads(await socket.recv()))["type"] != "history":
+            if message["type"] == "error":
+                raise SystemExit(message["content"])
+            live.append(message)
+        return message
+
+    def receive(self, message):
+        self.position["since"] = max(self.position["since"], message.get("id", 0))
+        sent = self.outbox.pop(message.get("txn_id"), None)
+        if message["type"] not in ("user_list", "command_list"):
+            print(f"{message.get('username', self.name)}: {message.get('content') or sent['content']}", flush=True)
+
+
+async def main(url, name):
+    client, lines, loop = Client(url, name), asyncio.StreamReader(), asyncio.get_running_loop()
+    running = asyncio.create_task(client.run())
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    async for line in lines:
+        await client.say(line.decode().strip())
+    while client.outbox:
+        await asyncio.sleep(0.1)
+    running.cancel()  # closes the connection with code 1000, so that the member leaves at once
+
+
+asyncio.run(main(*sys.argv[1:]))
