@@ -55,6 +55,12 @@ fn round(transport: Transport, seed: usize, cuts: usize) {
     let settings = [("RESUME_SECONDS", "86400"), ("PING_INTERVAL", "3600")];
     let server = TestServer::with(transport, &settings);
     let mut members = NAMES.map(|name| Member::join(name, &server));
+    for (at, member) in members.iter_mut().enumerate() {
+        for later in &NAMES[at + 1..] {
+            let client = member.connection.as_mut().unwrap();
+            assert_eq!(client.next_line(), format!("system: {later} joined."));
+        }
+    }
     let absence = random.below(cuts);
     for cut in 0..cuts {
         for _ in 0..random.below(8) {
