@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tinychat::cli::check;
 use tinychat::config::{SETTINGS, Settings};
 use tinychat::tls::self_signed::{self, Request};
@@ -65,7 +65,7 @@ fn the_documented_ranges_are_what_the_program_allows() {
         assert!(!is_allowed(name, least - 1) && !is_allowed(name, most + 1), "{name}");
         ranges += 1;
     }
-    assert_eq!(ranges, 12);
+    assert_eq!(ranges, 15);
 }
 
 #[test]
@@ -150,11 +150,12 @@ fn the_server_sends_what_the_protocol_shows() {
     let mut ann = server.join("Ann");
     let mut bob = server.connect();
     bob.join("Ann");
-    bob.join("Bob Lee");
+    // This asks for all that can be asked for.
+    bob.send(json!({"type": "join", "username": "Bob Lee", "epoch": "another", "since": 0}));
     bob.command("/whisper Bob Lee see you later");
-    let mut sent: HashMap<&str, String> = ["error", "user_list", "command_list", "system", "private"]
-        .map(|kind| (kind, next_of_type(&mut bob, kind)))
-        .into();
+    bob.send(json!({"type": "public", "content": "hi", "txn_id": "1"}));
+    let types = ["error", "user_list", "command_list", "history", "system", "private", "ack"];
+    let mut sent: HashMap<&str, String> = types.map(|kind| (kind, next_of_type(&mut bob, kind))).into();
     bob.public("Hello, everybody");
     sent.insert("public", next_of_type(&mut ann, "public"));
 
@@ -282,7 +283,11 @@ fn examples_are_shown_as_they_are() {
         }
     }
     shown.sort();
-    assert_eq!(shown, ["examples/browser_client.js", "examples/python_client.py"]);
+    assert_eq!(
+        shown,
+        ["browser_client.js", "python_client.py", "resuming_client.py"]
+            .map(|name| format!("examples/{name}"))
+    );
 }
 
 #[test]
