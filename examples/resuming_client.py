@@ -15,6 +15,16 @@ class Client:
         self.outbox = {}  # messages that may not have arrived, by txn_id, oldest first
         self.socket, self.sending = None, asyncio.Lock()  # the socket is set while messages may be sent
 
+    async def read_input(self):
+        lines, loop = asyncio.StreamReader(), asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        async for line in lines:
+            await self.say(line.decode().strip())
+        while True:
+            if self.socket and not self.outbox:
+                await self.socket.close()  # with code 1000, so that the member leaves at once
+            await asyncio.sleep(0.1)
+
     async def say(self, content):
         async with self.sending:
             txn_id = secrets.token_urlsafe(12)
@@ -23,13 +33,14 @@ class Client:
                 await asyncio.gather(self.socket.send(json.dumps(self.outbox[txn_id])), return_exceptions=True)
 
     async def run(self):
+        self.reading = asyncio.create_task(self.read_input())
         async for socket in websockets.connect(self.url, ping_interval=5, ping_timeout=10):
             try:
                 await self.converse(socket)
             except websockets.ConnectionClosed as closed:
                 self.socket = None
-                if closed.rcvd and closed.rcvd.code == 4001:
-                    raise SystemExit("another connection has taken this place") from closed
+                if closed.rcvd and closed.rcvd.code in (1000, 4001):  # this client has left, or another has its place
+                    raise SystemExit(closed.rcvd.code == 4001) from closed
 
     async def converse(self, socket):
         live, since, epoch = [], self.position.get("since"), self.position.get("epoch")
@@ -65,15 +76,4 @@ class Client:
             print(f"{message.get('username', self.name)}: {message.get('content') or sent['content']}", flush=True)
 
 
-async def main(url, name):
-    client, lines, loop = Client(url, name), asyncio.StreamReader(), asyncio.get_running_loop()
-    running = asyncio.create_task(client.run())
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async for line in lines:
-        await client.say(line.decode().strip())
-    while client.outbox:
-        await asyncio.sleep(0.1)
-    running.cancel()  # closes the connection with code 1000, so that the member leaves at once
-
-
-asyncio.run(main(*sys.argv[1:]))
+asyncio.run(Client(*sys.argv[1:]).run())
