@@ -40,6 +40,10 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/links.js", "text/javascript"),
         ("/member-list.js", "text/javascript"),
         ("/message-log.js", "text/javascript"),
+        ("/message-row.js", "text/javascript"),
+        ("/outbox.js", "text/javascript"),
+        ("/sender.js", "text/javascript"),
+        ("/storage.js", "text/javascript"),
         ("/favicon.svg", "image/svg+xml"),
     ] {
         let file = get(&server, path);

@@ -4,44 +4,62 @@ import { completions, quoteName, setDraft } from "./composer.js";
 import { Connection } from "./connection.js";
 import { $ } from "./dom.js";
 import { showMembers } from "./member-list.js";
-import { addMessage, addNotice, clearLog, jumpToLatest, setDeliveryState } from "./message-log.js";
-
-const MAX_PENDING = 50; // messages
+import {
+  addDivider,
+  addMessage,
+  addNotice,
+  addOlder,
+  beQuiet,
+  clearLog,
+  jumpToLatest,
+  onOlderWanted,
+  removeRow,
+  setOlder,
+  startEpoch,
+} from "./message-log.js";
+import { Sender } from "./sender.js";
 
 const [joinForm, nameInput, room, messageInput] = ["join-form", "name", "room", "message-input"].map($);
 
 let me = null; // this member's name as the server writes it; null before the join
-let isTimedOut = false;
-let wasModerator = false; // at any time since the last join
-let disconnectedAt = 0; // ms
-let pending = []; // messages written while offline: { content, row }
-let lastSent = null; // { content, row }; row is null for a command
+let isModerator = false;
+let lossNotice = null; // shown until the connection is back
 
 const url = new URL(".", location.href);
 url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
 const connection = new Connection(url.href, {
   onState(state, seconds) {
+    const loss = navigator.onLine ? "Connection lost" : "You're offline";
     $("status").textContent = {
       idle: "Not connected",
-      connecting: "Connecting…",
+      connecting: lossNotice ? `${loss}. Reconnecting…` : "Connecting…",
       online: "Connected",
-      backoff: `Retrying in ${Math.max(1, Math.round(seconds))} s`,
-      "name-in-use": "Your name is still in use. Waiting for it…",
+      backoff: `${loss}. Retrying in ${Math.max(1, Math.round(seconds))} s`,
+      "name-in-use": "Your name is in use. Waiting for it…",
+      replaced: "Open in another tab",
     }[state];
     $("status").dataset.state = state;
     $("retry").hidden = state !== "backoff";
+    $("take-over").hidden = state !== "replaced";
     $("join").disabled = me === null && state === "connecting";
+    sender.showStates();
   },
 
-  onJoined(isRejoin) {
-    if (!isRejoin) {
-      showRoom(true);
-    } else {
-      const seconds = Math.round((Date.now() - disconnectedAt) / 1000);
-      addNotice("connection", `Reconnected after ${seconds} s. Messages from others in that time aren't shown.`);
-      if (wasModerator) addNotice("connection", "You're no longer a moderator. Use /login to become one again.");
-    }
-    wasModerator = false;
+  onJoined(answer) {
+    if (room.hidden) showRoom(true);
+    if (lossNotice) removeRow(lossNotice);
+    lossNotice = null;
+    const isFirst = startEpoch(answer.epoch);
+    if (isFirst) beQuiet();
+    else if (answer.recovered !== true) addDivider("Some messages may be missing here");
+    for (const message of answer.messages) show(message, !isFirst);
+    if (isFirst) setOlder(answer.more);
+    sender.onJoined(answer);
+  },
+
+  onOlder({ messages, more }) {
+    messages.forEach((message) => sender.settleOlder(message));
+    addOlder(() => messages.forEach((message) => show(message, false)), more);
   },
 
   onJoinRejected(reason) {
@@ -52,35 +70,45 @@ const connection = new Connection(url.href, {
   },
 
   onDisconnected(code, reason) {
-    disconnectedAt = Date.now();
     const cause = {
       1001: "The server has shut down or is restarting.",
       1009: "That message was longer than the server accepts.",
     }[code] ?? (reason ? `Connection closed (${reason}).` : "Connection lost.");
-    const effect = "The last messages you sent may be lost; new ones will be sent once you're back.";
-    addNotice("connection", `${cause} Reconnecting… ${effect}`);
-    if (code === 1009 && lastSent) {
-      if (lastSent.row) setDeliveryState(lastSent.row, "Not sent: too long");
-      if (messageInput.value === "") setDraft(lastSent.content);
+    if (code === 1009) {
+      addNotice("connection", cause);
+      sender.onTooLong();
+    } else {
+      lossNotice = addNotice("connection", `${cause} What you write is sent once you're back.`);
     }
   },
 
-  onMessage({ type, content, timestamp = "", ...message }) {
-    syncClock(timestamp);
-    if (type === "public") {
-      addMessage({ sender: message.username, text: content, time: timestamp });
-    } else if (type === "private") {
-      const { from, to } = message;
-      addMessage({ sender: from, text: content, time: timestamp, isOwn: from === me, recipient: to });
-    } else if (type === "system" || type === "error") {
-      addNotice(type, content);
-    } else if (type === "user_list") {
-      updateMembers(content);
-    } else if (type === "command_list") {
-      completions.commands = content;
-    }
+  onMessage(message) {
+    const { type, content } = message;
+    if (type === "ack") sender.onAck(message);
+    else if (type === "error") sender.onError(message) || addNotice(type, content);
+    else if (type === "user_list") updateMembers(content);
+    else if (type === "command_list") completions.commands = content;
+    else show(message, true);
   },
 });
+const sender = new Sender(connection);
+
+// Shows a message that may come from the history. `isNew`: it counts as unread.
+function show(message, isNew) {
+  if (sender.settle(message)) return;
+  const { type, content: text, id, time } = message;
+  if (type === "public") {
+    const { username } = message;
+    addMessage({ id, sender: username, text, time, isOwn: username === me, isNew });
+  } else if (type === "private") {
+    const { from, to } = message;
+    addMessage({ id, sender: from, text, time, isOwn: from === me, recipient: to, isNew });
+  } else if (type === "system") {
+    addNotice(type, text, id);
+  }
+}
+
+onOlderWanted((id) => connection.requestOlder(id));
 
 // --- Joining and leaving
 
@@ -88,7 +116,7 @@ const connection = new Connection(url.href, {
 try {
   nameInput.value = localStorage.getItem("name") ?? "";
 } catch {}
-showRoom(false);
+showRoom(connection.resume(sender.position));
 
 joinForm.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -100,15 +128,18 @@ joinForm.addEventListener("submit", (event) => {
 
 $("leave").addEventListener("click", () => {
   connection.leave();
-  pending = [];
+  sender.clear();
   clearLog();
   showRoom(false);
 });
 
-$("retry").addEventListener("click", () => connection.retryOrProbe());
+$("retry").addEventListener("click", () => connection.check());
+$("take-over").addEventListener("click", () => connection.takeOver());
 
 function showRoom(isJoined) {
-  if (!isJoined) me = null;
+  me = isJoined ? connection.name : null;
+  if (!isJoined) isModerator = false;
+  lossNotice = null;
   joinForm.hidden = isJoined;
   for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
   showDrawer(false);
@@ -118,9 +149,8 @@ function showRoom(isJoined) {
 // --- Members
 
 function updateMembers(users) {
-  // The list is in join order, so a new member comes last.
   if (me === null) {
-    me = users.at(-1).username;
+    me = connection.name;
     try {
       localStorage.setItem("name", me);
     } catch {}
@@ -129,10 +159,15 @@ function updateMembers(users) {
   completions.present = users.map((user) => user.username);
   completions.names = completions.present.filter((name) => name !== me);
   const self = users.find((user) => user.username === me);
-  wasModerator ||= self?.is_mod ?? false;
-  isTimedOut = self?.is_timed_out ?? false;
-  messageInput.placeholder = isTimedOut ? "You're timed out and can only read for now" : "Message, or / for commands";
-  if (!isTimedOut) sendPending();
+  if (isModerator && !self?.is_mod) {
+    addNotice("connection", "You're no longer a moderator. Use /login to become one again.");
+  }
+  isModerator = self?.is_mod ?? false;
+  sender.isTimedOut = self?.is_timed_out ?? false;
+  messageInput.placeholder = sender.isTimedOut
+    ? "You're timed out and can only read for now"
+    : "Message, or / for commands";
+  sender.sendWaiting();
 }
 
 function startWhisper(name) {
@@ -178,47 +213,8 @@ $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const content = messageInput.value.trim();
   if (content === "") return;
-  const error = submit(content);
+  const error = sender.submit(content);
   if (error) addNotice("error", `${error} Your text is still in the message box.`);
   else setDraft("");
   jumpToLatest();
 });
-
-// Returns an error message, or null on success.
-function submit(content) {
-  if (isTimedOut) return "You're timed out and can only read for now.";
-  if (content.startsWith("/")) {
-    if (!connection.send({ type: "command", content })) return "Commands can't be sent while you're offline.";
-    lastSent = { content, row: null };
-  } else {
-    if (pending.length >= MAX_PENDING) return "Too many messages are waiting to be sent.";
-    sendPublic(content, addMessage({ sender: me, text: content, time: serverTime(), isOwn: true }));
-  }
-  return null;
-}
-
-function sendPublic(content, row) {
-  lastSent = { content, row };
-  if (connection.send({ type: "public", content })) return;
-  setDeliveryState(row, "Not sent yet");
-  pending.push(lastSent);
-}
-
-function sendPending() {
-  const messages = pending;
-  pending = [];
-  for (const { content, row } of messages) {
-    setDeliveryState(row, "");
-    sendPublic(content, row);
-  }
-}
-
-// The user's own messages are not echoed, so their timestamp is the server's time as estimated here.
-let clockOffset = 0; // ms
-
-const serverTime = () => new Date(Date.now() + clockOffset).toTimeString().slice(0, 8);
-
-function syncClock(timestamp) {
-  const [hours, minutes, seconds] = timestamp.split(":").map(Number);
-  if (seconds >= 0) clockOffset = new Date().setHours(hours, minutes, seconds) - Date.now();
-}

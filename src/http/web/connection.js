@@ -1,81 +1,138 @@
-// The WebSocket. When it is lost, it reconnects and joins again under the same name.
+// The WebSocket and the session. When the connection is lost, it reconnects and takes back its place in the room.
 //
 // It calls these methods of its listener:
-//   onState(state, seconds)      "idle", "connecting", "online", "name-in-use" or "backoff" (retry in `seconds`)
-//   onJoined(isRejoin)           after the first user_list has been passed to onMessage()
+//   onState(state, seconds)      "idle", "connecting", "online", "backoff" (retry in `seconds`), "name-in-use" or
+//                                "replaced" (the session was taken over, as by a copy of this tab)
+//   onMessage(message)           any message but `history`; user_list and command_list precede onJoined()
+//   onJoined(answer)             the `history` that answers a join
+//   onOlder(answer)              the `history` that answers requestOlder()
 //   onJoinRejected(reason)       the join failed and is not retried
 //   onDisconnected(code, reason) the connection of a member was lost and is retried
-//   onMessage(message)           any message while joined
 
+import { recall, remember } from "./storage.js";
+
+const PAGE_LENGTH = 50; // messages
 const MIN_BACKOFF_MS = 1_000; // doubled with each failure
 const MAX_BACKOFF_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 15_000;
-// The server takes up to two ping intervals to notice a dead connection and free its name.
-const NAME_RETRIES = 20;
+// The name may be held by an earlier connection of this tab whose session never arrived, but not for longer.
+const NAME_RETRIES = 8;
 const NAME_RETRY_MS = 5_000;
-const MAX_SILENCE_MS = 45_000; // then the connection is probed, as scripts cannot see pings
-const PROBE_TIMEOUT_MS = 8_000;
-// An unknown type: the server answers with an error and does nothing else.
-const PROBE_TYPE = "still-there";
+// Scripts cannot see pings, so a silent connection is probed: an empty page of history is requested.
+const MAX_SILENCE_MS = 15_000;
+const PROBE_TIMEOUT_MS = 5_000;
+const MAX_PROBE_MS = 15_000; // with other messages before the answer, as on a slow connection
+const NORMAL_CLOSE = 1000; // tells the server that the member leaves
+const REPLACED = 4001; // close code
 
 export class Connection {
   #url;
   #listener;
   #socket = null;
   #name = null;
+  #session = null; // the secret that takes back the place
+  #position = null; // { epoch, since }: the newest message received
   #isMember = false;
   #wasMember = false; // under this name, on this or an earlier socket
+  #isReplaced = false;
+  #requests = []; // for history, not yet answered: "probe" or "older"
   #failures = 0;
   #nameRetries = 0;
   #timer = 0; // for the response to a connect or join, or for the next retry
   #probeTimer = 0;
-  #unansweredProbes = 0;
+  #probedAt = 0; // ms
   #receivedAt = 0; // ms
 
   constructor(url, listener) {
     this.#url = url;
     this.#listener = listener;
-    for (const event of ["online", "pageshow"]) addEventListener(event, () => this.retryOrProbe());
-    document.addEventListener("visibilitychange", () => document.hidden || this.retryOrProbe());
+    addEventListener("online", () => (this.#isMember ? this.check() : this.#reopen()));
+    addEventListener("offline", () => this.#wasMember && this.#socket && this.#onClose(1006, ""));
+    addEventListener("pageshow", () => this.check());
+    document.addEventListener("visibilitychange", () => document.hidden || this.check());
     let checkedAt = Date.now();
     setInterval(() => {
       const isSilent = this.#isMember && Date.now() - this.#receivedAt > MAX_SILENCE_MS;
       const hasSlept = Date.now() - checkedAt > 30_000; // the computer, as the clock jumped
-      if (isSilent || hasSlept) this.retryOrProbe();
+      if (isSilent || hasSlept) this.check();
       checkedAt = Date.now();
-    }, 5_000);
+    }, 1_000);
+  }
+
+  // As the server writes it, once it is known.
+  get name() {
+    return this.#name;
+  }
+
+  get position() {
+    return this.#position;
+  }
+
+  get isOnline() {
+    return this.#isMember && this.#socket.readyState === WebSocket.OPEN;
   }
 
   join(name) {
     this.#name = name;
+    this.#session = this.#position = null;
     if (this.#socket?.readyState === WebSocket.OPEN) this.#sendJoin();
     else this.#open();
   }
 
+  // After a reload: takes back this tab's place, and returns whether it has one. The answer contains what was said
+  // after the position, if there is one.
+  resume(position) {
+    const stored = recall("session");
+    if (!stored) return false;
+    ({ name: this.#name, session: this.#session } = stored);
+    this.#position = position;
+    this.#wasMember = true;
+    this.#open();
+    return true;
+  }
+
   leave() {
-    this.#close();
-    this.#name = null;
-    this.#wasMember = false;
-    this.#failures = 0;
+    this.#close(NORMAL_CLOSE);
+    this.#forget();
     this.#listener.onState("idle");
   }
 
   // Returns whether the message was sent. Nothing is queued here.
   send(message) {
-    if (!this.#isMember || this.#socket.readyState !== WebSocket.OPEN) return false;
+    if (!this.isOnline) return false;
     this.#socket.send(JSON.stringify(message));
     return true;
   }
 
+  // Requests the page before the message with this id, and returns whether it could.
+  requestOlder(id) {
+    return this.#request("older", { before: id, limit: PAGE_LENGTH });
+  }
+
+  // Takes the place back from whoever replaced this connection.
+  takeOver() {
+    this.#isReplaced = false;
+    this.#reopen();
+  }
+
   // Reconnects now, or checks that the connection still works.
-  retryOrProbe() {
-    if (this.#name === null) return;
-    if (!this.#socket) {
-      this.#open();
-    } else if (this.#isMember && !this.#probeTimer && this.send({ type: PROBE_TYPE })) {
-      this.#unansweredProbes += 1;
-      this.#probeTimer = setTimeout(() => this.#onClose(1006, ""), PROBE_TIMEOUT_MS);
+  check() {
+    if (this.#socket === null) {
+      this.#reopen();
+    } else if (!this.#probeTimer && this.#request("probe", { limit: 0 })) {
+      this.#probedAt = Date.now();
+      this.#awaitProbe();
     }
+  }
+
+  #request(purpose, fields) {
+    const isSent = this.send({ type: "history", ...fields });
+    if (isSent) this.#requests.push(purpose);
+    return isSent;
+  }
+
+  #reopen() {
+    if (this.#name !== null && !this.#isReplaced) this.#open();
   }
 
   #open() {
@@ -93,42 +150,54 @@ export class Connection {
   }
 
   #sendJoin() {
-    this.#socket.send(JSON.stringify({ type: "join", username: this.#name }));
+    const session = this.#session ?? undefined; // undefined fields are not sent
+    const options = { history: PAGE_LENGTH, session, ...this.#position };
+    this.#socket.send(JSON.stringify({ type: "join", username: this.#name, ...options }));
     this.#startTimeout();
   }
 
   #onMessage(data) {
     this.#receivedAt = Date.now();
-    this.#stopProbe(); // any message proves that the connection works
+    if (this.#probeTimer && Date.now() - this.#probedAt < MAX_PROBE_MS) this.#awaitProbe();
+    if (!this.#isMember) this.#startTimeout(); // the answer to the join may be long
     let message;
     try {
       message = JSON.parse(data);
     } catch {
       return;
     }
-    if (this.#isMember) {
-      if (!this.#isProbeResponse(message)) this.#listener.onMessage(message);
-    } else if (message.type === "user_list") {
-      clearTimeout(this.#timer);
-      const isRejoin = this.#wasMember;
-      this.#isMember = this.#wasMember = true;
-      this.#failures = 0;
-      this.#listener.onState("online");
+    const { type, id } = message;
+    if (type === "history" && !this.#isMember) {
+      this.#onJoined(message);
+      return;
+    }
+    // An ack does not count: the whisper that it acknowledges follows it with the same id.
+    if (this.#isMember && id > this.#position.since && type !== "ack") this.#position.since = id;
+    if (type === "history") {
+      this.#onHistory(message);
+    } else if (this.#isMember || type !== "error") {
+      // A new member is the last in the list, which is in join order.
+      if (type === "user_list" && this.#session === null) this.#name = message.content.at(-1).username;
       this.#listener.onMessage(message);
-      this.#listener.onJoined(isRejoin);
-    } else if (message.type === "error") {
+    } else {
       this.#onJoinError(message.content);
     }
   }
 
-  // A timed-out member gets the time left instead of the error.
-  #isProbeResponse({ type, content }) {
-    if (this.#unansweredProbes === 0) return false;
-    const isResponse =
-      (type === "error" && content.includes(`"${PROBE_TYPE}"`)) ||
-      (type === "system" && content.startsWith("You are timed out:"));
-    if (isResponse) this.#unansweredProbes -= 1;
-    return isResponse;
+  #onJoined(answer) {
+    clearTimeout(this.#timer);
+    this.#session = answer.session;
+    this.#position = { epoch: answer.epoch, since: answer.id };
+    remember("session", { name: this.#name, session: this.#session });
+    this.#isMember = this.#wasMember = true;
+    this.#failures = 0;
+    this.#listener.onState("online");
+    this.#listener.onJoined(answer);
+  }
+
+  #onHistory(answer) {
+    if (this.#requests.shift() === "probe") this.#stopProbe();
+    else this.#listener.onOlder(answer);
   }
 
   #onJoinError(reason) {
@@ -147,6 +216,11 @@ export class Connection {
     const wasJoined = this.#isMember;
     this.#close();
     if (this.#name === null) return;
+    if (code === REPLACED) {
+      this.#isReplaced = true;
+      this.#listener.onState("replaced");
+      return;
+    }
     if (!this.#wasMember) {
       this.#rejectJoin("Couldn't connect. The server may be unreachable or full. Try again in a moment.");
       return;
@@ -160,24 +234,40 @@ export class Connection {
     this.#setTimer(delay, () => this.#open());
   }
 
+  #onProbeTimeout() {
+    this.#onClose(1006, "");
+    this.#reopen(); // at once, as the server may be fine
+  }
+
   #rejectJoin(reason) {
-    this.#name = null;
-    this.#wasMember = false;
+    this.#forget();
     this.#listener.onState("idle");
     this.#listener.onJoinRejected(reason);
   }
 
-  // Later events of the socket are ignored.
-  #close() {
+  #forget() {
+    this.#name = this.#session = this.#position = null;
+    this.#wasMember = this.#isReplaced = false;
+    this.#failures = 0;
+    remember("session", null);
+  }
+
+  // Later events of the socket are ignored. Without a code, the server keeps the member's place.
+  #close(code) {
     clearTimeout(this.#timer);
     this.#stopProbe();
-    this.#unansweredProbes = 0;
+    this.#requests = [];
     this.#isMember = false;
     if (this.#socket) {
       this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-      this.#socket.close();
+      this.#socket.close(code);
       this.#socket = null;
     }
+  }
+
+  #awaitProbe() {
+    clearTimeout(this.#probeTimer);
+    this.#probeTimer = setTimeout(() => this.#onProbeTimeout(), PROBE_TIMEOUT_MS);
   }
 
   #stopProbe() {

@@ -16,7 +16,8 @@ export function showMembers(users, me) {
     const name = user.username;
     if (!items.has(name)) items.set(name, createItem(name));
     const { item, badges } = items.get(name);
-    setBadges(badges, [name === me && "you", user.is_mod && "moderator", user.is_timed_out && "timed out"]);
+    const marks = [user.is_mod && "moderator", user.is_timed_out && "timed out", user.is_away && "away"];
+    setBadges(badges, [name === me && "you", ...marks]);
     const current = list.children[index] ?? null;
     if (current !== item) list.insertBefore(item, current);
   });

@@ -1,56 +1,136 @@
-// The message log: messages, notices and the number of unread messages.
+// The message log: which rows it has and in which order, scrolling, and the number of unread messages.
 
-import { $, avatar, element, setHue } from "./dom.js";
-import { linkify } from "./links.js";
+import { $ } from "./dom.js";
+import { dividerRow, messageRow, noticeRow, setDeliveryState, setTime } from "./message-row.js";
 
-const MAX_ROWS = 2000; // the oldest are removed
+const MAX_ROWS = 2_000; // the oldest are removed
+const MAX_ROWS_SCROLLED_UP = 10_000; // while the user reads older messages
 const GROUPING_WINDOW_MS = 5 * 60_000; // a sender's messages within this time share one header
 const APPEND_DELAY_MS = 20; // appends a burst with one layout
 const BOTTOM_TOLERANCE_PX = 40;
-const EMOJI_ONLY = /^(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|\p{Regional_Indicator}|[\u200d\ufe0f\s]){1,12}$/u;
+const TOP_TOLERANCE_PX = 300; // older messages are requested before the top is reached
+const QUIET_MS = 500;
 
 const box = $("log");
 const jumpButton = $("jump-to-latest");
+const facts = new WeakMap(); // from row to { id, group, time }
+let epoch = null; // of the ids
+let ids = new Map(); // from id to row
 let queue = []; // rows to append
 let appendTimer = 0;
+let pending = []; // the user's rows without a place in the order yet; they stay at the bottom
 let isPinned = true; // to the bottom
 let pinnedTop = 0; // scrollTop after the last scroll to the bottom
 let unread = 0;
 let divider = null; // above the first unread message
-let previous = {}; // the previous message: { group, addedAt }
+let requestOlder = null; // called with the oldest id; returns whether it could
+let hasOlder = false; // messages than those shown
+let isRequested = false;
+let quietTimer = 0;
 
-// Returns the message's row. A message with a recipient is a whisper.
-export function addMessage({ sender, text, time, isOwn = false, recipient = null }) {
-  const isWhisper = recipient !== null;
-  const group = `${isOwn}\n${sender}\n${recipient}`;
-  const isGrouped = previous.group === group && Date.now() - previous.addedAt < GROUPING_WINDOW_MS;
-  previous = { group, addedAt: Date.now() };
-
-  const name = element("bdi", { class: "name", "data-name": sender }, isOwn ? "You" : sender);
-  const header = element("p", { class: "message-header" }, setHue(name, sender));
-  if (isWhisper && isOwn) header.append(" whisper to ", element("bdi", {}, recipient));
-  else if (isWhisper) header.append(" whispers to you");
-  header.append(" ", element("time", {}, time.slice(0, 5)));
-
-  const textClass = `message-text${EMOJI_ONLY.test(text) ? " emoji" : ""}`;
-  const body = element("div", {}, header, element("p", { class: textClass, dir: "auto" }, ...linkify(text)));
-  const classes = ["message", isOwn && "own", isWhisper && "whisper", isGrouped && "grouped"].filter(Boolean);
-  const row = element("div", { class: classes.join(" "), title: time }, isOwn ? "" : avatar(sender), body);
-  append(row, !isOwn);
+// Returns the message's row, or null if a message with its id is shown already. A message without an id is pending.
+export function addMessage({ id, sender, text, time = Date.now(), isOwn = false, recipient = null, isNew = true }) {
+  if (ids.has(id)) return null;
+  const row = messageRow({ sender, text, isOwn, recipient });
+  setTime(row, new Date(time));
+  facts.set(row, { group: `${isOwn}\n${sender}\n${recipient}`, time: Number(new Date(time)) });
+  if (id === undefined) {
+    row.classList.add("pending");
+    pending.push(row);
+  } else {
+    setId(row, id);
+  }
+  if (isNew && !isOwn) countUnread();
+  append(row);
   return row;
 }
 
-// Shows a delivery state below one of the user's own messages; "" removes it.
-export function setDeliveryState(row, state) {
-  row.querySelector(".delivery-state")?.remove();
-  if (state !== "") row.lastChild.append(element("p", { class: "delivery-state" }, state));
+// A pending message has got its place in the order, which is after all messages received so far.
+export function confirmMessage(row, { id, time }) {
+  appendQueue();
+  endPending(row);
+  if (ids.has(id)) {
+    removeRow(row);
+    return;
+  }
+  facts.get(row).time = Number(new Date(time));
+  setTime(row, new Date(time));
+  setId(row, id);
+  insert(row);
 }
 
-// `kind` is "system", "error" or "connection".
-export function addNotice(kind, text) {
-  previous = {};
-  const body = element("p", {}, kind === "error" ? element("b", {}, "Error: ") : "", ...linkify(text));
-  append(element("div", { class: `notice ${kind}` }, body), false);
+// A pending message will not be sent.
+export function failMessage(row, state) {
+  endPending(row);
+  setDeliveryState(row, state);
+}
+
+// Returns the row, or null if one with its id is shown already.
+export function addNotice(kind, text, id) {
+  if (ids.has(id)) return null;
+  const row = noticeRow(kind, text);
+  facts.set(row, { isLast: kind === "error" });
+  if (id !== undefined) setId(row, id);
+  append(row);
+  return row;
+}
+
+export function addDivider(text) {
+  append(dividerRow("gap", text));
+}
+
+// Inserts what `add` adds above all other rows; what is visible does not move.
+export function addOlder(add, hasMore) {
+  appendQueue();
+  beQuiet();
+  add();
+  const { scrollHeight, scrollTop } = box;
+  box.prepend(...queue);
+  for (const row of queue) group(row);
+  group(queue.at(-1)?.nextElementSibling);
+  queue = [];
+  if (isPinned) scrollToBottom();
+  else box.scrollTop = scrollTop + box.scrollHeight - scrollHeight;
+  setOlder(hasMore);
+}
+
+export function removeRow(row) {
+  appendQueue();
+  endPending(row);
+  const next = row.nextElementSibling;
+  row.remove();
+  group(next);
+}
+
+// Whether there are messages older than those shown.
+export function setOlder(value) {
+  hasOlder = value;
+  isRequested = false;
+  // Not at once, so that an answer without messages cannot cause a busy loop.
+  setTimeout(checkTop);
+}
+
+export function onOlderWanted(callback) {
+  requestOlder = callback;
+}
+
+// Called with the epoch of the messages to come. Ids start over in a new one, and what is shown has none in it.
+// Returns whether it is the first.
+export function startEpoch(newEpoch) {
+  isRequested = false;
+  if (newEpoch === epoch) return false;
+  const isFirst = epoch === null;
+  if (!isFirst) hasOlder = false;
+  epoch = newEpoch;
+  ids = new Map();
+  return isFirst;
+}
+
+// Screen readers do not announce what is added in the next moment.
+export function beQuiet() {
+  box.setAttribute("aria-live", "off");
+  clearTimeout(quietTimer);
+  quietTimer = setTimeout(() => box.removeAttribute("aria-live"), QUIET_MS);
 }
 
 export function jumpToLatest() {
@@ -60,9 +140,8 @@ export function jumpToLatest() {
 }
 
 export function clearLog() {
-  queue = [];
-  divider = null;
-  previous = {};
+  [queue, pending, ids, epoch, divider] = [[], [], new Map(), null, null];
+  hasOlder = false;
   unread = 0;
   box.replaceChildren();
   jumpToLatest();
@@ -71,6 +150,7 @@ export function clearLog() {
 box.addEventListener("scroll", () => {
   isPinned = isAtBottom();
   updateUnread();
+  checkTop();
 });
 jumpButton.addEventListener("click", () => {
   jumpToLatest();
@@ -80,38 +160,86 @@ addEventListener("focus", updateUnread);
 document.addEventListener("visibilitychange", updateUnread);
 new ResizeObserver(() => isPinned && scrollToBottom()).observe(box);
 
-function append(row, canBeUnread) {
-  if (canBeUnread && !isLatestVisible()) {
-    unread += 1;
-    if (unread === 1) {
-      divider?.remove();
-      divider = element("div", { class: "unread-divider", role: "separator", "aria-label": "New" }, "New");
-      queue.push(divider);
-    }
-    showUnread();
-  }
+function setId(row, id) {
+  ids.set(id, row);
+  facts.get(row).id = id;
+}
+
+function endPending(row) {
+  row.classList.remove("pending");
+  setDeliveryState(row, "");
+  pending = pending.filter((other) => other !== row);
+}
+
+function append(row) {
   queue.push(row);
-  if (queue.length > MAX_ROWS) queue.shift();
+  if (queue.length > MAX_ROWS) forget(queue.shift());
   appendTimer ||= setTimeout(appendQueue, APPEND_DELAY_MS);
 }
 
 function appendQueue() {
+  clearTimeout(appendTimer);
   appendTimer = 0;
+  if (queue.length === 0) return;
   // The user may have scrolled up just now, with the scroll event still to come.
   if (box.scrollTop < pinnedTop - 4 && !isAtBottom()) isPinned = false;
-  box.append(...queue);
+  queue.forEach(insert);
   queue = [];
   removeOldRows();
   if (isPinned) scrollToBottom();
+  checkTop();
+}
+
+// Rows follow each other as they come, but stay above pending messages.
+function insert(row) {
+  const isLast = pending.includes(row) || facts.get(row)?.isLast;
+  const next = isLast ? null : pending.find((other) => other.parentNode === box);
+  if (!row.isConnected || (next && next.compareDocumentPosition(row) & Node.DOCUMENT_POSITION_FOLLOWING)) {
+    box.insertBefore(row, next ?? null);
+  }
+  group(row);
+  group(row.nextElementSibling);
+}
+
+// Hides the header of a message that follows another of the same group.
+function group(row) {
+  const fact = facts.get(row);
+  if (!fact?.group) return;
+  const previous = facts.get(row.previousElementSibling);
+  const isGrouped = previous?.group === fact.group && Math.abs(fact.time - previous.time) < GROUPING_WINDOW_MS;
+  row.classList.toggle("grouped", isGrouped);
 }
 
 function removeOldRows() {
-  const excess = box.childElementCount - MAX_ROWS;
+  const excess = box.childElementCount - (isPinned ? MAX_ROWS : MAX_ROWS_SCROLLED_UP);
   if (excess <= 0) return;
   const { scrollHeight, scrollTop } = box;
-  for (let i = 0; i < excess; i += 1) box.firstChild.remove();
+  for (let i = 0; i < excess; i += 1) {
+    forget(box.firstChild);
+    box.firstChild.remove();
+  }
+  group(box.firstChild);
   // Keeps the visible messages in place.
   if (!isPinned) box.scrollTop = scrollTop - (scrollHeight - box.scrollHeight);
+}
+
+// A message that is removed can be requested again.
+function forget(row) {
+  const id = facts.get(row)?.id;
+  if (ids.get(id) !== row) return;
+  ids.delete(id);
+  hasOlder = true;
+}
+
+function checkTop() {
+  if (!hasOlder || isRequested || queue.length > 0 || box.childElementCount >= MAX_ROWS_SCROLLED_UP) return;
+  if (box.clientHeight === 0 || box.scrollTop > TOP_TOLERANCE_PX) return;
+  isRequested = requestOlder(oldestId());
+}
+
+function oldestId() {
+  const rows = [...box.children];
+  return facts.get(rows.find((row) => ids.get(facts.get(row)?.id) === row))?.id;
 }
 
 function scrollToBottom() {
@@ -125,6 +253,17 @@ function isAtBottom() {
 
 function isLatestVisible() {
   return isPinned && !document.hidden && document.hasFocus();
+}
+
+function countUnread() {
+  if (isLatestVisible()) return;
+  unread += 1;
+  if (unread === 1) {
+    divider?.remove();
+    divider = dividerRow("unread", "New");
+    append(divider);
+  }
+  showUnread();
 }
 
 function updateUnread() {
