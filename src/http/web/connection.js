@@ -22,8 +22,8 @@ const NAME_RETRY_MS = 5_000;
 const MAX_SILENCE_MS = 15_000;
 const PROBE_TIMEOUT_MS = 5_000;
 const MAX_PROBE_MS = 15_000; // with other messages before the answer, as on a slow connection
-const NORMAL_CLOSE = 1000; // tells the server that the member leaves
-const REPLACED = 4001; // close code
+const NORMAL_CLOSE = 1000; // close code: the member leaves
+const REPLACED = 4001; // close code: another connection has taken the place
 
 export class Connection {
   #url;
@@ -92,7 +92,7 @@ export class Connection {
   }
 
   leave() {
-    this.#close(NORMAL_CLOSE);
+    this.#close(true);
     this.#forget();
     this.#listener.onState("idle");
   }
@@ -252,15 +252,17 @@ export class Connection {
     remember("session", null);
   }
 
-  // Later events of the socket are ignored. Without a code, the server keeps the member's place.
-  #close(code) {
+  // Later events of the socket are ignored. The server keeps the place of a member that does not leave. Before the
+  // answer to the first join, nobody could take that place back.
+  #close(isLeaving = !this.#wasMember) {
     clearTimeout(this.#timer);
     this.#stopProbe();
     this.#requests = [];
     this.#isMember = false;
     if (this.#socket) {
       this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-      this.#socket.close(code);
+      if (isLeaving) this.#socket.close(NORMAL_CLOSE);
+      else this.#socket.close();
       this.#socket = null;
     }
   }
