@@ -28,7 +28,9 @@ export function setTime(row, date) {
   const time = date.toTimeString().slice(0, 8);
   const isToday = date.toDateString() === new Date().toDateString();
   row.title = `${day}, ${time}`;
-  row.querySelector("time").textContent = `${isToday ? "" : `${day}, `}${time.slice(0, 5)}`;
+  const label = row.querySelector("time");
+  label.dateTime = date.toISOString();
+  label.textContent = `${isToday ? "" : `${day}, `}${time.slice(0, 5)}`;
 }
 
 // Shows a delivery state below one of the user's own messages; "" removes it. With `onRetry`, it has a button.
