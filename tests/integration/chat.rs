@@ -58,13 +58,20 @@ fn a_new_member_gets_the_user_list_the_commands_and_its_own_join(transport: Tran
 fn fields_are_sent_in_the_documented_order(transport: Transport) {
     let server = TestServer::start(transport);
     let mut ann = server.connect();
-    // Checks the timestamp's form, and replaces it.
+    // Checks the form of the times and of the id, and replaces them.
     let without_time = |text: &str| {
         let message: Value = serde_json::from_str(text).unwrap();
         let timestamp = message["timestamp"].as_str().unwrap().to_owned();
         let digits: Vec<bool> = timestamp.chars().map(|c| c.is_ascii_digit()).collect();
         assert_eq!(digits, [true, true, false, true, true, false, true, true], "{timestamp}");
-        text.replace(&timestamp, "TIME")
+        let mut text = text.replace(&timestamp, "TIME");
+        if let Some(time) = message["time"].as_str() {
+            let pattern = time.replace(|c: char| c.is_ascii_digit(), "0");
+            assert_eq!(pattern, "0000-00-00T00:00:00.000Z", "{time}");
+            text = text.replace(&time.replace(&timestamp, "TIME"), "UTC");
+            text = text.replace(&format!(":{},", message["id"].as_u64().unwrap()), ":ID,");
+        }
+        text
     };
     ann.join("Ann");
     assert_eq!(
@@ -80,7 +87,7 @@ fn fields_are_sent_in_the_documented_order(transport: Transport) {
     ann.command("/whisper Ann hi");
     assert_eq!(
         without_time(&ann.next_text()),
-        r#"{"type":"private","from":"Ann","to":"Ann","content":"hi","timestamp":"TIME"}"#
+        r#"{"type":"private","from":"Ann","to":"Ann","content":"hi","timestamp":"TIME","id":ID,"time":"UTC"}"#
     );
     ann.send_text("[]");
     assert_eq!(
@@ -98,7 +105,7 @@ fn fields_are_sent_in_the_documented_order(transport: Transport) {
     };
     assert_eq!(
         without_time(&public),
-        "{\"type\":\"public\",\"username\":\"Bob\",\"content\":\"hi \u{1F980}\",\"timestamp\":\"TIME\"}"
+        "{\"type\":\"public\",\"username\":\"Bob\",\"content\":\"hi \u{1F980}\",\"timestamp\":\"TIME\",\"id\":ID,\"time\":\"UTC\"}"
     );
 }
 

@@ -8,7 +8,7 @@ use tinychat::config::{SETTINGS, Setting};
 use crate::support::program::{Folder, Output, Program};
 
 /// For every setting a value that it cannot have.
-const INVALID: [(&str, &str); 23] = [
+const INVALID: [(&str, &str); 26] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
@@ -18,6 +18,9 @@ const INVALID: [(&str, &str); 23] = [
     ("SSL_KEY_PATH", " "),
     ("SSL_REQUIRED", "2"),
     ("LOG_LEVEL", "loud"),
+    ("HISTORY_MESSAGES", "all"),
+    ("HISTORY_DAYS", "30d"),
+    ("RESUME_SECONDS", "86401"),
     ("MAX_CONNECTIONS", "0"),
     ("MAX_CONNECTIONS_PER_IP", "-1"),
     ("CONNECT_RATE", "-1"),
