@@ -227,8 +227,9 @@ impl Room {
         match self.request(context, body) {
             Ok(mut effects) => {
                 if let Some(txn_id) = txn_id.filter(|_| is_asking && !is_reading) {
+                    // Last, so that a client that has it has everything up to its id.
                     let ack = ServerMessage::Ack { txn_id: txn_id.clone(), id, utc: time.utc.clone() };
-                    effects.insert(0, Effect::Send(Audience::One(from), ack));
+                    effects.push(Effect::Send(Audience::One(from), ack));
                 }
                 effects
             }

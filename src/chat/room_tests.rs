@@ -748,11 +748,11 @@ fn a_message_is_acknowledged_at_its_position() {
     assert_eq!(script.received(2), [format!("ack a {}", script.last_id)]);
     assert_eq!(script.received(1), ["Bob: hi"]);
     script.json(2, json!({"type": "private", "to": "Ann", "content": "psst", "txn_id": "b"}));
-    assert_eq!(script.received(2), [format!("ack b {}", script.last_id), "Bob to Ann: psst [b]".into()]);
+    assert_eq!(script.received(2), ["Bob to Ann: psst [b]".into(), format!("ack b {}", script.last_id)]);
     assert_eq!(script.received(1), ["Bob to Ann: psst"], "the id is its author's alone");
     script.json(2, json!({"type": "command", "content": "/login secret", "txn_id": "c"}));
     let lines = script.received(2);
-    assert_eq!(lines, [format!("ack c {}", script.last_id), "system: Bob is now a moderator.".into()]);
+    assert_eq!(lines, ["system: Bob is now a moderator.".into(), format!("ack c {}", script.last_id)]);
     for (txn_id, content) in [("d", "/dance"), ("e", "/to Nobody 5"), ("f", "/whisper Nobody x"), ("g", " ")]
     {
         script.json(2, json!({"type": "command", "content": content, "txn_id": txn_id}));

@@ -558,15 +558,13 @@ impl World {
             client.set_state(txn_id, State::Arrived);
         }
         let (after, place) = (client.last_id, client.place.expect("a member"));
-        // The `ack` of a message has its id.
-        let is_own = self.said.iter().any(|said| said.id == id && said.author == at);
-        if client.is_new && !(is_own && id == after) {
+        if client.is_new {
             let next = self.said.iter().find(|said| {
                 let is_echoed = said.author != at || said.is_system || said.between.is_some();
                 said.id > after && said.is_heard_at(place) && is_echoed
             });
             let next = next.map(|said| said.id);
-            assert!(next == Some(id) || is_own && id > after, "after {after} comes {next:?}, not {message}");
+            assert!(next == Some(id), "after {after} comes {next:?}, not {message}");
         }
         self.check_content(id, message);
         let client = &mut self.clients[at];
@@ -577,10 +575,12 @@ impl World {
         let id = ack["id"].as_u64().expect("an id");
         let txn_id = ack["txn_id"].as_str().expect("a txn_id");
         let client = &mut self.clients[at];
-        assert!(id > client.last_id, "{ack} is out of order");
+        // It follows what it acknowledges, which has the same id.
+        assert!(id >= client.last_id, "{ack} is out of order");
         let place = client.place.expect("a member");
         let missed = self.said.iter().find(|said| {
-            said.id > client.last_id && said.id < id && said.is_heard_at(place) && said.author != at
+            let is_echoed = said.author != at || said.is_system || said.between.is_some();
+            said.id > client.last_id && said.id <= id && said.is_heard_at(place) && is_echoed
         });
         assert!(missed.is_none(), "{missed:?} comes before {ack}");
         client.last_id = id;

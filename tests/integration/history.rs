@@ -28,7 +28,7 @@ over_ws_and_wss! {
     a_whisper_is_in_the_history_of_its_two_members_only,
     own_messages_carry_their_txn_id,
     acks_come_in_the_order_of_the_room,
-    commands_and_whispers_are_acked_before_their_replies,
+    commands_and_whispers_are_acked_after_their_replies,
     what_fails_gets_an_error_with_its_txn_id,
     a_txn_id_has_1_to_64_characters,
     a_timed_out_member_can_read_the_history,
@@ -100,11 +100,11 @@ fn fields_are_sent_in_the_documented_order(transport: Transport) {
     ann.send(json!({"type": "private", "to": "Ann", "content": "psst", "txn_id": "a3"}));
     assert_eq!(
         masked(&ann.next_event_text()),
-        r#"{"type":"ack","txn_id":"a3","id":ID,"time":TIME,"timestamp":TIMESTAMP}"#
+        r#"{"type":"private","from":"Ann","to":"Ann","content":"psst","timestamp":TIMESTAMP,"id":ID,"time":TIME,"txn_id":"a3"}"#
     );
     assert_eq!(
         masked(&ann.next_event_text()),
-        r#"{"type":"private","from":"Ann","to":"Ann","content":"psst","timestamp":TIMESTAMP,"id":ID,"time":TIME,"txn_id":"a3"}"#
+        r#"{"type":"ack","txn_id":"a3","id":ID,"time":TIME,"timestamp":TIMESTAMP}"#
     );
     ann.command("/login secret");
     assert_eq!(
@@ -412,7 +412,7 @@ fn a_whisper_is_in_the_history_of_its_two_members_only(transport: Transport) {
     cid.join_asking("Cid", json!({"history": 0}));
     ann.send(json!({"type": "private", "to": "Bob", "content": "psst", "txn_id": "a1"}));
     let last = |client: &mut Client| received(client).pop().unwrap();
-    assert_eq!(last(&mut ann), "Ann to Bob: psst");
+    assert_eq!(last(&mut ann), "ack: a1");
     assert_eq!(last(&mut bob), "Ann to Bob: psst");
     assert_eq!(last(&mut cid), "system: Cid joined.");
     for (client, expected, txn_id) in [
@@ -514,7 +514,7 @@ fn acks_come_in_the_order_of_the_room(transport: Transport) {
     }
 }
 
-fn commands_and_whispers_are_acked_before_their_replies(transport: Transport) {
+fn commands_and_whispers_are_acked_after_their_replies(transport: Transport) {
     let server = TestServer::start(transport);
     let mut bob = server.join("Bob");
     let mut ann = server.connect();
@@ -534,7 +534,7 @@ fn commands_and_whispers_are_acked_before_their_replies(transport: Transport) {
         let mut message = message;
         message["txn_id"] = number.to_string().into();
         ann.send(message);
-        let (ack, event, bobs) = (ann.next_event(), ann.next_event(), bob.next_event());
+        let (event, ack, bobs) = (ann.next_event(), ann.next_event(), bob.next_event());
         assert_eq!((line(&ack), line(&event)), (format!("ack: {number}"), reply.to_owned()));
         assert_eq!((id(&ack), &ack["time"]), (id(&event), &event["time"]));
         assert_eq!((id(&ack), line(&bobs)), (id(&bobs), reply.to_owned()));
@@ -548,9 +548,9 @@ fn commands_and_whispers_are_acked_before_their_replies(transport: Transport) {
         [("help", "/help help", "system: /help"), ("login", "/login secret", "system: You are already")]
     {
         ann.send(json!({"type": "command", "content": content, "txn_id": txn_id}));
-        assert_eq!(ann.next_line(), format!("ack: {txn_id}"));
         let line = ann.next_line();
         assert!(line.starts_with(reply), "{line}");
+        assert_eq!(ann.next_line(), format!("ack: {txn_id}"));
     }
     // Without a `txn_id` there is no ack.
     ann.public("hi");

@@ -171,8 +171,7 @@ export class Connection {
       this.#onJoined(message);
       return;
     }
-    // An ack does not count: the whisper that it acknowledges follows it with the same id.
-    if (this.#isMember && id > this.#position.since && type !== "ack") this.#position.since = id;
+    if (this.#isMember && id > this.#position.since) this.#position.since = id;
     if (type === "history") {
       this.#onHistory(message);
     } else if (this.#isMember || type !== "error") {

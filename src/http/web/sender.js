@@ -64,7 +64,6 @@ export class Sender {
   }
 
   onAck(message) {
-    // A whisper's echo follows.
     this.settle(message);
   }
 
