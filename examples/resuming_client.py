@@ -36,20 +36,22 @@ class Client:
         self.reading = asyncio.create_task(self.read_input())
         async for socket in websockets.connect(self.url, ping_interval=5, ping_timeout=10):
             try:
-                await self.converse(socket)
+                return await self.converse(socket)
             except websockets.ConnectionClosed as closed:
                 self.socket = None
                 if closed.rcvd and closed.rcvd.code in (1000, 4001):  # this client has left, or another has its place
-                    raise SystemExit(closed.rcvd.code == 4001) from closed
+                    return closed.rcvd.code == 4001
 
     async def converse(self, socket):
         live, since, epoch = [], self.position.get("since"), self.position.get("epoch")
-        answer = await self.ask(socket, live, type="join", username=self.name, **self.position)
+        answer = await self.ask(socket, live, "history", "error", type="join", username=self.name, **self.position)
+        if answer["type"] == "error":
+            return answer["content"]
         messages = answer["messages"]
         if answer.get("recovered") is False and answer["epoch"] == epoch:  # page back to what is known
             messages, page = [], {"messages": [{"id": answer["id"] + 1}], "more": True}
             while page["more"] and (oldest := page["messages"][0]["id"]) > since:
-                page = await self.ask(socket, live, type="history", before=oldest, limit=200)
+                page = await self.ask(socket, live, "history", type="history", before=oldest, limit=200)
                 messages = [message for message in page["messages"] if message["id"] > since] + messages
         self.position = {"epoch": answer["epoch"], "since": answer["id"], "session": answer["session"]}
         for message in messages + live:
@@ -61,11 +63,9 @@ class Client:
         while True:
             self.receive(json.loads(await socket.recv()))
 
-    async def ask(self, socket, live, **request):
+    async def ask(self, socket, live, *answers, **request):
         await socket.send(json.dumps(request))
-        while (message := json.loads(await socket.recv()))["type"] != "history":
-            if message["type"] == "error":
-                raise SystemExit(message["content"])
+        while (message := json.loads(await socket.recv()))["type"] not in answers:
             live.append(message)
         return message
 
@@ -76,4 +76,4 @@ class Client:
             print(f"{message.get('username', self.name)}: {message.get('content') or sent['content']}", flush=True)
 
 
-asyncio.run(Client(*sys.argv[1:]).run())
+sys.exit(asyncio.run(Client(*sys.argv[1:]).run()))
