@@ -21,6 +21,7 @@ over_ws_and_wss! {
     pages_lead_back_to_the_oldest_message,
     an_answer_holds_200_messages,
     an_answer_holds_256_kib,
+    a_longer_message_is_alone_in_its_answer,
     what_came_after_since_is_recovered,
     what_is_not_kept_is_not_recovered,
     more_than_a_page_is_not_recovered,
@@ -289,6 +290,26 @@ fn an_answer_holds_256_kib(transport: Transport) {
     }
     let expected: Vec<String> = (0..MESSAGES).map(|number| format!("Ann: {number} {long}")).collect();
     assert!(received == expected, "{} messages of {MESSAGES}", received.len());
+}
+
+fn a_longer_message_is_alone_in_its_answer(transport: Transport) {
+    let server = TestServer::with(transport, &[("MAX_MESSAGE_BYTES", "1000000")]);
+    let mut bob = server.connect();
+    let known = bob.join_asking("Bob", json!({"history": 0}));
+    let long = "x".repeat(300_000);
+    let mut ann = server.join("Ann");
+    ["1", &long, "2"].iter().for_each(|content| ann.public(content));
+    ann.assert_nothing_received();
+    let options = json!({"epoch": known["epoch"], "since": known["id"]});
+    let mut page = server.connect().join_asking("Cid", options);
+    assert_eq!(page["recovered"], false);
+    received(&mut bob);
+    for (expected, more) in [("2", true), (&*long, true), ("1", false)] {
+        assert!(lines(&page) == [format!("Ann: {expected}")], "{} messages", lines(&page).len());
+        assert_eq!(page["more"], more);
+        page = bob.page(json!({"before": page["messages"][0]["id"], "limit": 200}));
+    }
+    assert_eq!((&page["messages"], &page["more"]), (&json!([]), &json!(false)));
 }
 
 fn what_came_after_since_is_recovered(transport: Transport) {
