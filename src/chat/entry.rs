@@ -1,7 +1,7 @@
-//! What changes the room: entries, one after the other.
+//! Entries: what connections cause, in order.
 //!
-//! The hub numbers them, and the room applies them in this order. The room's state depends on its entries alone: a
-//! clock's readings and random values come with an entry.
+//! The hub numbers entries, and the room applies them in that order. Apart from `Room::expire`, nothing else changes
+//! the room. Clock readings and random values come with an entry.
 
 use std::fmt;
 use std::time::Instant;
@@ -43,7 +43,7 @@ pub enum Input {
     /// `session`: a new one, for a client that asks to be able to resume.
     Message {
         message: Result<ClientMessage, MessageError>,
-        session: Option<Session>,
+        session: Option<SessionSecret>,
     },
     Disconnected(Departure),
 }
@@ -61,15 +61,15 @@ pub struct Address {
 pub enum Departure {
     /// The client closed it with code 1000.
     Left,
-    /// In any other way: the client may resume.
+    /// In any other way. The client may resume if it asked in its join.
     Lost,
 }
 
 /// The secret with which a client takes over its place in the room.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Session([u8; Self::BYTES]);
+pub struct SessionSecret([u8; Self::BYTES]);
 
-impl Session {
+impl SessionSecret {
     pub const BYTES: usize = 16;
 
     /// `random`: from the system's generator.
@@ -77,7 +77,7 @@ impl Session {
         Self(random)
     }
 
-    /// `None`: no session is written like this.
+    /// `None`: it is not 32 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = text.len() == 2 * Self::BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = is_hex.then(|| u128::from_str_radix(text, 16).ok())??;
@@ -85,16 +85,16 @@ impl Session {
     }
 }
 
-impl fmt::Display for Session {
+impl fmt::Display for SessionSecret {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(formatter, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
 /// Hides the secret.
-impl fmt::Debug for Session {
+impl fmt::Debug for SessionSecret {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("Session")
+        formatter.write_str("SessionSecret")
     }
 }
 
@@ -104,10 +104,10 @@ mod tests {
 
     #[test]
     fn a_session_is_parsed_as_it_is_written() {
-        let session = Session::new(*b"\0\x01sixteen bytes.");
-        assert_eq!(Session::parse(&session.to_string()), Some(session));
+        let session = SessionSecret::new(*b"\0\x01sixteen bytes.");
+        assert_eq!(SessionSecret::parse(&session.to_string()), Some(session));
         for text in ["", "1", "+0000000000000000000000000000001", "ä", &"0".repeat(31), &"0".repeat(33)] {
-            assert_eq!(Session::parse(text), None, "{text}");
+            assert_eq!(SessionSecret::parse(text), None, "{text}");
         }
     }
 }

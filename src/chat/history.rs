@@ -16,7 +16,7 @@ pub const MAX_PAGE_BYTES: usize = 255 * 1024;
 const ENTRY_BYTES: usize = 2 * size_of::<HistoryEntry>() + 48;
 
 /// How much is kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct HistoryLimits {
     /// 0: nothing is kept.
     pub messages: usize,
@@ -28,7 +28,7 @@ pub struct History {
     entries: VecDeque<HistoryEntry>,
     limits: HistoryLimits,
     bytes: usize,
-    /// The id of the newest message that is no longer kept; 0: all are.
+    /// The id of the newest evicted message; 0: none was evicted.
     last_evicted: u64,
 }
 
@@ -91,67 +91,75 @@ impl History {
         }
     }
 
-    /// The newest messages before the one with this id, at most `count`. From `unread`, which are newer than whatever
-    /// the client has received, the answer contains all.
-    pub fn page(&self, viewer: &Place, before: Option<u64>, count: u16, unread: &[HistoryEntry]) -> Page {
-        let end = match before {
-            Some(id) => self.position(id),
-            None => self.entries.len(),
-        };
-        let unread_from = unread.first().map_or(u64::MAX, |entry| entry.id);
-        // Room for those that are unread but too far back to be reached.
-        let mut reserved = unread.len();
-        let mut reserved_bytes: usize = unread.iter().map(|entry| entry.page_bytes(viewer)).sum();
-        let (mut messages, mut bytes) = (Vec::new(), 0);
-        let mut start = end;
-        for (at, entry) in self.entries.range(..end).enumerate().rev() {
-            if !entry.is_visible_to(viewer) {
+    /// At most `count` of the newest messages before the one with the id `before`.
+    pub fn page(&self, viewer: &Place, before: Option<u64>, count: u16) -> Page {
+        let end = before.map_or(self.entries.len(), |id| self.position(id));
+        let visible = self.entries.range(..end).rev().filter(|entry| entry.is_visible_to(viewer));
+        let mut messages = Selection::default();
+        for entry in visible.take(count.into()) {
+            let size = entry.page_bytes(viewer);
+            // A message that is longer than an answer is sent alone; otherwise paging would stop at it.
+            if !messages.has_room(size) && !messages.entries.is_empty() {
+                break;
+            }
+            messages.add(entry, size);
+        }
+        self.finish(messages, end, viewer)
+    }
+
+    /// The newest `count` messages, and in any case all of `unread` and, if there is room, what came after the first of
+    /// them.
+    pub fn page_with_unread(&self, viewer: &Place, count: u16, unread: &[HistoryEntry]) -> Page {
+        let Some(first_unread) = unread.first() else { return self.page(viewer, None, count) };
+        let mut messages = Selection::default();
+        for entry in unread {
+            messages.add(entry, entry.page_bytes(viewer));
+        }
+        let mut others = 0;
+        for entry in self.entries.iter().rev().filter(|entry| entry.is_visible_to(viewer)) {
+            if unread.binary_search_by_key(&entry.id, |unread| unread.id).is_ok() {
                 continue;
             }
             let size = entry.page_bytes(viewer);
-            let unread_before = unread.partition_point(|unread| unread.id < entry.id);
-            let is_unread = unread.get(unread_before).is_some_and(|unread| unread.id == entry.id);
-            if is_unread {
-                reserved = unread_before;
-                reserved_bytes = reserved_bytes.saturating_sub(size);
-            }
-            let is_wanted = messages.len() < usize::from(count) || entry.id >= unread_from;
-            let fits = messages.len() + reserved < MAX_PAGE_MESSAGES.into()
-                && bytes + size + reserved_bytes <= MAX_PAGE_BYTES;
-            // A message that is longer than an answer has one to itself: otherwise paging would end here.
-            if !is_wanted || !(fits || messages.is_empty() && reserved == 0) {
+            let is_wanted = others < count || entry.id > first_unread.id;
+            if !is_wanted || !messages.has_room(size) {
                 break;
             }
-            bytes += size;
-            messages.push(entry);
-            start = at;
+            messages.add(entry, size);
+            others += 1;
         }
-        let oldest = messages.last().map_or(u64::MAX, |entry| entry.id);
-        messages.extend(unread.iter().rev().filter(|entry| entry.id < oldest));
-        messages.reverse();
-        Page { json: array(&messages, viewer), more: self.is_any_visible(start, viewer) }
+        messages.entries.sort_by_key(|entry| std::cmp::Reverse(entry.id));
+        self.finish(messages, self.entries.len(), viewer)
     }
 
-    /// Everything after the message with this id. `None`: some of it is no longer kept, or it exceeds one answer.
+    /// Everything after the message with this id. `None`: some of it is no longer kept, or it exceeds one answer, or an
+    /// earlier owner of the name had whispers.
     pub fn since(&self, viewer: &Place, id: u64) -> Option<Page> {
         if id < self.last_evicted {
             return None;
         }
-        let start = self.position(id + 1);
-        let (mut messages, mut bytes) = (Vec::new(), 0);
-        for entry in self.entries.range(start..) {
+        let mut messages = Selection::default();
+        for entry in self.entries.range(self.position(id + 1)..).rev() {
             if entry.is_of_an_earlier_place(viewer) {
                 return None;
             }
             if entry.is_visible_to(viewer) {
-                bytes += entry.page_bytes(viewer);
-                messages.push(entry);
+                let size = entry.page_bytes(viewer);
+                if !messages.has_room(size) {
+                    return None;
+                }
+                messages.add(entry, size);
             }
         }
-        if messages.len() > MAX_PAGE_MESSAGES.into() || bytes > MAX_PAGE_BYTES {
-            return None;
-        }
-        Some(Page { json: array(&messages, viewer), more: self.is_any_visible(start, viewer) })
+        Some(self.finish(messages, self.position(id + 1), viewer))
+    }
+
+    /// `end`: the index after the newest message that could have been selected; before the oldest that was, there may be
+    /// more.
+    fn finish(&self, messages: Selection, end: usize, viewer: &Place) -> Page {
+        let start = messages.entries.last().map_or(end, |oldest| self.position(oldest.id).min(end));
+        let more = self.entries.range(..start).any(|entry| entry.is_visible_to(viewer));
+        Page { json: messages.encode(viewer), more }
     }
 
     /// How much is held in memory, in bytes.
@@ -176,9 +184,38 @@ impl History {
     fn position(&self, id: u64) -> usize {
         self.entries.partition_point(|entry| entry.id < id)
     }
+}
 
-    fn is_any_visible(&self, end: usize, viewer: &Place) -> bool {
-        self.entries.range(..end).any(|entry| entry.is_visible_to(viewer))
+/// Messages for one answer, the newest first.
+#[derive(Default)]
+struct Selection<'a> {
+    entries: Vec<&'a HistoryEntry>,
+    bytes: usize,
+}
+
+impl<'a> Selection<'a> {
+    /// Whether the answer has room for a message of this size, in bytes.
+    fn has_room(&self, size: usize) -> bool {
+        self.entries.len() < MAX_PAGE_MESSAGES.into() && self.bytes + size <= MAX_PAGE_BYTES
+    }
+
+    fn add(&mut self, entry: &'a HistoryEntry, size: usize) {
+        self.bytes += size;
+        self.entries.push(entry);
+    }
+
+    /// A JSON array, the oldest message first.
+    fn encode(&self, viewer: &Place) -> Vec<u8> {
+        let mut json = Vec::with_capacity(self.bytes + 2);
+        json.push(b'[');
+        for (at, entry) in self.entries.iter().rev().enumerate() {
+            if at > 0 {
+                json.push(b',');
+            }
+            entry.encode(viewer, &mut json);
+        }
+        json.push(b']');
+        json
     }
 }
 
@@ -203,8 +240,8 @@ impl HistoryEntry {
         }
     }
 
-    /// The `txn_id`, if the message is the member's own. A client whose place has ended must learn which of its
-    /// messages have arrived: of those to all, the author is who has its name.
+    /// The `txn_id`, if the message is the member's own. For public messages the author is identified by name, so that a
+    /// client can find its messages after its place has ended.
     fn txn_id(&self, viewer: &Place) -> Option<&TxnId> {
         let (txn_id, author) = self.txn.as_ref()?;
         let is_own = match &self.visibility {
@@ -221,7 +258,7 @@ impl HistoryEntry {
         }
     }
 
-    /// Whether it is a whisper of an earlier owner of the member's name, who may have been the same person.
+    /// Whether it is a whisper of an earlier owner of this name, possibly the same client.
     fn is_of_an_earlier_place(&self, viewer: &Place) -> bool {
         match &self.visibility {
             Visibility::All => false,
@@ -236,20 +273,6 @@ impl HistoryEntry {
         let txn = self.txn_id(viewer).map_or(0, |id| r#","txn_id":"""#.len() + id.json_bytes());
         self.json.len() + txn + 1
     }
-}
-
-fn array(messages: &[&HistoryEntry], viewer: &Place) -> Vec<u8> {
-    let size = messages.iter().map(|entry| entry.page_bytes(viewer)).sum::<usize>();
-    let mut json = Vec::with_capacity(size + 2);
-    json.push(b'[');
-    for (at, entry) in messages.iter().enumerate() {
-        if at > 0 {
-            json.push(b',');
-        }
-        entry.encode(viewer, &mut json);
-    }
-    json.push(b']');
-    json
 }
 
 #[cfg(test)]
@@ -284,7 +307,7 @@ mod tests {
         }
         let viewer = Place { order: JoinOrder(0), name: Arc::default() };
         for (before, length, more) in [(4, 10, true), (3, MAX_PAGE_BYTES + 1, true), (2, 10, false)] {
-            let page = history.page(&viewer, Some(before), 200, &[]);
+            let page = history.page(&viewer, Some(before), 200);
             assert_eq!((page.json.len(), page.more), (length + 2, more));
         }
         assert!(history.since(&viewer, 0).is_none());

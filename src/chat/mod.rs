@@ -11,7 +11,7 @@ mod password;
 mod password_throttle;
 mod protocol;
 mod reserved;
-mod resume;
+mod away;
 mod room;
 mod roster;
 #[cfg(test)]
@@ -21,7 +21,8 @@ mod time_outs;
 mod user_list;
 mod username;
 
-pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, Session};
+pub use away::AwayLimits;
+pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
 pub use history::HistoryLimits;
 pub use list_budget::JoinPace;
 #[cfg(test)]
@@ -31,5 +32,4 @@ pub use password::ModPassword;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
-pub use resume::AwayLimits;
 pub use room::{Audience, Effect, Room, RoomSettings};

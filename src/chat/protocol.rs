@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::command::Command;
-use super::entry::{EntryTime, Session};
+use super::entry::{EntryTime, SessionSecret};
 use super::name_key::NameKey;
 use super::target;
 use super::user_list;
@@ -23,7 +23,7 @@ pub const SYSTEM: &str = "System";
 const MAX_QUOTED_CHARS: usize = 40;
 /// The most messages in one `history` answer.
 pub const MAX_PAGE_MESSAGES: u16 = 200;
-/// How many messages a `history` request gets if it does not say.
+/// The page size of a `history` request without `limit`.
 const DEFAULT_PAGE_MESSAGES: u16 = 50;
 /// The longest `txn_id`, in characters.
 const MAX_TXN_ID_CHARS: usize = 64;
@@ -69,7 +69,7 @@ pub struct JoinOptions {
     /// Instead of these, everything after this position.
     pub since: Option<Position>,
     /// The place to resume.
-    pub session: Option<Session>,
+    pub session: Option<SessionSecret>,
 }
 
 /// The last message that a client has received.
@@ -156,7 +156,7 @@ pub struct HistoryAnswer {
     /// Whether `messages` is everything after the position that the client gave; `None`: it gave none.
     pub recovered: Option<bool>,
     /// Only in the answer to a join.
-    pub session: Option<Session>,
+    pub session: Option<SessionSecret>,
 }
 
 /// An entry of the `user_list`.
@@ -331,8 +331,8 @@ impl ClientMessage {
         Some(user_list::entry_bytes(name))
     }
 
-    /// The place that the sender wants to resume, by its session and its name.
-    pub fn resumes(&self) -> Option<(Session, &Username)> {
+    /// The session and the name of a join that asks to resume.
+    pub fn resume_request(&self) -> Option<(SessionSecret, &Username)> {
         let Ok(Body::Join(Some(options))) = &self.body else { return None };
         Some((options.session?, self.username.as_ref()?.as_ref().ok()?))
     }
@@ -353,24 +353,24 @@ impl ClientMessage {
         let kind = kind.text("type")?;
         let mut username = self::username(username);
         let body = match &*kind {
-            "join" => match history.unwrap_or_default().join_options() {
-                Ok(options) => Ok(Body::Join(options)),
-                Err(reason) => {
-                    // It does not join, and may try again.
-                    username = username.map(|name| name.and(Err(reason.to_string())));
-                    Err(reason)
-                }
-            },
+            "join" => history.unwrap_or_default().join_options().map(Body::Join),
             "public" => content.not_blank("content").map(|content| Body::Public { content: content.into() }),
             "private" => private(to, content),
             "command" => content.not_blank("content").map(|content| Body::Command(Command::parse(&content))),
             "history" => history.unwrap_or_default().request(),
-            _ => Err(MessageError::UnknownType(kind.into())),
+            _ => Err(MessageError::UnknownType(kind.clone().into())),
         };
-        match self::txn_id(txn_id) {
-            Ok(txn_id) => Ok(Self { username, txn_id, body }),
-            Err(reason) => Ok(Self { username, txn_id: None, body: body.and(Err(reason)) }),
+        let (txn_id, body) = match self::txn_id(txn_id) {
+            Ok(txn_id) => (txn_id, body),
+            Err(reason) => (None, body.and(Err(reason))),
+        };
+        if kind == "join"
+            && let Err(reason) = &body
+        {
+            // The connection stays a guest, and may send another join.
+            username = username.map(|name| name.and(Err(reason.to_string())));
         }
+        Ok(Self { username, txn_id, body })
     }
 }
 
@@ -431,7 +431,7 @@ impl HistoryRequest<'_> {
             return Ok(None);
         }
         let history = history.page_size("history")?.unwrap_or(0);
-        let session = session.optional_text("session")?.and_then(|text| Session::parse(&text));
+        let session = session.optional_text("session")?.and_then(|text| SessionSecret::parse(&text));
         let epoch = epoch.optional_text("epoch")?;
         let since = match since.integer("since", MAX_ID)? {
             None => None,
@@ -517,6 +517,8 @@ pub enum MessageError {
     WrongType { field: &'static str, found: &'static str },
     #[error("The field \"{field}\" must be an integer from 0 to {max}.")]
     NotAnInteger { field: &'static str, max: u64 },
+    #[error("Your place in the room has just ended: join again.")]
+    PlaceEnded,
     #[error("The field \"txn_id\" must have 1 to {MAX_TXN_ID_CHARS} characters.")]
     TxnIdLength,
 }
@@ -676,7 +678,7 @@ mod tests {
         };
         let recovered = HistoryAnswer {
             recovered: Some(false),
-            session: Session::parse(&"0a".repeat(16)),
+            session: SessionSecret::parse(&"0a".repeat(16)),
             ..answer.clone()
         };
         for (message, expected) in [
@@ -767,7 +769,7 @@ mod tests {
         let position = Position { epoch: "e1".into(), id: MAX_ID };
         assert_eq!(options(r#","since":9007199254740991,"epoch":"e1""#), asks(0, Some(position), None));
         let text = "0A".repeat(16);
-        assert_eq!(options(&format!(r#","session":"{text}""#)), asks(0, None, Session::parse(&text)));
+        assert_eq!(options(&format!(r#","session":"{text}""#)), asks(0, None, SessionSecret::parse(&text)));
         assert_eq!(options(r#","session":"unknown""#), asks(0, None, None));
         let page = "The field \"history\" must be an integer from 0 to 200.";
         let id = "The field \"since\" must be an integer from 0 to 9007199254740991.";
@@ -781,6 +783,7 @@ mod tests {
             (r#","epoch":"e1","since":[]"#, id),
             (r#","since":5"#, "The field \"epoch\" is missing."),
             (r#","epoch":5"#, "The field \"epoch\" must be a string, but is a number."),
+            (r#","history":1,"txn_id":"""#, "The field \"txn_id\" must have 1 to 64 characters."),
             (r#","session":{}"#, "The field \"session\" must be a string, but is an object."),
         ] {
             assert_eq!(options(fields), Err(error.to_owned()), "{fields}");

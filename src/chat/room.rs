@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
-use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, Session};
-use super::history::{History, HistoryEntry, HistoryLimits, Place, Visibility};
+use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
+use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, Visibility};
 use super::list_budget::JoinPace;
 use super::name_key::NameKey;
 use super::password::ModPassword;
@@ -15,7 +16,6 @@ use super::protocol::{
     Body, ClientMessage, CommandUsage, HistoryAnswer, JoinOptions, KeptMessage, MAX_PAGE_MESSAGES,
     MessageError, Recipient, ServerMessage, TxnId, encode_with_txn_id,
 };
-use super::resume::{AwayLimits, AwaySchedule, Unread};
 use super::roster::{JoinOrder, Member, Presence, Roster};
 use super::target::{self, Found, Target};
 use super::time_outs::{MAX_SECONDS, Timeouts, whole_seconds};
@@ -29,23 +29,24 @@ const MAX_SCRATCH_BYTES: usize = 64 * 1024;
 /// A consequence of an entry, to be applied in order.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// From here on, the connection is part of [`Audience::All`].
-    Enter(ConnectionId),
-    /// The same for a member that was away or on another connection, with its name.
+    /// From here on, the connection of this new member is part of [`Audience::All`].
+    Enter(ConnectionId, Arc<str>),
+    /// The same for a member that was away or on another connection.
     Resume(ConnectionId, Arc<str>),
-    Leave(ConnectionId),
-    /// The connection was lost, and the member may resume.
+    /// From here on, the connection of this member is no longer part of it: the member has left.
+    Leave(ConnectionId, Arc<str>),
+    /// The same, because the connection was lost: the member may resume.
     Away(ConnectionId, Arc<str>),
-    /// A member has been away for too long.
-    Expire(Network, Arc<str>),
-    /// Another connection has taken the place of this one: close it, and pass on nothing more from it.
-    Replace(ConnectionId),
+    /// The same, because another connection has taken the place of this one: close it.
+    CloseReplaced(ConnectionId),
+    /// A member that was away leaves: its time is over, or too many members are away.
+    LeaveAway(Network, Arc<str>),
     /// The session can be resumed under this name.
-    OpenSession(Session, Arc<NameKey>),
-    CloseSession(Session),
+    OpenSession(SessionSecret, Arc<NameKey>),
+    CloseSession(SessionSecret),
     Send(Audience, ServerMessage),
-    /// A moderator has acted, or a member has become one. All members have been told.
-    Moderate(String),
+    /// A moderation action, for the log. The message to all members is a separate effect.
+    Moderated(String),
     /// A member sent a wrong password to `/login`.
     WrongPassword(ConnectionId),
 }
@@ -60,7 +61,8 @@ pub enum Audience {
     Only(Vec<ConnectionId>),
 }
 
-/// What a room is created with.
+/// What a room is created with. By default, nothing is kept.
+#[cfg_attr(any(fuzzing, test), derive(Default))]
 pub struct RoomSettings {
     /// `None`: nobody can become a moderator.
     pub mod_password: Option<ModPassword>,
@@ -84,7 +86,7 @@ pub struct Room {
     scratch: Vec<u8>,
 }
 
-/// A message, with what its effects need to know of its entry.
+/// What the effects of a message need from its entry.
 #[derive(Clone, Copy)]
 struct Context<'a> {
     id: u64,
@@ -92,7 +94,14 @@ struct Context<'a> {
     from: ConnectionId,
     txn_id: Option<&'a TxnId>,
     /// For a client that joins.
-    session: Option<Session>,
+    session: Option<SessionSecret>,
+}
+
+impl Context<'_> {
+    /// The `txn_id`, with the name of its author.
+    fn txn(&self, author: &Member) -> Option<(TxnId, Arc<NameKey>)> {
+        self.txn_id.map(|txn_id| (txn_id.clone(), author.name.key().clone()))
+    }
 }
 
 /// Why a message has no effect. The sender gets an `error`.
@@ -155,8 +164,8 @@ impl Room {
         self.lists.join_pace()
     }
 
-    /// Ends time-outs, has members leave that were away for too long, and sends user lists that are due, to slow
-    /// clients less often.
+    /// Ends time-outs, removes members whose absence is over, and sends the lists that are due, less often to slow
+    /// clients.
     pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {
@@ -192,8 +201,15 @@ impl Room {
         self.guests.len()
     }
 
+    /// Whether this message resumes a member's place.
+    pub fn can_resume(&self, message: &ClientMessage) -> bool {
+        message.resume_request().is_some_and(|(session, name)| {
+            self.roster.by_name(name.key()).is_some_and(|member| member.session == Some(session))
+        })
+    }
+
     /// How many members are away.
-    pub fn away(&self) -> usize {
+    pub fn away_members(&self) -> usize {
         self.away.len()
     }
 
@@ -303,13 +319,14 @@ impl Room {
         }
         let Context { time, from, .. } = context;
         let joined = ServerMessage::System { content: format!("{} joined.", name.shown()) };
+        let place_name = name.shown().clone();
         self.guests.remove(&from);
         let session = options.and(context.session);
         let member = self.roster.join(from, name, address, session);
         self.lists.joined(member, time.monotonic);
         let place = member.place();
         let mut effects = vec![
-            Effect::Enter(from),
+            Effect::Enter(from, place_name),
             Effect::Send(Audience::One(from), self.user_list()),
             Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }),
         ];
@@ -333,18 +350,16 @@ impl Room {
         let now = time.monotonic;
         let Some(member) = self.roster.get_mut(order) else { return Vec::new() };
         self.guests.remove(&from);
-        // A join that arrives late, on a connection that the client has given up for a newer one.
+        // A late join on an older connection, which the client has replaced with a newer one.
         if member.connection().is_some_and(|current| current > from) {
-            return vec![Effect::Replace(from)];
+            return vec![Effect::CloseReplaced(from)];
         }
         let before = std::mem::replace(&mut member.address, address);
         let (name, place, session) = (member.name.shown().clone(), member.place(), member.session);
         let mut effects = Vec::new();
         let mut unread = Unread::default();
         match self.roster.set_presence(order, Presence::Connected(from)) {
-            Some(Presence::Connected(replaced)) => {
-                effects.extend([Effect::Leave(replaced), Effect::Replace(replaced)]);
-            }
+            Some(Presence::Connected(replaced)) => effects.push(Effect::CloseReplaced(replaced)),
             Some(Presence::Away(away, whispers)) => {
                 self.away.end(order, before, away);
                 self.lists.back(now);
@@ -360,6 +375,7 @@ impl Room {
         if let Some(session) = session {
             effects.push(self.history_after_join(context, &place, session, options, unread.entries()));
         }
+        effects.extend(unread.into_notices().map(|content| error(context, content)));
         effects
     }
 
@@ -367,29 +383,39 @@ impl Room {
         &mut self,
         context: Context,
         place: &Place,
-        session: Session,
+        session: SessionSecret,
         options: &JoinOptions,
         unread: &[HistoryEntry],
     ) -> Effect {
         self.history.evict_old(context.time.unix_millis);
         let (page, recovered) = match &options.since {
-            None => (self.history.page(place, None, options.history, unread), None),
+            None => (self.history.page_with_unread(place, options.history, unread), None),
             Some(since) => {
                 let is_known = *since.epoch == *self.epoch && since.id <= context.id;
-                match is_known.then(|| self.history.since(place, since.id)).flatten() {
+                // A client cannot have received what waits for it.
+                let id = unread.first().map_or(since.id, |first| since.id.min(first.id - 1));
+                match is_known.then(|| self.history.since(place, id)).flatten() {
                     Some(page) => (page, Some(true)),
-                    None => (self.history.page(place, None, MAX_PAGE_MESSAGES, unread), Some(false)),
+                    None => {
+                        let page = self.history.page_with_unread(place, MAX_PAGE_MESSAGES, unread);
+                        (page, Some(false))
+                    }
                 }
             }
         };
-        let answer = HistoryAnswer {
-            messages: page.json,
-            id: context.id,
-            more: page.more,
-            epoch: self.epoch.clone(),
-            recovered,
-            session: Some(session),
-        };
+        self.answer(context, page, recovered, Some(session))
+    }
+
+    fn answer(
+        &self,
+        context: Context,
+        page: Page,
+        recovered: Option<bool>,
+        session: Option<SessionSecret>,
+    ) -> Effect {
+        let Page { json: messages, more } = page;
+        let epoch = self.epoch.clone();
+        let answer = HistoryAnswer { messages, id: context.id, more, epoch, recovered, session };
         Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))
     }
 
@@ -418,30 +444,36 @@ impl Room {
         self.lists.left(&member, now);
         let name = member.name.shown();
         match &member.presence {
-            Presence::Connected(connection) => effects.push(Effect::Leave(*connection)),
+            Presence::Connected(connection) => effects.push(Effect::Leave(*connection, name.clone())),
             Presence::Away(away, unread) => {
                 self.away.end(order, member.address, *away);
-                effects.push(Effect::Expire(member.address.network, name.clone()));
-                effects.extend(self.undelivered(name, unread));
+                effects.push(Effect::LeaveAway(member.address.network, name.clone()));
+                effects.extend(self.report_undelivered(name, unread));
             }
         }
         effects.extend(member.session.map(Effect::CloseSession));
         effects.push(Effect::Send(Audience::All, ServerMessage::System { content: format!("{name} left.") }));
     }
 
-    /// The errors for those whose whispers a member has not received.
-    fn undelivered(&self, name: &str, unread: &Unread) -> Vec<Effect> {
-        let error = |(author, count): (JoinOrder, usize)| {
-            let connection = self.roster.get(author)?.connection()?;
+    /// Tells those whose whispers a member has not received, or will tell them when they resume.
+    fn report_undelivered(&mut self, name: &str, unread: &Unread) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (author, count) in unread.authors() {
             let messages = match count {
                 1 => "your message".to_owned(),
                 _ => format!("{count} of your messages"),
             };
             let content = format!("{name} has left without receiving {messages}.");
-            let message = ServerMessage::Error { content, txn_id: None };
-            Some(Effect::Send(Audience::One(connection), message))
-        };
-        unread.authors().into_iter().filter_map(error).collect()
+            match self.roster.get_mut(author).map(|author| &mut author.presence) {
+                Some(Presence::Connected(connection)) => {
+                    let message = ServerMessage::Error { content, txn_id: None };
+                    effects.push(Effect::Send(Audience::One(*connection), message));
+                }
+                Some(Presence::Away(_, unread)) => unread.notify(content),
+                None => {}
+            }
+        }
+        effects
     }
 
     /// What a member asks for.
@@ -466,7 +498,7 @@ impl Room {
     fn public(&mut self, context: Context, content: &str) -> Vec<Effect> {
         let Some(sender) = self.roster.by_connection(context.from) else { return Vec::new() };
         let username = sender.name.shown().clone();
-        let txn = context.txn_id.map(|txn_id| (txn_id.clone(), sender.name.key().clone()));
+        let txn = context.txn(sender);
         let message = self.keep(context, KeptMessage::Public { username: &username, content }, txn);
         vec![Effect::Send(Audience::AllExcept(context.from), message)]
     }
@@ -496,16 +528,8 @@ impl Room {
     fn page(&mut self, context: Context, before: Option<u64>, limit: u16) -> Vec<Effect> {
         let Some(member) = self.roster.by_connection(context.from) else { return Vec::new() };
         self.history.evict_old(context.time.unix_millis);
-        let page = self.history.page(&member.place(), before, limit, &[]);
-        let answer = HistoryAnswer {
-            messages: page.json,
-            id: context.id,
-            more: page.more,
-            epoch: self.epoch.clone(),
-            recovered: None,
-            session: None,
-        };
-        vec![Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))]
+        let page = self.history.page(&member.place(), before, limit);
+        vec![self.answer(context, page, None, None)]
     }
 
     fn command(&mut self, context: Context, command: Command) -> Result<Vec<Effect>, Refused> {
@@ -542,44 +566,38 @@ impl Room {
         let Some(sender) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
         let Some(target) = self.roster.get(to) else { return Ok(Vec::new()) };
         let (from, to) = (sender.name.shown().clone(), target.name.shown().clone());
-        let txn = context.txn_id.map(|txn_id| (txn_id.clone(), sender.name.key().clone()));
-        let (author, recipient) = (sender.place(), target.place());
+        let (txn, places) = (context.txn(sender), [sender.place(), target.place()]);
         let json = self.encode(context, KeptMessage::Private { from: &from, to: &to, content });
-        let entry = HistoryEntry {
-            id: context.id,
-            unix_millis: context.time.unix_millis,
-            json: json.clone(),
-            txn,
-            visibility: Visibility::Participants([author.clone(), recipient.clone()].into()),
-        };
-        let mut effects = Vec::new();
-        match self.roster.get_mut(recipient.order).map(|target| &mut target.presence) {
-            Some(Presence::Away(_, unread)) => {
-                if !unread.has_room(entry.bytes()) {
-                    return Err(format!(
-                        "{to} is away, and too many messages wait already: try again later."
-                    )
-                    .into());
-                }
-                unread.push(entry.clone());
-            }
-            Some(Presence::Connected(connection)) if *connection != context.from => {
-                let message = ServerMessage::Kept(json.clone());
-                effects.push(Effect::Send(Audience::One(*connection), message));
-            }
-            _ => {}
-        }
-        let echo = match context.txn_id {
-            None => json,
-            Some(txn_id) => {
-                let mut echo = Vec::new();
-                encode_with_txn_id(&json, txn_id, &mut echo);
-                echo.into()
-            }
-        };
-        effects.push(Effect::Send(Audience::One(context.from), ServerMessage::Kept(echo)));
+        let unix_millis = context.time.unix_millis;
+        let visibility = Visibility::Participants(places.into());
+        let entry = HistoryEntry { id: context.id, unix_millis, json, txn, visibility };
+        let mut effects = self.deliver_whisper(context, &to, &entry)?;
+        effects.push(echo(context, &entry));
         self.history.push(entry);
         Ok(effects)
+    }
+
+    /// Sends a whisper to its target, or keeps it until the target resumes.
+    fn deliver_whisper(
+        &mut self,
+        context: Context,
+        to: &str,
+        entry: &HistoryEntry,
+    ) -> Result<Vec<Effect>, Refused> {
+        let Visibility::Participants(places) = &entry.visibility else { return Ok(Vec::new()) };
+        match self.roster.get_mut(places[1].order).map(|target| &mut target.presence) {
+            Some(Presence::Away(_, unread)) if unread.has_room(entry.bytes()) => {
+                unread.push(entry.clone());
+                Ok(Vec::new())
+            }
+            Some(Presence::Away(..)) => {
+                Err(format!("{to} is away, and no more whispers can wait: try again later.").into())
+            }
+            Some(Presence::Connected(connection)) if *connection != context.from => {
+                Ok(vec![Effect::Send(Audience::One(*connection), ServerMessage::Kept(entry.json.clone()))])
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// The member that is a command's target, and the rest of its arguments.
@@ -654,12 +672,25 @@ impl Room {
     fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
         self.lists.changed(context.time.monotonic);
         let message = self.keep(context, KeptMessage::System { content: &content }, None);
-        vec![Effect::Send(Audience::All, message), Effect::Moderate(content)]
+        vec![Effect::Send(Audience::All, message), Effect::Moderated(content)]
     }
 
     fn user_list(&self) -> ServerMessage {
         ServerMessage::UserList { content: self.roster.users(&self.timeouts) }
     }
+}
+
+/// A whisper as its author gets it.
+fn echo(context: Context, entry: &HistoryEntry) -> Effect {
+    let json = match context.txn_id {
+        None => entry.json.clone(),
+        Some(txn_id) => {
+            let mut json = Vec::new();
+            encode_with_txn_id(&entry.json, txn_id, &mut json);
+            json.into()
+        }
+    };
+    Effect::Send(Audience::One(context.from), ServerMessage::Kept(json))
 }
 
 fn system(to: ConnectionId, content: impl Into<String>) -> Effect {

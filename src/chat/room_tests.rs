@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::chat::away::{MAX_UNREAD, MAX_UNREAD_BYTES};
 use crate::chat::name_key::NameKey;
 use crate::chat::protocol::Position;
-use crate::chat::resume::{MAX_UNREAD, MAX_UNREAD_BYTES};
 
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
@@ -90,19 +90,20 @@ impl Script {
     fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Enter(ConnectionId(number)) | Effect::Resume(ConnectionId(number), _) => {
+                Effect::Enter(ConnectionId(number), _) | Effect::Resume(ConnectionId(number), _) => {
                     assert!(self.members.insert(number));
                 }
-                Effect::Leave(ConnectionId(number)) | Effect::Away(ConnectionId(number), _) => {
+                Effect::Leave(ConnectionId(number), _) | Effect::Away(ConnectionId(number), _) => {
                     assert!(self.members.remove(&number));
                 }
-                Effect::Replace(ConnectionId(number)) => {
+                Effect::CloseReplaced(ConnectionId(number)) => {
+                    self.members.remove(&number);
                     self.received.entry(number).or_default().push("replaced".into());
                 }
-                Effect::Expire(..)
+                Effect::LeaveAway(..)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
-                | Effect::Moderate(_)
+                | Effect::Moderated(_)
                 | Effect::WrongPassword(_) => {}
                 Effect::Send(audience, message) => {
                     let recipients: Vec<u64> = match audience {
@@ -136,7 +137,7 @@ fn settings() -> RoomSettings {
         mod_password: Some(ModPassword::new("secret")),
         epoch: "an epoch".into(),
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
-        away: AwayLimits { duration: AWAY, members: 8, members_per_network: Some(2) },
+        away: AwayLimits { timeout: AWAY, members: 8, members_per_network: Some(2) },
     }
 }
 
@@ -611,14 +612,14 @@ proptest! {
             let connected: BTreeSet<u64> = current.values().copied().collect();
             for effect in &effects {
                 match effect {
-                    Effect::Enter(id) | Effect::Resume(id, _) => prop_assert!(members.insert(id.0)),
-                    Effect::Leave(id) | Effect::Away(id, _) => prop_assert!(members.remove(&id.0)),
+                    Effect::Enter(id, _) | Effect::Resume(id, _) => prop_assert!(members.insert(id.0)),
+                    Effect::Leave(id, _) | Effect::Away(id, _) => prop_assert!(members.remove(&id.0)),
                     Effect::WrongPassword(id) => prop_assert!(members.contains(&id.0)),
-                    Effect::Expire(..)
-                    | Effect::Replace(_)
+                    Effect::CloseReplaced(id) => drop(members.remove(&id.0)),
+                    Effect::LeaveAway(..)
                     | Effect::OpenSession(..)
                     | Effect::CloseSession(_)
-                    | Effect::Moderate(_) => {}
+                    | Effect::Moderated(_) => {}
                     Effect::Send(Audience::One(id), _) => prop_assert!(connected.contains(&id.0)),
                     Effect::Send(Audience::AllExcept(id), message) => {
                         prop_assert!(members.contains(&id.0));
@@ -650,14 +651,14 @@ proptest! {
 
 /// A member that can resume: its name, and what it needs for that.
 #[derive(Clone)]
-struct Place {
+struct Resumable {
     name: &'static str,
-    session: Session,
+    session: SessionSecret,
 }
 
 impl Script {
     /// Connects, and joins with these options, in addition to the session of `place`.
-    fn join_with(&mut self, number: u64, place: &Place, options: JoinOptions) {
+    fn join_with(&mut self, number: u64, place: &Resumable, options: JoinOptions) {
         self.connect(number);
         let options =
             Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
@@ -667,15 +668,15 @@ impl Script {
     }
 
     /// A new member that can resume, which has received all messages so far.
-    fn asking(&mut self, number: u64, name: &'static str) -> Place {
-        let place = Place { name, session: Session::new([number as u8; Session::BYTES]) };
+    fn asking(&mut self, number: u64, name: &'static str) -> Resumable {
+        let place = Resumable { name, session: SessionSecret::new([number as u8; SessionSecret::BYTES]) };
         self.join_with(number, &place, JoinOptions::default());
         self.wait(1.0);
         self.received.clear();
         place
     }
 
-    fn resume(&mut self, number: u64, place: &Place, since: u64) {
+    fn resume(&mut self, number: u64, place: &Resumable, since: u64) {
         let since = Some(Position { epoch: "an epoch".into(), id: since });
         self.join_with(number, place, JoinOptions { since, ..JoinOptions::default() });
     }
@@ -702,7 +703,7 @@ fn a_new_member_gets_the_history_between_the_lists_and_its_own_line() {
     script.command(1, "/help");
     script.command(1, "/whisper Bob psst");
     script.public(2, "two");
-    let cid = Place { name: "Cid", session: Session::new([3; 16]) };
+    let cid = Resumable { name: "Cid", session: SessionSecret::new([3; 16]) };
     script.join_with(3, &cid, newest(200));
     assert_eq!(
         script.received(3),
@@ -717,7 +718,7 @@ fn a_new_member_gets_the_history_between_the_lists_and_its_own_line() {
     script.json(3, json!({"type": "history", "limit": 0}));
     script.json(3, json!({"type": "history", "before": 0}));
     assert_eq!(script.received(3), ["history more: Bob: two", "history more: ", "history: "]);
-    // Who asks for nothing gets nothing new.
+    // A client that asks for nothing gets nothing new.
     script.connect(4);
     script.join(4, "Dan");
     assert_eq!(script.received(4), ["list: Ann mod, Bob, Cid, Dan", "command_list", "system: Dan joined."]);
@@ -809,7 +810,7 @@ fn a_member_that_is_cut_off_resumes_as_if_nothing_had_happened() {
     assert_eq!(script.received(1), ["list: Ann, Bob mod"]);
     script.public(4, "back");
     assert_eq!(script.received(1), ["Bob: back"]);
-    assert_eq!(script.room.away(), 0);
+    assert_eq!(script.room.away_members(), 0);
     script.wait(60.0);
     assert_eq!(script.received(1), [""; 0]);
 }
@@ -842,7 +843,7 @@ fn a_connection_whose_place_is_taken_is_closed_and_ignored() {
 }
 
 #[test]
-fn a_place_ends_with_time_or_when_the_client_closes_it() {
+fn a_place_ends_on_timeout_or_close_1000() {
     let mut script = Script::with(&["Ann"]);
     let bob = script.asking(2, "Bob");
     script.lose(2);
@@ -862,7 +863,7 @@ fn a_place_ends_with_time_or_when_the_client_closes_it() {
     script.received(1);
     script.input(3, Input::Disconnected(Departure::Left));
     assert_eq!(script.received(1), ["system: Bob left."]);
-    // Who asks for nothing leaves at once.
+    // A client that asks for nothing leaves at once.
     script.connect(4);
     script.join(4, "Dan");
     script.received(1);
@@ -871,31 +872,31 @@ fn a_place_ends_with_time_or_when_the_client_closes_it() {
 }
 
 #[test]
-fn without_resume_seconds_nobody_is_away_but_a_dead_connection_can_be_replaced() {
-    let away = AwayLimits { duration: Duration::ZERO, ..settings().away };
+fn with_resume_seconds_0_members_leave_at_once_but_can_take_over() {
+    let away = AwayLimits { timeout: Duration::ZERO, ..settings().away };
     let mut script = Script::with_room(RoomSettings { away, ..settings() });
     let ann = script.asking(1, "Ann");
     script.resume(2, &ann, script.last_id);
     assert_eq!(script.received(1), ["replaced"]);
     assert_eq!(script.received(2)[2], "history recovered: ");
     script.lose(2);
-    assert_eq!((script.room.members(), script.room.away()), (0, 0));
+    assert_eq!((script.room.members(), script.room.away_members()), (0, 0));
 }
 
 #[test]
-fn a_session_does_not_open_another_name() {
+fn a_session_is_not_valid_for_another_name() {
     let mut script = Script::with(&["Ann"]);
     let bob = script.asking(2, "Bob");
     script.lose(2);
-    script.resume(3, &Place { name: "Ann", ..bob.clone() }, 0);
+    script.resume(3, &Resumable { name: "Ann", ..bob.clone() }, 0);
     assert_eq!(script.received(3), ["error: The username Ann is in use: choose another."]);
-    script.resume(4, &Place { name: "Cid", ..bob }, 0);
+    script.resume(4, &Resumable { name: "Cid", ..bob }, 0);
     assert!(script.received(4).contains(&"system: Cid joined.".into()));
-    assert_eq!(script.room.away(), 1);
+    assert_eq!(script.room.away_members(), 1);
 }
 
 #[test]
-fn what_cannot_be_recovered_is_said() {
+fn recovered_is_false_if_messages_are_missing() {
     let history = HistoryLimits { messages: 3, age_millis: None };
     let mut script = Script::with_room(RoomSettings { history, ..settings() });
     script.connect(1);
@@ -946,7 +947,7 @@ fn more_than_a_page_is_not_recovered() {
 }
 
 #[test]
-fn messages_are_kept_for_some_days() {
+fn messages_older_than_the_limit_are_evicted() {
     let mut script = Script::with(&["Ann"]);
     script.public(1, "old");
     let day = 24 * 60 * 60 * 1000;
@@ -964,7 +965,7 @@ fn messages_are_kept_for_some_days() {
 }
 
 #[test]
-fn whispers_that_wait_are_in_the_answer_whatever_it_is_asked_for() {
+fn waiting_whispers_are_in_the_answer_even_if_no_history_is_requested() {
     let history = HistoryLimits { messages: 2, age_millis: None };
     let mut script = Script::with_room(RoomSettings { history, ..settings() });
     script.connect(1);
@@ -982,7 +983,7 @@ fn whispers_that_wait_are_in_the_answer_whatever_it_is_asked_for() {
 }
 
 #[test]
-fn as_many_whispers_wait_as_there_is_room_for() {
+fn waiting_whispers_are_limited_in_number_and_bytes() {
     let mut script = Script::with(&["Ann"]);
     let bob = script.asking(2, "Bob");
     script.lose(2);
@@ -991,10 +992,10 @@ fn as_many_whispers_wait_as_there_is_room_for() {
     }
     assert_eq!(script.received(1), ["Ann to Bob: psst"; MAX_UNREAD]);
     script.private(1, "Bob", "psst");
-    let full = "error: Bob is away, and too many messages wait already: try again later.";
+    let full = "error: Bob is away, and no more whispers can wait: try again later.";
     assert_eq!(script.received(1), [full]);
-    script.resume(3, &bob, script.last_id - 2);
-    assert_eq!(script.received(3)[2].matches("psst").count(), 1, "it has seen the others");
+    script.resume(3, &bob, script.last_id);
+    assert_eq!(script.received(3)[2].matches("psst").count(), MAX_UNREAD, "whatever it claims to know");
     script.lose(3);
     for _ in 0..4 {
         script.private(1, "Bob", &"x".repeat(MAX_UNREAD_BYTES / 4 - 600));
@@ -1008,16 +1009,14 @@ fn as_many_whispers_wait_as_there_is_room_for() {
 }
 
 #[test]
-fn as_many_members_are_away_as_may_be() {
+fn members_away_are_limited_per_address_and_in_total() {
     let mut script = Script::with(&["Watcher"]);
     // From one address, two.
     for (number, name) in [(10, "Ann"), (11, "Bob"), (12, "Cid")] {
         script.asking(number, name);
     }
-    for number in 10..13 {
-        script.input(number, Input::Disconnected(Departure::Lost));
-    }
-    assert_eq!(script.room.away(), 3, "three addresses");
+    (10..13).for_each(|number| script.lose(number));
+    assert_eq!(script.room.away_members(), 3, "three addresses");
     let mut from_one = Script::with(&["Watcher"]);
     for (number, name) in [(10, "Ann"), (10 + 256, "Bob"), (10 + 512, "Cid")] {
         from_one.asking(number, name);
@@ -1025,13 +1024,33 @@ fn as_many_members_are_away_as_may_be() {
         from_one.wait(1.0);
     }
     assert!(from_one.received(1).contains(&"system: Ann left.".into()), "it has been away longest");
-    assert_eq!(from_one.room.away(), 2);
+    assert_eq!(from_one.room.away_members(), 2);
     // In total, eight.
     for (number, name) in (20..).zip(["Dan", "Eve", "Fay", "Gus", "Hal", "Ida"]) {
         script.asking(number, name);
         script.lose(number);
         script.wait(0.1);
     }
-    assert_eq!(script.room.away(), 8);
+    assert_eq!(script.room.away_members(), 8);
     assert!(script.received(1).contains(&"system: Ann left.".into()));
+}
+
+#[test]
+fn an_author_that_is_away_is_told_when_it_resumes() {
+    let mut script = Script::new();
+    let (ann, _bob) = (script.asking(1, "Ann"), script.asking(2, "Bob"));
+    script.lose(2);
+    script.command(1, "/whisper Bob one");
+    script.command(1, "/whisper Bob two");
+    script.wait(1.0);
+    script.lose(1);
+    script.wait(29.5);
+    assert_eq!(script.room.away_members(), 1, "Bob has left");
+    script.resume(3, &ann, script.last_id);
+    let lines = script.received(3);
+    assert_eq!(lines[3..], ["error: Bob has left without receiving 2 of your messages."], "{lines:?}");
+    // As many wait as there is room for.
+    let mut unread = Unread::default();
+    (0..=MAX_UNREAD).for_each(|number| unread.notify(number.to_string()));
+    assert_eq!(unread.into_notices().count(), MAX_UNREAD);
 }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::entry::{Address, ConnectionId, Session};
+use super::away::{Away, Unread};
+use super::entry::{Address, ConnectionId, SessionSecret};
 use super::history::Place;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::User;
-use super::resume::{Away, Unread};
 use super::time_outs::Timeouts;
 use super::username::Username;
 
@@ -28,8 +28,8 @@ pub struct Member {
     pub name: Username,
     pub address: Address,
     pub is_moderator: bool,
-    /// `None`: it cannot resume, and gets no types of messages that the original does not have.
-    pub session: Option<Session>,
+    /// `None`: the client did not ask. It cannot resume, and gets no `ack`.
+    pub session: Option<SessionSecret>,
     pub presence: Presence,
 }
 
@@ -86,7 +86,7 @@ impl Roster {
         connection: ConnectionId,
         name: Username,
         address: Address,
-        session: Option<Session>,
+        session: Option<SessionSecret>,
     ) -> &Member {
         let order = self.next;
         self.next.0 += 1;
@@ -97,7 +97,7 @@ impl Roster {
         self.members.entry(order).or_insert(member)
     }
 
-    /// Changes whether and how a member is connected, and returns what it was before.
+    /// Sets a member's presence, and returns the previous one.
     pub fn set_presence(&mut self, order: JoinOrder, presence: Presence) -> Option<Presence> {
         let member = self.members.get_mut(&order)?;
         if let Presence::Connected(before) = member.presence {

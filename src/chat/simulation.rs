@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::away::AwayLimits;
 use super::entry::*;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::password::ModPassword;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
-use super::resume::AwayLimits;
 use super::room::{Audience, Effect, Room, RoomSettings};
 
 /// How many seeds `cargo test` runs, unless `SIMULATION_SEEDS` says otherwise.
@@ -26,7 +26,7 @@ const MAX_AWAY: usize = 3;
 const MAX_AWAY_PER_NETWORK: usize = 2;
 
 #[test]
-fn no_seed_breaks_a_rule() {
+fn invariants_hold_for_every_seed() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     if let Some(seed) = number("SIMULATION_SEED") {
         return simulate(seed);
@@ -93,17 +93,21 @@ struct World {
     said: Vec<Said>,
     /// How many places there have been.
     places: usize,
-    /// Whispers to a place that is away.
+    /// The place of each session that has not ended.
+    sessions: BTreeMap<String, usize>,
+    /// Whispers to each place that is away.
     unread: BTreeMap<usize, Vec<u64>>,
+    /// How many reports about undelivered whispers wait for each place that is away.
+    reports: BTreeMap<usize, usize>,
 }
 
 #[derive(Clone, Debug)]
 enum Applied {
-    Entry(u64, EntryTime, ConnectionId, Input),
+    Entry(u64, Box<EntryTime>, ConnectionId, Box<Input>),
     Expire(Instant, BTreeSet<ConnectionId>),
 }
 
-/// One connection, as its server and its network know it.
+/// A connection, with the state of both ends.
 struct Connection {
     client: usize,
     to_server: VecDeque<Value>,
@@ -135,7 +139,7 @@ struct Said {
 struct Client {
     name: String,
     /// Whether it asks for anything that the original does not have.
-    is_new: bool,
+    asks: bool,
     connection: Option<ConnectionId>,
     is_joined: bool,
     session: Option<String>,
@@ -184,7 +188,9 @@ impl World {
             clients,
             said: Vec::new(),
             places: 0,
+            sessions: BTreeMap::new(),
             unread: BTreeMap::new(),
+            reports: BTreeMap::new(),
         }
     }
 
@@ -246,7 +252,7 @@ impl World {
             }
             _ => {
                 let (before, limit) = (random.below(2 + client.last_id), random.below(5));
-                if client.is_new && client.is_joined {
+                if client.asks && client.is_joined {
                     client.send(
                         &mut self.connections,
                         json!({"type": "history", "before": before, "limit": limit}),
@@ -270,14 +276,23 @@ impl World {
             return;
         };
         let parsed = ClientMessage::parse(&message.to_string());
-        let session = Some(Session::new((u128::from(random.next()) << 64 | 1).to_be_bytes()));
+        let resumed = message["session"].as_str().and_then(|session| self.sessions.get(session).copied());
+        let session = Some(SessionSecret::new((u128::from(random.next()) << 64 | 1).to_be_bytes()));
         let said = self.said.len();
         let connection = &self.connections[&id];
         let (client, place) = (connection.client, connection.place);
         let had_effect = self.apply(id, Input::Message { message: parsed, session });
         assert!(had_effect || place.is_none() && !self.connections[&id].is_guest, "{message} has no effect");
+        if resumed.is_some() && place.is_none() {
+            let connection = &self.connections[&id];
+            assert!(connection.place == resumed || connection.is_replaced, "{message} does not resume");
+        }
         if place.is_none() && self.connections[&id].place.is_none() {
-            assert_eq!(self.said.len(), said, "{message} was accepted from who is not a member");
+            assert_eq!(
+                self.said.len(),
+                said,
+                "{message} was accepted from a connection that is not a member"
+            );
         }
         for said in &mut self.said[said..] {
             assert_eq!(said.author, client);
@@ -381,7 +396,9 @@ impl World {
             self.last_entry = 0;
             self.record.clear();
             self.said.clear();
+            self.sessions.clear();
             self.unread.clear();
+            self.reports.clear();
             for connection in self.connections.values_mut() {
                 (connection.place, connection.is_guest) = (None, false);
             }
@@ -401,7 +418,7 @@ impl World {
             timestamp: "12:00:00".into(),
             utc: format!("{unix_millis}"),
         };
-        let applied = Applied::Entry(self.last_entry, time, from, input);
+        let applied = Applied::Entry(self.last_entry, time.into(), from, input.into());
         let effects = apply(&mut self.room, &applied);
         self.effects(Some(from), &effects);
         let had_effect = !effects.is_empty();
@@ -414,7 +431,7 @@ impl World {
         let mut undelivered = 0;
         for effect in effects {
             match effect {
-                Effect::Enter(id) => {
+                Effect::Enter(id, _) => {
                     self.places += 1;
                     let connection = self.connections.get_mut(id).expect("it is open");
                     connection.place = Some(self.places);
@@ -427,28 +444,33 @@ impl World {
                     connection.is_guest = false;
                     let place = connection.place.expect("it had one");
                     connection.unread = self.unread.remove(&place).unwrap_or_default();
+                    undelivered += self.reports.remove(&place).unwrap_or_default();
                 }
-                Effect::Leave(id) | Effect::Away(id, _) => {
-                    if let Some(connection) = self.connections.get_mut(id) {
-                        let place = connection.place.take().expect("a member");
-                        if let Effect::Away(..) = effect {
-                            self.unread.insert(place, Vec::new());
-                        }
+                Effect::Leave(id, _) | Effect::Away(id, _) => {
+                    let connection = self.connections.get_mut(id).expect("it is open");
+                    let place = connection.place.take().expect("a member");
+                    if let Effect::Away(..) = effect {
+                        self.unread.insert(place, Vec::new());
+                    } else {
+                        self.sessions.retain(|_, other| *other != place);
                     }
                 }
-                Effect::Replace(id) => {
+                Effect::CloseReplaced(id) => {
                     let connection = self.connections.get_mut(id).expect("it is open");
                     (connection.is_replaced, connection.is_guest) = (true, false);
+                    connection.place = None;
                     connection.to_client.push_back(json!({"type": "replaced"}));
                 }
-                Effect::Expire(_, name) => {
+                Effect::LeaveAway(_, name) => {
                     let client = self.clients.iter().find(|client| *client.name == **name).expect("a client");
-                    undelivered += self.authors_of_unread(client.place.expect("it had one"));
+                    let place = client.place.expect("it had one");
+                    self.sessions.retain(|_, other| *other != place);
+                    undelivered += self.end_unread(place);
                 }
                 Effect::Send(audience, message) => self.send(from, audience, message),
                 Effect::OpenSession(..)
                 | Effect::CloseSession(_)
-                | Effect::Moderate(_)
+                | Effect::Moderated(_)
                 | Effect::WrongPassword(_) => {}
             }
         }
@@ -456,16 +478,23 @@ impl World {
         assert_eq!(effects.iter().filter(is_report).count(), undelivered, "{effects:?}");
     }
 
-    /// How many members have whispered to a place that has ended while it was away.
-    fn authors_of_unread(&self, place: usize) -> usize {
-        let unread = self.unread.get(&place).into_iter().flatten();
-        let authors = unread.map(|id| {
+    /// Ends a place while it is away. Returns how many members are told that it has not received their whispers; those
+    /// that are away are told when they resume.
+    fn end_unread(&mut self, place: usize) -> usize {
+        let unread = self.unread.remove(&place).expect("it was away");
+        let authors = unread.iter().map(|id| {
             let said = self.said.iter().find(|said| said.id == *id).expect("it was said");
             said.between.expect("a whisper")[0]
         });
-        let authors: BTreeSet<usize> = authors.collect();
-        let is_present = |author: &&usize| self.connections.values().any(|it| it.place == Some(**author));
-        authors.iter().filter(is_present).count()
+        let mut told = 0;
+        for author in authors.collect::<BTreeSet<usize>>() {
+            if self.unread.contains_key(&author) {
+                *self.reports.entry(author).or_default() += 1;
+            } else {
+                told += usize::from(self.connections.values().any(|it| it.place == Some(author)));
+            }
+        }
+        told
     }
 
     fn send(&mut self, from: Option<ConnectionId>, audience: &Audience, message: &ServerMessage) {
@@ -474,6 +503,9 @@ impl World {
         let value: Value = serde_json::from_slice(&json).expect("the server sends JSON");
         if matches!(message, ServerMessage::Kept(_)) {
             self.record_said(from, &value);
+        }
+        if let (Some(session), Audience::One(id)) = (value["session"].as_str(), audience) {
+            self.sessions.insert(session.to_owned(), self.connections[id].place.expect("a member"));
         }
         for (&id, connection) in &mut self.connections {
             let is_recipient = match audience {
@@ -514,10 +546,7 @@ impl World {
     fn receive(&mut self, at: usize, message: &Value) {
         let client = &mut self.clients[at];
         let kind = message["type"].as_str().expect("a type");
-        assert!(
-            client.is_new || !matches!(kind, "ack" | "history"),
-            "{message} for a client that did not ask"
-        );
+        assert!(client.asks || !matches!(kind, "ack" | "history"), "{message} for a client that did not ask");
         match kind {
             "replaced" => {
                 // Only the newest connection is read.
@@ -529,7 +558,7 @@ impl World {
                     users.iter().map(|user| user["username"].as_str().expect("a name").to_owned()).collect();
                 let names: BTreeSet<String> = client.users.iter().map(|name| name.to_lowercase()).collect();
                 assert_eq!(names.len(), users.len(), "names are unique: {users:?}");
-                client.is_joined |= !client.is_new;
+                client.is_joined |= !client.asks;
             }
             "ack" => self.receive_ack(at, message),
             "history" if message["session"].is_string() => self.receive_answer(at, message),
@@ -558,10 +587,10 @@ impl World {
             client.set_state(txn_id, State::Arrived);
         }
         let (after, place) = (client.last_id, client.place.expect("a member"));
-        if client.is_new {
+        if client.asks {
             let next = self.said.iter().find(|said| {
                 let is_echoed = said.author != at || said.is_system || said.between.is_some();
-                said.id > after && said.is_heard_at(place) && is_echoed
+                said.id > after && said.is_visible_to(place) && is_echoed
             });
             let next = next.map(|said| said.id);
             assert!(next == Some(id), "after {after} comes {next:?}, not {message}");
@@ -580,7 +609,7 @@ impl World {
         let place = client.place.expect("a member");
         let missed = self.said.iter().find(|said| {
             let is_echoed = said.author != at || said.is_system || said.between.is_some();
-            said.id > client.last_id && said.id <= id && said.is_heard_at(place) && is_echoed
+            said.id > client.last_id && said.id <= id && said.is_visible_to(place) && is_echoed
         });
         assert!(missed.is_none(), "{missed:?} comes before {ack}");
         client.last_id = id;
@@ -604,7 +633,7 @@ impl World {
                 self.check_messages(at, &answer["messages"], since, id);
             }
             Some(false) => {
-                let is_heard = |said: &&Said| said.id > since && said.id < id && said.is_heard_at(place);
+                let is_heard = |said: &&Said| said.id > since && said.id < id && said.is_visible_to(place);
                 let missed = self.said.iter().filter(is_heard).count();
                 let kept_from = self.said.len().saturating_sub(self.history_messages);
                 let is_evicted = self.said[..kept_from].last().is_some_and(|said| said.id > since);
@@ -637,13 +666,13 @@ impl World {
             let id = message["id"].as_u64().expect("an id");
             self.check_content(id, message);
             let said = self.said.iter().find(|said| said.id == id).expect("it was said");
-            assert!(id > since && id < end && said.is_heard_at(place), "{message} is not for this client");
+            assert!(id > since && id < end && said.is_visible_to(place), "{message} is not for this client");
             let txn_id = message["txn_id"].as_str();
             let is_own = said.author == at && !said.is_system;
             assert_eq!(txn_id, said.txn_id.as_deref().filter(|_| is_own), "{message}");
         }
         if since > 0 {
-            let is_expected = |said: &&Said| said.id > since && said.id < end && said.is_heard_at(place);
+            let is_expected = |said: &&Said| said.id > since && said.id < end && said.is_visible_to(place);
             let expected: Vec<u64> = self.said.iter().filter(is_expected).map(|said| said.id).collect();
             assert_eq!(ids, expected, "after {since}");
         }
@@ -657,9 +686,9 @@ impl World {
     fn check_bounds(&self) {
         let history = self.room.history();
         assert!(history.len() <= self.history_messages && history.bytes() <= MAX_HISTORY_BYTES);
-        assert!(self.room.away() <= MAX_AWAY);
+        assert!(self.room.away_members() <= MAX_AWAY);
         let members = self.connections.values().filter(|it| it.place.is_some()).count();
-        assert_eq!(self.room.members(), members + self.room.away());
+        assert_eq!(self.room.members(), members + self.room.away_members());
         let guests = self.connections.values().filter(|it| it.is_guest).count();
         assert_eq!(self.room.guests(), guests);
         assert!(self.said.is_sorted_by(|a, b| a.id < b.id), "ids grow");
@@ -697,7 +726,7 @@ impl World {
             let names: BTreeSet<&String> = client.users.iter().collect();
             let all: BTreeSet<&String> = self.clients.iter().map(|client| &client.name).collect();
             assert_eq!(names, all, "the last list of {}", client.name);
-            for sent in client.outbox.iter().filter(|_| client.is_new) {
+            for sent in client.outbox.iter().filter(|_| client.asks) {
                 let copies = self
                     .said
                     .iter()
@@ -721,10 +750,10 @@ impl World {
 }
 
 impl Client {
-    fn new(number: u64, is_new: bool) -> Self {
+    fn new(number: u64, asks: bool) -> Self {
         Self {
             name: ["Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal"][number as usize].to_owned(),
-            is_new,
+            asks,
             connection: None,
             is_joined: false,
             session: None,
@@ -739,7 +768,7 @@ impl Client {
 
     fn join(&self, random: &mut Random) -> Value {
         let mut join = json!({"type": "join", "username": self.name});
-        if self.is_new {
+        if self.asks {
             if let Some(session) = &self.session {
                 join["session"] = json!(session);
             }
@@ -764,7 +793,7 @@ impl Client {
         mut message: Value,
         is_resent: bool,
     ) {
-        if self.is_new {
+        if self.asks {
             let txn_id = format!("{}-{}", self.name, self.next_txn);
             message["txn_id"] = json!(txn_id);
             let sent = Sent { txn_id, message: message.clone(), state: State::Waiting, is_resent };
@@ -816,7 +845,7 @@ impl Client {
 }
 
 impl Said {
-    fn is_heard_at(&self, place: usize) -> bool {
+    fn is_visible_to(&self, place: usize) -> bool {
         self.between.is_none_or(|places| places.contains(&place))
     }
 }
@@ -832,7 +861,7 @@ fn room(history_messages: usize, epoch: u64) -> Room {
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
         away: AwayLimits {
-            duration: AWAY,
+            timeout: AWAY,
             members: MAX_AWAY,
             members_per_network: Some(MAX_AWAY_PER_NETWORK),
         },
@@ -842,7 +871,7 @@ fn room(history_messages: usize, epoch: u64) -> Room {
 fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {
     match applied {
         Applied::Entry(id, time, from, input) => {
-            room.apply(Entry { id: *id, time, from: *from, input: input.clone() })
+            room.apply(Entry { id: *id, time, from: *from, input: Input::clone(input) })
         }
         Applied::Expire(now, slow) => room.expire(*now, |id| slow.contains(&id)),
     }

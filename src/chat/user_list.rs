@@ -91,8 +91,8 @@ impl UserListSchedule {
         self.changed(now);
     }
 
-    /// Records a member's new connection, and returns whether it is sent the list now. In a large room it gets the list
-    /// in one of the next rounds: after a restart of a proxy, all members resume at once.
+    /// Records a member's new connection, and returns whether to send it the list now. In a large room it waits for a
+    /// later round, because after a proxy restart all members resume at once.
     pub fn resumed(&mut self, member: JoinOrder, connection: ConnectionId, now: Instant) -> bool {
         let is_sent = self.is_small();
         let sent = if is_sent {

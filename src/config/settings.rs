@@ -34,7 +34,7 @@ pub struct Settings {
     /// `None`: plain `ws://`.
     pub tls: Option<TlsFiles>,
     pub log_level: LevelFilter,
-    pub history: History,
+    pub history: HistorySettings,
     /// How long a member that lost its connection stays in the room. Zero: not at all.
     pub resume_timeout: Duration,
     pub limits: Limits,
@@ -48,7 +48,7 @@ pub struct Settings {
 
 /// How much of what was said is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct History {
+pub struct HistorySettings {
     /// 0: nothing is kept.
     pub messages: usize,
     /// `None`: messages are kept forever.
@@ -175,7 +175,7 @@ impl Settings {
             web_ui: parse.switch("WEB_UI"),
             tls: use_ssl.then_some(tls),
             log_level: parse.log_level("LOG_LEVEL"),
-            history: History {
+            history: HistorySettings {
                 messages: parse.count("HISTORY_MESSAGES", 0..=1_000_000) as usize,
                 max_age: match parse.count("HISTORY_DAYS", 0..=36_500) {
                     0 => None,

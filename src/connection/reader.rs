@@ -164,16 +164,20 @@ impl<'a> Reader<'a> {
     }
 
     /// Holds a join back until the rate of its address and the cost of user lists allow it. `None`: the client has
-    /// joined already, or cannot join with this message, or resumes a place, which costs neither.
+    /// joined already, or cannot join with this message. One that resumes does not wait.
     pub fn admit(
         &mut self,
         message: &Result<ClientMessage, MessageError>,
     ) -> Result<Option<Arc<Admission>>, End> {
         // While the hub has not handled the last one, that one applies.
         let is_decided = self.admission.as_ref().is_some_and(|admission| admission.joined() != Some(false));
-        let joins = message.as_ref().ok().filter(|message| !self.shared.hub.can_resume(message));
-        let entry_bytes = joins.and_then(ClientMessage::list_entry_bytes);
-        let Some(entry_bytes) = entry_bytes.filter(|_| !is_decided) else { return Ok(None) };
+        let Some(message) = message.as_ref().ok().filter(|_| !is_decided) else { return Ok(None) };
+        if self.shared.hub.can_resume(message) {
+            let admission = Arc::new(self.shared.hub.admit_to_resume());
+            self.admission = Some(admission.clone());
+            return Ok(Some(admission));
+        }
+        let Some(entry_bytes) = message.list_entry_bytes() else { return Ok(None) };
         let network = self.network.filter(|_| !std::mem::replace(&mut self.join_charged, true));
         self.wait_to_join(network, entry_bytes).inspect_err(|_| {
             if let Some(network) = network {
@@ -234,7 +238,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{ListBudget, NameKey, Session};
+    use crate::chat::{ListBudget, NameKey, SessionSecret};
     use crate::connection::handshake::Upgraded;
     use crate::connection::session::tests::upgraded;
     use crate::connection::tests::shared;
@@ -248,7 +252,7 @@ mod tests {
         let state = SharedState::default();
         let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, state.clone());
         let shared = shared(&[], hub);
-        // A client that was cut off would wait in vain, so this fails where another would wait.
+        // A link that is cut off fails where another would wait.
         link.cut_off();
         let waits =
             |text: &str| Reader::new(&link, &peer, &shared).admit(&ClientMessage::parse(text)).is_err();
@@ -295,12 +299,12 @@ mod tests {
     fn only_a_join_that_resumes_is_not_charged() {
         let (Upgraded { stream, peer, .. }, _client) = upgraded();
         let link = Link::new(stream, Vec::new(), 1024, 1024);
-        // A client that was cut off would wait in vain, so this fails where another would wait.
+        // A link that is cut off fails where another would wait.
         link.cut_off();
         let peer = Peer { charged: Some(peer.network), ..peer };
         let state = SharedState::default();
         let session = "0a".repeat(16);
-        let bob = Session::parse(&session).unwrap();
+        let bob = SessionSecret::parse(&session).unwrap();
         state.open_session(bob, Arc::new(NameKey::of("Bob")));
         let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, state.clone());
         let shared = shared(&[], hub);
@@ -316,6 +320,29 @@ mod tests {
         assert!(is_charged(r#""username":"Bob","history":5"#));
         state.close_session(bob);
         assert!(is_charged(&resumes));
+    }
+
+    /// The first message with a `username` after a join that resumed was once charged like a join.
+    #[test]
+    fn a_member_that_has_resumed_is_not_charged_for_its_messages() {
+        let (Upgraded { stream, peer, .. }, _client) = upgraded();
+        let link = Link::new(stream, Vec::new(), 1024, 1024);
+        let peer = Peer { charged: Some(peer.network), ..peer };
+        let (state, session) = (SharedState::default(), "0a".repeat(16));
+        state.open_session(SessionSecret::parse(&session).unwrap(), Arc::new(NameKey::of("Bob")));
+        let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, state);
+        let shared = shared(&[], hub);
+        let mut reader = Reader::new(&link, &peer, &shared);
+        let mut admit = |fields: &str| {
+            let message = ClientMessage::parse(&format!(r#"{{"username":"Bob",{fields}}}"#));
+            reader.admit(&message).unwrap_or_else(|_| panic!("the client is connected"))
+        };
+        let admission = admit(&format!(r#""type":"join","session":"{session}""#)).expect("it may resume");
+        assert!(admission.only_resumes());
+        let public = r#""type":"public","content":"hi""#;
+        assert!(admit(public).is_none(), "while the hub has not handled the join");
+        Admitted::default().handled(&admission, true);
+        assert!(admit(public).is_none(), "it has resumed");
     }
 
     /// A failed join once exempted all later ones of its connection from waiting.

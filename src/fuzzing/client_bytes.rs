@@ -17,7 +17,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::transcript::Transcript;
 use crate::chat::{
     Address, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, HistoryLimits,
-    Input, MessageError, ModPassword, Room, RoomSettings, ServerMessage, Session,
+    Input, MessageError, ModPassword, Room, RoomSettings, ServerMessage, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -106,7 +106,7 @@ impl Simulation {
                 epoch: "fuzzing".into(),
                 history: HistoryLimits { messages: 20, age_millis: None },
                 away: AwayLimits {
-                    duration: Duration::from_secs(30),
+                    timeout: Duration::from_secs(30),
                     members: 3,
                     members_per_network: Some(1),
                 },
@@ -224,8 +224,9 @@ impl Simulation {
                 }
             };
             client.read.push(item);
-            // Nobody can guess it.
-            let session = Some(Session::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes()));
+            // No input contains it.
+            let session =
+                Some(SessionSecret::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes()));
             self.handle(id, Input::Message { message, session }, length);
         }
         self.finish_batch();
@@ -296,7 +297,7 @@ impl Simulation {
                 Effect::Send(_, ServerMessage::History(_)) => assert!(written <= MAX_ANSWER, "{written}"),
                 _ => assert!(written <= 2 * length + MAX_ADDED, "{written} bytes follow from {length}"),
             }
-            if let Effect::Replace(id) = effect {
+            if let Effect::CloseReplaced(id) = effect {
                 let code = CloseCode::Library(4001);
                 if let Some(client) = self.clients.iter().flatten().find(|client| client.id == *id)
                     && client.link.close(code, "replaced", self.now).is_err()

@@ -54,6 +54,7 @@ impl Delivery {
     pub fn remove(&mut self, id: ConnectionId) {
         self.clients.remove(&id);
         self.retries.remove(id);
+        self.replaced.retain(|&(_, replaced)| replaced != id);
     }
 
     pub fn peer(&self, id: ConnectionId) -> Option<&Peer> {
@@ -107,7 +108,8 @@ impl Delivery {
         self.attempt(id, now, |link| link.close(CloseCode::Away, "the server is shutting down", now));
     }
 
-    /// Starts the closing handshake with a client whose place another connection has taken. Its socket may be dead.
+    /// Starts the closing handshake with a client whose place another connection has taken. It is cut off after
+    /// [`REPLACED_TIMEOUT`], because its socket may be dead.
     pub fn close_replaced(&mut self, id: ConnectionId, now: Instant) {
         self.attempt(id, now, |link| link.close(REPLACED, "another connection has taken this place", now));
         self.replaced.push_back((now + REPLACED_TIMEOUT, id));

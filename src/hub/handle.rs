@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
-use crate::chat::{ClientMessage, JoinPace, NameKey, Session};
+use crate::chat::{ClientMessage, JoinPace, NameKey, SessionSecret};
 use crate::ops::metrics::HubStats;
 
 /// How many queries may wait for the hub.
@@ -75,12 +75,24 @@ impl HubHandle {
         let resume_at = joins.pace.resume_at(clients, before, now);
         joins.admitted = Admitted { clients: clients + 1, entry_bytes: before + entry_bytes };
         drop(joins);
-        (Admission { state: self.state.clone(), entry_bytes, joined: OnceLock::new() }, resume_at)
+        (self.admission(entry_bytes, false), resume_at)
     }
 
-    /// Whether this message resumes a member's place.
+    /// Admits a client that [resumes](Self::can_resume), which waits for nothing. If its place has ended when the hub
+    /// handles its message, it does not join.
+    pub fn admit_to_resume(&self) -> Admission {
+        self.state.joins().admitted.clients += 1;
+        self.admission(0, true)
+    }
+
+    fn admission(&self, entry_bytes: usize, only_resumes: bool) -> Admission {
+        Admission { state: self.state.clone(), entry_bytes, only_resumes, joined: OnceLock::new() }
+    }
+
+    /// Whether this message resumes a member's place, under the name as it was spelled at the join: under one that only
+    /// looks like it, it resumes as well, but is charged like other joins.
     pub fn can_resume(&self, message: &ClientMessage) -> bool {
-        message.resumes().is_some_and(|(session, name)| {
+        message.resume_request().is_some_and(|(session, name)| {
             self.state.sessions().get(&session).is_some_and(|owner| owner == name.key())
         })
     }
@@ -109,7 +121,7 @@ pub struct SharedState(Arc<State>);
 struct State {
     joins: Mutex<Joins>,
     /// Of all members that can resume, with their names.
-    sessions: Mutex<HashMap<Session, Arc<NameKey>>>,
+    sessions: Mutex<HashMap<SessionSecret, Arc<NameKey>>>,
     is_shutting_down: AtomicBool,
 }
 
@@ -149,11 +161,17 @@ impl Admitted {
 pub struct Admission {
     state: SharedState,
     entry_bytes: usize,
+    /// Whether the client may join only by resuming: it has not waited for its turn.
+    only_resumes: bool,
     /// Whether the client has joined; empty until the hub has handled its message.
     joined: OnceLock<bool>,
 }
 
 impl Admission {
+    pub fn only_resumes(&self) -> bool {
+        self.only_resumes
+    }
+
     /// Whether the client has joined; `None`: the hub has not handled its message.
     pub fn joined(&self) -> Option<bool> {
         self.joined.get().copied()
@@ -177,11 +195,11 @@ impl SharedState {
         joins.admitted.subtract(handled);
     }
 
-    pub fn open_session(&self, session: Session, name: Arc<NameKey>) {
+    pub fn open_session(&self, session: SessionSecret, name: Arc<NameKey>) {
         self.sessions().insert(session, name);
     }
 
-    pub fn close_session(&self, session: Session) {
+    pub fn close_session(&self, session: SessionSecret) {
         self.sessions().remove(&session);
     }
 
@@ -193,7 +211,7 @@ impl SharedState {
         self.0.joins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Session, Arc<NameKey>>> {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionSecret, Arc<NameKey>>> {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -18,8 +18,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{info, warn};
 
 use crate::chat::{
-    Address, Audience, AwayLimits, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
-    HistoryLimits, Input, MessageError, ModPassword, Room, RoomSettings, ServerMessage, Session,
+    Address, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, Input, MessageError,
+    Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::clock::Reading;
@@ -78,39 +78,18 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The settings of the room.
-pub struct HubSettings {
-    /// `None`: nobody can become a moderator.
-    pub mod_password: Option<ModPassword>,
-    pub history: HistoryLimits,
-    pub away: AwayLimits,
-}
-
-/// A room in which nothing is kept.
-#[cfg(any(fuzzing, test))]
-impl Default for HubSettings {
-    fn default() -> Self {
-        Self {
-            mod_password: None,
-            history: HistoryLimits { messages: 0, age_millis: None },
-            away: AwayLimits { duration: Duration::ZERO, members: 0, members_per_network: None },
-        }
-    }
-}
-
 /// Starts the hub. After [`Event::Shutdown`] it ends as soon as every client has disconnected, or after 3 seconds.
 /// `on_end` is called when it ends, even by a panic.
 ///
 /// # Errors
-/// The system cannot create a thread, or has no random numbers.
+/// The system cannot create a thread.
 pub fn start(
-    settings: HubSettings,
+    settings: RoomSettings,
     counters: Arc<Counters>,
     client_log: ClientLog,
     on_end: impl FnOnce() + Send + 'static,
 ) -> io::Result<(HubHandle, JoinHandle<()>)> {
-    let epoch = format!("{:016x}", u64::from_be_bytes(random()?));
-    let (handle, hub) = Hub::new(settings, epoch.into(), counters, client_log);
+    let (handle, hub) = Hub::new(settings, counters, client_log);
     let run = move || {
         let _on_end = OnDrop(Some(on_end));
         hub.run();
@@ -139,13 +118,7 @@ struct Hub {
 }
 
 impl Hub {
-    fn new(
-        settings: HubSettings,
-        epoch: Arc<str>,
-        counters: Arc<Counters>,
-        client_log: ClientLog,
-    ) -> (HubHandle, Self) {
-        let HubSettings { mod_password, history, away } = settings;
+    fn new(settings: RoomSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
@@ -153,7 +126,7 @@ impl Hub {
             inbox,
             queries,
             state,
-            room: Room::new(RoomSettings { mod_password, epoch, history, away }),
+            room: Room::new(settings),
             last_id: 0,
             tape: Tape::default(),
             delivery: Delivery::new(counters.clone()),
@@ -242,6 +215,14 @@ impl Hub {
             }
             Event::Message(id, message, admission) => {
                 self.count(&message);
+                let only_resumes = admission.as_ref().is_some_and(|admission| admission.only_resumes());
+                let message = match message {
+                    // Otherwise a client could end its place in this moment, and join without waiting.
+                    Ok(message) if only_resumes && !self.room.can_resume(&message) => {
+                        Err(MessageError::PlaceEnded)
+                    }
+                    message => message,
+                };
                 let session = new_session(&message);
                 let joined = self.input(time, id, Input::Message { message, session });
                 if let Some(admission) = admission {
@@ -273,7 +254,7 @@ impl Hub {
         self.last_id += 1;
         let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
         self.apply(Some(from), &effects, time);
-        effects.iter().any(|effect| matches!(effect, Effect::Enter(_) | Effect::Resume(..)))
+        effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)))
     }
 
     /// Applies effects in their order. `from`: the connection whose input has caused them.
@@ -281,7 +262,7 @@ impl Hub {
         for effect in effects {
             self.stats.deliveries += self.tape.write(effect, &time.timestamp) as u64;
             match effect {
-                Effect::Replace(id) => self.delivery.close_replaced(*id, time.monotonic),
+                Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, time.monotonic),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
                 _ => {}
@@ -294,32 +275,35 @@ impl Hub {
     /// in a loop, so those lines are limited; moderation is always logged.
     fn log(&self, from: Option<ConnectionId>, effects: &[Effect]) {
         let peer = from.and_then(|from| self.delivery.peer(from));
-        let mut joined_or_left = false;
+        let limited = |name: &str, what| {
+            if let Some(peer) = peer {
+                self.client_log.info(peer.network, format_args!("{peer}: {name} {what}."));
+            }
+        };
         for effect in effects {
-            match (effect, peer) {
-                (Effect::Enter(_) | Effect::Leave(_), _) => joined_or_left = true,
-                (Effect::Send(Audience::All, ServerMessage::System { content }), Some(peer))
-                    if std::mem::take(&mut joined_or_left) =>
-                {
-                    self.client_log.info(peer.network, format_args!("{peer}: {content}"));
+            match effect {
+                Effect::Enter(_, name) => limited(name, "joined"),
+                Effect::Resume(_, name) => limited(name, "resumed"),
+                Effect::Away(_, name) => limited(name, "lost its connection"),
+                Effect::Leave(_, name) => limited(name, "left"),
+                Effect::LeaveAway(network, name) => {
+                    self.client_log.info(*network, format_args!("{name} left while away."));
                 }
-                (Effect::Away(_, name), Some(peer)) => {
-                    self.client_log.info(peer.network, format_args!("{peer}: {name} lost the connection."));
+                Effect::Moderated(content) => {
+                    if let Some(peer) = peer {
+                        info!("{peer}: {content}");
+                    }
                 }
-                (Effect::Resume(_, name), Some(peer)) => {
-                    joined_or_left = false;
-                    self.client_log.info(peer.network, format_args!("{peer}: {name} resumed."));
+                Effect::WrongPassword(_) => {
+                    if let Some(peer) = peer {
+                        warn!("{peer}: wrong moderator password");
+                        self.counters.wrong_password();
+                    }
                 }
-                (Effect::Expire(network, name), _) => {
-                    let line = format_args!("{name} left: the connection was not resumed.");
-                    self.client_log.info(*network, line);
-                }
-                (Effect::Moderate(content), Some(peer)) => info!("{peer}: {content}"),
-                (Effect::WrongPassword(_), Some(peer)) => {
-                    warn!("{peer}: wrong moderator password");
-                    self.counters.wrong_password();
-                }
-                _ => {}
+                Effect::CloseReplaced(_)
+                | Effect::OpenSession(..)
+                | Effect::CloseSession(_)
+                | Effect::Send(..) => {}
             }
         }
     }
@@ -331,7 +315,7 @@ impl Hub {
             Ok(Body::Public { .. }) => &mut stats.publics,
             Ok(Body::Private { .. }) => &mut stats.privates,
             Ok(Body::Command(_)) => &mut stats.commands,
-            Ok(Body::History { .. }) => &mut stats.histories,
+            Ok(Body::History { .. }) => &mut stats.history_requests,
             Err(_) => &mut stats.errors,
         };
         *count += 1;
@@ -341,7 +325,7 @@ impl Hub {
         HubStats {
             connected: self.delivery.clients(),
             joined: self.tape.members(),
-            away: self.room.away(),
+            away: self.room.away_members(),
             inbox: self.inbox.len(),
             sent_bytes: self.delivery.sent_bytes(),
             slow_clients: self.delivery.slow_clients(),
@@ -362,10 +346,10 @@ fn entry_time() -> EntryTime {
 }
 
 /// A new session for a client that asks to be able to resume.
-fn new_session(message: &Result<ClientMessage, MessageError>) -> Option<Session> {
+fn new_session(message: &Result<ClientMessage, MessageError>) -> Option<SessionSecret> {
     let Ok(ClientMessage { body: Ok(Body::Join(Some(_))), .. }) = message else { return None };
-    let random = random().expect("the epoch came from the same generator");
-    Some(Session::new(random))
+    let random = random().expect("the server has drawn its epoch from the same generator");
+    Some(SessionSecret::new(random))
 }
 
 struct OnDrop<F: FnOnce()>(Option<F>);
@@ -385,7 +369,7 @@ mod tests {
     use super::*;
 
     fn hub() -> (HubHandle, Hub) {
-        Hub::new(HubSettings::default(), "an epoch".into(), Arc::default(), ClientLog::new(Arc::default()))
+        Hub::new(RoomSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
     }
 
     /// While 4,000 members joined at once, 4 of 5 health checks timed out.
@@ -402,6 +386,24 @@ mod tests {
         drop(events);
         hub.run();
         assert_eq!(left.recv(), Ok(1));
+    }
+
+    /// A place that ended between the admission and the join once let a client join at any rate.
+    #[test]
+    fn an_admission_to_resume_does_not_admit_an_ordinary_join() {
+        let (handle, mut hub) = hub();
+        let (time, id) = (entry_time(), ConnectionId(1));
+        let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
+        hub.input(&time, id, Input::Connected(address));
+        let session = "0a".repeat(16);
+        let join =
+            || ClientMessage::parse(&format!(r#"{{"type":"join","username":"Bob","session":"{session}"}}"#));
+        let admission = Arc::new(handle.admit_to_resume());
+        hub.handle(&time, Event::Message(id, join(), Some(admission.clone())));
+        assert_eq!((admission.joined(), hub.room.members()), (Some(false), 0));
+        let admission = Arc::new(handle.admit(60, time.monotonic).0);
+        hub.handle(&time, Event::Message(id, join(), Some(admission.clone())));
+        assert_eq!((admission.joined(), hub.room.members()), (Some(true), 1));
     }
 
     #[test]

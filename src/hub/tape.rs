@@ -50,14 +50,14 @@ impl Tape {
     /// Appends an effect, and returns how many clients get a message from it.
     pub fn write(&mut self, effect: &Effect, timestamp: &str) -> usize {
         match effect {
-            Effect::Enter(id) | Effect::Resume(id, _) => {
+            Effect::Enter(id, _) | Effect::Resume(id, _) => {
                 self.track(*id).shared_from = Some(self.shared.len());
                 if let Err(at) = self.members.binary_search(id) {
                     Arc::make_mut(&mut self.members).insert(at, *id);
                 }
                 0
             }
-            Effect::Leave(id) | Effect::Away(id, _) => {
+            Effect::Leave(id, _) | Effect::Away(id, _) | Effect::CloseReplaced(id) => {
                 if let Ok(at) = self.members.binary_search(id) {
                     Arc::make_mut(&mut self.members).remove(at);
                 }
@@ -81,12 +81,12 @@ impl Tape {
                 let recipients = self.write_targeted(std::slice::from_ref(id), message, timestamp);
                 match message {
                     // A list to one client is the one that it gets with its own join.
-                    ServerMessage::UserList { .. } => self.track(*id).count_from_here(),
+                    ServerMessage::UserList { .. } => self.track(*id).exclude_so_far(),
                     // Of the requests in one batch, only the first does not count: see `Output::uncounted`.
                     ServerMessage::History(answer) => {
                         let track = self.track(*id);
                         if answer.session.is_some() || track.uncounted == 0 {
-                            track.count_from_here();
+                            track.exclude_so_far();
                         }
                     }
                     _ => {}
@@ -94,11 +94,10 @@ impl Tape {
                 recipients
             }
             Effect::Send(Audience::Only(ids), message) => self.write_targeted(ids, message, timestamp),
-            Effect::Expire(..)
-            | Effect::Replace(_)
+            Effect::LeaveAway(..)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
-            | Effect::Moderate(_)
+            | Effect::Moderated(_)
             | Effect::WrongPassword(_) => 0,
         }
     }
@@ -150,7 +149,7 @@ impl Tape {
 }
 
 impl Track {
-    fn count_from_here(&mut self) {
+    fn exclude_so_far(&mut self) {
         self.uncounted = self.parts.iter().map(Part::len).sum();
     }
 
@@ -246,7 +245,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::chat::{HistoryAnswer, Session};
+    use crate::chat::{HistoryAnswer, SessionSecret};
     use crate::transport::{Flush, Link, Stream};
 
     /// The contents of the messages that a client reads.
@@ -268,6 +267,14 @@ mod tests {
         output
     }
 
+    fn enter(id: ConnectionId) -> Effect {
+        Effect::Enter(id, "a name".into())
+    }
+
+    fn leave(id: ConnectionId) -> Effect {
+        Effect::Leave(id, "a name".into())
+    }
+
     fn send(audience: Audience, text: &str) -> Effect {
         Effect::Send(audience, ServerMessage::System { content: text.into() })
     }
@@ -278,7 +285,7 @@ mod tests {
         let [ann, bob, cid, guest] = [1, 2, 3, 4].map(ConnectionId);
         let mut tape = Tape::default();
         for id in [ann, bob] {
-            tape.write(&Effect::Enter(id), "");
+            tape.write(&enter(id), "");
         }
         tape.finish();
         for effect in [
@@ -286,11 +293,11 @@ mod tests {
             send(AllExcept(ann), "from ann"),
             send(One(guest), "join first"),
             send(Only(vec![bob, ann]), "psst"),
-            Effect::Enter(cid),
+            enter(cid),
             send(One(cid), "the list"),
             send(All, "cid joined"),
             send(AllExcept(ann), "from ann again"),
-            Effect::Leave(bob),
+            leave(bob),
             send(All, "bob left"),
         ] {
             tape.write(&effect, "");
@@ -309,11 +316,11 @@ mod tests {
         let [ann, bob] = [1, 2].map(ConnectionId);
         let list = || ServerMessage::UserList { content: Vec::new() };
         let mut tape = Tape::default();
-        tape.write(&Effect::Enter(ann), "");
+        tape.write(&enter(ann), "");
         tape.finish();
         tape.write(&send(Audience::All, "before"), "");
         tape.write(&send(Audience::One(bob), "the name is in use"), "");
-        tape.write(&Effect::Enter(bob), "");
+        tape.write(&enter(bob), "");
         tape.write(&Effect::Send(Audience::One(bob), list()), "");
         let counted = tape.len();
         tape.write(&send(Audience::One(bob), "the commands"), "");
@@ -341,9 +348,9 @@ mod tests {
         let mut tape = Tape::default();
         let list = ServerMessage::UserList { content: Vec::new() };
         for effect in [
-            Effect::Enter(ann),
+            enter(ann),
             Effect::Send(Audience::One(ann), list),
-            answer(Some(Session::new([0; Session::BYTES]))),
+            answer(Some(SessionSecret::new([0; SessionSecret::BYTES]))),
         ] {
             tape.write(&effect, "");
         }
@@ -360,7 +367,7 @@ mod tests {
     #[test]
     fn a_tape_keeps_no_spare_memory() {
         let mut tape = Tape::default();
-        tape.write(&Effect::Enter(ConnectionId(1)), "");
+        tape.write(&enter(ConnectionId(1)), "");
         for number in 0..100 {
             tape.write(&send(Audience::All, &"x".repeat(number)), "");
             tape.write(&send(Audience::One(ConnectionId(1)), &"x".repeat(number)), "");
@@ -382,7 +389,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let link = Link::new(Stream::plain(Arc::new(socket)), Vec::new(), 1024, usize::MAX);
         let mut tape = Tape::default();
-        tape.write(&Effect::Enter(other), "");
+        tape.write(&enter(other), "");
         let mut waiting = 0;
         // The system's buffers take the first ones.
         while waiting < 1_000_000 {
@@ -404,8 +411,8 @@ mod tests {
         proptest::collection::vec(step, 0..60).prop_map(|steps| {
             // Every text is different, so that the order can be checked.
             let effect = |(at, (kind, ids)): (usize, (i32, Vec<ConnectionId>))| match kind {
-                0 => Effect::Enter(ids[0]),
-                1 => Effect::Leave(ids[0]),
+                0 => enter(ids[0]),
+                1 => leave(ids[0]),
                 2 => send(Audience::All, &at.to_string()),
                 3 => send(Audience::AllExcept(ids[0]), &at.to_string()),
                 4 => send(Audience::One(ids[0]), &at.to_string()),
@@ -426,9 +433,9 @@ mod tests {
                 for effect in effects {
                     // The room sends each of these once per member.
                     match &effect {
-                        Effect::Enter(id) if !members.insert(*id) => continue,
-                        Effect::Leave(id) if !members.remove(id) => continue,
-                        Effect::Leave(id) => { model.remove(id); }
+                        Effect::Enter(id, _) if !members.insert(*id) => continue,
+                        Effect::Leave(id, _) if !members.remove(id) => continue,
+                        Effect::Leave(id, _) => { model.remove(id); }
                         Effect::Send(audience, ServerMessage::System { content }) => {
                             let recipients: Vec<ConnectionId> = match audience {
                                 Audience::All => members.iter().copied().collect(),

@@ -32,7 +32,7 @@ impl Reading {
     }
 }
 
-/// The present local time: see [`Reading::local_time`].
+/// The current local time: see [`Reading::local_time`].
 pub fn local_time() -> String {
     Reading::now().local_time()
 }

@@ -124,7 +124,7 @@ pub struct HubStats {
     pub publics: u64,
     pub privates: u64,
     pub commands: u64,
-    pub histories: u64,
+    pub history_requests: u64,
     pub errors: u64,
     pub deliveries: u64,
     pub sent_bytes: u64,
@@ -175,7 +175,12 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
         ],
     );
     page.single(Gauge, "tinychat_members", "Members in the room.", hub.joined + hub.away);
-    page.single(Gauge, "tinychat_members_away", "Members that may resume a lost connection.", hub.away);
+    page.single(
+        Gauge,
+        "tinychat_members_away",
+        "Members whose connection was lost and that may resume.",
+        hub.away,
+    );
     page.labeled(
         Counter,
         "tinychat_messages_received_total",
@@ -186,7 +191,7 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
             ("public", hub.publics),
             ("private", hub.privates),
             ("command", hub.commands),
-            ("history", hub.histories),
+            ("history", hub.history_requests),
             ("error", hub.errors),
         ],
     );

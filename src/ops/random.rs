@@ -4,10 +4,10 @@ use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Bytes from the system's generator, for up to 256 of which the call is never interrupted (getrandom(2)).
+/// `N` random bytes from the kernel. Up to 256 bytes, getrandom(2) is not interrupted and returns all of them.
 ///
 /// # Errors
-/// The kernel has no getrandom(2), which is older than 3.17.
+/// The kernel is older than 3.17 and has no getrandom(2).
 pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let filled = getrandom(&mut bytes, GetRandomFlags::empty())?;

@@ -13,13 +13,14 @@ use std::time::Duration;
 use log::{info, warn};
 use thiserror::Error;
 
-use crate::chat::{AwayLimits, HistoryLimits, ModPassword};
+use crate::chat::{AwayLimits, HistoryLimits, ModPassword, RoomSettings};
 use crate::config::{Host, Settings};
 use crate::connection::Shared;
 use crate::http::{Monitoring, Router, TrustedProxies};
-use crate::hub::{self, Event, HubHandle, HubSettings};
+use crate::hub::{self, Event, HubHandle};
 use crate::limits::{ClientLog, Permits, Rates};
 use crate::ops::metrics::Counters;
+use crate::ops::random::random;
 use crate::ops::systemd;
 use crate::tls::{Renewal, TlsError};
 use accept::AcceptLoop;
@@ -61,7 +62,9 @@ impl Server {
         let on_end = handle.clone();
         let client_log = ClientLog::new(counters.clone());
         let (hub, hub_thread) =
-            hub::start(hub_settings(settings), counters.clone(), client_log.clone(), move || on_end.stop())?;
+            hub::start(room_settings(settings)?, counters.clone(), client_log.clone(), move || {
+                on_end.stop()
+            })?;
         let is_tls = renewal.config().is_some();
         let shared = Arc::new(shared(settings, hub, counters, client_log));
         Ok(Self {
@@ -108,18 +111,22 @@ impl Server {
     }
 }
 
-fn hub_settings(settings: &Settings) -> HubSettings {
+/// # Errors
+/// getrandom(2) fails.
+fn room_settings(settings: &Settings) -> io::Result<RoomSettings> {
     let Settings { mod_password, history, resume_timeout, limits, .. } = settings;
     let age_millis = |age: Duration| age.as_millis().try_into().unwrap_or(u64::MAX);
-    HubSettings {
+    Ok(RoomSettings {
+        // Ids start over with each start of the server.
+        epoch: format!("{:016x}", u64::from_be_bytes(random()?)).into(),
         mod_password: mod_password.as_ref().map(|password| ModPassword::new(password.expose())),
         history: HistoryLimits { messages: history.messages, age_millis: history.max_age.map(age_millis) },
         away: AwayLimits {
-            duration: *resume_timeout,
+            timeout: *resume_timeout,
             members: limits.connections,
             members_per_network: limits.connections_per_ip,
         },
-    }
+    })
 }
 
 fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>, client_log: ClientLog) -> Shared {

@@ -26,8 +26,8 @@ const MAX_SLICES: usize = 64;
 #[derive(Default)]
 pub struct Output {
     pub slices: Vec<Slice>,
-    /// How many of the first bytes, and of the bytes that wait before them, do not count towards the limit, unless
-    /// earlier ones of this kind still wait: otherwise a client could ask for answers without end, and read none.
+    /// Leading bytes that, with those waiting before them, do not count towards the limit, unless earlier uncounted
+    /// bytes still wait: otherwise a client that requests answers and reads none could use unlimited memory.
     pub uncounted: usize,
 }
 

@@ -10,21 +10,21 @@ use crate::limits::Network;
 
 /// How many whispers wait for one member that is away.
 pub const MAX_UNREAD: usize = 100;
-/// The size of these whispers together, in bytes.
+/// What these whispers together may take in memory, in bytes.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
-/// How long, and how many.
-#[derive(Clone, Copy, Debug)]
+/// How long a member may be away, and how many may be away at once.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct AwayLimits {
     /// How long a member may be away. Zero: not at all.
-    pub duration: Duration,
+    pub timeout: Duration,
     /// How many members may be away at the same time.
     pub members: usize,
     /// How many of them from one address; `None`: no limit. Loopback is exempt.
     pub members_per_network: Option<usize>,
 }
 
-/// When each member that is away has to leave.
+/// The members that are away, by when they leave.
 pub struct AwaySchedule {
     limits: AwayLimits,
     /// The member that has been away longest comes first.
@@ -33,7 +33,7 @@ pub struct AwaySchedule {
     by_network: HashMap<Network, BTreeSet<(Instant, JoinOrder)>>,
 }
 
-/// The end of a member's absence at the latest.
+/// When a member leaves unless it resumes first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Away {
     ends: Instant,
@@ -46,10 +46,10 @@ impl AwaySchedule {
 
     /// Adds a member. `None`: members may not be away.
     pub fn start(&mut self, member: JoinOrder, address: Address, now: Instant) -> Option<Away> {
-        if self.limits.duration.is_zero() {
+        if self.limits.timeout.is_zero() {
             return None;
         }
-        let ends = now + self.limits.duration;
+        let ends = now + self.limits.timeout;
         self.by_end.insert((ends, member));
         if !address.is_exempt {
             self.by_network.entry(address.network).or_default().insert((ends, member));
@@ -92,15 +92,19 @@ impl AwaySchedule {
     }
 }
 
-/// The whispers that wait for a member, the oldest first.
+/// What waits for a member that is away.
 #[derive(Debug, Default)]
 pub struct Unread {
+    /// Whispers, the oldest first.
     entries: Vec<HistoryEntry>,
+    /// What these take in memory.
     bytes: usize,
+    /// Errors about the member's own whispers, which were not received.
+    notices: Vec<String>,
 }
 
 impl Unread {
-    /// Whether another whisper of this size may wait, in bytes.
+    /// Whether another whisper may wait that takes this much memory, in bytes.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.entries.len() < MAX_UNREAD && self.bytes + bytes <= MAX_UNREAD_BYTES
     }
@@ -114,7 +118,18 @@ impl Unread {
         &self.entries
     }
 
-    /// How many are from each author.
+    /// Adds an error, unless [`MAX_UNREAD`] wait already.
+    pub fn notify(&mut self, notice: String) {
+        if self.notices.len() < MAX_UNREAD {
+            self.notices.push(notice);
+        }
+    }
+
+    pub fn into_notices(self) -> impl Iterator<Item = String> {
+        self.notices.into_iter()
+    }
+
+    /// How many whispers are from each author.
     pub fn authors(&self) -> BTreeMap<JoinOrder, usize> {
         let mut counts = BTreeMap::new();
         for entry in &self.entries {
