@@ -41,13 +41,13 @@ pub const SETTINGS: [Setting; 26] = [
     row("SSL_KEY_PATH", Some("./certs/server.key"), File, "Private key, PEM"),
     row("SSL_REQUIRED", Some("false"), Switch, "Never fall back to plaintext"),
     row("LOG_LEVEL", Some("info"), LogLevel, "off, error, warn, info, debug or trace"),
-    row("HISTORY_MESSAGES", Some("10000"), Count, "Messages that are kept; 0: none"),
+    row("HISTORY_MESSAGES", Some("10000"), Count, "Newest messages kept for the history; 0: none"),
     row("HISTORY_DAYS", Some("30"), Count, "Days that messages are kept; 0: forever"),
     row(
         "RESUME_SECONDS",
         Some("30"),
         Seconds,
-        "How long a member that lost its connection stays in the room; 0: not at all",
+        "How long a member whose connection was lost stays in the room; 0: not at all",
     ),
     row("MAX_CONNECTIONS", Some("4096"), Count, "Maximum number of connections"),
     row(
