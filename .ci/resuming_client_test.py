@@ -2,7 +2,7 @@
 """Runs examples/resuming_client.py twice, through a proxy that cuts all connections again and again, and checks that
 what one client says reaches the other once and in order.
 
-Usage: resuming_client_test.py TINYCHAT CLIENT, by a Python that has the websockets library.
+Usage: resuming_client_test.py TINYCHAT CLIENT. Run it with a Python that has the websockets library.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import tempfile
 
 CUTS = 20
 LINES_PER_CUT = 20
-# Only a hang takes this long, however busy the machine is.
+# Seconds. Only a hang takes this long, even on a busy machine.
 TIMEOUT = 300
 
 

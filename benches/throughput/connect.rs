@@ -77,7 +77,7 @@ struct Load<'a> {
     child: &'a Child,
     poll: Poll,
     chat: Chat,
-    /// Those that are being opened.
+    /// Connections being opened.
     connections: Vec<Connection>,
     buffer: Vec<u8>,
     completed: usize,
@@ -149,7 +149,7 @@ impl<'a> Load<'a> {
     fn step(&mut self, number: usize) -> Result<()> {
         let connection = &mut self.connections[number];
         let received = connection.receive(&mut self.buffer).and_then(|_| connection.messages(|_, _| {}));
-        // The end of the TLS handshake, and what was queued before it.
+        // Sends the end of the TLS handshake, and what was queued before it.
         if received.and_then(|()| connection.flush()).is_err() {
             self.refused += 1;
             self.open(number)?;
@@ -162,7 +162,7 @@ impl<'a> Load<'a> {
 }
 
 impl Chat {
-    /// Both have joined.
+    /// Opens both connections, and returns once both have joined.
     fn start(child: &Child, target: Target, poll: &Poll) -> Result<Self> {
         let [sender, recipient] = [SENDER, RECIPIENT].map(|number| -> Result<_> {
             let mut member = Connection::open(child, Options::default())?;
@@ -223,7 +223,7 @@ impl Chat {
                 latencies.push((now - sent[sequence]).as_secs_f64());
             })
         });
-        // The end of the TLS handshake, and what was queued before it.
+        // Sends the end of the TLS handshake, and what was queued before it.
         received
             .and_then(|()| member.flush())
             .map_err(|error| format!("a member has lost its connection: {error}"))?;

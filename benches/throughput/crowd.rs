@@ -165,7 +165,7 @@ impl Crowd {
         self.sequence += messages;
         // The senders take turns, as if each were on a machine of its own.
         let mut outgoing = Vec::with_capacity(senders * messages);
-        // Of all messages as the server sends them; an id may have more digits than the one before.
+        // The total size as the server sends them; later ids may have more digits.
         let (mut bytes, shortest) = (0, frame(&public(0, 0, self.last_id + 1), None).len() as u64);
         for sequence in first..first + messages {
             for number in 0..senders {
@@ -180,7 +180,7 @@ impl Crowd {
             }
         }
         let count = self.clients.len();
-        // At most: which ids a sender's own messages get depends on the order in which they arrive.
+        // An upper bound: a sender's own ids depend on the order of arrival.
         let due: Vec<u64> = (0..count)
             .map(|number| match number {
                 number if number + 1 == count && last != Last::Receives => 0,

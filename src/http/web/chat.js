@@ -9,13 +9,13 @@ import {
   addMessage,
   addNotice,
   addOlder,
-  beQuiet,
   clearLog,
   jumpToLatest,
   onOlderWanted,
   removeRow,
   setOlder,
   startEpoch,
+  suppressAnnouncements,
 } from "./message-log.js";
 import { Sender } from "./sender.js";
 
@@ -50,7 +50,7 @@ const connection = new Connection(url.href, {
     if (lossNotice) removeRow(lossNotice);
     lossNotice = null;
     const isFirst = startEpoch(answer.epoch);
-    if (isFirst) beQuiet();
+    if (isFirst) suppressAnnouncements();
     else if (answer.recovered !== true) addDivider("Some messages may be missing here");
     for (const message of answer.messages) show(message, !isFirst);
     if (isFirst) setOlder(answer.more);
@@ -58,7 +58,7 @@ const connection = new Connection(url.href, {
   },
 
   onOlder({ messages, more }) {
-    messages.forEach((message) => sender.settleOlder(message));
+    messages.forEach((message) => sender.confirmOlder(message));
     addOlder(() => messages.forEach((message) => show(message, false)), more);
   },
 
@@ -78,7 +78,7 @@ const connection = new Connection(url.href, {
       addNotice("connection", cause);
       sender.onTooLong();
     } else {
-      lossNotice = addNotice("connection", `${cause} What you write is sent once you're back.`);
+      lossNotice = addNotice("connection", `${cause} Messages you write are sent once you're back.`);
     }
   },
 
@@ -95,7 +95,7 @@ const sender = new Sender(connection);
 
 // Shows a message that may come from the history. `isNew`: it counts as unread.
 function show(message, isNew) {
-  if (sender.settle(message)) return;
+  if (sender.confirm(message)) return;
   const { type, content: text, id, time } = message;
   if (type === "public") {
     const { username } = message;

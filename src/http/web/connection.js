@@ -3,22 +3,24 @@
 // It calls these methods of its listener:
 //   onState(state, seconds)      "idle", "connecting", "online", "backoff" (retry in `seconds`), "name-in-use" or
 //                                "replaced" (the session was taken over, as by a copy of this tab)
-//   onMessage(message)           any message but `history`; user_list and command_list precede onJoined()
+//   onMessage(message)           any message but `history`. On a first join, user_list and command_list precede
+//                                onJoined(); on a resume, user_list may follow it
 //   onJoined(answer)             the `history` that answers a join
 //   onOlder(answer)              the `history` that answers requestOlder()
 //   onJoinRejected(reason)       the join failed and is not retried
 //   onDisconnected(code, reason) the connection of a member was lost and is retried
 
-import { recall, remember } from "./storage.js";
+import { load, save } from "./storage.js";
 
 const PAGE_LENGTH = 50; // messages
 const MIN_BACKOFF_MS = 1_000; // doubled with each failure
 const MAX_BACKOFF_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 15_000;
-// The name may be held by an earlier connection of this tab whose session never arrived, but not for longer.
+// How often, and how long apart, a join is retried while the name is in use. A place kept for longer than 40 s is not
+// waited for.
 const NAME_RETRIES = 8;
 const NAME_RETRY_MS = 5_000;
-// Scripts cannot see pings, so a silent connection is probed: an empty page of history is requested.
+// Scripts cannot see pings, so a silent connection is tested with an empty history request.
 const MAX_SILENCE_MS = 15_000;
 const PROBE_TIMEOUT_MS = 5_000;
 const MAX_PROBE_MS = 15_000; // with other messages before the answer, as on a slow connection
@@ -82,7 +84,7 @@ export class Connection {
   // After a reload: takes back this tab's place, and returns whether it has one. The answer contains what was said
   // after the position, if there is one.
   resume(position) {
-    const stored = recall("session");
+    const stored = load("session");
     if (!stored) return false;
     ({ name: this.#name, session: this.#session } = stored);
     this.#position = position;
@@ -93,7 +95,7 @@ export class Connection {
 
   leave() {
     this.#close(true);
-    this.#forget();
+    this.#reset();
     this.#listener.onState("idle");
   }
 
@@ -109,7 +111,7 @@ export class Connection {
     return this.#request("older", { before: id, limit: PAGE_LENGTH });
   }
 
-  // Takes the place back from whoever replaced this connection.
+  // Takes the place back from the connection that replaced this one.
   takeOver() {
     this.#isReplaced = false;
     this.#reopen();
@@ -187,7 +189,7 @@ export class Connection {
     clearTimeout(this.#timer);
     this.#session = answer.session;
     this.#position = { epoch: answer.epoch, since: answer.id };
-    remember("session", { name: this.#name, session: this.#session });
+    save("session", { name: this.#name, session: this.#session });
     this.#isMember = this.#wasMember = true;
     this.#failures = 0;
     this.#listener.onState("online");
@@ -239,20 +241,20 @@ export class Connection {
   }
 
   #rejectJoin(reason) {
-    this.#forget();
+    this.#reset();
     this.#listener.onState("idle");
     this.#listener.onJoinRejected(reason);
   }
 
-  #forget() {
+  #reset() {
     this.#name = this.#session = this.#position = null;
     this.#wasMember = this.#isReplaced = false;
     this.#failures = 0;
-    remember("session", null);
+    save("session", null);
   }
 
   // Later events of the socket are ignored. The server keeps the place of a member that does not leave. Before the
-  // answer to the first join, nobody could take that place back.
+  // first answer there is no session to resume with, so it leaves.
   #close(isLeaving = !this.#wasMember) {
     clearTimeout(this.#timer);
     this.#stopProbe();

@@ -9,11 +9,11 @@ const GROUPING_WINDOW_MS = 5 * 60_000; // a sender's messages within this time s
 const APPEND_DELAY_MS = 20; // appends a burst with one layout
 const BOTTOM_TOLERANCE_PX = 40;
 const TOP_TOLERANCE_PX = 300; // older messages are requested before the top is reached
-const QUIET_MS = 500;
+const QUIET_MS = 500; // enough for rows to be appended, and for screen readers to notice them
 
 const box = $("log");
 const jumpButton = $("jump-to-latest");
-const facts = new WeakMap(); // from row to { id, group, time }
+const rowData = new WeakMap(); // from row to { id, group, time }
 let epoch = null; // of the ids
 let ids = new Map(); // from id to row
 let queue = []; // rows to append
@@ -24,7 +24,7 @@ let pinnedTop = 0; // scrollTop after the last scroll to the bottom
 let unread = 0;
 let divider = null; // above the first unread message
 let requestOlder = null; // called with the oldest id; returns whether it could
-let hasOlder = false; // messages than those shown
+let hasOlder = false; // whether there are older messages than those shown
 let isRequested = false;
 let quietTimer = 0;
 
@@ -33,7 +33,7 @@ export function addMessage({ id, sender, text, time = Date.now(), isOwn = false,
   if (ids.has(id)) return null;
   const row = messageRow({ sender, text, isOwn, recipient });
   setTime(row, new Date(time));
-  facts.set(row, { group: `${isOwn}\n${sender}\n${recipient}`, time: Number(new Date(time)) });
+  rowData.set(row, { group: `${isOwn}\n${sender}\n${recipient}`, time: Number(new Date(time)) });
   if (id === undefined) {
     row.classList.add("pending");
     pending.push(row);
@@ -45,7 +45,7 @@ export function addMessage({ id, sender, text, time = Date.now(), isOwn = false,
   return row;
 }
 
-// A pending message has got its place in the order, which is after all messages received so far.
+// Gives a pending message its place in the order, after all messages received so far.
 export function confirmMessage(row, { id, time }) {
   appendQueue();
   endPending(row);
@@ -53,7 +53,7 @@ export function confirmMessage(row, { id, time }) {
     removeRow(row);
     return;
   }
-  facts.get(row).time = Number(new Date(time));
+  rowData.get(row).time = Number(new Date(time));
   setTime(row, new Date(time));
   setId(row, id);
   insert(row);
@@ -69,7 +69,7 @@ export function failMessage(row, state) {
 export function addNotice(kind, text, id) {
   if (ids.has(id)) return null;
   const row = noticeRow(kind, text);
-  facts.set(row, { isLast: kind === "error" });
+  rowData.set(row, { isLast: kind === "error" });
   if (id !== undefined) setId(row, id);
   append(row);
   return row;
@@ -82,7 +82,7 @@ export function addDivider(text) {
 // Inserts what `add` adds above all other rows; what is visible does not move.
 export function addOlder(add, hasMore) {
   appendQueue();
-  beQuiet();
+  suppressAnnouncements();
   add();
   const { scrollHeight, scrollTop } = box;
   box.prepend(...queue);
@@ -114,8 +114,8 @@ export function onOlderWanted(callback) {
   requestOlder = callback;
 }
 
-// Called with the epoch of the messages to come. Ids start over in a new one, and what is shown has none in it.
-// Returns whether it is the first.
+// Sets the epoch of the messages that follow. Rows of an earlier epoch lose their ids, which start over. Returns
+// whether it is the first.
 export function startEpoch(newEpoch) {
   isRequested = false;
   if (newEpoch === epoch) return false;
@@ -126,8 +126,8 @@ export function startEpoch(newEpoch) {
   return isFirst;
 }
 
-// Screen readers do not announce what is added in the next moment.
-export function beQuiet() {
+// For `QUIET_MS`, screen readers do not announce added rows.
+export function suppressAnnouncements() {
   box.setAttribute("aria-live", "off");
   clearTimeout(quietTimer);
   quietTimer = setTimeout(() => box.removeAttribute("aria-live"), QUIET_MS);
@@ -162,7 +162,7 @@ new ResizeObserver(() => isPinned && scrollToBottom()).observe(box);
 
 function setId(row, id) {
   ids.set(id, row);
-  facts.get(row).id = id;
+  rowData.get(row).id = id;
 }
 
 function endPending(row) {
@@ -173,7 +173,7 @@ function endPending(row) {
 
 function append(row) {
   queue.push(row);
-  if (queue.length > MAX_ROWS) forget(queue.shift());
+  if (queue.length > MAX_ROWS) releaseId(queue.shift());
   appendTimer ||= setTimeout(appendQueue, APPEND_DELAY_MS);
 }
 
@@ -190,9 +190,9 @@ function appendQueue() {
   checkTop();
 }
 
-// Rows follow each other as they come, but stay above pending messages.
+// Rows are appended in order of arrival, above pending messages.
 function insert(row) {
-  const isLast = pending.includes(row) || facts.get(row)?.isLast;
+  const isLast = pending.includes(row) || rowData.get(row)?.isLast;
   const next = isLast ? null : pending.find((other) => other.parentNode === box);
   if (!row.isConnected || (next && next.compareDocumentPosition(row) & Node.DOCUMENT_POSITION_FOLLOWING)) {
     box.insertBefore(row, next ?? null);
@@ -203,10 +203,10 @@ function insert(row) {
 
 // Hides the header of a message that follows another of the same group.
 function group(row) {
-  const fact = facts.get(row);
-  if (!fact?.group) return;
-  const previous = facts.get(row.previousElementSibling);
-  const isGrouped = previous?.group === fact.group && Math.abs(fact.time - previous.time) < GROUPING_WINDOW_MS;
+  const data = rowData.get(row);
+  if (!data?.group) return;
+  const previous = rowData.get(row.previousElementSibling);
+  const isGrouped = previous?.group === data.group && Math.abs(data.time - previous.time) < GROUPING_WINDOW_MS;
   row.classList.toggle("grouped", isGrouped);
 }
 
@@ -215,7 +215,7 @@ function removeOldRows() {
   if (excess <= 0) return;
   const { scrollHeight, scrollTop } = box;
   for (let i = 0; i < excess; i += 1) {
-    forget(box.firstChild);
+    releaseId(box.firstChild);
     box.firstChild.remove();
   }
   group(box.firstChild);
@@ -224,8 +224,8 @@ function removeOldRows() {
 }
 
 // A message that is removed can be requested again.
-function forget(row) {
-  const id = facts.get(row)?.id;
+function releaseId(row) {
+  const id = rowData.get(row)?.id;
   if (ids.get(id) !== row) return;
   ids.delete(id);
   hasOlder = true;
@@ -239,7 +239,7 @@ function checkTop() {
 
 function oldestId() {
   const rows = [...box.children];
-  return facts.get(rows.find((row) => ids.get(facts.get(row)?.id) === row))?.id;
+  return rowData.get(rows.find((row) => ids.get(rowData.get(row)?.id) === row))?.id;
 }
 
 function scrollToBottom() {

@@ -1,13 +1,13 @@
-// What was sent and not yet acknowledged, in the order of sending. Pure: it knows neither the page nor the socket.
+// Messages not yet acknowledged, in the order of sending. Pure: no DOM, no socket.
 //
 // An item has these fields:
-//   txnId     names it to the server, which returns it with the ack, with an error and in the history
+//   txnId     identifies the item; the server returns it in the ack, the error and the history
 //   kind      "public", "whisper" or "command"
 //   content   as the user wrote it
 //   state     "waiting" (to be sent), "sent", or "unknown": it was sent, and it is not known whether it arrived
 //   position  { epoch, since }: the newest message known when it was sent
 
-const MAX_ITEMS = 50;
+const MAX_ITEMS = 50; // messages
 
 export class Outbox {
   #items = [];
@@ -27,7 +27,7 @@ export class Outbox {
     return [...this.#items];
   }
 
-  // After a reload, everything from here on says which of the items have arrived.
+  // The position to resume from after a reload: everything after it shows which items arrived.
   get position() {
     return this.#items.find((item) => item.state === "sent")?.position ?? null;
   }
@@ -66,11 +66,11 @@ export class Outbox {
   // Decides about each sent item that was not in the answer to a join, and returns the commands that may not have run.
   reconcile({ epoch, recovered }) {
     for (const item of this.#items.filter(({ state }) => state === "sent")) {
-      // In a new epoch, nobody has the message: the server has forgotten what was said before.
+      // In a new epoch the server has no earlier messages, so the item is sent again.
       const isAbsent = recovered === true || item.position.epoch !== epoch;
       item.state = isAbsent && item.kind !== "command" ? "waiting" : "unknown";
     }
-    // Most commands leave no trace in the history, so that it does not tell whether they ran.
+    // Most commands are not in the history, so it does not show whether they ran.
     const commands = this.#items.filter(({ kind, state }) => kind === "command" && state === "unknown");
     this.#items = this.#items.filter((item) => !commands.includes(item));
     this.#onChange();

@@ -1,11 +1,11 @@
-// Sends what the user writes, sends it again after a lost connection where that is needed, and shows what became of it.
+// Sends what the user writes, resends it after a lost connection if necessary, and shows its delivery state.
 
 import { setDraft } from "./composer.js";
 import { $ } from "./dom.js";
 import { addMessage, addNotice, confirmMessage, failMessage, removeRow } from "./message-log.js";
 import { setDeliveryState } from "./message-row.js";
 import { Outbox } from "./outbox.js";
-import { recall, remember } from "./storage.js";
+import { load, save } from "./storage.js";
 
 const WHISPER = /^\/whisper\s+\S+\s+\S/;
 const SLOW_MS = 1_000; // then the message is shown as being sent
@@ -14,13 +14,12 @@ const OVERDUE_MS = 3_000; // then the connection is checked
 export class Sender {
   isTimedOut = false;
   #connection;
-  #outbox = new Outbox(recall("outbox"), (items) => remember("outbox", items.length > 0 ? items : null));
+  #outbox = new Outbox(load("outbox"), (items) => save("outbox", items.length > 0 ? items : null));
 
   constructor(connection) {
     this.#connection = connection;
   }
 
-  // After a reload, everything from here on tells what has arrived.
   get position() {
     return this.#outbox.position;
   }
@@ -49,7 +48,7 @@ export class Sender {
   }
 
   // Takes a message of the history or a whisper's echo. Returns whether it is one of the user's that is shown already.
-  settle(message) {
+  confirm(message) {
     const item = this.#outbox.remove(message.txn_id);
     if (!item?.row) return false;
     if (item.kind === "public") confirmMessage(item.row, message);
@@ -58,13 +57,13 @@ export class Sender {
   }
 
   // The same for a message that is older than those shown.
-  settleOlder(message) {
+  confirmOlder(message) {
     const item = this.#outbox.remove(message.txn_id);
     if (item?.row) removeRow(item.row);
   }
 
   onAck(message) {
-    this.settle(message);
+    this.confirm(message);
   }
 
   // Returns whether the error is shown at the message that it answers.
@@ -75,7 +74,7 @@ export class Sender {
     return true;
   }
 
-  // After the messages of the answer to a join have been passed to settle().
+  // After the messages of the answer to a join have been passed to confirm().
   onJoined(answer) {
     for (const { content } of this.#outbox.reconcile(answer)) {
       const shown = content.startsWith("/login") ? "/login" : content; // without the password
@@ -115,7 +114,7 @@ export class Sender {
     let state = isSlow ? "Sending…" : "";
     if (item.state === "waiting" || !this.#connection.isOnline) state = "Not sent yet";
     if (item.state === "unknown") state = "May not have been sent";
-    // A whisper is shown when the server returns it, so as the server understood it; until then only if that takes long.
+    // A whisper is shown when the server returns it, as the server understood it; until then only if that takes long.
     if (state === "" && item.kind === "whisper" && !item.row) return;
     const recipient = item.kind === "whisper" ? "" : null;
     item.row ??= addMessage({ sender: this.#connection.name, text: item.content, isOwn: true, recipient });

@@ -1,6 +1,6 @@
-// This tab's memory, which survives a reload. Where the browser blocks storage, nothing is remembered.
+// Values that survive a reload of this tab (sessionStorage). If the browser blocks storage, nothing is saved.
 
-export function recall(key) {
+export function load(key) {
   try {
     return JSON.parse(sessionStorage.getItem(key));
   } catch {
@@ -8,7 +8,7 @@ export function recall(key) {
   }
 }
 
-export function remember(key, value) {
+export function save(key, value) {
   try {
     if (value === null) sessionStorage.removeItem(key);
     else sessionStorage.setItem(key, JSON.stringify(value));
