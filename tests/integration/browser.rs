@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::client::{Client, TIMEOUT};
 use crate::support::over_ws_and_wss;
@@ -16,6 +16,10 @@ use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB
 
 /// The latest message or notice.
 const LATEST: &str = "#log > :last-child";
+/// The texts of the messages in the log, in their order.
+const SHOWN: &str = "[...document.querySelectorAll('#log .message-text')].map((text) => text.innerText)";
+/// How many messages the page keeps that the server has not confirmed.
+const MAX_UNSENT: usize = 50;
 
 const BACKSPACE: &str = "\u{e003}";
 /// Ctrl+A, so that what follows replaces the text.
@@ -49,7 +53,7 @@ impl Server {
     fn resume(&mut self) {
         let port = self.port.to_string();
         let ssl = if self.transport == Transport::Wss { "true" } else { "false" };
-        // However slow the machine is, a member that is away can come back.
+        // Members can resume however slow the machine is.
         let flags = ["--port", &port, "--mod-password", "secret", "--message-rate", "0", "--use-ssl", ssl];
         let resume: &[&str] =
             if self.flags.contains(&"--resume-seconds") { &[] } else { &["--resume-seconds", "3600"] };
@@ -120,17 +124,9 @@ fn wait_until_back(browser: &Browser) {
     );
 }
 
-/// The texts of the messages in the log, in their order.
-fn shown(browser: &Browser) -> Value {
-    browser.evaluate("[...document.querySelectorAll('#log .message-text')].map((text) => text.innerText)")
-}
-
 /// Waits until the log has exactly these messages, in this order, and each has been delivered.
 fn wait_for_messages(browser: &Browser, texts: &[&str]) {
-    let is_shown = format!(
-        "JSON.stringify([...document.querySelectorAll('#log .message-text')].map((text) => text.innerText)) === JSON.stringify({})",
-        json!(texts)
-    );
+    let is_shown = format!("JSON.stringify({SHOWN}) === JSON.stringify({})", json!(texts));
     browser.wait_for(&format!("{is_shown} && !document.querySelector('.pending, .delivery-state')"));
 }
 
@@ -271,7 +267,7 @@ fn page_reconnects_after_a_server_restart(transport: Transport) {
     assert_only_connection_errors(&ann);
     server.resume();
     wait_until_back(&ann);
-    // The server has forgotten what it had.
+    // The restarted server has no history.
     ann.wait_for_text(".divider.gap", "Some messages may be missing here");
     // No other client may be there yet to receive the message, but the server counts it.
     let fetch_metrics = "fetch('metrics').then((response) => response.text())";
@@ -359,7 +355,7 @@ fn unanswered_join_times_out() {
 
 /// A connection over which only the server's messages arrive is lost too.
 #[test]
-fn a_connection_that_only_receives_is_replaced() {
+fn a_connection_that_cannot_send_is_detected() {
     let Some(driver) = Driver::start() else { return };
     let server = Server::start(Transport::Ws);
     let ann = driver.desktop();
@@ -560,7 +556,7 @@ fn scrolling_up_loads_older_messages(transport: Transport) {
             "the log moved"
         );
     }
-    assert_eq!(shown(&ann), json!(lines));
+    assert_eq!(ann.evaluate(SHOWN), json!(lines));
     // A sender's messages share one header, also across pages.
     assert_eq!(ann.evaluate("document.querySelectorAll('#log .message:not(.grouped)').length"), 1);
     assert_eq!(ann.evaluate("document.title"), "TinyChat", "old messages are not new");
@@ -572,8 +568,8 @@ fn scrolling_up_loads_older_messages(transport: Transport) {
     assert_empty_console(&ann);
 }
 
-/// Both sides talk, the network fails without a sign, both talk on, and the network is back.
-fn nothing_is_lost_through_a_connection_that_swallows_bytes(transport: Transport) {
+/// Both sides talk, the network fails silently, both talk on, and the network is back.
+fn nothing_is_lost_if_the_network_fails_silently(transport: Transport) {
     let Some(driver) = Driver::start() else { return };
     let server = Server::start(transport);
     let proxy = Proxy::start(server.address());
@@ -587,7 +583,7 @@ fn nothing_is_lost_through_a_connection_that_swallows_bytes(transport: Transport
     bob.public("two");
     wait_for_messages(&ann, &["one", "two"]);
 
-    proxy.swallow();
+    proxy.blackhole();
     send(&ann, "three");
     bob.public("four");
     bob.command("/whisper Ann five");
@@ -602,7 +598,7 @@ fn nothing_is_lost_through_a_connection_that_swallows_bytes(transport: Transport
     bob.public("nine");
     bob.assert_nothing_received();
 
-    proxy.heal();
+    proxy.restore();
     // The browser reports that it has a network again, so that the page does not wait for its next try.
     ann.evaluate("dispatchEvent(new Event('online'))");
     for line in ["Ann: three", "Ann to Bob: six", "Ann: seven", "Ann: eight"] {
@@ -651,10 +647,10 @@ fn a_reload_does_not_count_as_leaving(transport: Transport) {
     ann.reload();
     wait_for_messages(&ann, &["one", "two", "three", "four", "five"]);
     bob.assert_nothing_received();
-    // Somebody who is cut off stays in the list.
+    // A member that is cut off stays in the list.
     drop(bob);
     ann.wait_for_text("#member-list button[data-name='Bob']", "away");
-    // Leaving is leaving.
+    // Leaving ends the place.
     let mut tom = server.client("Tom");
     ann.click("#leave");
     assert_eq!(tom.next_line(), "system: Ann left.");
@@ -675,7 +671,7 @@ fn a_message_that_may_not_have_been_sent_can_be_sent_again() {
     send(&ann, "one");
     assert_eq!(bob.next_line(), "Ann: one");
     wait_for_messages(&ann, &["one"]);
-    proxy.swallow();
+    proxy.blackhole();
     send(&ann, "two");
     ann.wait_for("document.querySelector('#status').dataset.state !== 'online'");
     let lines: Vec<String> = (0..250).map(|line| format!("line {line}")).collect();
@@ -683,11 +679,11 @@ fn a_message_that_may_not_have_been_sent_can_be_sent_again() {
         bob.public(line);
     }
     bob.assert_nothing_received();
-    proxy.heal();
+    proxy.restore();
     ann.evaluate("dispatchEvent(new Event('online'))");
     ann.wait_for_text(LATEST, "May not have been sent");
     ann.wait_for_text(".divider.gap", "Some messages may be missing here");
-    let shown = shown(&ann);
+    let shown = ann.evaluate(SHOWN);
     let [first, newest @ .., last] = shown.as_array().unwrap().as_slice() else { panic!("{shown}") };
     assert_eq!((first.as_str(), last.as_str()), (Some("one"), Some("two")));
     assert!(
@@ -707,7 +703,7 @@ fn a_message_that_may_not_have_been_sent_can_be_sent_again() {
 }
 
 #[test]
-fn a_name_that_was_taken_meanwhile_is_waited_for() {
+fn the_page_retries_while_its_name_is_in_use() {
     let Some(driver) = Driver::start() else { return };
     let server = Server::with_flags(Transport::Ws, &["--resume-seconds", "0"]);
     let proxy = Proxy::start(server.address());
@@ -717,7 +713,7 @@ fn a_name_that_was_taken_meanwhile_is_waited_for() {
     proxy.cut();
     assert_eq!(bob.next_line(), "system: Ann left.");
     let other = server.client("Ann");
-    proxy.heal();
+    proxy.restore();
     ann.wait_for_text("#status", "Your name is in use");
     send(&ann, "one");
     ann.wait_for_text(LATEST, "Not sent yet");
@@ -730,7 +726,7 @@ fn a_name_that_was_taken_meanwhile_is_waited_for() {
 
 /// A copy of a tab has its session too. Only one of them is in the room.
 #[test]
-fn a_copied_tab_takes_over_and_can_give_back() {
+fn a_copied_tab_takes_over_and_the_first_can_take_back() {
     let Some(driver) = Driver::start() else { return };
     let server = Server::start(Transport::Ws);
     let ann = driver.desktop();
@@ -750,6 +746,39 @@ fn a_copied_tab_takes_over_and_can_give_back() {
     ann.wait_for("copy.document.querySelector('#status').dataset.state === 'replaced'");
     bob.assert_nothing_received();
     assert_empty_console(&ann);
+}
+
+#[test]
+fn messages_that_wait_to_be_sent_are_limited() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let proxy = Proxy::start(server.address());
+    let ann = driver.desktop();
+    server.enter_at(&server.url_at(proxy.address.port()), &ann, "Ann");
+    let mut bob = server.client("Bob");
+    proxy.cut();
+    ann.wait_for("document.querySelector('#status').dataset.state !== 'online'");
+    ann.evaluate(&format!(
+        "(() => {{ for (let i = 0; i < {MAX_UNSENT}; i += 1) {{ \
+        document.querySelector('#message-input').value = `line ${{i}}`; \
+        document.querySelector('#composer').requestSubmit(); }} }})()"
+    ));
+    ann.type_into("#message-input", &format!("one more{ENTER}"));
+    ann.wait_for_text(LATEST, "Too many messages are waiting to be sent.");
+    assert_eq!(
+        ann.evaluate("document.querySelector('#message-input').value"),
+        "one more",
+        "the draft is kept"
+    );
+    proxy.restore();
+    ann.evaluate("dispatchEvent(new Event('online'))");
+    for line in 0..MAX_UNSENT {
+        assert_eq!(bob.next_line(), format!("Ann: line {line}"));
+    }
+    wait_until_back(&ann);
+    ann.wait_for("!document.querySelector('.pending, .delivery-state')");
+    ann.type_into("#message-input", ENTER);
+    assert_eq!(bob.next_line(), "Ann: one more");
 }
 
 #[test]
@@ -895,7 +924,7 @@ over_ws_and_wss!(
     page_fits_a_phone,
     scrolled_up_log_keeps_its_position_and_counts_new_messages,
     scrolling_up_loads_older_messages,
-    nothing_is_lost_through_a_connection_that_swallows_bytes,
+    nothing_is_lost_if_the_network_fails_silently,
     a_reload_does_not_count_as_leaving,
     axe_finds_no_violations,
 );

@@ -12,7 +12,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message};
 
-use crate::support::client::{Client, line};
+use crate::support::client::{Client, REPLACED, line};
 use crate::support::over_ws_and_wss;
 use crate::support::proxy::Proxy;
 use crate::support::random::Random;
@@ -23,8 +23,6 @@ const CUTS_PER_ROUND: usize = 50;
 const NAMES: [&str; 4] = ["Ann", "Bob", "Cid", "Dan"];
 /// How many things are said while one member is away for long: more than one answer holds.
 const LONG_ABSENCE: usize = 230;
-/// Close code of a connection whose place another connection has taken.
-const REPLACED: CloseCode = CloseCode::Library(4001);
 
 over_ws_and_wss! {
     nothing_is_lost_or_duplicated,
@@ -119,13 +117,13 @@ struct Member {
     said: usize,
 }
 
-/// Over what the connection goes, and what has happened to it without the client knowing.
+/// The route of the connection, and what happened to it unnoticed by the client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Path {
     Direct,
     Proxy,
     Cut,
-    Swallowed,
+    Blackholed,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -164,11 +162,11 @@ impl Member {
                 let to = NAMES[random.below(NAMES.len())];
                 self.say(Some(to).filter(|to| *to != self.name));
             }
-            _ if self.path == Path::Swallowed && random.once_in(2) => {
+            _ if self.path == Path::Blackholed && random.one_in(2) => {
                 self.connection = None;
-                self.reconnect(server, random.once_in(2));
+                self.reconnect(server, random.one_in(2));
             }
-            _ if self.connection.is_none() => self.reconnect(server, random.once_in(2)),
+            _ if self.connection.is_none() => self.reconnect(server, random.one_in(2)),
             _ => self.read_some(1 + random.below(10)),
         }
     }
@@ -176,9 +174,9 @@ impl Member {
     fn lose_connection(&mut self, server: &TestServer, random: &mut Random) {
         let Some(mut client) = self.connection.take() else {
             // Before the answer to its join has arrived.
-            let mut client = self.connect(server, random.once_in(2));
+            let mut client = self.connect(server, random.one_in(2));
             client.send(self.join_message());
-            if random.once_in(2) {
+            if random.one_in(2) {
                 client.next_message();
             }
             return self.cut_path(random);
@@ -197,7 +195,7 @@ impl Member {
             }
             3 => {
                 let path = self.path;
-                self.reconnect(server, random.once_in(2));
+                self.reconnect(server, random.one_in(2));
                 if path == Path::Direct {
                     assert_eq!(client.close_code(), Some(REPLACED));
                 }
@@ -210,17 +208,17 @@ impl Member {
         }
     }
 
-    /// Cuts the connection at the proxy, or has the proxy swallow what it is sent.
+    /// Cuts the connection at the proxy, or has the proxy discard what it is sent.
     fn cut_path(&mut self, random: &mut Random) {
         if self.path != Path::Proxy {
             return;
         }
-        if random.once_in(2) {
+        if random.one_in(2) {
             self.proxy.cut();
             self.path = Path::Cut;
         } else {
-            self.proxy.swallow();
-            self.path = Path::Swallowed;
+            self.proxy.blackhole();
+            self.path = Path::Blackholed;
         }
     }
 
@@ -288,7 +286,7 @@ impl Member {
     }
 
     fn connect(&mut self, server: &TestServer, through_proxy: bool) -> Client {
-        self.proxy.heal();
+        self.proxy.restore();
         let (path, address) =
             if through_proxy { (Path::Proxy, self.proxy.address) } else { (Path::Direct, server.address) };
         self.path = path;
@@ -359,7 +357,7 @@ impl Member {
 
     /// Reads until `is_done`, and connects again if that is necessary.
     fn read_until(&mut self, server: &TestServer, is_done: impl Fn(&Self) -> bool) {
-        if self.path == Path::Swallowed {
+        if self.path == Path::Blackholed {
             self.connection = None;
         }
         while !is_done(self) {

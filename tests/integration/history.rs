@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::support::client::{Client, line, lines, masked};
+use crate::support::client::{Client, id, line, lines, masked};
 use crate::support::over_ws_and_wss;
 use crate::support::server::{TestServer, Transport};
 
@@ -454,7 +454,7 @@ fn a_whisper_is_in_the_history_of_its_two_members_only(transport: Transport) {
     assert_eq!((&answer["messages"], &answer["more"]), (&json!([]), &json!(false)));
     bob.close(Some(CloseCode::Normal));
     while ann.next_line() != "system: Bob left." {}
-    // Who comes back after its place has ended is told that something may be missing.
+    // A client that returns after its place has ended is told that something may be missing.
     let options = json!({"epoch": known["epoch"], "since": known["id"], "session": known["session"]});
     let mut bob = server.connect();
     let answer = bob.join_asking("Bob", options);
@@ -775,10 +775,6 @@ fn received(member: &mut Client) -> Vec<String> {
     std::iter::repeat_with(|| member.next_line())
         .take_while(|line| !line.starts_with("system: /help"))
         .collect()
-}
-
-fn id(message: &Value) -> u64 {
-    message["id"].as_u64().unwrap_or_else(|| panic!("{message} has no id"))
 }
 
 fn assert_increasing(history: &Value) {

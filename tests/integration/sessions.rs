@@ -7,13 +7,11 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::support::client::{Client, TIMEOUT, line, lines, masked};
+use crate::support::client::{Client, REPLACED, TIMEOUT, id, line, lines, masked};
 use crate::support::over_ws_and_wss;
 use crate::support::proxy::Proxy;
 use crate::support::server::{TestServer, Transport};
 
-/// Close code of a connection whose place another connection has taken.
-const REPLACED: CloseCode = CloseCode::Library(4001);
 /// No place ends because of the time.
 const FOREVER: (&str, &str) = ("RESUME_SECONDS", "86400");
 const PROXY: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.0/8");
@@ -30,18 +28,18 @@ over_ws_and_wss! {
     the_role_and_the_place_in_the_list_are_kept,
     what_was_missed_is_in_the_answer,
     a_live_connection_is_replaced,
-    a_dead_connection_locks_nobody_out,
+    a_dead_connection_does_not_block_its_owner,
     nothing_that_an_old_connection_still_sends_is_accepted,
     an_older_connection_does_not_replace_a_newer_one,
     a_member_leaves_when_its_time_is_over,
-    without_a_time_a_member_leaves_at_once,
+    with_resume_seconds_0_a_member_leaves_at_once,
     another_session_or_name_is_an_ordinary_join,
     what_was_whispered_to_a_member_that_is_away_is_delivered,
     whispers_that_are_not_delivered_are_reported,
-    a_member_that_is_away_holds_so_many_whispers,
-    one_address_has_so_many_members_away,
-    the_server_has_so_many_members_away,
-    loopback_has_any_number_of_members_away,
+    waiting_whispers_are_limited_in_number_and_bytes,
+    members_away_from_one_address_are_limited,
+    members_away_in_total_are_limited,
+    loopback_is_exempt_from_the_limit_on_members_away,
     resuming_does_not_count_towards_the_join_rate,
 }
 
@@ -60,7 +58,7 @@ fn a_member_that_is_cut_off_is_away_and_resumes(transport: Transport) {
         let mut other = server.connect();
         other.join("bob");
         assert!(other.next_line().starts_with("error: The username Bob is in use"));
-        proxy.heal();
+        proxy.restore();
         bob = Client::connect(proxy.address, transport);
         let answer = bob.join_asking("Bob", json!({"session": session}));
         assert_eq!((&answer["session"], &answer["epoch"]), (session, &first["epoch"]));
@@ -223,7 +221,7 @@ fn a_live_connection_is_replaced(transport: Transport) {
     assert_eq!(new.next_line(), "Ann: hello");
 }
 
-fn a_dead_connection_locks_nobody_out(transport: Transport) {
+fn a_dead_connection_does_not_block_its_owner(transport: Transport) {
     let server = TestServer::with(transport, &[FOREVER]);
     let mut ann = server.join("Ann");
     let proxy = Proxy::start(server.address);
@@ -231,7 +229,7 @@ fn a_dead_connection_locks_nobody_out(transport: Transport) {
     let first = bob.join_asking("Bob", json!({"history": 0}));
     assert_eq!(bob.next_line(), "system: Bob joined.");
     assert_eq!(ann.next_line(), "system: Bob joined.");
-    proxy.swallow();
+    proxy.blackhole();
     bob.public_with_txn_id("lost");
     ann.public("not received");
     let mut new = server.connect();
@@ -305,7 +303,7 @@ fn a_member_leaves_when_its_time_is_over(transport: Transport) {
     assert_eq!(ann.next_line(), "system: Bob joined.");
 }
 
-fn without_a_time_a_member_leaves_at_once(transport: Transport) {
+fn with_resume_seconds_0_a_member_leaves_at_once(transport: Transport) {
     let server = TestServer::with(transport, &[("RESUME_SECONDS", "0")]);
     let mut ann = server.join("Ann");
     let mut session = json!("none");
@@ -435,7 +433,7 @@ fn whispers_that_are_not_delivered_are_reported(transport: Transport) {
     }
 }
 
-fn a_member_that_is_away_holds_so_many_whispers(transport: Transport) {
+fn waiting_whispers_are_limited_in_number_and_bytes(transport: Transport) {
     let server = TestServer::with(transport, &[FOREVER]);
     let mut ann = server.connect();
     ann.join_asking("Ann", json!({"history": 0}));
@@ -474,7 +472,7 @@ fn a_member_that_is_away_holds_so_many_whispers(transport: Transport) {
     }
 }
 
-fn one_address_has_so_many_members_away(transport: Transport) {
+fn members_away_from_one_address_are_limited(transport: Transport) {
     let server = TestServer::with(
         transport,
         &[PROXY, FOREVER, NO_CONNECT_RATE, NO_JOIN_RATE, ("MAX_CONNECTIONS_PER_IP", "2")],
@@ -504,7 +502,7 @@ fn one_address_has_so_many_members_away(transport: Transport) {
     assert_eq!(ann.next_line(), "system: Bob joined.");
 }
 
-fn the_server_has_so_many_members_away(transport: Transport) {
+fn members_away_in_total_are_limited(transport: Transport) {
     let server = TestServer::with(transport, &[PROXY, FOREVER, ("MAX_CONNECTIONS", "2")]);
     let mut ann = server.connect_from("192.0.2.1");
     ann.join_and_wait("Ann");
@@ -522,7 +520,7 @@ fn the_server_has_so_many_members_away(transport: Transport) {
     wait_for_list(&mut ann, &["Ann", "Cid away", "Dan away"]);
 }
 
-fn loopback_has_any_number_of_members_away(transport: Transport) {
+fn loopback_is_exempt_from_the_limit_on_members_away(transport: Transport) {
     let server = TestServer::with(transport, &[FOREVER, ("MAX_CONNECTIONS_PER_IP", "1")]);
     let mut ann = server.join("Ann");
     for name in ["Bob", "Cid", "Dan"] {
@@ -562,8 +560,4 @@ fn wait_for_list(member: &mut Client, users: &[&str]) {
         let message = member.next_message();
         assert_eq!(message["type"], "user_list", "{message}");
     }
-}
-
-fn id(message: &Value) -> u64 {
-    message["id"].as_u64().unwrap_or_else(|| panic!("{message} has no id"))
 }

@@ -23,6 +23,8 @@ use super::server::Transport;
 
 /// How long a test waits before it fails. Only a hang takes this long, however busy the machine is.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// Close code of a connection whose place another connection has taken.
+pub const REPLACED: CloseCode = CloseCode::Library(4001);
 
 pub struct Client {
     pub socket: WebSocket<ClientStream>,
@@ -216,6 +218,10 @@ pub fn line(message: &Value) -> String {
         "ack" => format!("ack: {}", field("txn_id")),
         kind => format!("{kind}: {}", field("content")),
     }
+}
+
+pub fn id(message: &Value) -> u64 {
+    message["id"].as_u64().unwrap_or_else(|| panic!("{message} has no id"))
 }
 
 /// The messages of a `history`, as [`line`]s.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::net::Shutdown as ListenerShutdown;
 use socket2::SockRef;
 
-/// Forwards connections to a server, until [`Proxy::swallow`] or [`Proxy::cut`] is called.
+/// Forwards connections to a server, until [`Proxy::blackhole`] or [`Proxy::cut`] is called.
 pub struct Proxy {
     pub address: SocketAddr,
     listener: Arc<TcpListener>,
@@ -33,8 +33,8 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mode {
     Forward,
-    /// Bytes are accepted and discarded, as by a network that has failed without a sign.
-    Swallow,
+    /// Bytes are accepted and discarded, as by a network that has failed silently.
+    Blackhole,
     /// Connections are closed as soon as they are accepted.
     Cut,
     /// The proxy is ending.
@@ -42,7 +42,7 @@ enum Mode {
 }
 
 impl Proxy {
-    /// A proxy in front of the server at this address. It forwards until it is told otherwise.
+    /// A proxy in front of the server at this address. It forwards until another mode is set.
     pub fn start(server: SocketAddr) -> Self {
         let listener = Arc::new(TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let state = Mutex::new(State { mode: Mode::Forward, connections: Vec::new() });
@@ -60,23 +60,23 @@ impl Proxy {
         Self { address: listener.local_addr().unwrap(), listener, shared, accepting: Some(accepting) }
     }
 
-    /// From now on, discards what both sides send, and tells neither that the other has closed. Connections that exist
-    /// stay like this, also after [`Proxy::heal`].
-    pub fn swallow(&self) {
+    /// Discards what both sides send from now on, and reports neither side's close to the other. Connections that exist
+    /// stay like this, also after [`Proxy::restore`].
+    pub fn blackhole(&self) {
         let mut state = self.shared.state();
-        state.mode = Mode::Swallow;
+        state.mode = Mode::Blackhole;
         for connection in &state.connections {
-            connection.pair.is_swallowed.store(true, SeqCst);
+            connection.pair.is_blackholed.store(true, SeqCst);
         }
     }
 
-    /// Closes all connections with a reset, and each new one at once, until [`Proxy::heal`].
+    /// Closes all connections with a reset, and each new one at once, until [`Proxy::restore`].
     pub fn cut(&self) {
         self.end_connections(Mode::Cut);
     }
 
     /// Forwards new connections again.
-    pub fn heal(&self) {
+    pub fn restore(&self) {
         self.shared.state().mode = Mode::Forward;
     }
 
@@ -112,7 +112,7 @@ impl Shared {
         let mut state = self.state();
         let server = match state.mode {
             Mode::Forward => TcpStream::connect(self.server).ok(),
-            Mode::Swallow => None,
+            Mode::Blackhole => None,
             Mode::Cut => return true,
             Mode::Ended => return false,
         };
@@ -121,8 +121,8 @@ impl Shared {
             return true;
         }
         state.connections.retain(|connection| !connection.is_over());
-        let is_swallowed = (state.mode == Mode::Swallow).into();
-        state.connections.push(Connection::new(Pair { client, server, is_swallowed }));
+        let is_blackholed = (state.mode == Mode::Blackhole).into();
+        state.connections.push(Connection::new(Pair { client, server, is_blackholed }));
         true
     }
 }
@@ -135,9 +135,9 @@ struct Connection {
 
 struct Pair {
     client: TcpStream,
-    /// `None`: the connection was made while the proxy swallowed.
+    /// `None`: the connection was made while the proxy discarded everything.
     server: Option<TcpStream>,
-    is_swallowed: AtomicBool,
+    is_blackholed: AtomicBool,
 }
 
 impl Connection {
@@ -191,8 +191,8 @@ impl Pair {
         let mut buffer = [0; 16 * 1024];
         loop {
             let read = from.read(&mut buffer);
-            // Read after the bytes: those that were sent after `swallow` are not forwarded.
-            let to = to.filter(|_| !self.is_swallowed.load(SeqCst));
+            // Read after the bytes: those that were sent after `blackhole` are not forwarded.
+            let to = to.filter(|_| !self.is_blackholed.load(SeqCst));
             match (read, to) {
                 (Ok(0) | Err(_), None) => return,
                 (Ok(_), None) => {}
@@ -205,7 +205,7 @@ impl Pair {
                     return;
                 }
                 (Ok(length), Some(mut to)) => {
-                    if to.write_all(&buffer[..length]).is_err() && !self.is_swallowed.load(SeqCst) {
+                    if to.write_all(&buffer[..length]).is_err() && !self.is_blackholed.load(SeqCst) {
                         let _ = from.shutdown(Shutdown::Both);
                         return;
                     }

@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// `true` once in `times` calls, on average.
-    pub fn once_in(&mut self, times: usize) -> bool {
+    pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 }
