@@ -47,14 +47,14 @@ class Client:
         answer = await self.ask(socket, live, "history", "error", type="join", username=self.name, **self.position)
         if answer["type"] == "error":
             return answer["content"]
-        messages = answer["messages"]
+        missed = {message["id"]: message for message in answer["messages"]}
         if answer.get("recovered") is False and answer["epoch"] == epoch:  # page back to what is known
-            messages, page = [], {"messages": [{"id": answer["id"] + 1}], "more": True}
+            page = {"messages": [{"id": answer["id"] + 1}], "more": True}
             while page["more"] and (oldest := page["messages"][0]["id"]) > since:
                 page = await self.ask(socket, live, "history", type="history", before=oldest, limit=200)
-                messages = [message for message in page["messages"] if message["id"] > since] + messages
+                missed |= {message["id"]: message for message in page["messages"] if message["id"] > since}
         self.position = {"epoch": answer["epoch"], "since": answer["id"], "session": answer["session"]}
-        for message in messages + live:
+        for message in [missed[id] for id in sorted(missed)] + live:
             self.receive(message)
         async with self.sending:
             for message in self.outbox.values():  # those that are not in the history
@@ -71,9 +71,9 @@ class Client:
 
     def receive(self, message):
         self.position["since"] = max(self.position["since"], message.get("id", 0))
-        sent = self.outbox.pop(message.get("txn_id"), None)
+        shown = {"username": message.get("from", self.name)} | self.outbox.pop(message.get("txn_id"), {}) | message
         if message["type"] not in ("user_list", "command_list"):
-            print(f"{message.get('username', self.name)}: {message.get('content') or sent['content']}", flush=True)
+            print(f"{shown['username']}: {shown['content']}", flush=True)
 
 
 sys.exit(asyncio.run(Client(*sys.argv[1:]).run()))
