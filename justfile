@@ -29,9 +29,13 @@ fuzz target:
 ci:
     .ci/run
 
-# Run all benchmarks
+# Measure a server under load
 bench:
     cargo bench
+
+# Measure the pure parts
+bench-parts:
+    cargo bench --bench parts
 
 # Update the screenshots in docs/screenshots/
 screenshots:

@@ -10,6 +10,8 @@
 // In this order: each folder imports only from those below it.
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+#[doc(hidden)]
+pub mod parts;
 pub mod cli;
 pub mod server;
 mod connection;

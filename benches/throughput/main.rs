@@ -4,7 +4,7 @@
 //! `cargo bench` runs everything and takes about three minutes. Without the `--bench` that cargo passes, as in
 //! `cargo test --all-targets`, everything runs once at a small size, to check that it works.
 //!
-//! This does not use criterion or divan, which time a closure in their own process. Here another process does the
+//! This does not use divan, as `parts.rs` does, which times a closure in its own process. Here another process does the
 //! work, and its processor time and memory are measured. Rounds of the server and of the floor alternate, so that
 //! other load on the machine affects both.
 

@@ -1,0 +1,123 @@
+//! What `benches/parts.rs` measures: the pure steps from a client's message to the bytes for each recipient. The
+//! server itself does not use this.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use crate::chat::{
+    Address, AwayLimits, ClientMessage, ConnectionId, Departure, Entry, EntryTime, HistoryLimits, Input,
+    MessageError, Room, RoomSettings, Session,
+};
+use crate::hub::Tape;
+use crate::transport::Output;
+
+pub const EPOCH: &str = "5f3a0c1d2e4b6978";
+
+/// A message from a client.
+pub struct Message(Result<ClientMessage, MessageError>);
+
+/// The room and its tape, with the server's defaults. The clock stands still unless a method says otherwise.
+pub struct Chat {
+    room: Room,
+    tape: Tape,
+    output: Output,
+    time: EntryTime,
+    last_id: u64,
+    last_connection: u64,
+}
+
+pub fn parse(text: &str) -> Message {
+    Message(ClientMessage::parse(text))
+}
+
+/// The session of a client that has joined on this connection.
+pub fn session(connection: u64) -> String {
+    new_session(connection).to_string()
+}
+
+fn new_session(connection: u64) -> Session {
+    Session::new(u128::from(connection).to_be_bytes())
+}
+
+impl Default for Chat {
+    fn default() -> Self {
+        let time = EntryTime {
+            monotonic: Instant::now(),
+            unix_millis: 1_795_867_200_123,
+            timestamp: "12:00:00".into(),
+            utc: "2026-11-28T12:00:00.123Z".into(),
+        };
+        let room = Room::new(RoomSettings {
+            mod_password: None,
+            epoch: EPOCH.into(),
+            history: HistoryLimits { messages: 10_000, age_millis: Some(30 * 24 * 60 * 60 * 1000) },
+            away: AwayLimits { duration: Duration::from_secs(30), members: 1000, members_per_network: None },
+        });
+        let (tape, output) = (Tape::default(), Output::default());
+        Self { room, tape, output, time, last_id: 0, last_connection: 0 }
+    }
+}
+
+impl Chat {
+    /// The id of the last entry.
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// Opens a connection, and returns its number.
+    pub fn connect(&mut self) -> u64 {
+        self.last_connection += 1;
+        let network = IpAddr::from(Ipv4Addr::LOCALHOST).into();
+        self.apply(self.last_connection, Input::Connected(Address { network, is_exempt: true }));
+        self.last_connection
+    }
+
+    /// Handles a message, as a batch of its own. Returns how many bytes are sent for it to all recipients together.
+    pub fn receive(&mut self, connection: u64, message: Message) -> usize {
+        self.apply(connection, Input::Message { message: message.0, session: Some(new_session(connection)) });
+        self.finish()
+    }
+
+    /// The connection is lost, and its member may resume.
+    pub fn lose(&mut self, connection: u64) {
+        self.apply(connection, Input::Disconnected(Departure::Lost));
+        self.finish();
+    }
+
+    /// The member leaves.
+    pub fn leave(&mut self, connection: u64) {
+        self.apply(connection, Input::Disconnected(Departure::Left));
+        self.finish();
+    }
+
+    /// Moves the clock past the time when lists are due.
+    pub fn wait_for_lists(&mut self) {
+        self.time.monotonic += Duration::from_secs(60);
+    }
+
+    /// Sends the lists that are due. Returns how many bytes these are for all recipients together.
+    pub fn send_lists(&mut self) -> usize {
+        for effect in self.room.expire(self.time.monotonic, |_| false) {
+            self.tape.write(&effect, &self.time.timestamp);
+        }
+        self.finish()
+    }
+
+    fn apply(&mut self, connection: u64, input: Input) {
+        self.last_id += 1;
+        let entry = Entry { id: self.last_id, time: &self.time, from: ConnectionId(connection), input };
+        for effect in self.room.apply(entry) {
+            self.tape.write(&effect, &self.time.timestamp);
+        }
+    }
+
+    fn finish(&mut self) -> usize {
+        let batch = self.tape.finish();
+        let mut bytes = 0;
+        for id in batch.recipients() {
+            batch.output(id, &mut self.output);
+            bytes += self.output.len();
+        }
+        bytes
+    }
+}
