@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::chat::{
     Address, AwayLimits, ClientMessage, ConnectionId, Departure, Entry, EntryTime, HistoryLimits, Input,
-    MessageError, Room, RoomSettings, Session,
+    MessageError, Room, RoomSettings, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
@@ -35,8 +35,8 @@ pub fn session(connection: u64) -> String {
     new_session(connection).to_string()
 }
 
-fn new_session(connection: u64) -> Session {
-    Session::new(u128::from(connection).to_be_bytes())
+fn new_session(connection: u64) -> SessionSecret {
+    SessionSecret::new(u128::from(connection).to_be_bytes())
 }
 
 impl Default for Chat {
@@ -51,7 +51,7 @@ impl Default for Chat {
             mod_password: None,
             epoch: EPOCH.into(),
             history: HistoryLimits { messages: 10_000, age_millis: Some(30 * 24 * 60 * 60 * 1000) },
-            away: AwayLimits { duration: Duration::from_secs(30), members: 1000, members_per_network: None },
+            away: AwayLimits { timeout: Duration::from_secs(30), members: 1000, members_per_network: None },
         });
         let (tape, output) = (Tape::default(), Output::default());
         Self { room, tape, output, time, last_id: 0, last_connection: 0 }
