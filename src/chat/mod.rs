@@ -2,6 +2,7 @@
 
 mod command;
 mod entry;
+mod fields;
 mod history;
 mod list_budget;
 mod marks;

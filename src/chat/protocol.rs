@@ -1,17 +1,16 @@
 //! The wire protocol (docs/protocol.md): every message is one text frame that holds one JSON object with a string
 //! `type`.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::command::Command;
 use super::entry::{EntryTime, SessionSecret};
+use super::fields::{Field, Fields, HistoryRequest};
 use super::name_key::NameKey;
 use super::target;
 use super::user_list;
@@ -182,17 +181,18 @@ pub struct CommandUsage {
 impl ServerMessage {
     /// Appends the message as JSON, its fields in the order of docs/protocol.md.
     pub fn encode(&self, timestamp: &str, json: &mut Vec<u8>) {
-        let line = |kind, content, txn_id| Line { kind, username: SYSTEM, content, timestamp, txn_id };
+        let line =
+            |kind, content, txn_id| SystemOrErrorJson { kind, username: SYSTEM, content, timestamp, txn_id };
         match self {
             Self::Kept(encoded) => json.extend_from_slice(encoded),
             Self::System { content } => write(json, &line("system", content, None)),
             Self::Error { content, txn_id } => write(json, &line("error", content, txn_id.as_ref())),
-            Self::UserList { content } => write(json, &List { kind: "user_list", content, timestamp }),
+            Self::UserList { content } => write(json, &ListJson { kind: "user_list", content, timestamp }),
             Self::CommandList { content } => {
-                write(json, &List { kind: "command_list", content: &CommandList(content), timestamp });
+                write(json, &ListJson { kind: "command_list", content: &CommandList(content), timestamp });
             }
             Self::Ack { txn_id, id, utc } => {
-                write(json, &Ack { kind: "ack", txn_id, id: *id, time: utc, timestamp });
+                write(json, &AckJson { kind: "ack", txn_id, id: *id, time: utc, timestamp });
             }
             Self::History(answer) => answer.encode(timestamp, json),
         }
@@ -205,13 +205,16 @@ impl KeptMessage<'_> {
         let (timestamp, time) = (&time.timestamp, &time.utc);
         match *self {
             Self::Public { username, content } => {
-                write(json, &Said { kind: "public", username, content, timestamp, id, time });
+                write(json, &PublicOrSystemJson { kind: "public", username, content, timestamp, id, time });
             }
             Self::System { content } => {
-                write(json, &Said { kind: "system", username: SYSTEM, content, timestamp, id, time });
+                write(
+                    json,
+                    &PublicOrSystemJson { kind: "system", username: SYSTEM, content, timestamp, id, time },
+                );
             }
             Self::Private { from, to, content } => {
-                write(json, &Whispered { kind: "private", from, to, content, timestamp, id, time });
+                write(json, &PrivateJson { kind: "private", from, to, content, timestamp, id, time });
             }
         }
     }
@@ -232,10 +235,7 @@ impl HistoryAnswer {
         let rest = json.len();
         let Self { id, more, epoch, recovered, session, .. } = self;
         let session = session.map(|session| session.to_string());
-        write(
-            json,
-            &HistoryFields { id: *id, more: *more, epoch, recovered: *recovered, session, timestamp },
-        );
+        write(json, &HistoryJson { id: *id, more: *more, epoch, recovered: *recovered, session, timestamp });
         // The other fields continue the object.
         json[rest] = b',';
     }
@@ -247,7 +247,7 @@ fn write(json: &mut Vec<u8>, message: &impl Serialize) {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct SystemOrErrorJson<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     username: &'a str,
@@ -258,7 +258,7 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
-struct List<'a, T> {
+struct ListJson<'a, T> {
     #[serde(rename = "type")]
     kind: &'a str,
     content: &'a T,
@@ -266,7 +266,7 @@ struct List<'a, T> {
 }
 
 #[derive(Serialize)]
-struct Said<'a> {
+struct PublicOrSystemJson<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     username: &'a str,
@@ -277,7 +277,7 @@ struct Said<'a> {
 }
 
 #[derive(Serialize)]
-struct Whispered<'a> {
+struct PrivateJson<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     from: &'a str,
@@ -289,7 +289,7 @@ struct Whispered<'a> {
 }
 
 #[derive(Serialize)]
-struct Ack<'a> {
+struct AckJson<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     txn_id: &'a TxnId,
@@ -300,7 +300,7 @@ struct Ack<'a> {
 
 /// The fields of a `history` answer after its messages.
 #[derive(Serialize)]
-struct HistoryFields<'a> {
+struct HistoryJson<'a> {
     id: u64,
     more: bool,
     epoch: &'a str,
@@ -353,11 +353,11 @@ impl ClientMessage {
         let kind = kind.text("type")?;
         let mut username = self::username(username);
         let body = match &*kind {
-            "join" => history.unwrap_or_default().join_options().map(Body::Join),
+            "join" => join_options(*history.unwrap_or_default()).map(Body::Join),
             "public" => content.not_blank("content").map(|content| Body::Public { content: content.into() }),
             "private" => private(to, content),
             "command" => content.not_blank("content").map(|content| Body::Command(Command::parse(&content))),
-            "history" => history.unwrap_or_default().request(),
+            "history" => self::history(*history.unwrap_or_default()),
             _ => Err(MessageError::UnknownType(kind.clone().into())),
         };
         let (txn_id, body) = match self::txn_id(txn_id) {
@@ -398,101 +398,32 @@ fn txn_id(field: Field) -> Result<Option<TxnId>, MessageError> {
     if is_allowed { Ok(Some(TxnId((&*text).into()))) } else { Err(MessageError::TxnIdLength) }
 }
 
-/// The fields of a message from a client; others are ignored. Of a repeated field the last counts, as in most
-/// parsers.
-#[derive(Default)]
-struct Fields<'a> {
-    kind: Field<'a>,
-    username: Field<'a>,
-    to: Field<'a>,
-    content: Field<'a>,
-    txn_id: Field<'a>,
-    /// Boxed, because most messages have none of these.
-    history: Option<Box<HistoryRequest<'a>>>,
+/// `None`: the client asks for nothing.
+fn join_options(request: HistoryRequest) -> Result<Option<Box<JoinOptions>>, MessageError> {
+    let HistoryRequest { history, epoch, since, session, .. } = request;
+    let asks = [&history, &epoch, &since, &session].into_iter().any(|field| *field != Field::Missing);
+    if !asks {
+        return Ok(None);
+    }
+    let history = page_size(history, "history")?.unwrap_or(0);
+    let session = session.optional_text("session")?.and_then(|text| SessionSecret::parse(&text));
+    let epoch = epoch.optional_text("epoch")?;
+    let since = match since.integer("since", MAX_ID)? {
+        None => None,
+        Some(id) => Some(Position { epoch: epoch.ok_or(MessageError::Missing("epoch"))?.into(), id }),
+    };
+    Ok(Some(Box::new(JoinOptions { history, since, session })))
 }
 
-/// The fields that ask for history.
-#[derive(Default)]
-struct HistoryRequest<'a> {
-    history: Field<'a>,
-    epoch: Field<'a>,
-    since: Field<'a>,
-    session: Field<'a>,
-    before: Field<'a>,
-    limit: Field<'a>,
+fn history(request: HistoryRequest) -> Result<Body, MessageError> {
+    let before = request.before.integer("before", MAX_ID)?;
+    let limit = page_size(request.limit, "limit")?.unwrap_or(DEFAULT_PAGE_MESSAGES);
+    Ok(Body::History { before, limit })
 }
 
-impl HistoryRequest<'_> {
-    /// `None`: the client asks for nothing.
-    fn join_options(self) -> Result<Option<Box<JoinOptions>>, MessageError> {
-        let Self { history, epoch, since, session, .. } = self;
-        let asks = [&history, &epoch, &since, &session].into_iter().any(|field| *field != Field::Missing);
-        if !asks {
-            return Ok(None);
-        }
-        let history = history.page_size("history")?.unwrap_or(0);
-        let session = session.optional_text("session")?.and_then(|text| SessionSecret::parse(&text));
-        let epoch = epoch.optional_text("epoch")?;
-        let since = match since.integer("since", MAX_ID)? {
-            None => None,
-            Some(id) => Some(Position { epoch: epoch.ok_or(MessageError::Missing("epoch"))?.into(), id }),
-        };
-        Ok(Some(Box::new(JoinOptions { history, since, session })))
-    }
-
-    fn request(self) -> Result<Body, MessageError> {
-        let before = self.before.integer("before", MAX_ID)?;
-        let limit = self.limit.page_size("limit")?.unwrap_or(DEFAULT_PAGE_MESSAGES);
-        Ok(Body::History { before, limit })
-    }
-}
-
-/// The value of a field.
-#[derive(Clone, Debug, Default, PartialEq)]
-enum Field<'a> {
-    #[default]
-    Missing,
-    Text(Cow<'a, str>),
-    Integer(u64),
-    /// Another type, named in the error message.
-    Other(&'static str),
-}
-
-impl<'a> Field<'a> {
-    /// The string.
-    ///
-    /// # Errors
-    /// The field is missing or not a string.
-    fn text(self, name: &'static str) -> Result<Cow<'a, str>, MessageError> {
-        match self {
-            Self::Missing => Err(MessageError::Missing(name)),
-            Self::Text(text) => Ok(text),
-            Self::Integer(_) => Err(MessageError::WrongType { field: name, found: "a number" }),
-            Self::Other(found) => Err(MessageError::WrongType { field: name, found }),
-        }
-    }
-
-    fn optional_text(self, name: &'static str) -> Result<Option<Cow<'a, str>>, MessageError> {
-        if self == Self::Missing { Ok(None) } else { self.text(name).map(Some) }
-    }
-
-    fn not_blank(self, name: &'static str) -> Result<Cow<'a, str>, MessageError> {
-        self.text(name)
-            .and_then(|text| if text.trim().is_empty() { Err(MessageError::Blank(name)) } else { Ok(text) })
-    }
-
-    fn integer(self, name: &'static str, max: u64) -> Result<Option<u64>, MessageError> {
-        match self {
-            Self::Missing => Ok(None),
-            Self::Integer(number) if number <= max => Ok(Some(number)),
-            _ => Err(MessageError::NotAnInteger { field: name, max }),
-        }
-    }
-
-    fn page_size(self, name: &'static str) -> Result<Option<u16>, MessageError> {
-        let number = self.integer(name, MAX_PAGE_MESSAGES.into())?;
-        Ok(number.map(|number| number.try_into().unwrap_or(MAX_PAGE_MESSAGES)))
-    }
+fn page_size(field: Field, name: &'static str) -> Result<Option<u16>, MessageError> {
+    let number = field.integer(name, MAX_PAGE_MESSAGES.into())?;
+    Ok(number.map(|number| number.try_into().unwrap_or(MAX_PAGE_MESSAGES)))
 }
 
 /// Why a message is answered with an `error`.
@@ -526,120 +457,6 @@ pub enum MessageError {
 /// Shortens a client's text for an error message.
 pub fn shortened(text: &str) -> String {
     text.chars().take(MAX_QUOTED_CHARS).collect()
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum FieldName {
-    Type,
-    Username,
-    To,
-    Content,
-    TxnId,
-    History,
-    Epoch,
-    Since,
-    Session,
-    Before,
-    Limit,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = entries.next_key()? {
-            let history = &mut fields.history;
-            let field = match name {
-                FieldName::Type => &mut fields.kind,
-                FieldName::Username => &mut fields.username,
-                FieldName::To => &mut fields.to,
-                FieldName::Content => &mut fields.content,
-                FieldName::TxnId => &mut fields.txn_id,
-                FieldName::History => &mut history.get_or_insert_default().history,
-                FieldName::Epoch => &mut history.get_or_insert_default().epoch,
-                FieldName::Since => &mut history.get_or_insert_default().since,
-                FieldName::Session => &mut history.get_or_insert_default().session,
-                FieldName::Before => &mut history.get_or_insert_default().before,
-                FieldName::Limit => &mut history.get_or_insert_default().limit,
-                FieldName::Other => {
-                    entries.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            *field = entries.next_value()?;
-        }
-        Ok(fields)
-    }
-}
-
-impl<'de> Deserialize<'de> for Field<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor)
-    }
-}
-
-struct FieldVisitor;
-
-impl<'de> Visitor<'de> for FieldVisitor {
-    type Value = Field<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Field<'de>, E> {
-        Ok(Field::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Field<'de>, E> {
-        Ok(Field::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E>(self) -> Result<Field<'de>, E> {
-        Ok(Field::Other("null"))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Field<'de>, E> {
-        Ok(Field::Other("a boolean"))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Field<'de>, E> {
-        Ok(Field::Other("a number"))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Field<'de>, E> {
-        Ok(Field::Integer(number))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Field<'de>, E> {
-        Ok(Field::Other("a number"))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Field<'de>, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Field::Other("an array"))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Field<'de>, A::Error> {
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Field::Other("an object"))
-    }
 }
 
 #[cfg(test)]
