@@ -185,6 +185,7 @@ fn only_what_was_said_and_moderation_are_kept(transport: Transport) {
         assert_eq!(bob.next_line(), expected);
     }
     bob.public("thanks");
+    bob.assert_nothing_received();
     let mut cid = server.connect();
     let answer = cid.join_asking("Cid", json!({"history": 200}));
     assert_eq!(
@@ -316,6 +317,8 @@ fn what_came_after_since_is_recovered(transport: Transport) {
     let server = TestServer::start(transport);
     let mut ann = server.join("Ann");
     ann.public("before");
+    // Answered after what was said before, so that others now find it in the history.
+    ann.assert_nothing_received();
     let known = {
         let mut bob = server.connect();
         let answer = bob.join_asking("Bob", json!({"history": 1}));
@@ -467,6 +470,7 @@ fn own_messages_carry_their_txn_id(transport: Transport) {
     ann.join_asking("Ann", json!({"history": 0}));
     ann.public_with_txn_id("with");
     ann.public("without");
+    received(&mut ann);
     let mut bob = server.connect();
     let txn_ids = |answer: &Value| -> Vec<Option<Value>> {
         answer["messages"].as_array().unwrap().iter().map(|message| message.get("txn_id").cloned()).collect()
@@ -667,6 +671,7 @@ fn a_guest_gets_no_history(transport: Transport) {
     let server = TestServer::start(transport);
     let mut ann = server.join("Ann");
     ann.public("for members");
+    ann.assert_nothing_received();
     let mut guest = server.connect();
     guest.send(json!({"type": "history", "limit": 1}));
     assert!(guest.next_line().starts_with("error: Join first"));

@@ -191,6 +191,8 @@ fn what_was_missed_is_in_the_answer(transport: Transport) {
     ann.public("also missed");
     assert_eq!(ann.next_line(), "Ann to Bob: psst");
     wait_for_list(&mut ann, &["Ann", "Bob away"]);
+    // Answered after what was said before, so that Bob now finds it in the history.
+    ann.assert_nothing_received();
     let mut bob = server.connect();
     let options = json!({"session": first["session"], "epoch": first["epoch"], "since": ack["id"]});
     let answer = bob.join_asking("Bob", options);
@@ -232,6 +234,7 @@ fn a_dead_connection_does_not_block_its_owner(transport: Transport) {
     proxy.blackhole();
     bob.public_with_txn_id("lost");
     ann.public("not received");
+    ann.assert_nothing_received();
     let mut new = server.connect();
     let options = json!({"session": first["session"], "epoch": first["epoch"], "since": first["id"]});
     let answer = new.join_asking("Bob", options);
