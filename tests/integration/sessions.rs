@@ -36,6 +36,7 @@ over_ws_and_wss! {
     another_session_or_name_is_an_ordinary_join,
     what_was_whispered_to_a_member_that_is_away_is_delivered,
     whispers_that_are_not_delivered_are_reported,
+    an_author_that_is_away_is_told_later,
     waiting_whispers_are_limited_in_number_and_bytes,
     members_away_from_one_address_are_limited,
     members_away_in_total_are_limited,
@@ -434,6 +435,26 @@ fn whispers_that_are_not_delivered_are_reported(transport: Transport) {
         assert_eq!(told[1], "system: Bob left.");
         wait_for_list(client, &["Ann", "Cid", "Dan away"]);
     }
+}
+
+fn an_author_that_is_away_is_told_later(transport: Transport) {
+    let settings = [PROXY, FOREVER, NO_CONNECT_RATE, NO_JOIN_RATE, ("MAX_CONNECTIONS_PER_IP", "1")];
+    let server = TestServer::with(transport, &settings);
+    let mut cid = server.connect_from("192.0.2.1");
+    cid.join_and_wait("Cid");
+    let mut ann = server.connect_from("192.0.2.2");
+    let first = ann.join_asking("Ann", json!({"history": 0}));
+    go_away(&server, "192.0.2.3", "Bob");
+    cid.wait_for_users(&["Cid", "Ann", "Bob away"]);
+    ann.send(json!({"type": "private", "to": "Bob", "content": "psst", "txn_id": "a1"}));
+    while ann.next_line() != "ack: a1" {}
+    drop(ann);
+    cid.wait_for_users(&["Cid", "Ann away", "Bob away"]);
+    go_away(&server, "192.0.2.3", "Dan");
+    while cid.next_line() != "system: Bob left." {}
+    let mut ann = server.connect_from_when_free("192.0.2.2");
+    ann.join_asking("Ann", json!({"session": first["session"]}));
+    assert_eq!(ann.next_line(), "error: Bob has left without receiving your message.");
 }
 
 fn waiting_whispers_are_limited_in_number_and_bytes(transport: Transport) {
