@@ -106,18 +106,19 @@ fn checking_the_certificate_uses_almost_no_cpu_time() {
     ];
     let server = folder.tinychat(&[]).envs(&settings).start();
     let mut client = Client::connect(server.address, Transport::Wss);
+    // Of all threads, including those that have ended: the sum over `/proc/PID/task` once shrank in between. In ticks
+    // of 10 ms (proc_pid_stat(5)).
     let cpu_time = || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
-        let nanoseconds = |task: std::io::Result<fs::DirEntry>| -> u64 {
-            let schedstat = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
-            schedstat.split(' ').next().unwrap_or_default().parse().unwrap_or(0)
-        };
-        Duration::from_nanos(tasks.map(nanoseconds).sum())
+        let stat = fs::read_to_string(format!("/proc/{}/stat", server.id())).unwrap();
+        let (_, after_name) = stat.rsplit_once(") ").unwrap();
+        let ticks: u64 =
+            after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
     };
     let before = cpu_time();
     assert!(matches!(client.socket.read(), Ok(Message::Ping(_))));
     let used = cpu_time() - before;
-    assert!(used < Duration::from_millis(60), "{used:?} of CPU time in 12 s without traffic");
+    assert!(used < Duration::from_millis(100), "{used:?} of CPU time in 12 s without traffic");
 }
 
 #[test]
