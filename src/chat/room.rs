@@ -203,9 +203,7 @@ impl Room {
 
     /// Whether this message resumes a member's place.
     pub fn can_resume(&self, message: &ClientMessage) -> bool {
-        message.resume_request().is_some_and(|(session, name)| {
-            self.roster.by_name(name.key()).is_some_and(|member| member.session == Some(session))
-        })
+        message.resume_request().is_some_and(|(session, name)| self.place_of(session, name).is_some())
     }
 
     /// How many members are away.
@@ -297,13 +295,17 @@ impl Room {
     ) -> Vec<Effect> {
         if let Some(options) = options
             && let Some(session) = options.session
-            && let Some(member) = self.roster.by_name(name.key())
-            && member.session == Some(session)
+            && let Some(order) = self.place_of(session, &name)
         {
-            let order = member.order;
             return self.resume(context, address, order, options);
         }
         self.enter(context, address, name, options).unwrap_or_else(|reason| vec![error(context, reason)])
+    }
+
+    /// The place that a session resumes under this name.
+    fn place_of(&self, session: SessionSecret, name: &Username) -> Option<JoinOrder> {
+        let member = self.roster.by_name(name.key())?;
+        (member.session == Some(session)).then_some(member.order)
     }
 
     /// Adds a new member.
