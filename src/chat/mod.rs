@@ -5,6 +5,7 @@ mod entry;
 mod fields;
 mod history;
 mod list_budget;
+mod moderation;
 mod marks;
 mod name_key;
 mod name_map;
@@ -28,6 +29,8 @@ pub use history::HistoryLimits;
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
+#[allow(unused_imports)]
+pub use moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use name_key::NameKey;
 pub use password::ModPassword;
 #[cfg(test)]
