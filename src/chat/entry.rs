@@ -6,7 +6,8 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::protocol::{ClientMessage, MessageError};
+use super::history::{HistoryEntry, OlderPage, Place};
+use super::protocol::{ClientMessage, MessageError, TxnId};
 use crate::limits::Network;
 
 /// A connection. No id is used twice while the server runs, and a later connection has a greater one.
@@ -46,7 +47,30 @@ pub enum Input {
         session: Option<SessionSecret>,
     },
     Disconnected(Departure),
+    /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder).
+    Older(Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
 }
+
+/// A member's request for messages that only the store has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OlderRequest {
+    pub viewer: Place,
+    pub txn_id: Option<TxnId>,
+    pub page: OlderPage,
+}
+
+/// The newest messages for an [`OlderPage`].
+#[derive(Clone, Debug)]
+pub struct OlderMessages {
+    /// The newest first.
+    pub entries: Vec<HistoryEntry>,
+    /// Whether the store has more.
+    pub more: bool,
+}
+
+/// The store cannot be read, or too many requests wait for it.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreUnavailable;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
-use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
-use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, Visibility};
+use super::entry::{
+    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
+    StoreUnavailable,
+};
+use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility};
 use super::list_budget::JoinPace;
 use super::name_key::NameKey;
 use super::password::ModPassword;
@@ -45,6 +48,10 @@ pub enum Effect {
     OpenSession(SessionSecret, Arc<NameKey>),
     CloseSession(SessionSecret),
     Send(Audience, ServerMessage),
+    /// To be stored.
+    Keep(KeptEntry),
+    /// The member on this connection asks for messages that only the store has. [`Input::Older`] answers.
+    ReadOlder(ConnectionId, Box<OlderRequest>),
     /// A moderation action, for the log. The message to all members is a separate effect.
     Moderated(String),
     /// A member sent a wrong password to `/login`.
@@ -61,6 +68,15 @@ pub enum Audience {
     Only(Vec<ConnectionId>),
 }
 
+/// A message to all members, as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptEntry {
+    pub id: u64,
+    pub unix_millis: u64,
+    pub json: Arc<[u8]>,
+    pub txn_id: Option<TxnId>,
+}
+
 /// What a room is created with. By default, nothing is kept.
 #[cfg_attr(any(fuzzing, test), derive(Default))]
 pub struct RoomSettings {
@@ -69,6 +85,8 @@ pub struct RoomSettings {
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
+    /// `None`: there is no store.
+    pub stored: Option<StoredHistory>,
     pub away: AwayLimits,
 }
 
@@ -118,13 +136,13 @@ impl<T: ToString> From<T> for Refused {
 
 impl Room {
     pub fn new(settings: RoomSettings) -> Self {
-        let RoomSettings { mod_password, epoch, history, away } = settings;
+        let RoomSettings { mod_password, epoch, history, stored, away } = settings;
         Self {
             mod_password,
             epoch,
             guests: HashMap::new(),
             roster: Roster::default(),
-            history: History::new(history),
+            history: History::new(history, stored),
             away: AwaySchedule::new(away),
             lists: UserListSchedule::default(),
             timeouts: Timeouts::default(),
@@ -150,6 +168,7 @@ impl Room {
                 self.message(context, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
+            Input::Older(request, answer) => self.older(id, time, from, *request, answer),
         }
     }
 
@@ -501,22 +520,28 @@ impl Room {
         let Some(sender) = self.roster.by_connection(context.from) else { return Vec::new() };
         let username = sender.name.shown().clone();
         let txn = context.txn(sender);
-        let message = self.keep(context, KeptMessage::Public { username: &username, content }, txn);
-        vec![Effect::Send(Audience::AllExcept(context.from), message)]
+        let message = KeptMessage::Public { username: &username, content };
+        self.keep(context, Audience::AllExcept(context.from), message, txn)
     }
 
-    /// Adds a message to all members to the history.
+    /// Sends a message to all members, or all except its author, and keeps it.
     fn keep(
         &mut self,
         context: Context,
+        audience: Audience,
         message: KeptMessage,
         txn: Option<(TxnId, Arc<NameKey>)>,
-    ) -> ServerMessage {
+    ) -> Vec<Effect> {
         let json = self.encode(context, message);
-        let unix_millis = context.time.unix_millis;
-        let visibility = Visibility::All;
-        self.history.push(HistoryEntry { id: context.id, unix_millis, json: json.clone(), txn, visibility });
-        ServerMessage::Kept(json)
+        let Context { id, time: &EntryTime { unix_millis, .. }, .. } = context;
+        let mut effects = Vec::with_capacity(3);
+        effects.push(Effect::Send(audience, ServerMessage::Kept(json.clone())));
+        if self.history.is_stored() {
+            let txn_id = txn.as_ref().map(|(txn_id, _)| txn_id.clone());
+            effects.push(Effect::Keep(KeptEntry { id, unix_millis, json: json.clone(), txn_id }));
+        }
+        self.history.push(HistoryEntry { id, unix_millis, json, txn, visibility: Visibility::All });
+        effects
     }
 
     /// Encodes a message in one allocation of its size.
@@ -530,7 +555,35 @@ impl Room {
     fn page(&mut self, context: Context, before: Option<u64>, limit: u16) -> Vec<Effect> {
         let Some(member) = self.roster.by_connection(context.from) else { return Vec::new() };
         self.history.evict_old(context.time.unix_millis);
-        let page = self.history.page(&member.place(), before, limit);
+        let viewer = member.place();
+        match self.history.page_with_older(&viewer, before, limit) {
+            Ok(page) => vec![self.answer(context, page, None, None)],
+            Err(page) => {
+                let request = OlderRequest { viewer, txn_id: context.txn_id.cloned(), page };
+                vec![Effect::ReadOlder(context.from, request.into())]
+            }
+        }
+    }
+
+    /// Answers a request with what the store has for it.
+    fn older(
+        &mut self,
+        id: u64,
+        time: &EntryTime,
+        from: ConnectionId,
+        request: OlderRequest,
+        answer: Result<OlderMessages, StoreUnavailable>,
+    ) -> Vec<Effect> {
+        let OlderRequest { viewer, txn_id, page } = request;
+        let context = Context { id, time, from, txn_id: txn_id.as_ref(), session: None };
+        if self.roster.by_connection(from).is_none_or(|member| member.order != viewer.order) {
+            return Vec::new();
+        }
+        let Ok(OlderMessages { entries, more }) = answer else {
+            return vec![error(context, "Older messages are not available now: try again later.")];
+        };
+        self.history.evict_old(time.unix_millis);
+        let page = self.history.complete(&viewer, &page, &entries, more);
         vec![self.answer(context, page, None, None)]
     }
 
@@ -673,8 +726,9 @@ impl Room {
     /// Tells all members of a moderator's action, which has changed the list.
     fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
         self.lists.changed(context.time.monotonic);
-        let message = self.keep(context, KeptMessage::System { content: &content }, None);
-        vec![Effect::Send(Audience::All, message), Effect::Moderated(content)]
+        let mut effects = self.keep(context, Audience::All, KeptMessage::System { content: &content }, None);
+        effects.push(Effect::Moderated(content));
+        effects
     }
 
     fn user_list(&self) -> ServerMessage {

@@ -470,6 +470,8 @@ impl World {
                 Effect::Send(audience, message) => self.send(from, audience, message),
                 Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::Keep(_)
+                | Effect::ReadOlder(..)
                 | Effect::Moderated(_)
                 | Effect::WrongPassword(_) => {}
             }
@@ -860,6 +862,7 @@ fn room(history_messages: usize, epoch: u64) -> Room {
         mod_password: Some(ModPassword::new("secret")),
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
+        stored: None,
         away: AwayLimits {
             timeout: AWAY,
             members: MAX_AWAY,

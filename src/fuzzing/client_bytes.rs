@@ -105,6 +105,7 @@ impl Simulation {
                 mod_password: Some(ModPassword::new(PASSWORD)),
                 epoch: "fuzzing".into(),
                 history: HistoryLimits { messages: 20, age_millis: None },
+                stored: None,
                 away: AwayLimits {
                     timeout: Duration::from_secs(30),
                     members: 3,

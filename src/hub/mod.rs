@@ -303,6 +303,8 @@ impl Hub {
                 Effect::CloseReplaced(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::Keep(_)
+                | Effect::ReadOlder(..)
                 | Effect::Send(..) => {}
             }
         }

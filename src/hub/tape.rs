@@ -97,6 +97,8 @@ impl Tape {
             Effect::LeaveAway(..)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
+            | Effect::Keep(_)
+            | Effect::ReadOlder(..)
             | Effect::Moderated(_)
             | Effect::WrongPassword(_) => 0,
         }

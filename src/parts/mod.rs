@@ -51,6 +51,7 @@ impl Default for Chat {
             mod_password: None,
             epoch: EPOCH.into(),
             history: HistoryLimits { messages: 10_000, age_millis: Some(30 * 24 * 60 * 60 * 1000) },
+            stored: None,
             away: AwayLimits { timeout: Duration::from_secs(30), members: 1000, members_per_network: None },
         });
         let (tape, output) = (Tape::default(), Output::default());

@@ -121,6 +121,7 @@ fn room_settings(settings: &Settings) -> io::Result<RoomSettings> {
         epoch: format!("{:016x}", u64::from_be_bytes(random()?)).into(),
         mod_password: mod_password.as_ref().map(|password| ModPassword::new(password.expose())),
         history: HistoryLimits { messages: history.messages, age_millis: history.max_age.map(age_millis) },
+        stored: None,
         away: AwayLimits {
             timeout: *resume_timeout,
             members: limits.connections,
