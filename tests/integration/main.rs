@@ -3,6 +3,7 @@
 mod support;
 
 mod browser;
+mod browser_moderation;
 mod certificates;
 mod chat;
 mod command_line;
