@@ -127,7 +127,7 @@ fn nothing_is_lost_while_the_password_is_missing_after_a_reload() {
     let join = peer.next_join();
     assert_eq!((&join["session"], &join["password"]), (&json!("the session"), &Value::Null));
     peer.error(PASSWORD_REQUIRED);
-    let hint = "This room requires a password. Your unsent messages are kept.";
+    let hint = "This room requires a password. Your unsent messages have been kept.";
     ann.wait_for_text("#join-error", hint);
     ann.wait_for("document.activeElement.id === 'password'");
     assert_eq!(ann.evaluate("document.querySelector('#name').value"), "Ann");

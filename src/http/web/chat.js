@@ -193,7 +193,7 @@ function updateMembers(users) {
 
 function startWhisper(name) {
   showDrawer(false);
-  const draft = messageInput.value.startsWith("/") ? "" : messageInput.value;
+  const draft = messageInput.value.trimStart().startsWith("/") ? "" : messageInput.value;
   setDraft(`/whisper ${quoteName(name)} ${draft}`);
   messageInput.focus();
 }

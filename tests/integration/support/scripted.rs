@@ -129,6 +129,8 @@ pub struct Peer {
 impl Peer {
     /// `tcp`: after the handshake.
     fn new(tcp: TcpStream) -> Self {
+        // A page with a form may be silent for long.
+        tcp.set_read_timeout(None).unwrap();
         let socket = || WebSocket::from_raw_socket(tcp.try_clone().unwrap(), Role::Server, None);
         let writer = Arc::new(Mutex::new(socket()));
         let (sender, messages) = channel();
