@@ -39,7 +39,7 @@ const connection = new Connection(url.href, {
       backoff: `${loss}. Retrying in ${Math.max(1, Math.round(seconds))} s`,
       "name-in-use": "Your name is in use. Waiting for it…",
       replaced: "Open in another tab",
-      removed: "Removed from the room",
+      removed: "Removed",
     }[state];
     $("status").dataset.state = state;
     $("retry").hidden = state !== "backoff";
