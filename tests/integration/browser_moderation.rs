@@ -63,6 +63,10 @@ fn a_password_is_asked_for_where_one_is_needed() {
     peer.error("Wrong password.");
     ann.wait_for_text("#join-error", "Wrong password.");
     ann.wait_for("document.querySelector('#password').ariaInvalid === 'true'");
+    ann.type_into("#password", ENTER);
+    assert_eq!(peer.next_join()["password"], "no", "what was typed is still there");
+    peer.error("Too many wrong passwords: wait 50 seconds.");
+    ann.wait_for_text("#join-error", "wait 50 seconds");
     ann.type_into("#password", &format!("{SELECT_ALL}open sesame{ENTER}"));
     assert_eq!(peer.next_join()["password"], "open sesame");
     admit(&peer, &ann);
