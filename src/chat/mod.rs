@@ -24,8 +24,11 @@ mod user_list;
 mod username;
 
 pub use away::AwayLimits;
-pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
-pub use history::HistoryLimits;
+pub use entry::{
+    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
+    StoreUnavailable,
+};
+pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
@@ -35,6 +38,6 @@ pub use name_key::NameKey;
 pub use password::ModPassword;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
-pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage};
-pub use room::{Audience, Effect, Room, RoomSettings};
+pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
+pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
 pub use username::Username;

@@ -6,6 +6,7 @@
 mod delivery;
 mod handle;
 mod retries;
+mod storage;
 mod tape;
 
 use std::fmt;
@@ -19,7 +20,7 @@ use log::{info, warn};
 
 use crate::chat::{
     Address, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, Input, MessageError,
-    Room, RoomSettings, SessionSecret,
+    OlderRequest, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::clock::Reading;
@@ -30,6 +31,7 @@ use delivery::Delivery;
 use handle::Query;
 
 pub use handle::{Admission, Admitted, HubHandle, SharedState};
+pub use storage::{Report, Storage, Tag, stored_history};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -49,6 +51,9 @@ pub enum Event {
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
+    Store(Box<Report>),
+    /// Reads the named moderators from the store again.
+    Reload,
     /// Wakes the hub to answer queries, which do not wait in the inbox.
     Wakeup,
     /// Close all connections and end.
@@ -78,13 +83,22 @@ impl fmt::Display for Peer {
     }
 }
 
+/// What the hub starts with. By default, nothing is kept.
+#[cfg_attr(any(fuzzing, test), derive(Default))]
+pub struct HubSettings {
+    pub room: RoomSettings,
+    pub storage: Storage,
+    /// The next id is the one after it.
+    pub last_id: u64,
+}
+
 /// Starts the hub. After [`Event::Shutdown`] it ends as soon as every client has disconnected, or after 3 seconds.
 /// `on_end` is called when it ends, even by a panic.
 ///
 /// # Errors
 /// The system cannot create a thread.
 pub fn start(
-    settings: RoomSettings,
+    settings: HubSettings,
     counters: Arc<Counters>,
     client_log: ClientLog,
     on_end: impl FnOnce() + Send + 'static,
@@ -105,6 +119,7 @@ struct Hub {
     room: Room,
     /// The id of the last entry.
     last_id: u64,
+    storage: Storage,
     tape: Tape,
     delivery: Delivery,
     counters: Arc<Counters>,
@@ -118,7 +133,8 @@ struct Hub {
 }
 
 impl Hub {
-    fn new(settings: RoomSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
+    fn new(settings: HubSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
+        let HubSettings { room, storage, last_id } = settings;
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
@@ -126,8 +142,9 @@ impl Hub {
             inbox,
             queries,
             state,
-            room: Room::new(settings),
-            last_id: 0,
+            room: Room::new(room),
+            last_id,
+            storage,
             tape: Tape::default(),
             delivery: Delivery::new(counters.clone()),
             counters,
@@ -140,6 +157,11 @@ impl Hub {
     }
 
     fn run(mut self) {
+        self.serve();
+        self.storage.close(self.last_id);
+    }
+
+    fn serve(&mut self) {
         self.state.set_join_pace(self.room.join_pace(), Admitted::default());
         loop {
             match self.next_event() {
@@ -234,6 +256,8 @@ impl Hub {
                 self.input(time, id, Input::Disconnected(departure));
                 self.delivery.remove(id);
             }
+            Event::Store(report) => self.report(time, *report),
+            Event::Reload => self.storage.reload_moderators(),
             // Queries are answered after the batch.
             Event::Wakeup => {}
             Event::Shutdown => {
@@ -245,6 +269,23 @@ impl Hub {
         }
     }
 
+    fn report(&mut self, time: &EntryTime, report: Report) {
+        match report {
+            Report::Decided(..) => {}
+            Report::Older((connection, request), answer) => {
+                self.input(time, connection, Input::Older(request, answer));
+            }
+            Report::Moderators(_) => {}
+            Report::IdsReserved(id) => self.storage.reserved(id),
+        }
+    }
+
+    fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, time: &EntryTime) {
+        if let Err(error) = self.storage.read_older(connection, request) {
+            self.input(time, connection, Input::Older(request.clone().into(), Err(error)));
+        }
+    }
+
     /// Passes an input to the room as the next entry, and returns whether the client has joined with it. Ignored during
     /// the shutdown, when clients are sent nothing more.
     fn input(&mut self, time: &EntryTime, from: ConnectionId, input: Input) -> bool {
@@ -252,6 +293,7 @@ impl Hub {
             return false;
         }
         self.last_id += 1;
+        self.storage.assigned(self.last_id);
         let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
         self.apply(Some(from), &effects, time);
         effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)))
@@ -265,6 +307,8 @@ impl Hub {
                 Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, time.monotonic),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
+                Effect::Keep(entry) => self.storage.keep(entry),
+                Effect::ReadOlder(connection, request) => self.read_older(*connection, request, time),
                 _ => {}
             }
         }
@@ -371,7 +415,7 @@ mod tests {
     use super::*;
 
     fn hub() -> (HubHandle, Hub) {
-        Hub::new(RoomSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
+        Hub::new(HubSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
     }
 
     /// While 4,000 members joined at once, 4 of 5 health checks timed out.

@@ -115,7 +115,7 @@ fn what_was_said_comes_back_as_it_was_sent() {
     assert_eq!(page.messages[0].json, message(first + 1, contents[1]).json);
     store.close(first + 9);
     let state = folder.open(LIMITS).state;
-    assert_eq!((state.epoch, state.last_id, state.has_older), (epoch, first + 9, false));
+    assert_eq!((state.epoch, state.last_id, state.newest_older), (epoch, first + 9, None));
     assert_eq!(state.messages.len(), 4);
     for (at, content) in contents.iter().enumerate() {
         let expected = message(first + at as u64, content);

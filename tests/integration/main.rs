@@ -7,6 +7,7 @@ mod browser_moderation;
 mod certificates;
 mod chat;
 mod command_line;
+mod crashes;
 mod cuts;
 mod deploy;
 mod docs;
