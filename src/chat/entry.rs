@@ -7,11 +7,18 @@ use std::fmt;
 use std::time::Instant;
 
 use super::protocol::{ClientMessage, MessageError};
+use super::username::Username;
 use crate::limits::Network;
 
 /// A connection. No id is used twice while the server runs, and a later connection has a greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The server itself. The connections of clients count from 1.
+    #[allow(dead_code)]
+    pub const SERVER: Self = Self(0);
+}
 
 /// An event on a connection, at its position in the order.
 #[derive(Debug)]
@@ -46,6 +53,9 @@ pub enum Input {
         session: Option<SessionSecret>,
     },
     Disconnected(Departure),
+    /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
+    #[allow(dead_code)]
+    Moderators(Vec<Username>),
 }
 
 /// Where a connection comes from.

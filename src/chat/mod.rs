@@ -5,8 +5,8 @@ mod entry;
 mod fields;
 mod history;
 mod list_budget;
-mod moderation;
 mod marks;
+mod moderation;
 mod name_key;
 mod name_map;
 mod password;
@@ -37,3 +37,5 @@ pub use password::ModPassword;
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
 pub use room::{Audience, Effect, Room, RoomSettings};
+#[allow(unused_imports)]
+pub use username::Username;

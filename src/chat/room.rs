@@ -4,19 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
 use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
 use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, Visibility};
 use super::list_budget::JoinPace;
+use super::moderation::{Ban, StoredTimeOut};
 use super::name_key::NameKey;
+use super::name_map::NameMap;
 use super::password::ModPassword;
 use super::password_throttle::PasswordThrottle;
 use super::protocol::{
     Body, ClientMessage, CommandUsage, HistoryAnswer, JoinOptions, KeptMessage, MAX_PAGE_MESSAGES,
     MessageError, Recipient, ServerMessage, TxnId, encode_with_txn_id,
 };
-use super::roster::{JoinOrder, Member, Presence, Roster};
+use super::roster::{JoinOrder, Member, Presence, Role, Roster};
 use super::target::{self, Found, Target};
 use super::time_outs::{MAX_SECONDS, Timeouts, whole_seconds};
 use super::user_list::UserListSchedule;
@@ -62,7 +66,8 @@ pub enum Audience {
 }
 
 /// What a room is created with. By default, nothing is kept.
-#[cfg_attr(any(fuzzing, test), derive(Default))]
+#[allow(dead_code)]
+#[derive(Default)]
 pub struct RoomSettings {
     /// `None`: nobody can become a moderator.
     pub mod_password: Option<ModPassword>,
@@ -70,6 +75,13 @@ pub struct RoomSettings {
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
     pub away: AwayLimits,
+    /// The named moderators, whose names are reserved.
+    pub moderators: Vec<Username>,
+    /// As stored, in the order of their ids.
+    pub bans: Vec<Ban>,
+    pub time_outs: Vec<StoredTimeOut>,
+    /// The trusted proxies: like loopback, they cannot be banned.
+    pub proxies: Vec<IpNet>,
 }
 
 pub struct Room {
@@ -83,6 +95,8 @@ pub struct Room {
     lists: UserListSchedule,
     timeouts: Timeouts,
     password_throttle: PasswordThrottle,
+    /// The names of the named moderators.
+    reserved: NameMap<()>,
     scratch: Vec<u8>,
 }
 
@@ -117,8 +131,9 @@ impl<T: ToString> From<T> for Refused {
 }
 
 impl Room {
-    pub fn new(settings: RoomSettings) -> Self {
-        let RoomSettings { mod_password, epoch, history, away } = settings;
+    /// `time`: of the start, from which stored time-outs continue.
+    pub fn new(settings: RoomSettings, _time: &EntryTime) -> Self {
+        let RoomSettings { mod_password, epoch, history, away, moderators, .. } = settings;
         Self {
             mod_password,
             epoch,
@@ -129,6 +144,7 @@ impl Room {
             lists: UserListSchedule::default(),
             timeouts: Timeouts::default(),
             password_throttle: PasswordThrottle::default(),
+            reserved: reserved_names(&moderators),
             scratch: Vec::new(),
         }
     }
@@ -150,6 +166,10 @@ impl Room {
                 self.message(context, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
+            Input::Moderators(names) => {
+                self.set_moderators(&names, time.monotonic);
+                Vec::new()
+            }
         }
     }
 
@@ -209,6 +229,17 @@ impl Room {
     /// How many members are away.
     pub fn away_members(&self) -> usize {
         self.away.len()
+    }
+
+    /// Reserves these names in place of the earlier ones.
+    fn set_moderators(&mut self, names: &[Username], now: Instant) {
+        self.reserved = reserved_names(names);
+        for member in self.roster.iter_mut() {
+            if member.role == Role::Named && self.reserved.get(member.name.key()).is_none() {
+                member.role = Role::Member;
+                self.lists.changed(now);
+            }
+        }
     }
 
     fn message(
@@ -629,7 +660,7 @@ impl Room {
     fn login(&mut self, context: Context, attempt: &str) -> Result<Vec<Effect>, Refused> {
         let (from, now) = (context.from, context.time.monotonic);
         let Some(member) = self.roster.by_connection(from) else { return Ok(Vec::new()) };
-        if member.is_moderator {
+        if member.role >= Role::Moderator {
             return Ok(vec![system(from, "You are already a moderator.")]);
         }
         let Some(password) = &self.mod_password else {
@@ -647,14 +678,14 @@ impl Room {
         let content = format!("{} is now a moderator.", member.name.shown());
         let member = member.order;
         if let Some(member) = self.roster.get_mut(member) {
-            member.is_moderator = true;
+            member.role = Role::Moderator;
         }
         Ok(self.moderation(context, content))
     }
 
     fn time_out(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, Refused> {
         let Some(moderator) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
-        if !moderator.is_moderator {
+        if moderator.role < Role::Moderator {
             return Err("Only moderators may use /to: see /login.".into());
         }
         let (target, seconds) = self.target(target, &TO)?;
@@ -680,6 +711,14 @@ impl Room {
     fn user_list(&self) -> ServerMessage {
         ServerMessage::UserList { content: self.roster.users(&self.timeouts) }
     }
+}
+
+fn reserved_names(names: &[Username]) -> NameMap<()> {
+    let mut reserved = NameMap::default();
+    for name in names {
+        reserved.insert(name.key(), ());
+    }
+    reserved
 }
 
 /// A whisper as its author gets it.

@@ -29,7 +29,8 @@ impl Script {
 
     fn with_room(settings: RoomSettings) -> Self {
         let (members, received) = (BTreeSet::new(), BTreeMap::new());
-        Self { room: Room::new(settings), now: Instant::now(), last_id: 0, members, received }
+        let now = Instant::now();
+        Self { room: Room::new(settings, &time(now)), now, last_id: 0, members, received }
     }
 
     /// A room with these members, as connections 1, 2, 3 …, which have received all messages so far.
@@ -138,6 +139,7 @@ fn settings() -> RoomSettings {
         epoch: "an epoch".into(),
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
         away: AwayLimits { timeout: AWAY, members: 8, members_per_network: Some(2) },
+        ..RoomSettings::default()
     }
 }
 
@@ -572,7 +574,7 @@ proptest! {
     /// get what is sent in the room.
     #[test]
     fn invariants_hold_for_any_inputs(steps in steps()) {
-        let mut room = Room::new(settings());
+        let mut room = Room::new(settings(), &time(Instant::now()));
         let (mut now, mut last_id) = (Instant::now(), 0);
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
@@ -1053,4 +1055,20 @@ fn an_author_that_is_away_is_told_when_it_resumes() {
     let mut unread = Unread::default();
     (0..=MAX_UNREAD).for_each(|number| unread.notify(number.to_string()));
     assert_eq!(unread.into_notices().count(), MAX_UNREAD);
+}
+
+#[test]
+fn a_named_moderator_that_is_removed_becomes_a_member() {
+    let moderators = vec![Username::parse("Ann").unwrap()];
+    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    script.connect(1);
+    script.join(1, "Bob");
+    let bob = script.room.roster.by_connection(ConnectionId(1)).unwrap().order;
+    script.room.roster.get_mut(bob).unwrap().role = Role::Named;
+    script.input(0, Input::Moderators(vec![Username::parse("bob").unwrap()]));
+    script.wait(1.0);
+    script.received(1);
+    script.input(0, Input::Moderators(Vec::new()));
+    script.wait(1.0);
+    assert_eq!(script.received(1), ["list: Bob"]);
 }

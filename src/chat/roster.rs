@@ -27,10 +27,21 @@ pub struct Member {
     pub order: JoinOrder,
     pub name: Username,
     pub address: Address,
-    pub is_moderator: bool,
+    pub role: Role,
     /// `None`: the client did not ask. It cannot resume, and gets no `ack`.
     pub session: Option<SessionSecret>,
     pub presence: Presence,
+}
+
+/// What a member may do. The command table says which role a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Member,
+    /// A moderator since its `/login`.
+    Moderator,
+    /// A named moderator: others cannot time out, kick or ban it.
+    #[allow(dead_code)]
+    Named,
 }
 
 pub enum Presence {
@@ -57,7 +68,7 @@ impl Roster {
     pub fn users(&self, timeouts: &Timeouts) -> Vec<User> {
         let user = |member: &Member| User {
             username: member.name.shown().clone(),
-            is_mod: member.is_moderator,
+            is_mod: member.role >= Role::Moderator,
             is_timed_out: timeouts.contains(member.name.key()),
             is_away: matches!(member.presence, Presence::Away(..)),
         };
@@ -93,7 +104,7 @@ impl Roster {
         self.by_connection.insert(connection, order);
         self.by_name.insert(name.key(), order);
         let presence = Presence::Connected(connection);
-        let member = Member { order, name, address, is_moderator: false, session, presence };
+        let member = Member { order, name, address, role: Role::Member, session, presence };
         self.members.entry(order).or_insert(member)
     }
 
@@ -116,6 +127,11 @@ impl Roster {
         }
         self.by_name.remove(member.name.key());
         Some(member)
+    }
+
+    /// All members, in order of joining.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.values_mut()
     }
 
     #[cfg(test)]

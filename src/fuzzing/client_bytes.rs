@@ -100,19 +100,18 @@ enum Item {
 
 impl Simulation {
     fn new() -> Self {
+        let now = Instant::now();
+        let settings = RoomSettings {
+            mod_password: Some(ModPassword::new(PASSWORD)),
+            epoch: "fuzzing".into(),
+            history: HistoryLimits { messages: 20, age_millis: None },
+            away: AwayLimits { timeout: Duration::from_secs(30), members: 3, members_per_network: Some(1) },
+            ..RoomSettings::default()
+        };
         Self {
-            room: Room::new(RoomSettings {
-                mod_password: Some(ModPassword::new(PASSWORD)),
-                epoch: "fuzzing".into(),
-                history: HistoryLimits { messages: 20, age_millis: None },
-                away: AwayLimits {
-                    timeout: Duration::from_secs(30),
-                    members: 3,
-                    members_per_network: Some(1),
-                },
-            }),
+            room: Room::new(settings, &entry_time(now)),
             tape: Tape::default(),
-            now: Instant::now(),
+            now,
             clients: [const { None }; CLIENTS],
             last_id: 0,
             last_entry: 0,
@@ -286,8 +285,7 @@ impl Simulation {
     /// Passes an input to the room. `length`: of the client's message, in bytes.
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
         self.last_entry += 1;
-        let utc = "2026-11-28T12:34:56.000Z".to_owned();
-        let time = EntryTime { monotonic: self.now, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc };
+        let time = entry_time(self.now);
         let effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
         for effect in &effects {
             let before = self.tape.len();
@@ -492,4 +490,8 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(data);
     frame
+}
+fn entry_time(monotonic: Instant) -> EntryTime {
+    let utc = "2026-11-28T12:34:56.000Z".to_owned();
+    EntryTime { monotonic, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
 }

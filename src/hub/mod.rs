@@ -126,7 +126,7 @@ impl Hub {
             inbox,
             queries,
             state,
-            room: Room::new(settings),
+            room: Room::new(settings, &entry_time()),
             last_id: 0,
             tape: Tape::default(),
             delivery: Delivery::new(counters.clone()),

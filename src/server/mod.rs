@@ -68,7 +68,7 @@ impl Server {
         let is_tls = renewal.config().is_some();
         let shared = Arc::new(shared(settings, hub, counters, client_log));
         Ok(Self {
-            accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 0 },
+            accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 1 },
             hub: hub_thread,
             handle,
             address,
@@ -126,6 +126,8 @@ fn room_settings(settings: &Settings) -> io::Result<RoomSettings> {
             members: limits.connections,
             members_per_network: limits.connections_per_ip,
         },
+        proxies: settings.trusted_proxies.clone(),
+        ..RoomSettings::default()
     })
 }
 
