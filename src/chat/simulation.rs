@@ -465,6 +465,11 @@ impl World {
                 Effect::Send(audience, message) => self.send(from, audience, message),
                 Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::Decide(_)
+                | Effect::Record(_)
+                | Effect::PublishBan(_)
+                | Effect::WithdrawBan(_)
+                | Effect::Close(..)
                 | Effect::Moderated(_)
                 | Effect::WrongPassword(_) => {}
             }
