@@ -7,12 +7,20 @@ use std::fmt;
 use std::time::Instant;
 
 use super::history::{HistoryEntry, OlderPage, Place};
+use super::moderation::{Decision, Outcome};
 use super::protocol::{ClientMessage, MessageError, TxnId};
+use super::username::Username;
 use crate::limits::Network;
 
 /// A connection. No id is used twice while the server runs, and a later connection has a greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The server itself. The connections of clients count from 1.
+    #[allow(dead_code)]
+    pub const SERVER: Self = Self(0);
+}
 
 /// An event on a connection, at its position in the order.
 #[derive(Debug)]
@@ -49,6 +57,11 @@ pub enum Input {
     Disconnected(Departure),
     /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder).
     Older(Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
+    /// What became of a decision, which now takes effect. From the connection that asked for it.
+    Decided(Box<Decision>, Outcome),
+    /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
+    #[allow(dead_code)]
+    Moderators(Vec<Username>),
 }
 
 /// A member's request for messages that only the store has.

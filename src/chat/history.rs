@@ -11,6 +11,8 @@ use super::roster::JoinOrder;
 pub const MAX_HISTORY_BYTES: usize = 4 * 1024 * 1024;
 /// The longest array of messages in an answer, in bytes: the other fields fit into the rest of 256 KiB.
 pub const MAX_PAGE_BYTES: usize = 255 * 1024;
+/// How many deletions a page from the store may have missed.
+const MAX_DELETED: usize = 256;
 /// What an entry takes in memory without its texts, in bytes: itself, with as much spare room in the queue, and its
 /// allocations' headers.
 const ENTRY_BYTES: usize = 2 * size_of::<HistoryEntry>() + 48;
@@ -35,6 +37,8 @@ pub struct History {
     /// Messages from before this time are too old, in milliseconds since 1970.
     oldest_millis: u64,
     is_stored: bool,
+    /// The messages that were deleted last, the newest first: a page from the store may have been read before.
+    deleted: VecDeque<u64>,
     /// Whether the store may have messages that are older than those in memory.
     has_older: bool,
 }
@@ -70,6 +74,8 @@ pub struct HistoryEntry {
     /// The author's own id for the message, if it gave one, and its name.
     pub txn: Option<(TxnId, Arc<NameKey>)>,
     pub visibility: Visibility,
+    /// `None`: the server.
+    pub author: Option<JoinOrder>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +112,7 @@ impl History {
             last_evicted: 0,
             oldest_millis: 0,
             is_stored: stored.is_some(),
+            deleted: VecDeque::new(),
             has_older: false,
         };
         let StoredHistory { entries, newest_older } = stored.unwrap_or_default();
@@ -184,7 +191,8 @@ impl History {
     pub fn complete(&self, viewer: &Place, page: &OlderPage, older: &[HistoryEntry], more: bool) -> Page {
         let mut messages = Selection::default();
         let mut is_cut = false;
-        for entry in page.newer.iter().chain(older.iter().filter(|entry| !self.is_old(entry))) {
+        let kept = older.iter().filter(|entry| !self.is_old(entry));
+        for entry in page.newer.iter().chain(kept).filter(|entry| !self.deleted.contains(&entry.id)) {
             let size = entry.page_bytes(viewer);
             is_cut = !messages.has_room(size) && !messages.entries.is_empty();
             if is_cut {
@@ -265,6 +273,23 @@ impl History {
         let start = messages.entries.last().map_or(end, |oldest| self.position(oldest.id).min(end));
         let more = self.has_older || self.entries.range(..start).any(|entry| entry.is_visible_to(viewer));
         Page { json: messages.encode(viewer), more }
+    }
+
+    pub fn get(&self, id: u64) -> Option<&HistoryEntry> {
+        self.entries.get(self.position(id)).filter(|entry| entry.id == id)
+    }
+
+    /// Removes a message that was deleted, if it is in memory. It was not evicted: an answer without it is complete.
+    pub fn remove(&mut self, id: u64) -> Option<HistoryEntry> {
+        if self.is_stored {
+            self.deleted.truncate(MAX_DELETED - 1);
+            self.deleted.push_front(id);
+        }
+        self.get(id)?;
+        let entry = self.entries.remove(self.position(id))?;
+        self.bytes -= entry.bytes();
+        self.public -= usize::from(entry.is_public());
+        Some(entry)
     }
 
     /// How much is held in memory, in bytes.
@@ -362,7 +387,7 @@ impl HistoryEntry {
         matches!(self.visibility, Visibility::All)
     }
 
-    fn is_visible_to(&self, viewer: &Place) -> bool {
+    pub fn is_visible_to(&self, viewer: &Place) -> bool {
         match &self.visibility {
             Visibility::All => true,
             Visibility::Participants(places) => places.iter().any(|place| place.order == viewer.order),
@@ -392,7 +417,7 @@ mod tests {
 
     fn entry(id: u64, length: usize) -> HistoryEntry {
         let json = vec![b'x'; length].into();
-        HistoryEntry { id, unix_millis: 0, json, txn: None, visibility: Visibility::All }
+        HistoryEntry { id, unix_millis: 0, json, txn: None, visibility: Visibility::All, author: None }
     }
 
     #[test]
@@ -408,6 +433,21 @@ mod tests {
         assert!(entries + json <= MAX_HISTORY_BYTES, "{entries} + {json}");
         history.push(entry(100_000, MAX_HISTORY_BYTES));
         assert_eq!((history.len(), history.bytes(), history.last_evicted), (0, 0, 100_000));
+    }
+
+    #[test]
+    fn a_deleted_message_is_not_missing() {
+        let mut history = History::new(HistoryLimits { messages: 3, age_millis: None }, None);
+        (1..=3).for_each(|id| history.push(entry(id, 10)));
+        assert_eq!(history.remove(1).map(|entry| entry.id), Some(1));
+        assert!(history.remove(1).is_none() && history.remove(4).is_none());
+        let viewer = Place { order: JoinOrder(0), name: Arc::default() };
+        let page = history.since(&viewer, 0).unwrap();
+        assert_eq!((page.json.len(), page.more), (2 * 10 + 3, false));
+        history.push(entry(4, 10));
+        assert!(history.since(&viewer, 0).is_some(), "nothing was evicted in its place");
+        (2..=4).for_each(|id| drop(history.remove(id)));
+        assert_eq!((history.len(), history.bytes(), history.last_evicted), (0, 0, 0));
     }
 
     #[test]

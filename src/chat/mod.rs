@@ -1,12 +1,15 @@
 //! The chat's rules, as pure code: inputs in, effects out, without I/O, threads or a clock.
 
+mod ban_target;
+mod bans;
 mod command;
+mod duration;
 mod entry;
 mod fields;
 mod history;
 mod list_budget;
-mod moderation;
 mod marks;
+mod moderation;
 mod name_key;
 mod name_map;
 mod password;
@@ -24,6 +27,7 @@ mod user_list;
 mod username;
 
 pub use away::AwayLimits;
+pub use bans::Bans;
 pub use entry::{
     Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
     StoreUnavailable,
@@ -32,9 +36,11 @@ pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
-#[allow(unused_imports)]
-pub use moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
+#[allow(unused_imports)] // Until they are stored.
+pub use moderation::{Act, StoredTimeOut};
+pub use moderation::{Action, Ban, Decision, Outcome};
 pub use name_key::NameKey;
+pub use name_map::NameMap;
 pub use password::ModPassword;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;

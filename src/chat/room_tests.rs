@@ -1,6 +1,7 @@
 //! Scripted conversations: what each connection sends and receives, in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -14,6 +15,9 @@ use crate::chat::protocol::Position;
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
 
+#[path = "moderation_tests.rs"]
+mod moderation;
+
 /// A room, and what each connection has received, by its number.
 struct Script {
     room: Room,
@@ -25,6 +29,11 @@ struct Script {
     stored: BTreeMap<u64, HistoryEntry>,
     /// Whether it can be read.
     is_store_available: bool,
+    /// What becomes of decisions; `None`: they wait.
+    outcome: Option<Outcome>,
+    waiting: Vec<Box<Decision>>,
+    recorded: Vec<Act>,
+    published: Bans,
 }
 
 impl Script {
@@ -34,14 +43,21 @@ impl Script {
 
     fn with_room(settings: RoomSettings) -> Self {
         let (members, received) = (BTreeSet::new(), BTreeMap::new());
+        let now = Instant::now();
+        let room = Room::new(settings, &time(now));
+        let published = room.bans().clone();
         Self {
-            room: Room::new(settings),
-            now: Instant::now(),
+            room,
+            now,
             last_id: 0,
             members,
             received,
             stored: BTreeMap::new(),
             is_store_available: true,
+            outcome: Some(Outcome::Stored),
+            waiting: Vec::new(),
+            recorded: Vec::new(),
+            published,
         }
     }
 
@@ -113,6 +129,14 @@ impl Script {
                     self.members.remove(&number);
                     self.received.entry(number).or_default().push("replaced".into());
                 }
+                Effect::Close(ConnectionId(number), reason) => {
+                    self.members.remove(&number);
+                    self.received.entry(number).or_default().push(format!("close: {reason}"));
+                }
+                Effect::Decide(decision) => self.decide(decision),
+                Effect::PublishBan(ban) => self.published.add(ban),
+                Effect::WithdrawBan(id) => drop(self.published.remove(id)),
+                Effect::Record(act) => self.recorded.push(*act),
                 Effect::LeaveAway(..)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
@@ -123,7 +147,8 @@ impl Script {
                         serde_json::from_slice::<Value>(&json).unwrap()["username"].as_str().map(NameKey::of);
                     let txn = txn_id.zip(author.map(Arc::new));
                     let visibility = Visibility::All;
-                    self.stored.insert(id, HistoryEntry { id, unix_millis, json, txn, visibility });
+                    let entry = HistoryEntry { id, unix_millis, json, txn, visibility, author: None };
+                    self.stored.insert(id, entry);
                 }
                 Effect::ReadOlder(ConnectionId(number), request) => {
                     let answer = self.read_older(&request.page);
@@ -155,6 +180,14 @@ impl Script {
         Ok(OlderMessages { entries, more: older.next().is_some() })
     }
 
+    /// Applies a decision as the next entry, unless decisions wait.
+    fn decide(&mut self, decision: Box<Decision>) {
+        match self.outcome {
+            Some(outcome) => self.input(decision.connection.0, Input::Decided(decision, outcome)),
+            None => self.waiting.push(decision),
+        }
+    }
+
     /// What a connection has received since the last call.
     fn received(&mut self, number: u64) -> Vec<String> {
         self.received.remove(&number).unwrap_or_default()
@@ -172,6 +205,7 @@ fn settings() -> RoomSettings {
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
         stored: None,
         away: AwayLimits { timeout: AWAY, members: 8, members_per_network: Some(2) },
+        ..RoomSettings::default()
     }
 }
 
@@ -230,6 +264,7 @@ fn line(message: &ServerMessage) -> String {
             format!("history{more}{recovered}: {}", lines.join(", "))
         }
         ServerMessage::CommandList { .. } => "command_list".into(),
+        ServerMessage::Deleted { id } => format!("deleted {id}"),
         ServerMessage::UserList { content } => {
             let users = content.iter().map(|user| {
                 let marks =
@@ -579,6 +614,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let text = prop_oneof![
         "/login (secret|wrong)",
         "/(whisper|to) (Ann|bob|Ann Lee|x) ?[0-9]{0,3}",
+        "/(unto|kick|ban|unban|info) (Ann|bob|\"ann\"|Ann Lee|10.0.0.[0-9]|10.0.0.0/24|x)( 1m)?( x)?",
+        "/(bans|delete [0-9]{1,2})",
         "/help ?(to|x)?",
         "\\PC{1,20}",
     ];
@@ -606,11 +643,13 @@ proptest! {
     /// get what is sent in the room.
     #[test]
     fn invariants_hold_for_any_inputs(steps in steps()) {
-        let mut room = Room::new(settings());
+        let mut room = Room::new(settings(), &time(Instant::now()));
         let (mut now, mut last_id) = (Instant::now(), 0);
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
         let mut members = BTreeSet::new();
+        // By the server. Their clients have not noticed.
+        let mut closed = BTreeSet::new();
         for step in steps {
             let mut inputs = Vec::new();
             match step {
@@ -635,10 +674,17 @@ proptest! {
                 Step::Wait(millis) => now += Duration::from_millis(millis.into()),
             }
             let mut effects = Vec::new();
-            for (id, input) in inputs {
+            let mut inputs = VecDeque::from(inputs);
+            while let Some((id, input)) = inputs.pop_front() {
                 last_id += 1;
                 let entry = Entry { id: last_id, time: &time(now), from: ConnectionId(id), input };
-                effects.extend(room.apply(entry));
+                for effect in room.apply(entry) {
+                    if let Effect::Decide(decision) = &effect {
+                        let outcome = [Outcome::Stored, Outcome::NotStored, Outcome::NotFound][last_id as usize % 3];
+                        inputs.push_back((decision.connection.0, Input::Decided(decision.clone(), outcome)));
+                    }
+                    effects.push(effect);
+                }
             }
             effects.extend(room.expire(now, |_| false));
             prop_assert!(room.next_deadline().is_none_or(|due| due > now), "expire left something that is due");
@@ -650,13 +696,23 @@ proptest! {
                     Effect::Leave(id, _) | Effect::Away(id, _) => prop_assert!(members.remove(&id.0)),
                     Effect::WrongPassword(id) => prop_assert!(members.contains(&id.0)),
                     Effect::CloseReplaced(id) => drop(members.remove(&id.0)),
-                    Effect::LeaveAway(..)
+                    Effect::Close(id, reason) => {
+                        members.remove(&id.0);
+                        prop_assert!(closed.insert(id.0) && reason.len() <= 123);
+                    }
+                    Effect::Decide(_)
+                    | Effect::Record(_)
+                    | Effect::PublishBan(_)
+                    | Effect::WithdrawBan(_)
+                    | Effect::LeaveAway(..)
                     | Effect::OpenSession(..)
                     | Effect::CloseSession(_)
                     | Effect::Keep(_)
                     | Effect::ReadOlder(..)
                     | Effect::Moderated(_) => {}
-                    Effect::Send(Audience::One(id), _) => prop_assert!(connected.contains(&id.0)),
+                    Effect::Send(Audience::One(id), _) => {
+                        prop_assert!(connected.contains(&id.0) && !closed.contains(&id.0));
+                    }
                     Effect::Send(Audience::AllExcept(id), message) => {
                         prop_assert!(members.contains(&id.0));
                         prop_assert!(is_public(message), "{message:?}");
@@ -680,7 +736,8 @@ proptest! {
             }
             prop_assert!(members.is_subset(&connected));
             prop_assert_eq!(room.roster.users(&room.timeouts).len(), members.len());
-            prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), connected.len());
+            let open = connected.difference(&closed).count();
+            prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), open);
         }
     }
 }
@@ -1198,4 +1255,20 @@ fn an_author_that_is_away_is_told_when_it_resumes() {
     let mut unread = Unread::default();
     (0..=MAX_UNREAD).for_each(|number| unread.notify(number.to_string()));
     assert_eq!(unread.into_notices().count(), MAX_UNREAD);
+}
+
+#[test]
+fn a_named_moderator_that_is_removed_becomes_a_member() {
+    let moderators = vec![Username::parse("Ann").unwrap()];
+    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    script.connect(1);
+    script.join(1, "Bob");
+    let bob = script.room.roster.by_connection(ConnectionId(1)).unwrap().order;
+    script.room.roster.get_mut(bob).unwrap().role = Role::Named;
+    script.input(0, Input::Moderators(vec![Username::parse("bob").unwrap()]));
+    script.wait(1.0);
+    script.received(1);
+    script.input(0, Input::Moderators(Vec::new()));
+    script.wait(1.0);
+    assert_eq!(script.received(1), ["list: Bob"]);
 }

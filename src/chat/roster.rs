@@ -27,10 +27,23 @@ pub struct Member {
     pub order: JoinOrder,
     pub name: Username,
     pub address: Address,
-    pub is_moderator: bool,
+    pub role: Role,
+    /// When it joined, in milliseconds since 1970.
+    pub joined: u64,
     /// `None`: the client did not ask. It cannot resume, and gets no `ack`.
     pub session: Option<SessionSecret>,
     pub presence: Presence,
+}
+
+/// What a member may do. The command table says which role a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Member,
+    /// A moderator since its `/login`.
+    Moderator,
+    /// A named moderator: others cannot time out, kick or ban it.
+    #[allow(dead_code)] // Until named moderators can join.
+    Named,
 }
 
 pub enum Presence {
@@ -57,7 +70,7 @@ impl Roster {
     pub fn users(&self, timeouts: &Timeouts) -> Vec<User> {
         let user = |member: &Member| User {
             username: member.name.shown().clone(),
-            is_mod: member.is_moderator,
+            is_mod: member.role >= Role::Moderator,
             is_timed_out: timeouts.contains(member.name.key()),
             is_away: matches!(member.presence, Presence::Away(..)),
         };
@@ -86,14 +99,16 @@ impl Roster {
         connection: ConnectionId,
         name: Username,
         address: Address,
+        role: Role,
         session: Option<SessionSecret>,
+        joined: u64,
     ) -> &Member {
         let order = self.next;
         self.next.0 += 1;
         self.by_connection.insert(connection, order);
         self.by_name.insert(name.key(), order);
         let presence = Presence::Connected(connection);
-        let member = Member { order, name, address, is_moderator: false, session, presence };
+        let member = Member { order, name, address, role, joined, session, presence };
         self.members.entry(order).or_insert(member)
     }
 
@@ -116,6 +131,16 @@ impl Roster {
         }
         self.by_name.remove(member.name.key());
         Some(member)
+    }
+
+    /// All members, in order of joining.
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// The same.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.values_mut()
     }
 
     #[cfg(test)]

@@ -175,10 +175,11 @@ impl World {
         let clients = (0..2 + random.below(MAX_CLIENTS as u64 - 1))
             .map(|number| Client::new(number, !random.one_in(5)))
             .collect();
+        let start = Instant::now();
         Self {
-            start: Instant::now(),
+            start,
             elapsed: Duration::ZERO,
-            room: room(history_messages, 0),
+            room: room(history_messages, 0, start),
             history_messages,
             epoch: 0,
             last_entry: 0,
@@ -386,13 +387,13 @@ impl World {
     fn restart(&mut self, random: &mut Random) {
         if random.one_in(2) {
             self.replay();
-            self.room = room(self.history_messages, self.epoch);
+            self.room = room(self.history_messages, self.epoch, self.start);
             for (applied, _) in &self.record {
                 apply(&mut self.room, applied);
             }
         } else {
             self.epoch += 1;
-            self.room = room(self.history_messages, self.epoch);
+            self.room = room(self.history_messages, self.epoch, self.start);
             self.last_entry = 0;
             self.record.clear();
             self.said.clear();
@@ -411,13 +412,7 @@ impl World {
     /// Applies an entry, and returns whether it had an effect.
     fn apply(&mut self, from: ConnectionId, input: Input) -> bool {
         self.last_entry += 1;
-        let unix_millis = 1_800_000_000_000 + self.elapsed.as_millis() as u64;
-        let time = EntryTime {
-            monotonic: self.start + self.elapsed,
-            unix_millis,
-            timestamp: "12:00:00".into(),
-            utc: format!("{unix_millis}"),
-        };
+        let time = entry_time(self.start, self.elapsed);
         let applied = Applied::Entry(self.last_entry, time.into(), from, input.into());
         let effects = apply(&mut self.room, &applied);
         self.effects(Some(from), &effects);
@@ -472,6 +467,11 @@ impl World {
                 | Effect::CloseSession(_)
                 | Effect::Keep(_)
                 | Effect::ReadOlder(..)
+                | Effect::Decide(_)
+                | Effect::Record(_)
+                | Effect::PublishBan(_)
+                | Effect::WithdrawBan(_)
+                | Effect::Close(..)
                 | Effect::Moderated(_)
                 | Effect::WrongPassword(_) => {}
             }
@@ -744,7 +744,7 @@ impl World {
 
     /// The same entries give the same effects.
     fn replay(&self) {
-        let mut room = room(self.history_messages, self.epoch);
+        let mut room = room(self.history_messages, self.epoch, self.start);
         for (applied, effects) in &self.record {
             assert_eq!(&apply(&mut room, applied), effects, "{applied:?}");
         }
@@ -857,8 +857,8 @@ fn ids(messages: &Value) -> Vec<u64> {
     messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect()
 }
 
-fn room(history_messages: usize, epoch: u64) -> Room {
-    Room::new(RoomSettings {
+fn room(history_messages: usize, epoch: u64, start: Instant) -> Room {
+    let settings = RoomSettings {
         mod_password: Some(ModPassword::new("secret")),
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
@@ -868,7 +868,15 @@ fn room(history_messages: usize, epoch: u64) -> Room {
             members: MAX_AWAY,
             members_per_network: Some(MAX_AWAY_PER_NETWORK),
         },
-    })
+        ..RoomSettings::default()
+    };
+    Room::new(settings, &entry_time(start, Duration::ZERO))
+}
+
+fn entry_time(start: Instant, elapsed: Duration) -> EntryTime {
+    let unix_millis = 1_800_000_000_000 + elapsed.as_millis() as u64;
+    let (timestamp, utc) = ("12:00:00".into(), format!("{unix_millis}"));
+    EntryTime { monotonic: start + elapsed, unix_millis, timestamp, utc }
 }
 
 fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {

@@ -17,7 +17,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::transcript::Transcript;
 use crate::chat::{
     Address, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, HistoryLimits,
-    Input, MessageError, ModPassword, Room, RoomSettings, ServerMessage, SessionSecret,
+    Input, MessageError, ModPassword, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -32,7 +32,7 @@ const MAX_MESSAGE: usize = 1024;
 /// The most that may wait for a client, in bytes.
 const MAX_BACKLOG: usize = 2048;
 /// What a client may be sent in addition to what another has sent, in bytes: lists of four members, and quotes.
-const MAX_ADDED: usize = 8 * 1024;
+const MAX_ADDED: usize = 16 * 1024;
 /// The longest `history` answer, in bytes (docs/protocol.md).
 const MAX_ANSWER: usize = 256 * 1024;
 /// How often something may have to be repeated until there is nothing left to do.
@@ -63,6 +63,8 @@ pub fn client_bytes(bytes: &[u8]) {
 struct Simulation {
     room: Room,
     tape: Tape,
+    /// Connections to close once the batch has been sent, with the reasons.
+    removed: Vec<(ConnectionId, String)>,
     now: Instant,
     clients: [Option<Client>; CLIENTS],
     /// The last id that was given to a connection.
@@ -100,20 +102,19 @@ enum Item {
 
 impl Simulation {
     fn new() -> Self {
+        let now = Instant::now();
+        let settings = RoomSettings {
+            mod_password: Some(ModPassword::new(PASSWORD)),
+            epoch: "fuzzing".into(),
+            history: HistoryLimits { messages: 20, age_millis: None },
+            away: AwayLimits { timeout: Duration::from_secs(30), members: 3, members_per_network: Some(1) },
+            ..RoomSettings::default()
+        };
         Self {
-            room: Room::new(RoomSettings {
-                mod_password: Some(ModPassword::new(PASSWORD)),
-                epoch: "fuzzing".into(),
-                history: HistoryLimits { messages: 20, age_millis: None },
-                stored: None,
-                away: AwayLimits {
-                    timeout: Duration::from_secs(30),
-                    members: 3,
-                    members_per_network: Some(1),
-                },
-            }),
+            room: Room::new(settings, &entry_time(now)),
             tape: Tape::default(),
-            now: Instant::now(),
+            removed: Vec::new(),
+            now,
             clients: [const { None }; CLIENTS],
             last_id: 0,
             last_entry: 0,
@@ -287,8 +288,7 @@ impl Simulation {
     /// Passes an input to the room. `length`: of the client's message, in bytes.
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
         self.last_entry += 1;
-        let utc = "2026-11-28T12:34:56.000Z".to_owned();
-        let time = EntryTime { monotonic: self.now, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc };
+        let time = entry_time(self.now);
         let effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
         for effect in &effects {
             let before = self.tape.len();
@@ -305,6 +305,16 @@ impl Simulation {
                 {
                     client.link.cut_off();
                 }
+            }
+        }
+        for effect in effects {
+            match effect {
+                // It is stored at once.
+                Effect::Decide(decision) => {
+                    self.handle(decision.connection, Input::Decided(decision, Outcome::Stored), length);
+                }
+                Effect::Close(id, reason) => self.removed.push((id, reason)),
+                _ => {}
             }
         }
     }
@@ -344,6 +354,14 @@ impl Simulation {
                     client.is_slow = true;
                 }
                 Err(_) => drop(client.link.cut_off()),
+            }
+        }
+        for (id, reason) in self.removed.drain(..) {
+            assert!(reason.len() <= 123, "a close frame has no room for {reason:?}");
+            if let Some(client) = self.clients.iter().flatten().find(|client| client.id == id)
+                && client.link.close(CloseCode::Policy, &reason, self.now).is_err()
+            {
+                client.link.cut_off();
             }
         }
     }
@@ -493,4 +511,8 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(data);
     frame
+}
+fn entry_time(monotonic: Instant) -> EntryTime {
+    let utc = "2026-11-28T12:34:56.000Z".to_owned();
+    EntryTime { monotonic, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
-use crate::chat::{ClientMessage, JoinPace, NameKey, SessionSecret};
+use crate::chat::{Ban, Bans, Body, ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
+use crate::limits::Network;
 use crate::ops::metrics::HubStats;
 
 /// How many queries may wait for the hub.
@@ -97,6 +98,24 @@ impl HubHandle {
         })
     }
 
+    /// The ban that applies to an address. `unix_millis`: the wall clock, in milliseconds since 1970.
+    pub fn ban_on(&self, address: Network, unix_millis: u64) -> Option<Arc<Ban>> {
+        let bans = self.state.0.bans.read().unwrap_or_else(PoisonError::into_inner);
+        bans.applying(None, address, unix_millis).cloned()
+    }
+
+    /// Whether there are named moderators, who may join from a banned address.
+    pub fn has_named_moderators(&self) -> bool {
+        self.state.0.reserved.read().unwrap_or_else(PoisonError::into_inner).count > 0
+    }
+
+    /// Whether this is a join under the name of a named moderator. The room decides whether it is let in.
+    pub fn is_moderators_join(&self, message: &ClientMessage) -> bool {
+        let (Ok(Body::Join(_)), Some(Ok(name))) = (&message.body, &message.username) else { return false };
+        let reserved = self.state.0.reserved.read().unwrap_or_else(PoisonError::into_inner);
+        reserved.names.get(name.key()).is_some()
+    }
+
     /// Whether the hub is closing all connections.
     pub fn is_shutting_down(&self) -> bool {
         self.state.is_shutting_down()
@@ -122,7 +141,17 @@ struct State {
     joins: Mutex<Joins>,
     /// Of all members that can resume, with their names.
     sessions: Mutex<HashMap<SessionSecret, Arc<NameKey>>>,
+    /// Read for each connection, and rarely changed.
+    bans: RwLock<Bans>,
+    reserved: RwLock<Reserved>,
     is_shutting_down: AtomicBool,
+}
+
+/// The names of the named moderators.
+#[derive(Default)]
+struct Reserved {
+    names: NameMap<()>,
+    count: usize,
 }
 
 #[derive(Default)]
@@ -203,8 +232,32 @@ impl SharedState {
         self.sessions().remove(&session);
     }
 
+    /// Publishes the bans in place of the earlier ones.
+    pub fn publish_bans(&self, bans: Bans) {
+        *self.bans() = bans;
+    }
+
+    pub fn publish_ban(&self, ban: Arc<Ban>) {
+        self.bans().add(ban);
+    }
+
+    pub fn withdraw_ban(&self, id: u64) {
+        self.bans().remove(id);
+    }
+
+    /// Publishes the names of the named moderators in place of the earlier ones.
+    pub fn reserve(&self, names: &[Username]) {
+        let mut reserved = Reserved { names: NameMap::default(), count: names.len() };
+        names.iter().for_each(|name| reserved.names.insert(name.key(), ()));
+        *self.0.reserved.write().unwrap_or_else(PoisonError::into_inner) = reserved;
+    }
+
     pub fn shut_down(&self) {
         self.0.is_shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    fn bans(&self) -> RwLockWriteGuard<'_, Bans> {
+        self.0.bans.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn joins(&self) -> MutexGuard<'_, Joins> {

@@ -19,8 +19,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{info, warn};
 
 use crate::chat::{
-    Address, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, Input, MessageError,
-    OlderRequest, Room, RoomSettings, SessionSecret,
+    Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry, EntryTime, Input,
+    MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::clock::Reading;
@@ -122,6 +122,8 @@ struct Hub {
     storage: Storage,
     tape: Tape,
     delivery: Delivery,
+    /// Connections to close once the batch has been sent, with the reasons.
+    removed: Vec<(ConnectionId, String)>,
     counters: Arc<Counters>,
     client_log: ClientLog,
     /// Since the last [`SharedState::set_join_pace`].
@@ -138,15 +140,19 @@ impl Hub {
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
+        state.reserve(&room.moderators);
+        let room = Room::new(room, &entry_time());
+        state.publish_bans(room.bans().clone());
         let hub = Self {
             inbox,
             queries,
             state,
-            room: Room::new(room),
+            room,
             last_id,
             storage,
             tape: Tape::default(),
             delivery: Delivery::new(counters.clone()),
+            removed: Vec::new(),
             counters,
             client_log,
             handled_admissions: Admitted::default(),
@@ -174,14 +180,25 @@ impl Hub {
             if self.shutdown_deadline.is_some_and(|deadline| now >= deadline || self.delivery.is_finished()) {
                 return;
             }
+            while let Some(decision) = self.storage.pop_overdue(now) {
+                self.decided(&entry_time(), decision, Outcome::NotStored);
+            }
             if self.room_deadline().is_some_and(|due| due <= now) {
                 let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
                 self.apply(None, &effects, &entry_time());
             }
-            self.delivery.send(&self.tape.finish(), now);
+            self.send_batch(now);
             self.delivery.retry_due(now);
             let handled = std::mem::take(&mut self.handled_admissions);
             self.state.set_join_pace(self.room.join_pace(), handled);
+        }
+    }
+
+    /// Sends what was written to the tape, and then closes the connections that were removed.
+    fn send_batch(&mut self, now: Instant) {
+        self.delivery.send(&self.tape.finish(), now);
+        for (id, reason) in self.removed.drain(..) {
+            self.delivery.close_removed(id, &reason, now);
         }
     }
 
@@ -197,7 +214,12 @@ impl Hub {
 
     /// The next event, or `Timeout` when something else is due.
     fn next_event(&self) -> Result<Event, RecvTimeoutError> {
-        let deadlines = [self.room_deadline(), self.delivery.next_retry(), self.shutdown_deadline];
+        let deadlines = [
+            self.room_deadline(),
+            self.storage.next_deadline(),
+            self.delivery.next_retry(),
+            self.shutdown_deadline,
+        ];
         match deadlines.into_iter().flatten().min() {
             Some(due) => self.inbox.recv_deadline(due),
             None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -261,7 +283,7 @@ impl Hub {
             // Queries are answered after the batch.
             Event::Wakeup => {}
             Event::Shutdown => {
-                self.delivery.send(&self.tape.finish(), now);
+                self.send_batch(now);
                 self.state.shut_down();
                 self.shutdown_deadline.get_or_insert(now + DRAIN_TIMEOUT);
                 self.delivery.close_all(now);
@@ -271,11 +293,18 @@ impl Hub {
 
     fn report(&mut self, time: &EntryTime, report: Report) {
         match report {
-            Report::Decided(..) => {}
+            Report::Decided(decision, outcome) => {
+                if self.storage.decided(&decision) {
+                    self.decided(time, decision, outcome);
+                }
+            }
             Report::Older((connection, request), answer) => {
                 self.input(time, connection, Input::Older(request, answer));
             }
-            Report::Moderators(_) => {}
+            Report::Moderators(moderators) => {
+                let names = moderators.into_iter().map(|moderator| moderator.name).collect();
+                self.input(time, ConnectionId::SERVER, Input::Moderators(names));
+            }
             Report::IdsReserved(id) => self.storage.reserved(id),
         }
     }
@@ -292,11 +321,41 @@ impl Hub {
         if self.shutdown_deadline.is_some() {
             return false;
         }
+        if let Input::Moderators(names) = &input {
+            self.state.reserve(names);
+        }
         self.last_id += 1;
         self.storage.assigned(self.last_id);
         let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
         self.apply(Some(from), &effects, time);
-        effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)))
+        let has_joined =
+            effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)));
+        for effect in effects {
+            match effect {
+                Effect::Decide(decision) => self.decide(time, decision),
+                Effect::Record(act) => self.storage.record(act),
+                _ => {}
+            }
+        }
+        has_joined
+    }
+
+    /// Has a decision stored. It takes effect with the store's answer.
+    fn decide(&mut self, time: &EntryTime, decision: Box<Decision>) {
+        if self.storage.is_off() {
+            let outcome = match decision.act.action {
+                Action::Delete { id, .. } if !self.room.holds(id) => Outcome::NotFound,
+                _ => Outcome::Stored,
+            };
+            return self.decided(time, decision, outcome);
+        }
+        if let Err(decision) = self.storage.decide(decision, time.monotonic) {
+            self.decided(time, decision, Outcome::NotStored);
+        }
+    }
+
+    fn decided(&mut self, time: &EntryTime, decision: Box<Decision>, outcome: Outcome) {
+        self.input(time, decision.connection, Input::Decided(decision, outcome));
     }
 
     /// Applies effects in their order. `from`: the connection whose input has caused them.
@@ -305,6 +364,9 @@ impl Hub {
             self.stats.deliveries += self.tape.write(effect, &time.timestamp) as u64;
             match effect {
                 Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, time.monotonic),
+                Effect::Close(id, reason) => self.removed.push((*id, reason.clone())),
+                Effect::PublishBan(ban) => self.state.publish_ban(ban.clone()),
+                Effect::WithdrawBan(id) => self.state.withdraw_ban(*id),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
                 Effect::Keep(entry) => self.storage.keep(entry),
@@ -333,9 +395,14 @@ impl Hub {
                 Effect::LeaveAway(network, name) => {
                     self.client_log.info(*network, format_args!("{name} left while away."));
                 }
-                Effect::Moderated(content) => {
-                    if let Some(peer) = peer {
-                        info!("{peer}: {content}");
+                Effect::Moderated(content) => match peer {
+                    Some(peer) => info!("{peer}: {content}"),
+                    None => info!("{content}"),
+                },
+                Effect::Close(id, reason) => {
+                    if let Some(peer) = self.delivery.peer(*id) {
+                        self.client_log
+                            .info(peer.network, format_args!("{peer}: closed with 1008: {reason}"));
                     }
                 }
                 Effect::WrongPassword(_) => {
@@ -349,6 +416,10 @@ impl Hub {
                 | Effect::CloseSession(_)
                 | Effect::Keep(_)
                 | Effect::ReadOlder(..)
+                | Effect::Decide(_)
+                | Effect::Record(_)
+                | Effect::PublishBan(_)
+                | Effect::WithdrawBan(_)
                 | Effect::Send(..) => {}
             }
         }

@@ -64,20 +64,26 @@ impl Storage {
         queue.keep(QueuedMessage { id, unix_millis, json, txn_id });
     }
 
-    pub fn record(&mut self, act: &Act) {
+    pub fn record(&mut self, act: Box<Act>) {
         if let Some(queue) = &mut self.queue {
-            queue.record(act.clone().into());
+            queue.record(act);
         }
     }
 
-    /// Has a decision stored. `Some`: it takes effect at once, because there is no store, or too much waits for it.
-    pub fn decide(&mut self, decision: &Decision, now: Instant) -> Option<Outcome> {
-        let Some(queue) = &mut self.queue else { return Some(Outcome::Stored) };
-        if queue.decide(decision.clone().into()).is_err() {
-            return Some(Outcome::NotStored);
-        }
-        self.waiting.push_back((now + DECISION_TIMEOUT, decision.clone().into()));
-        None
+    /// Whether nothing is stored.
+    pub fn is_off(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// Has a decision stored. The store answers with [`Report::Decided`].
+    ///
+    /// # Errors
+    /// Too much waits for the store.
+    pub fn decide(&mut self, decision: Box<Decision>, now: Instant) -> Result<(), Box<Decision>> {
+        let Some(queue) = &mut self.queue else { return Err(decision) };
+        queue.decide(decision.clone())?;
+        self.waiting.push_back((now + DECISION_TIMEOUT, decision));
+        Ok(())
     }
 
     /// The store has answered. `false`: the decision has already taken effect.
@@ -159,5 +165,5 @@ fn history_entry(message: StoredMessage) -> HistoryEntry {
     let StoredMessage { id, unix_millis, json, author, txn_id } = message;
     let author = author.as_deref().map(|author| Arc::new(NameKey::of(author)));
     let txn = txn_id.map(TxnId::from_store).zip(author);
-    HistoryEntry { id, unix_millis, json, txn, visibility: Visibility::All }
+    HistoryEntry { id, unix_millis, json, txn, visibility: Visibility::All, author: None }
 }

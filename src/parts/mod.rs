@@ -47,13 +47,20 @@ impl Default for Chat {
             timestamp: "12:00:00".into(),
             utc: "2026-11-28T12:00:00.123Z".into(),
         };
-        let room = Room::new(RoomSettings {
-            mod_password: None,
-            epoch: EPOCH.into(),
-            history: HistoryLimits { messages: 10_000, age_millis: Some(30 * 24 * 60 * 60 * 1000) },
-            stored: None,
-            away: AwayLimits { timeout: Duration::from_secs(30), members: 1000, members_per_network: None },
-        });
+        let room = Room::new(
+            RoomSettings {
+                mod_password: None,
+                epoch: EPOCH.into(),
+                history: HistoryLimits { messages: 10_000, age_millis: Some(30 * 24 * 60 * 60 * 1000) },
+                away: AwayLimits {
+                    timeout: Duration::from_secs(30),
+                    members: 1000,
+                    members_per_network: None,
+                },
+                ..RoomSettings::default()
+            },
+            &time,
+        );
         let (tape, output) = (Tape::default(), Output::default());
         Self { room, tape, output, time, last_id: 0, last_connection: 0 }
     }

@@ -78,7 +78,7 @@ impl Server {
         let is_tls = renewal.config().is_some();
         let shared = Arc::new(shared(settings, hub, counters, client_log));
         Ok(Self {
-            accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 0 },
+            accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 1 },
             hub: hub_thread,
             store,
             handle,
@@ -160,7 +160,14 @@ fn hub_settings(
         return Ok((HubSettings { room, storage: Storage::default(), last_id: 0 }, None));
     };
     let stored = Some(stored_history(state.messages, state.newest_older));
-    let room = RoomSettings { epoch: state.epoch.into(), stored, ..room_settings(settings) };
+    let room = RoomSettings {
+        epoch: state.epoch.into(),
+        stored,
+        moderators: state.moderators.into_iter().map(|moderator| moderator.name).collect(),
+        bans: state.bans,
+        time_outs: state.time_outs,
+        ..room_settings(settings)
+    };
     let storage = Storage::new(queue, state.reserved_id);
     Ok((HubSettings { room, storage, last_id: state.last_id }, Some(writer)))
 }
@@ -179,6 +186,8 @@ fn room_settings(settings: &Settings) -> RoomSettings {
             members: limits.connections,
             members_per_network: limits.connections_per_ip,
         },
+        proxies: settings.trusted_proxies.clone(),
+        ..RoomSettings::default()
     }
 }
 
