@@ -35,5 +35,6 @@ pub use name_key::NameKey;
 pub use password::ModPassword;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
-pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
+pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage};
 pub use room::{Audience, Effect, Room, RoomSettings};
+pub use username::Username;

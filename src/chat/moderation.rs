@@ -48,15 +48,32 @@ pub enum Action {
     /// `/login` with the right password.
     Login,
     /// `until`: in milliseconds since 1970.
-    TimeOut { name: Username, until: u64 },
-    EndTimeOut { name: Username },
-    Kick { name: Username, reason: String },
+    TimeOut {
+        name: Username,
+        until: u64,
+    },
+    EndTimeOut {
+        name: Username,
+    },
+    Kick {
+        name: Username,
+        reason: String,
+    },
     /// `replaces`: the ids of earlier bans.
-    Ban { ban: Ban, replaces: Vec<u64> },
+    Ban {
+        ban: Ban,
+        replaces: Vec<u64>,
+    },
     /// `target`: as the moderator wrote it. `bans`: their ids.
-    Unban { target: String, bans: Vec<u64> },
+    Unban {
+        target: String,
+        bans: Vec<u64>,
+    },
     /// `is_own`: by its author, which is not recorded.
-    Delete { id: u64, is_own: bool },
+    Delete {
+        id: u64,
+        is_own: bool,
+    },
 }
 
 /// A ban of a name, a network or both.
