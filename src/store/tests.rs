@@ -161,11 +161,7 @@ fn decisions_are_stored_and_recorded() {
     audit(&folder.path(), &mut record).unwrap();
     let record = String::from_utf8(record).unwrap();
     assert_eq!(record.lines().count(), 5, "{record}");
-    assert!(
-        record.lines().nth(3).unwrap().ends_with(
-            r#""moderator":"Ann","address":"192.0.2.1","action":"ban","target":"Eve (192.0.2.7)","reason":"spam"}"#
-        ),
-        "{record}"
-    );
+    let ban = record.lines().nth(3).unwrap();
+    assert!(ban.ends_with("\tAnn\t192.0.2.1\tban\tEve (192.0.2.7)\t\tspam"), "{ban}");
     assert!(!fs::read(folder.path()).unwrap().windows(6).any(|bytes| bytes == b"secret"));
 }
