@@ -1,5 +1,6 @@
 //! The chat's rules, as pure code: inputs in, effects out, without I/O, threads or a clock.
 
+mod access;
 mod command;
 mod entry;
 mod fields;
@@ -9,8 +10,6 @@ mod marks;
 mod moderation;
 mod name_key;
 mod name_map;
-mod password;
-mod password_throttle;
 mod protocol;
 mod reserved;
 mod away;
@@ -23,6 +22,7 @@ mod time_outs;
 mod user_list;
 mod username;
 
+pub use access::{Access, Attempt, Attempts, Verdict};
 pub use away::AwayLimits;
 pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
 pub use history::HistoryLimits;
@@ -32,7 +32,7 @@ pub use list_budget::ListBudget;
 #[allow(unused_imports)]
 pub use moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use name_key::NameKey;
-pub use password::ModPassword;
+pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};

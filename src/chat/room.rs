@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::access::{Access, Verdict};
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
 use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
@@ -14,21 +15,22 @@ use super::list_budget::JoinPace;
 use super::moderation::{Ban, StoredTimeOut};
 use super::name_key::NameKey;
 use super::name_map::NameMap;
-use super::password::ModPassword;
-use super::password_throttle::PasswordThrottle;
 use super::protocol::{
     Body, ClientMessage, CommandUsage, HistoryAnswer, JoinOptions, KeptMessage, MAX_PAGE_MESSAGES,
     MessageError, Recipient, ServerMessage, TxnId, encode_with_txn_id,
 };
 use super::roster::{JoinOrder, Member, Presence, Role, Roster};
 use super::target::{self, Found, Target};
-use super::time_outs::{MAX_SECONDS, Timeouts, whole_seconds};
+use super::time_outs::{MAX_SECONDS, Timeouts};
 use super::user_list::UserListSchedule;
 use super::username::{NameError, Username};
 use crate::limits::Network;
 
 /// The buffer in which messages are encoded keeps at most this many bytes between two messages.
 const MAX_SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The error if a password was not compared, because the connection or the server was about to end.
+const NOT_COMPARED: &str = "The password was not compared: try again.";
 
 /// A consequence of an entry, to be applied in order.
 #[derive(Debug, PartialEq)]
@@ -51,8 +53,6 @@ pub enum Effect {
     Send(Audience, ServerMessage),
     /// A moderation action, for the log. The message to all members is a separate effect.
     Moderated(String),
-    /// A member sent a wrong password to `/login`.
-    WrongPassword(ConnectionId),
 }
 
 /// Who gets a message.
@@ -69,8 +69,10 @@ pub enum Audience {
 #[allow(dead_code)]
 #[derive(Default)]
 pub struct RoomSettings {
-    /// `None`: nobody can become a moderator.
-    pub mod_password: Option<ModPassword>,
+    /// Whether `/login` can make a member a moderator.
+    pub allows_login: bool,
+    /// Whether a join needs the password for everyone.
+    pub requires_password: bool,
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
@@ -85,7 +87,8 @@ pub struct RoomSettings {
 }
 
 pub struct Room {
-    mod_password: Option<ModPassword>,
+    allows_login: bool,
+    requires_password: bool,
     epoch: Arc<str>,
     /// Connections that have not joined.
     guests: HashMap<ConnectionId, Address>,
@@ -94,7 +97,6 @@ pub struct Room {
     away: AwaySchedule,
     lists: UserListSchedule,
     timeouts: Timeouts,
-    password_throttle: PasswordThrottle,
     /// The names of the named moderators.
     reserved: NameMap<()>,
     scratch: Vec<u8>,
@@ -107,6 +109,7 @@ struct Context<'a> {
     time: &'a EntryTime,
     from: ConnectionId,
     txn_id: Option<&'a TxnId>,
+    access: Access,
     /// For a client that joins.
     session: Option<SessionSecret>,
 }
@@ -118,24 +121,13 @@ impl Context<'_> {
     }
 }
 
-/// Why a message has no effect. The sender gets an `error`.
-enum Refused {
-    Because(String),
-    WrongPassword,
-}
-
-impl<T: ToString> From<T> for Refused {
-    fn from(reason: T) -> Self {
-        Self::Because(reason.to_string())
-    }
-}
-
 impl Room {
     /// `time`: of the start, from which stored time-outs continue.
     pub fn new(settings: RoomSettings, _time: &EntryTime) -> Self {
-        let RoomSettings { mod_password, epoch, history, away, moderators, .. } = settings;
+        let RoomSettings { allows_login, requires_password, epoch, history, away, moderators, .. } = settings;
         Self {
-            mod_password,
+            allows_login,
+            requires_password,
             epoch,
             guests: HashMap::new(),
             roster: Roster::default(),
@@ -143,7 +135,6 @@ impl Room {
             away: AwaySchedule::new(away),
             lists: UserListSchedule::default(),
             timeouts: Timeouts::default(),
-            password_throttle: PasswordThrottle::default(),
             reserved: reserved_names(&moderators),
             scratch: Vec::new(),
         }
@@ -157,12 +148,12 @@ impl Room {
                 self.guests.insert(from, address);
                 Vec::new()
             }
-            Input::Message { message: Err(reason), .. } => {
-                let context = Context { id, time, from, txn_id: None, session: None };
+            Input::Message { message: Err(reason), access, session } => {
+                let context = Context { id, time, from, txn_id: None, access, session };
                 self.message(context, None, Err(reason))
             }
-            Input::Message { message: Ok(ClientMessage { username, txn_id, body }), session } => {
-                let context = Context { id, time, from, txn_id: txn_id.as_ref(), session };
+            Input::Message { message: Ok(ClientMessage { username, txn_id, body }), access, session } => {
+                let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session };
                 self.message(context, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
@@ -278,10 +269,7 @@ impl Room {
                 }
                 effects
             }
-            Err(Refused::Because(reason)) => vec![error(context, reason)],
-            Err(Refused::WrongPassword) => {
-                vec![Effect::WrongPassword(from), error(context, "Wrong password.")]
-            }
+            Err(reason) => vec![error(context, reason)],
         }
     }
 
@@ -339,6 +327,28 @@ impl Room {
         (member.session == Some(session)).then_some(member.order)
     }
 
+    /// The role of a new member with this name.
+    ///
+    /// # Errors
+    /// A message for the user: it may not join, because of its password.
+    fn role_at_join(&self, name: &Username, verdict: Verdict) -> Result<Role, String> {
+        let is_reserved = self.reserved.get(name.key()).is_some();
+        if !is_reserved && !self.requires_password {
+            return Ok(Role::Member);
+        }
+        match verdict {
+            Verdict::Own if is_reserved => Ok(Role::Named),
+            Verdict::Shared if !is_reserved => Ok(Role::Member),
+            verdict => Err(verdict.refusal().unwrap_or_else(|| {
+                if is_reserved {
+                    format!("The name {} is reserved: it requires its password.", name.shown())
+                } else {
+                    "This room requires a password.".into()
+                }
+            })),
+        }
+    }
+
     /// Adds a new member.
     fn enter(
         &mut self,
@@ -346,16 +356,17 @@ impl Room {
         address: Address,
         name: Username,
         options: Option<&JoinOptions>,
-    ) -> Result<Vec<Effect>, NameError> {
+    ) -> Result<Vec<Effect>, String> {
+        let Context { time, from, access, .. } = context;
+        let role = self.role_at_join(&name, access.join)?;
         if let Some(owner) = self.roster.by_name(name.key()) {
-            return Err(NameError::InUse(owner.name.shown().clone()));
+            return Err(NameError::InUse(owner.name.shown().clone()).to_string());
         }
-        let Context { time, from, .. } = context;
         let joined = ServerMessage::System { content: format!("{} joined.", name.shown()) };
         let place_name = name.shown().clone();
         self.guests.remove(&from);
         let session = options.and(context.session);
-        let member = self.roster.join(from, name, address, session);
+        let member = self.roster.join(from, name, address, role, session);
         self.lists.joined(member, time.monotonic);
         let place = member.place();
         let mut effects = vec![
@@ -510,12 +521,8 @@ impl Room {
     }
 
     /// What a member asks for.
-    fn request(
-        &mut self,
-        context: Context,
-        body: Result<Body, MessageError>,
-    ) -> Result<Vec<Effect>, Refused> {
-        match body? {
+    fn request(&mut self, context: Context, body: Result<Body, MessageError>) -> Result<Vec<Effect>, String> {
+        match body.map_err(|reason| reason.to_string())? {
             Body::Join(_) => {
                 let member = self.roster.by_connection(context.from);
                 let name = member.map_or("", |member| member.name.shown());
@@ -565,16 +572,16 @@ impl Room {
         vec![self.answer(context, page, None, None)]
     }
 
-    fn command(&mut self, context: Context, command: Command) -> Result<Vec<Effect>, Refused> {
+    fn command(&mut self, context: Context, command: Command) -> Result<Vec<Effect>, String> {
         match command {
             Command::Whisper(target) => self.whisper(context, &target),
-            Command::Login(attempt) => self.login(context, &attempt),
+            Command::Login => self.login(context),
             Command::To(target) => self.time_out(context, &target),
             Command::Help(about) => Ok(vec![system(context.from, command::help(about))]),
         }
     }
 
-    fn whisper(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, Refused> {
+    fn whisper(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, String> {
         match self.target(target, &WHISPER)? {
             (_, "") => Err(command::usage(&WHISPER).into()),
             (target, content) => {
@@ -584,7 +591,7 @@ impl Room {
         }
     }
 
-    fn private(&mut self, context: Context, to: &Recipient, content: &str) -> Result<Vec<Effect>, Refused> {
+    fn private(&mut self, context: Context, to: &Recipient, content: &str) -> Result<Vec<Effect>, String> {
         let target = to.key.as_ref().and_then(|key| self.roster.by_name(key));
         let target = target.ok_or_else(|| no_such_user(&to.name))?.order;
         self.send_private(context, target, content)
@@ -595,7 +602,7 @@ impl Room {
         context: Context,
         to: JoinOrder,
         content: &str,
-    ) -> Result<Vec<Effect>, Refused> {
+    ) -> Result<Vec<Effect>, String> {
         let Some(sender) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
         let Some(target) = self.roster.get(to) else { return Ok(Vec::new()) };
         let (from, to) = (sender.name.shown().clone(), target.name.shown().clone());
@@ -616,7 +623,7 @@ impl Room {
         context: Context,
         to: &str,
         entry: &HistoryEntry,
-    ) -> Result<Vec<Effect>, Refused> {
+    ) -> Result<Vec<Effect>, String> {
         let Visibility::Participants(places) = &entry.visibility else { return Ok(Vec::new()) };
         match self.roster.get_mut(places[1].order).map(|target| &mut target.presence) {
             Some(Presence::Away(_, unread)) if unread.has_room(entry.bytes()) => {
@@ -657,23 +664,17 @@ impl Room {
         }
     }
 
-    fn login(&mut self, context: Context, attempt: &str) -> Result<Vec<Effect>, Refused> {
-        let (from, now) = (context.from, context.time.monotonic);
+    fn login(&mut self, context: Context) -> Result<Vec<Effect>, String> {
+        let from = context.from;
         let Some(member) = self.roster.by_connection(from) else { return Ok(Vec::new()) };
         if member.role >= Role::Moderator {
             return Ok(vec![system(from, "You are already a moderator.")]);
         }
-        let Some(password) = &self.mod_password else {
+        if !self.allows_login {
             return Err("Nobody can become a moderator here: MOD_PASSWORD is not set.".into());
-        };
-        let network = member.address.network;
-        if let Some(wait) = self.password_throttle.wait(network, now) {
-            let seconds = whole_seconds(wait);
-            return Err(format!("Too many wrong passwords: wait {seconds} seconds.").into());
         }
-        if !password.matches(attempt) {
-            self.password_throttle.record_wrong(network, now);
-            return Err(Refused::WrongPassword);
+        if context.access.login != Verdict::Shared {
+            return Err(context.access.login.refusal().unwrap_or_else(|| NOT_COMPARED.into()));
         }
         let content = format!("{} is now a moderator.", member.name.shown());
         let member = member.order;
@@ -683,7 +684,7 @@ impl Room {
         Ok(self.moderation(context, content))
     }
 
-    fn time_out(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, Refused> {
+    fn time_out(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, String> {
         let Some(moderator) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
         if moderator.role < Role::Moderator {
             return Err("Only moderators may use /to: see /login.".into());

@@ -40,7 +40,6 @@ pub enum Role {
     /// A moderator since its `/login`.
     Moderator,
     /// A named moderator: others cannot time out, kick or ban it.
-    #[allow(dead_code)]
     Named,
 }
 
@@ -97,6 +96,7 @@ impl Roster {
         connection: ConnectionId,
         name: Username,
         address: Address,
+        role: Role,
         session: Option<SessionSecret>,
     ) -> &Member {
         let order = self.next;
@@ -104,7 +104,7 @@ impl Roster {
         self.by_connection.insert(connection, order);
         self.by_name.insert(name.key(), order);
         let presence = Presence::Connected(connection);
-        let member = Member { order, name, address, role: Role::Member, session, presence };
+        let member = Member { order, name, address, role, session, presence };
         self.members.entry(order).or_insert(member)
     }
 

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::chat::entry::Address;
     use crate::chat::protocol::ServerMessage;
-    use crate::chat::roster::Roster;
+    use crate::chat::roster::{Role, Roster};
     use crate::chat::time_outs::Timeouts;
     use crate::chat::username::Username;
 
@@ -241,7 +241,7 @@ mod tests {
         fn join_as(&mut self, number: u64, name: &str, now: Instant) {
             let name = Username::parse(name).unwrap();
             let address = Address { network: IpAddr::from(Ipv4Addr::LOCALHOST).into(), is_exempt: true };
-            let member = self.roster.join(ConnectionId(number), name, address, None);
+            let member = self.roster.join(ConnectionId(number), name, address, Role::Member, None);
             self.lists.joined(member, now);
         }
 

@@ -10,7 +10,7 @@ use super::Shared;
 use super::handshake::Upgraded;
 use super::http_exchange::LINGER_TIMEOUT;
 use super::reader::{End, Next, Reader};
-use crate::chat::{ClientMessage, ConnectionId, Departure, MessageError};
+use crate::chat::{Access, ClientMessage, ConnectionId, Departure, MessageError};
 use crate::hub::{Event, HubHandle, Peer};
 use crate::ops::metrics::CutOffReason;
 use crate::transport::{Link, ReadError};
@@ -77,13 +77,14 @@ fn read_messages(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared) ->
         let event = match reader.next() {
             Ok(Next::Text(text)) => {
                 shared.counters.received(text.len());
-                let message = ClientMessage::parse(&text);
-                match reader.admit(&message) {
-                    Ok(admission) => Event::Message(id, message, admission),
+                let (message, attempts) = ClientMessage::parse_with_passwords(&text);
+                let access = reader.compare(&message, &attempts);
+                match reader.admit(&message, access) {
+                    Ok(admission) => Event::Message(id, message, access, admission),
                     Err(end) => return end,
                 }
             }
-            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), None),
+            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), Access::default(), None),
             Ok(Next::Pending) => Event::Pending(id),
             Err(end) => return end,
         };

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
-use crate::chat::{ClientMessage, JoinPace, NameKey, SessionSecret};
+use crate::chat::{ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
+use crate::config::PasswordHash;
 use crate::ops::metrics::HubStats;
 
 /// How many queries may wait for the hub.
@@ -97,6 +98,16 @@ impl HubHandle {
         })
     }
 
+    /// Replaces the named moderators.
+    pub fn set_moderators(&self, moderators: Vec<Moderator>) -> Result<(), HubEnded> {
+        self.send(Event::Moderators(moderators))
+    }
+
+    /// The named moderator for whom this name is reserved.
+    pub fn moderator(&self, name: &NameKey) -> Option<Arc<Moderator>> {
+        self.state.moderators().get(name)
+    }
+
     /// Whether the hub is closing all connections.
     pub fn is_shutting_down(&self) -> bool {
         self.state.is_shutting_down()
@@ -122,7 +133,36 @@ struct State {
     joins: Mutex<Joins>,
     /// Of all members that can resume, with their names.
     sessions: Mutex<HashMap<SessionSecret, Arc<NameKey>>>,
+    moderators: Mutex<Moderators>,
     is_shutting_down: AtomicBool,
+}
+
+/// A named moderator. All names that count as the same are reserved for it.
+#[derive(Clone, Debug)]
+pub struct Moderator {
+    pub name: Username,
+    pub hash: PasswordHash,
+}
+
+#[derive(Default)]
+struct Moderators {
+    list: Vec<Arc<Moderator>>,
+    /// Their places in the list.
+    by_name: NameMap<usize>,
+}
+
+impl Moderators {
+    fn new(moderators: Vec<Moderator>) -> Self {
+        let mut by_name = NameMap::default();
+        for (index, moderator) in moderators.iter().enumerate() {
+            by_name.insert(moderator.name.key(), index);
+        }
+        Self { list: moderators.into_iter().map(Arc::new).collect(), by_name }
+    }
+
+    fn get(&self, name: &NameKey) -> Option<Arc<Moderator>> {
+        self.list.get(self.by_name.get(name)?).cloned()
+    }
 }
 
 #[derive(Default)]
@@ -203,6 +243,10 @@ impl SharedState {
         self.sessions().remove(&session);
     }
 
+    pub fn set_moderators(&self, moderators: Vec<Moderator>) {
+        *self.moderators() = Moderators::new(moderators);
+    }
+
     pub fn shut_down(&self) {
         self.0.is_shutting_down.store(true, Ordering::Relaxed);
     }
@@ -213,6 +257,10 @@ impl SharedState {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<SessionSecret, Arc<NameKey>>> {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moderators(&self) -> MutexGuard<'_, Moderators> {
+        self.0.moderators.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_shutting_down(&self) -> bool {

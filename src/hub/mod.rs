@@ -15,11 +15,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use log::{info, warn};
+use log::info;
 
 use crate::chat::{
-    Address, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, Input, MessageError,
-    Room, RoomSettings, SessionSecret,
+    Access, Address, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, Input,
+    MessageError, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::clock::Reading;
@@ -29,7 +29,7 @@ use crate::transport::Link;
 use delivery::Delivery;
 use handle::Query;
 
-pub use handle::{Admission, Admitted, HubHandle, SharedState};
+pub use handle::{Admission, Admitted, HubHandle, Moderator, SharedState};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -45,7 +45,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum Event {
     Connected(ConnectionId, Arc<Link>, Peer),
     /// `Some`: the client may join with this message.
-    Message(ConnectionId, Result<ClientMessage, MessageError>, Option<Arc<Admission>>),
+    Message(ConnectionId, Result<ClientMessage, MessageError>, Access, Option<Arc<Admission>>),
+    /// The named moderators have changed: these are all of them.
+    Moderators(Vec<Moderator>),
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
@@ -107,7 +109,6 @@ struct Hub {
     last_id: u64,
     tape: Tape,
     delivery: Delivery,
-    counters: Arc<Counters>,
     client_log: ClientLog,
     /// Since the last [`SharedState::set_join_pace`].
     handled_admissions: Admitted,
@@ -129,8 +130,7 @@ impl Hub {
             room: Room::new(settings, &entry_time()),
             last_id: 0,
             tape: Tape::default(),
-            delivery: Delivery::new(counters.clone()),
-            counters,
+            delivery: Delivery::new(counters),
             client_log,
             handled_admissions: Admitted::default(),
             shutdown_deadline: None,
@@ -213,7 +213,7 @@ impl Hub {
                     self.delivery.close(id, now);
                 }
             }
-            Event::Message(id, message, admission) => {
+            Event::Message(id, message, access, admission) => {
                 self.count(&message);
                 let only_resumes = admission.as_ref().is_some_and(|admission| admission.only_resumes());
                 let message = match message {
@@ -224,10 +224,16 @@ impl Hub {
                     message => message,
                 };
                 let session = new_session(&message);
-                let joined = self.input(time, id, Input::Message { message, session });
+                let joined = self.input(time, id, Input::Message { message, access, session });
                 if let Some(admission) = admission {
                     self.handled_admissions.handled(&admission, joined);
                 }
+            }
+            Event::Moderators(moderators) => {
+                let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
+                // First the room: what was compared with the earlier ones is then refused.
+                self.input(time, ConnectionId::SERVER, Input::Moderators(names));
+                self.state.set_moderators(moderators);
             }
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
             Event::Disconnected(id, departure) => {
@@ -292,12 +298,6 @@ impl Hub {
                 Effect::Moderated(content) => {
                     if let Some(peer) = peer {
                         info!("{peer}: {content}");
-                    }
-                }
-                Effect::WrongPassword(_) => {
-                    if let Some(peer) = peer {
-                        warn!("{peer}: wrong moderator password");
-                        self.counters.wrong_password();
                     }
                 }
                 Effect::CloseReplaced(_)
@@ -399,10 +399,10 @@ mod tests {
         let join =
             || ClientMessage::parse(&format!(r#"{{"type":"join","username":"Bob","session":"{session}"}}"#));
         let admission = Arc::new(handle.admit_to_resume());
-        hub.handle(&time, Event::Message(id, join(), Some(admission.clone())));
+        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(false), 0));
         let admission = Arc::new(handle.admit(60, time.monotonic).0);
-        hub.handle(&time, Event::Message(id, join(), Some(admission.clone())));
+        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(true), 1));
     }
 
@@ -415,7 +415,11 @@ mod tests {
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
-            let message = Input::Message { message: ClientMessage::parse(&message), session: None };
+            let message = Input::Message {
+                message: ClientMessage::parse(&message),
+                access: Access::default(),
+                session: None,
+            };
             for input in [Input::Connected(address), message] {
                 hub.input(&time, ConnectionId(number), input);
             }

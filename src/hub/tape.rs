@@ -97,8 +97,7 @@ impl Tape {
             Effect::LeaveAway(..)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
-            | Effect::Moderated(_)
-            | Effect::WrongPassword(_) => 0,
+            | Effect::Moderated(_) => 0,
         }
     }
 
