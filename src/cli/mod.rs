@@ -3,6 +3,8 @@
 mod check;
 mod flags;
 mod generate_certs;
+mod hash_password;
+mod password_prompt;
 
 use std::fmt::Display;
 use std::io::{Write, stderr};
@@ -28,6 +30,7 @@ pub fn run() -> ExitCode {
     let matches = command().try_get_matches().unwrap_or_else(|error| exit_with(&error));
     match matches.subcommand() {
         Some((generate_certs::NAME, matches)) => generate_certs::run(matches),
+        Some((hash_password::NAME, _)) => hash_password::run(),
         Some((_, matches)) => with_settings(matches, |settings| check::run(settings, matches)),
         None => with_settings(&matches, serve),
     }
@@ -44,6 +47,7 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .subcommand(generate_certs::command())
         .subcommand(check::command())
+        .subcommand(hash_password::command())
 }
 
 /// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was
