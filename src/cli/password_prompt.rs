@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IsTerminal, Read, Write, stderr, stdin};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
@@ -42,44 +43,13 @@ pub fn read_password(min_chars: usize) -> Result<String, PasswordError> {
     if !stdin().is_terminal() {
         return checked(read_line(stdin().lock())?, min_chars);
     }
-    let _hidden = HiddenInput::start()?;
-    let password = checked(ask("Password: ")?, min_chars)?;
-    let again = ask("The same again: ")?;
+    let terminal = Terminal::open()?;
+    let password = checked(terminal.ask("Password: ")?, min_chars)?;
+    let again = terminal.ask("The same again: ")?;
     if String::from_utf8(again).is_ok_and(|again| again.trim() == password) {
         Ok(password)
     } else {
         Err(PasswordError::Different)
-    }
-}
-
-/// Reads one line from the terminal, after this prompt on standard error.
-fn ask(prompt: &str) -> Result<Vec<u8>, PasswordError> {
-    let mut stderr = stderr();
-    write!(stderr, "{prompt}")?;
-    let (interrupted, signals) = UnixStream::pair()?;
-    // Otherwise the signal would leave the terminal without echo.
-    let ids = [SIGINT, SIGTERM, SIGHUP]
-        .map(|signal| signal_hook::low_level::pipe::register(signal, interrupted.try_clone()?));
-    let line = wait_for_line(&signals).and_then(|()| read_line(stdin().lock()));
-    for id in ids {
-        signal_hook::low_level::unregister(id?);
-    }
-    // The line feed of the user was not echoed either.
-    writeln!(stderr)?;
-    line
-}
-
-/// Waits until the terminal has a line.
-fn wait_for_line(signals: &UnixStream) -> Result<(), PasswordError> {
-    let stdin = stdin();
-    loop {
-        let mut sources = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        match poll(&mut sources, None) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(io::Error::from(error).into()),
-            Ok(_) if !sources[1].revents().is_empty() => return Err(PasswordError::Interrupted),
-            Ok(_) => return Ok(()),
-        }
     }
 }
 
@@ -115,23 +85,54 @@ fn checked(line: Vec<u8>, min_chars: usize) -> Result<String, PasswordError> {
     }
 }
 
-/// The terminal shows nothing of what is typed until this is dropped.
-struct HiddenInput(Termios);
+/// The terminal. Until this is dropped, it shows nothing of what is typed.
+struct Terminal {
+    before: Termios,
+    /// Readable after a signal that would end the program and leave the terminal without echo.
+    signals: UnixStream,
+}
 
-impl HiddenInput {
-    fn start() -> io::Result<Self> {
+impl Terminal {
+    fn open() -> io::Result<Self> {
+        let (writer, signals) = UnixStream::pair()?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
         let before = tcgetattr(stdin())?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        // With what was typed before the prompt, which was echoed, discarded.
+        // What was typed before has been echoed: it is discarded.
         tcsetattr(stdin(), OptionalActions::Flush, &hidden)?;
-        Ok(Self(before))
+        Ok(Self { before, signals })
+    }
+
+    /// Reads one line, after this prompt on standard error.
+    fn ask(&self, prompt: &str) -> Result<Vec<u8>, PasswordError> {
+        write!(stderr(), "{prompt}")?;
+        let line = self.wait_for_line().and_then(|()| read_line(stdin().lock()));
+        // The line feed was not echoed either.
+        writeln!(stderr())?;
+        line
+    }
+
+    fn wait_for_line(&self) -> Result<(), PasswordError> {
+        let stdin = stdin();
+        loop {
+            let mut sources = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+            match poll(&mut sources, None) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+                Ok(_) if !sources[1].revents().is_empty() => return Err(PasswordError::Interrupted),
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 }
 
-impl Drop for HiddenInput {
+impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.0);
+        // If the terminal is gone, there is nothing to restore.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
     }
 }
 
