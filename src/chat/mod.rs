@@ -35,7 +35,6 @@ pub use name_key::NameKey;
 pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
-pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
+pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage};
 pub use room::{Audience, Effect, Room, RoomSettings};
-#[allow(unused_imports)]
 pub use username::Username;

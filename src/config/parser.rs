@@ -11,6 +11,7 @@ use log::LevelFilter;
 use super::error::ConfigError;
 use super::password::Password;
 use super::reported_value::{ReportedValue, has_control_characters, names_secret, secrets};
+use super::settings::DatabasePath;
 use super::settings_table::SETTINGS;
 
 /// Parses settings by name. A value that cannot be used is recorded in `errors`, and a placeholder is returned in
@@ -76,6 +77,18 @@ impl<'a> Parser<'a> {
             self.invalid(name, value, "the path of a file, without control characters");
         }
         value.into()
+    }
+
+    pub fn database_path(&mut self, name: &'static str) -> DatabasePath {
+        let is_set = self.values.contains_key(name);
+        let value = self.value(name);
+        if value.trim().eq_ignore_ascii_case("off") {
+            return DatabasePath::Off;
+        }
+        if value.trim().is_empty() || has_control_characters(value) || names_secret(value) {
+            self.invalid(name, value, "the path of a file, or off, without control characters");
+        }
+        if is_set { DatabasePath::Explicit(value.into()) } else { DatabasePath::Default(value.into()) }
     }
 
     /// Any type whose error says what is allowed.

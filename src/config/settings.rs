@@ -37,6 +37,7 @@ pub struct Settings {
     /// `None`: plain `ws://`.
     pub tls: Option<TlsFiles>,
     pub log_level: LevelFilter,
+    pub database: DatabasePath,
     pub history: HistorySettings,
     /// How long a member that lost its connection stays in the room. Zero: not at all.
     pub resume_timeout: Duration,
@@ -47,6 +48,26 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Who may read the metrics, in addition to loopback.
     pub metrics_allow: Vec<IpNet>,
+}
+
+/// Where the store is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DatabasePath {
+    /// Nothing is written to disk.
+    Off,
+    /// `DATABASE_PATH` is not set. If the store cannot be created there, the server runs without it.
+    Default(PathBuf),
+    Explicit(PathBuf),
+}
+
+impl DatabasePath {
+    /// `None`: `off`.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Off => None,
+            Self::Default(path) | Self::Explicit(path) => Some(path),
+        }
+    }
 }
 
 /// How much of what was said is kept.
@@ -179,6 +200,7 @@ impl Settings {
             web_ui: parse.switch("WEB_UI"),
             tls: use_ssl.then_some(tls),
             log_level: parse.log_level("LOG_LEVEL"),
+            database: parse.database_path("DATABASE_PATH"),
             history: HistorySettings {
                 messages: parse.count("HISTORY_MESSAGES", 0..=1_000_000) as usize,
                 max_age: match parse.count("HISTORY_DAYS", 0..=36_500) {
@@ -245,6 +267,20 @@ mod tests {
         assert_eq!(settings.limits.handshake_timeout, Duration::from_secs(10));
         assert_eq!(settings.limits.ping_interval, Duration::from_secs(30));
         assert!(settings.trusted_proxies.is_empty());
+    }
+
+    #[test]
+    fn the_store_is_a_file_or_off() {
+        for (text, expected) in [
+            (None, DatabasePath::Default("./tinychat.db".into())),
+            (Some("./tinychat.db"), DatabasePath::Explicit("./tinychat.db".into())),
+            (Some("/srv/my chat.db"), DatabasePath::Explicit("/srv/my chat.db".into())),
+            (Some("OFF "), DatabasePath::Off),
+        ] {
+            let settings = Settings::from_pairs(text.map(|text| ("DATABASE_PATH", text))).unwrap();
+            assert_eq!(settings.database, expected);
+        }
+        assert!(errors(&[("DATABASE_PATH", "")]).contains("the path of a file, or off"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum ValueKind {
 use ValueKind::{Address, Bytes, Count, File, List, LogLevel, Password, Port, Seconds, Switch};
 
 /// Every setting, in the order in which `--help`, `.env.example` and the docs list them.
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 28] = [
     row("HOST", Some("127.0.0.1"), Address, "Address to listen on (IPv4, IPv6 or a host name)"),
     row("PORT", Some("8765"), Port, "Port to listen on; 0 lets the system choose"),
     row(
@@ -47,6 +47,7 @@ pub const SETTINGS: [Setting; 27] = [
     row("SSL_KEY_PATH", Some("./certs/server.key"), File, "Private key, PEM"),
     row("SSL_REQUIRED", Some("false"), Switch, "Never fall back to plaintext"),
     row("LOG_LEVEL", Some("info"), LogLevel, "off, error, warn, info, debug or trace"),
+    row("DATABASE_PATH", Some("./tinychat.db"), File, "The store; off: nothing is written to disk"),
     row("HISTORY_MESSAGES", Some("10000"), Count, "Newest messages kept for the history; 0: none"),
     row("HISTORY_DAYS", Some("30"), Count, "Days that messages are kept; 0: forever"),
     row(

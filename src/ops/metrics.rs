@@ -4,7 +4,7 @@
 //! threads, which count only bytes and rare events.
 
 use std::fmt::{self, Display, Write};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use Kind::{Counter, Gauge};
 
@@ -20,6 +20,9 @@ pub struct Counters {
     wrong_passwords: AtomicU64,
     wrong_join_passwords: AtomicU64,
     suppressed_lines: AtomicU64,
+    store_queue_bytes: AtomicUsize,
+    store_lost_messages: AtomicU64,
+    store_failures: AtomicU64,
     /// Unix time, in seconds; 0: no certificate.
     certificate_not_after: AtomicI64,
 }
@@ -108,6 +111,31 @@ impl Counters {
     /// Counts a line that was not logged because one address has caused too many.
     pub fn suppressed_line(&self) {
         self.suppressed_lines.fetch_add(1, Relaxed);
+    }
+
+    /// Sets how many bytes wait to be stored.
+    pub fn store_queue_bytes(&self, bytes: usize) {
+        self.store_queue_bytes.store(bytes, Relaxed);
+    }
+
+    /// Counts a message that could not be stored.
+    pub fn store_lost_message(&self) {
+        self.store_lost(1);
+    }
+
+    /// Counts messages that could not be stored.
+    pub fn store_lost(&self, messages: u64) {
+        self.store_lost_messages.fetch_add(messages, Relaxed);
+    }
+
+    /// How many messages could not be stored since the start.
+    pub fn store_lost_messages(&self) -> u64 {
+        self.store_lost_messages.load(Relaxed)
+    }
+
+    /// Counts an attempt to write or read the store that has failed.
+    pub fn store_failure(&self) {
+        self.store_failures.fetch_add(1, Relaxed);
     }
 
     /// Sets the expiry of the certificate in use, in seconds since 1970.
@@ -264,6 +292,24 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
     page.single(Gauge, "tinychat_hub_inbox_events", "Events waiting for the hub.", hub.inbox);
     page.single(Gauge, "tinychat_slow_clients", "Clients with a backlog.", hub.slow_clients);
     page.single(Gauge, "tinychat_send_queue_bytes", "Bytes queued for slow clients.", hub.backlog_bytes);
+    page.single(
+        Gauge,
+        "tinychat_store_queue_bytes",
+        "Bytes waiting to be stored.",
+        counters.store_queue_bytes.load(Relaxed),
+    );
+    page.single(
+        Counter,
+        "tinychat_store_lost_messages_total",
+        "Messages that could not be stored.",
+        counters.store_lost_messages.load(Relaxed),
+    );
+    page.single(
+        Counter,
+        "tinychat_store_failures_total",
+        "Failed attempts to write or read the store.",
+        counters.store_failures.load(Relaxed),
+    );
     let not_after = counters.certificate_not_after.load(Relaxed);
     if not_after != 0 {
         page.single(

@@ -8,7 +8,7 @@ use tinychat::config::{SETTINGS, Setting};
 use crate::support::program::{Folder, Output, Program};
 
 /// For every setting a value that it cannot have.
-const INVALID: [(&str, &str); 27] = [
+const INVALID: [(&str, &str); 28] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
@@ -19,6 +19,7 @@ const INVALID: [(&str, &str); 27] = [
     ("SSL_KEY_PATH", " "),
     ("SSL_REQUIRED", "2"),
     ("LOG_LEVEL", "loud"),
+    ("DATABASE_PATH", " "),
     ("HISTORY_MESSAGES", "all"),
     ("HISTORY_DAYS", "-1"),
     ("RESUME_SECONDS", "30s"),
