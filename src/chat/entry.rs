@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use super::access::Access;
 use super::history::{HistoryEntry, OlderPage, Place};
 use super::moderation::{Decision, Outcome};
 use super::protocol::{ClientMessage, MessageError, TxnId};
@@ -49,9 +50,11 @@ pub struct EntryTime {
 pub enum Input {
     /// Opened. It is a guest until it joins.
     Connected(Address),
-    /// `session`: a new one, for a client that asks to be able to resume.
+    /// `access`: what the passwords of the message have shown. `session`: a new one, for a client that asks to be able
+    /// to resume.
     Message {
         message: Result<ClientMessage, MessageError>,
+        access: Access,
         session: Option<SessionSecret>,
     },
     Disconnected(Departure),

@@ -42,7 +42,7 @@ impl Room {
             Command::Kick(target) => return self.kick(context, &target),
             Command::Bans => return Ok(vec![system(context.from, self.list_bans())]),
             Command::Info(name) => return Ok(vec![system(context.from, self.info(context, &name)?)]),
-            Command::Whisper(_) | Command::Login(_) | Command::Help(_) => return Ok(Vec::new()),
+            Command::Whisper(_) | Command::Login | Command::Help(_) => return Ok(Vec::new()),
         };
         let act = act(context, moderator, action);
         let decision = Decision { act, connection: context.from, txn_id: context.txn_id.cloned() };

@@ -86,7 +86,7 @@ impl Script {
     }
 
     fn command(&mut self, number: u64, content: &str) {
-        self.send(number, None, Body::Command(Command::parse(content)));
+        self.json(number, json!({"type": "command", "content": content}));
     }
 
     fn private(&mut self, number: u64, to: &str, content: &str) {
@@ -140,8 +140,7 @@ impl Script {
                 Effect::LeaveAway(..)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
-                | Effect::Moderated(_)
-                | Effect::WrongPassword(_) => {}
+                | Effect::Moderated(_) => {}
                 Effect::Keep(KeptEntry { id, unix_millis, json, txn_id }) => {
                     let author =
                         serde_json::from_slice::<Value>(&json).unwrap()["username"].as_str().map(NameKey::of);
@@ -200,7 +199,7 @@ fn username(name: &str) -> Option<Result<Username, String>> {
 
 fn settings() -> RoomSettings {
     RoomSettings {
-        mod_password: Some(ModPassword::new("secret")),
+        allows_login: true,
         epoch: "an epoch".into(),
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
         stored: None,
@@ -210,7 +209,7 @@ fn settings() -> RoomSettings {
 }
 
 fn message(message: Result<ClientMessage, MessageError>) -> Input {
-    Input::Message { message, session: None }
+    Input::Message { message, access: Access::default(), session: None }
 }
 
 fn address(number: u64) -> Address {
@@ -486,7 +485,7 @@ fn login_makes_a_moderator_and_notifies_all() {
 
 #[test]
 fn without_a_password_nobody_becomes_a_moderator() {
-    let mut script = Script::with_room(RoomSettings { mod_password: None, ..settings() });
+    let mut script = Script::with_room(RoomSettings { allows_login: false, ..settings() });
     script.connect(1);
     script.join(1, "Ann");
     script.received(1);
@@ -496,28 +495,103 @@ fn without_a_password_nobody_becomes_a_moderator() {
 }
 
 #[test]
-fn after_five_wrong_passwords_the_address_waits_a_minute() {
-    let mut script = Script::with(&["Ann", "Bob"]);
-    for _ in 0..5 {
-        script.command(1, "/login guess");
+fn a_member_whose_address_has_to_wait_is_told_how_long() {
+    let mut script = Script::with(&["Ann"]);
+    let access = Access { login: Verdict::Wait(50), ..Access::default() };
+    script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
+    assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
+    // The password of a join says nothing about /login.
+    let access = Access { join: Verdict::Shared, ..Access::default() };
+    script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
+    assert_eq!(script.received(1), ["error: The password was not compared: try again."]);
+}
+
+const VERDICTS: [Verdict; 5] =
+    [Verdict::NotCompared, Verdict::Shared, Verdict::Own, Verdict::Wrong, Verdict::Wait(7)];
+
+#[test]
+fn who_may_join_with_which_password() {
+    const REQUIRED: &str = "error: This room requires a password.";
+    const RESERVED: &str = "error: The name Mеg is reserved: it requires its password.";
+    const WRONG: &str = "error: Wrong password.";
+    const WAIT: &str = "error: Too many wrong passwords: wait 7 seconds.";
+    for (requires_password, name, expected) in [
+        (false, "Bob", ["Bob", "Bob", "Bob", "Bob", "Bob"]),
+        (true, "Bob", [REQUIRED, "Bob", REQUIRED, WRONG, WAIT]),
+        // With a Cyrillic е.
+        (false, "Mеg", [RESERVED, RESERVED, "Mеg mod", WRONG, WAIT]),
+        (true, "Mеg", [RESERVED, RESERVED, "Mеg mod", WRONG, WAIT]),
+    ] {
+        for (join, expected) in VERDICTS.into_iter().zip(expected) {
+            // A first message of any type joins.
+            for body in [json!({"type": "join"}), json!({"type": "public", "content": "hi"})] {
+                let moderators = vec![Username::parse("Meg").unwrap()];
+                let mut script =
+                    Script::with_room(RoomSettings { requires_password, moderators, ..settings() });
+                script.connect(1);
+                let mut message = body;
+                message["username"] = name.into();
+                script.json_with(1, message, Access { join, ..Access::default() });
+                let received = script.received(1);
+                if expected.starts_with("error") {
+                    assert_eq!(received, [expected], "{join:?}");
+                    assert_eq!((script.room.guests(), script.room.history().len()), (1, 0));
+                } else {
+                    assert_eq!(received[0], format!("list: {expected}"), "{join:?}");
+                    assert_eq!(received.last().unwrap(), &format!("system: {name} joined."));
+                }
+            }
+        }
     }
-    assert_eq!(script.received(1), ["error: Wrong password."; 5]);
-    script.wait(10.5);
-    script.command(1, "/login secret");
-    assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
-    script.input(1, Input::Disconnected(Departure::Left));
+}
+
+#[test]
+fn a_named_moderator_is_a_moderator_from_its_join_on() {
+    let moderators = vec![Username::parse("Meg").unwrap()];
+    let mut script = Script::with_room(RoomSettings { moderators, allows_login: false, ..settings() });
     script.connect(1);
-    script.join(1, "Ann");
-    script.received(1);
-    script.command(1, "/login secret");
-    assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
+    script.join(1, "Bob");
+    script.connect(2);
+    let join = json!({"type": "join", "username": "Meg"});
+    script.json_with(2, join.clone(), Access { join: Verdict::Own, ..Access::default() });
+    script.received.clear();
+    script.command(2, "/to Bob 5");
+    assert_eq!(script.received(1), ["system: Meg timed out Bob for 5 seconds."]);
     script.received(2);
-    script.command(2, "/login secret");
-    assert_eq!(script.received(2), ["system: Bob is now a moderator."]);
-    script.wait(50.0);
-    script.received(1);
-    script.command(1, "/login secret");
-    assert_eq!(script.received(1), ["system: Ann is now a moderator."]);
+    script.command(2, "/login whatever");
+    assert_eq!(script.received(2), ["system: You are already a moderator."]);
+    // Who is not let in does not learn who is there.
+    script.connect(3);
+    script.json(3, join);
+    assert_eq!(script.received(3), ["error: The name Meg is reserved: it requires its password."]);
+}
+
+/// Whatever the password, and also under a name that looks like it.
+#[test]
+fn a_member_with_a_session_needs_no_password() {
+    for name in ["Meg", "Mеg"] {
+        for verdict in VERDICTS {
+            let moderators = vec![Username::parse("Meg").unwrap()];
+            let room = RoomSettings { requires_password: true, moderators, ..settings() };
+            let mut script = Script::with_room(room);
+            let session = SessionSecret::new([7; SessionSecret::BYTES]);
+            let join = json!({"type": "join", "username": "Meg", "session": session.to_string()});
+            script.connect(1);
+            let (message, _) = ClientMessage::parse_with_passwords(&join.to_string());
+            let access = Access { join: Verdict::Own, ..Access::default() };
+            script.input(1, Input::Message { message, access, session: Some(session) });
+            script.lose(1);
+            script.connect(2);
+            let join = json!({"type": "join", "username": name, "session": session.to_string()});
+            script.json_with(2, join, Access { join: verdict, ..Access::default() });
+            let received = script.received(2);
+            assert!(received.contains(&"list: Meg mod".to_owned()), "{received:?}");
+            // Under the session of another member, it is an ordinary join.
+            script.connect(3);
+            script.json(3, json!({"type": "join", "username": "Bob", "session": session.to_string()}));
+            assert_eq!(script.received(3), ["error: This room requires a password."]);
+        }
+    }
 }
 
 #[test]
@@ -665,7 +739,9 @@ proptest! {
                 Step::Send(who, name, body) => {
                     let username = name.and_then(|name| username(&name));
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
-                    inputs.push((id, message(Ok(ClientMessage { username, txn_id: None, body: Ok(body) }))));
+                    let message = Ok(ClientMessage { username, txn_id: None, body: Ok(body) });
+                    let access = Access { login: Verdict::Shared, ..Access::default() };
+                    inputs.push((id, Input::Message { message, access, session: None }));
                 }
                 Step::Invalid(who) => {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
@@ -694,7 +770,6 @@ proptest! {
                 match effect {
                     Effect::Enter(id, _) | Effect::Resume(id, _) => prop_assert!(members.insert(id.0)),
                     Effect::Leave(id, _) | Effect::Away(id, _) => prop_assert!(members.remove(&id.0)),
-                    Effect::WrongPassword(id) => prop_assert!(members.contains(&id.0)),
                     Effect::CloseReplaced(id) => drop(members.remove(&id.0)),
                     Effect::Close(id, reason) => {
                         members.remove(&id.0);
@@ -757,7 +832,10 @@ impl Script {
             Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
         let body = Ok(Body::Join(options));
         let message = Ok(ClientMessage { username: username(place.name), txn_id: None, body });
-        self.input(number, Input::Message { message, session: Some(place.session) });
+        self.input(
+            number,
+            Input::Message { message, access: Access::default(), session: Some(place.session) },
+        );
     }
 
     /// A new member that can resume, which has received all messages so far.
@@ -776,7 +854,13 @@ impl Script {
 
     /// Sends a message as JSON.
     fn json(&mut self, number: u64, json: Value) {
-        self.input(number, message(ClientMessage::parse(&json.to_string())));
+        let (_, attempts) = ClientMessage::parse_with_passwords(&json.to_string());
+        self.json_with(number, json, attempts.compare("secret"));
+    }
+
+    fn json_with(&mut self, number: u64, json: Value, access: Access) {
+        let (message, _) = ClientMessage::parse_with_passwords(&json.to_string());
+        self.input(number, Input::Message { message, access, session: None });
     }
 
     fn lose(&mut self, number: u64) {

@@ -5,6 +5,8 @@ mod check;
 mod export;
 mod flags;
 mod generate_certs;
+mod hash_password;
+mod password_prompt;
 
 use std::fmt::Display;
 use std::io::{self, Write, stderr};
@@ -34,6 +36,7 @@ pub fn run() -> ExitCode {
         Some((generate_certs::NAME, matches)) => generate_certs::run(matches),
         Some((export::NAME, matches)) => with_settings(matches, export::run),
         Some((audit::NAME, matches)) => with_settings(matches, audit::run),
+        Some((hash_password::NAME, _)) => hash_password::run(),
         Some((_, matches)) => with_settings(matches, |settings| check::run(settings, matches)),
         None => with_settings(&matches, serve),
     }
@@ -52,6 +55,7 @@ fn command() -> Command {
         .subcommand(check::command())
         .subcommand(export::command())
         .subcommand(audit::command())
+        .subcommand(hash_password::command())
 }
 
 /// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was

@@ -13,8 +13,9 @@ use log::LevelFilter;
 use super::env_file::EnvFile;
 use super::error::{ConfigError, ConfigErrors};
 use super::parser::Parser;
+use super::password::Password;
 use super::settings_table::{SETTINGS, Setting};
-use super::values::{Host, Network, Origin, Secret};
+use super::values::{Host, Network, Origin};
 
 /// How often the certificate's files are checked for changes. Each check is a few system calls.
 pub const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,7 +29,9 @@ pub struct Settings {
     /// 0: the system chooses.
     pub port: u16,
     /// `None`: nobody can become a moderator.
-    pub mod_password: Option<Secret>,
+    pub mod_password: Option<Password>,
+    /// What a join needs; `None`: nothing.
+    pub join_password: Option<Password>,
     /// Whether the chat page is served.
     pub web_ui: bool,
     /// `None`: plain `ws://`.
@@ -192,7 +195,8 @@ impl Settings {
         let settings = Self {
             host: parse.parsed("HOST").unwrap_or(Host::Address(Ipv4Addr::LOCALHOST.into())),
             port: parse.count("PORT", 0..=u16::MAX.into()) as u16,
-            mod_password: parse.secret("MOD_PASSWORD"),
+            mod_password: parse.password("MOD_PASSWORD"),
+            join_password: parse.password("JOIN_PASSWORD"),
             web_ui: parse.switch("WEB_UI"),
             tls: use_ssl.then_some(tls),
             log_level: parse.log_level("LOG_LEVEL"),
@@ -319,10 +323,16 @@ mod tests {
 
     #[test]
     fn secrets_are_never_shown() {
-        assert!(errors(&[("MOD_PASSWORD", "  ")]).contains("not shown"));
-        let settings = Settings::from_pairs([("MOD_PASSWORD", " hunter2 ")]).unwrap();
-        assert!(!format!("{settings:?}").contains("hunter2"));
-        assert_eq!(settings.mod_password.unwrap().expose(), "hunter2");
+        for name in ["MOD_PASSWORD", "JOIN_PASSWORD"] {
+            assert!(errors(&[(name, "  ")]).contains("not shown"));
+            let report = errors(&[(name, "pbkdf2-sha256:600000:hunter2")]);
+            assert!(report.contains(&format!("{name} (its value is not shown) cannot be used")), "{report}");
+            assert!(report.contains("tinychat hash-password") && !report.contains("hunter2"), "{report}");
+            let settings = Settings::from_pairs([(name, " hunter2 ")]).unwrap();
+            assert!(!format!("{settings:?}").contains("hunter2"));
+            let password = settings.mod_password.or(settings.join_password);
+            assert!(matches!(password, Some(Password::Plain(secret)) if secret.expose() == "hunter2"));
+        }
     }
 
     fn from_file(bytes: &[u8]) -> Result<Settings, ConfigErrors> {

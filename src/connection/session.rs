@@ -12,7 +12,7 @@ use super::handshake::Upgraded;
 use super::http_exchange::LINGER_TIMEOUT;
 use super::reader::{End, Next, Reader};
 use crate::chat::{
-    Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
+    Access, Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
 };
 use crate::hub::{Event, HubHandle, Peer, Tape};
 use crate::ops::clock::{Reading, local_time};
@@ -126,13 +126,14 @@ fn read_messages(id: ConnectionId, reader: &mut Reader, first: Option<Utf8Bytes>
         let event = match first.take().map_or_else(|| reader.next(), Ok) {
             Ok(Next::Text(text)) => {
                 shared.counters.received(text.len());
-                let message = ClientMessage::parse(&text);
-                match reader.admit(&message) {
-                    Ok(admission) => Event::Message(id, message, admission),
+                let (message, attempts) = ClientMessage::parse_with_passwords(&text);
+                let access = reader.compare(&message, &attempts);
+                match reader.admit(&message, access) {
+                    Ok(admission) => Event::Message(id, message, access, admission),
                     Err(end) => return end,
                 }
             }
-            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), None),
+            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), Access::default(), None),
             Ok(Next::Pending) => Event::Pending(id),
             Err(end) => return end,
         };

@@ -16,11 +16,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use log::{info, warn};
+use log::info;
 
 use crate::chat::{
-    Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry, EntryTime, Input,
-    MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
+    Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
+    EntryTime, Input, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::clock::Reading;
@@ -30,8 +30,8 @@ use crate::transport::Link;
 use delivery::Delivery;
 use handle::Query;
 
-pub use handle::{Admission, Admitted, HubHandle, SharedState};
-pub use storage::{Report, Storage, Tag, stored_history};
+pub use handle::{Admission, Admitted, HubHandle, Moderator, SharedState};
+pub use storage::{Report, Storage, Tag, named_moderators, stored_history};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -47,7 +47,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum Event {
     Connected(ConnectionId, Arc<Link>, Peer),
     /// `Some`: the client may join with this message.
-    Message(ConnectionId, Result<ClientMessage, MessageError>, Option<Arc<Admission>>),
+    Message(ConnectionId, Result<ClientMessage, MessageError>, Access, Option<Arc<Admission>>),
+    /// The named moderators have changed: these are all of them.
+    Moderators(Vec<Moderator>),
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
@@ -88,6 +90,8 @@ impl fmt::Display for Peer {
 pub struct HubSettings {
     pub room: RoomSettings,
     pub storage: Storage,
+    /// The named moderators. Those in the room's settings are ignored.
+    pub moderators: Vec<Moderator>,
     /// The next id is the one after it.
     pub last_id: u64,
 }
@@ -124,7 +128,6 @@ struct Hub {
     delivery: Delivery,
     /// Connections to close once the batch has been sent, with the reasons.
     removed: Vec<(ConnectionId, String)>,
-    counters: Arc<Counters>,
     client_log: ClientLog,
     /// Since the last [`SharedState::set_join_pace`].
     handled_admissions: Admitted,
@@ -136,12 +139,13 @@ struct Hub {
 
 impl Hub {
     fn new(settings: HubSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
-        let HubSettings { room, storage, last_id } = settings;
+        let HubSettings { room, storage, moderators, last_id } = settings;
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
-        state.reserve(&room.moderators);
-        let room = Room::new(room, &entry_time());
+        let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
+        state.set_moderators(moderators);
+        let room = Room::new(RoomSettings { moderators: names, ..room }, &entry_time());
         state.publish_bans(room.bans().clone());
         let hub = Self {
             inbox,
@@ -151,9 +155,8 @@ impl Hub {
             last_id,
             storage,
             tape: Tape::default(),
-            delivery: Delivery::new(counters.clone()),
+            delivery: Delivery::new(counters),
             removed: Vec::new(),
-            counters,
             client_log,
             handled_admissions: Admitted::default(),
             shutdown_deadline: None,
@@ -257,7 +260,7 @@ impl Hub {
                     self.delivery.close(id, now);
                 }
             }
-            Event::Message(id, message, admission) => {
+            Event::Message(id, message, access, admission) => {
                 self.count(&message);
                 let only_resumes = admission.as_ref().is_some_and(|admission| admission.only_resumes());
                 let message = match message {
@@ -268,11 +271,12 @@ impl Hub {
                     message => message,
                 };
                 let session = new_session(&message);
-                let joined = self.input(time, id, Input::Message { message, session });
+                let joined = self.input(time, id, Input::Message { message, access, session });
                 if let Some(admission) = admission {
                     self.handled_admissions.handled(&admission, joined);
                 }
             }
+            Event::Moderators(moderators) => self.set_moderators(time, moderators),
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
             Event::Disconnected(id, departure) => {
                 self.input(time, id, Input::Disconnected(departure));
@@ -301,12 +305,16 @@ impl Hub {
             Report::Older((connection, request), answer) => {
                 self.input(time, connection, Input::Older(request, answer));
             }
-            Report::Moderators(moderators) => {
-                let names = moderators.into_iter().map(|moderator| moderator.name).collect();
-                self.input(time, ConnectionId::SERVER, Input::Moderators(names));
-            }
+            Report::Moderators(moderators) => self.set_moderators(time, moderators),
             Report::IdsReserved(id) => self.storage.reserved(id),
         }
+    }
+
+    fn set_moderators(&mut self, time: &EntryTime, moderators: Vec<Moderator>) {
+        let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
+        // First the room: what was compared with the earlier ones is then refused.
+        self.input(time, ConnectionId::SERVER, Input::Moderators(names));
+        self.state.set_moderators(moderators);
     }
 
     fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, time: &EntryTime) {
@@ -320,9 +328,6 @@ impl Hub {
     fn input(&mut self, time: &EntryTime, from: ConnectionId, input: Input) -> bool {
         if self.shutdown_deadline.is_some() {
             return false;
-        }
-        if let Input::Moderators(names) = &input {
-            self.state.reserve(names);
         }
         self.last_id += 1;
         self.storage.assigned(self.last_id);
@@ -403,12 +408,6 @@ impl Hub {
                     if let Some(peer) = self.delivery.peer(*id) {
                         self.client_log
                             .info(peer.network, format_args!("{peer}: closed with 1008: {reason}"));
-                    }
-                }
-                Effect::WrongPassword(_) => {
-                    if let Some(peer) = peer {
-                        warn!("{peer}: wrong moderator password");
-                        self.counters.wrong_password();
                     }
                 }
                 Effect::CloseReplaced(_)
@@ -516,10 +515,10 @@ mod tests {
         let join =
             || ClientMessage::parse(&format!(r#"{{"type":"join","username":"Bob","session":"{session}"}}"#));
         let admission = Arc::new(handle.admit_to_resume());
-        hub.handle(&time, Event::Message(id, join(), Some(admission.clone())));
+        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(false), 0));
         let admission = Arc::new(handle.admit(60, time.monotonic).0);
-        hub.handle(&time, Event::Message(id, join(), Some(admission.clone())));
+        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(true), 1));
     }
 
@@ -532,7 +531,11 @@ mod tests {
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
-            let message = Input::Message { message: ClientMessage::parse(&message), session: None };
+            let message = Input::Message {
+                message: ClientMessage::parse(&message),
+                access: Access::default(),
+                session: None,
+            };
             for input in [Input::Connected(address), message] {
                 hub.input(&time, ConnectionId(number), input);
             }

@@ -4,10 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::error;
+
+use super::handle::Moderator;
 use crate::chat::{
     Act, ConnectionId, Decision, HistoryEntry, KeptEntry, NameKey, OlderMessages, OlderRequest, Outcome,
     StoreUnavailable, StoredHistory, TxnId, Visibility,
 };
+use crate::config::PasswordHash;
 use crate::store::{
     self, PageRequest, QueuedMessage, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage,
 };
@@ -23,7 +27,7 @@ pub type Queue = store::Queue<Tag>;
 pub enum Report {
     Decided(Box<Decision>, Outcome),
     Older(Tag, Result<OlderMessages, StoreUnavailable>),
-    Moderators(Vec<StoredModerator>),
+    Moderators(Vec<Moderator>),
     IdsReserved(u64),
 }
 
@@ -33,7 +37,7 @@ impl From<StoreEvent<Tag>> for Report {
         match event {
             StoreEvent::Decided(decision, outcome) => Self::Decided(decision, outcome),
             StoreEvent::Page(tag, page) => Self::Older(tag, page.map(older_messages).ok_or(StoreUnavailable)),
-            StoreEvent::Moderators(moderators) => Self::Moderators(moderators),
+            StoreEvent::Moderators(moderators) => Self::Moderators(named_moderators(moderators)),
             StoreEvent::IdsReserved(id) => Self::IdsReserved(id),
         }
     }
@@ -154,6 +158,21 @@ impl Storage {
 fn older_messages(page: StoredPage) -> OlderMessages {
     let StoredPage { messages, has_older } = page;
     OlderMessages { entries: messages.into_iter().rev().map(history_entry).collect(), more: has_older }
+}
+
+/// The named moderators, without those whose stored hash is not one.
+pub fn named_moderators(stored: Vec<StoredModerator>) -> Vec<Moderator> {
+    let parse = |StoredModerator { name, hash, .. }: StoredModerator| match PasswordHash::parse(&hash) {
+        Ok(hash) => Some(Moderator { name, hash }),
+        Err(_) => {
+            let name = name.shown();
+            error!(
+                "The stored password of the moderator {name} cannot be read: set a new one (tinychat moderator add)"
+            );
+            None
+        }
+    };
+    stored.into_iter().filter_map(parse).collect()
 }
 
 /// What the room continues with.

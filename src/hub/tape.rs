@@ -114,8 +114,7 @@ impl Tape {
             | Effect::Record(_)
             | Effect::PublishBan(_)
             | Effect::WithdrawBan(_)
-            | Effect::Moderated(_)
-            | Effect::WrongPassword(_) => 0,
+            | Effect::Moderated(_) => 0,
         }
     }
 

@@ -18,6 +18,7 @@ pub struct Counters {
     cut_off: [AtomicU64; CutOffReason::ALL.len()],
     received_bytes: AtomicU64,
     wrong_passwords: AtomicU64,
+    wrong_join_passwords: AtomicU64,
     suppressed_lines: AtomicU64,
     store_queue_bytes: AtomicUsize,
     store_lost_messages: AtomicU64,
@@ -106,6 +107,10 @@ impl Counters {
 
     pub fn wrong_password(&self) {
         self.wrong_passwords.fetch_add(1, Relaxed);
+    }
+
+    pub fn wrong_join_password(&self) {
+        self.wrong_join_passwords.fetch_add(1, Relaxed);
     }
 
     /// Counts a line that was not logged because one address has caused too many.
@@ -268,6 +273,12 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
         "Wrong passwords sent to /login.",
         counters.wrong_passwords.load(Relaxed),
     );
+    page.single(
+        Counter,
+        "tinychat_wrong_join_passwords_total",
+        "Wrong passwords in joins.",
+        counters.wrong_join_passwords.load(Relaxed),
+    );
     page.labeled(
         Counter,
         "tinychat_log_lines_dropped_total",
@@ -392,6 +403,7 @@ mod tests {
         counters.cut_off(CutOffReason::Stalled);
         counters.received(70);
         counters.wrong_password();
+        (0..2).for_each(|_| counters.wrong_join_password());
         (0..3).for_each(|_| counters.suppressed_line());
         let hub = HubStats { connected: 5, joined: 3, publics: 9, backlog_bytes: 12, ..HubStats::default() };
         let process = ProcessStats { connections: 7, started: 1000.5, uptime: 2.5 };
@@ -407,6 +419,7 @@ mod tests {
             "tinychat_cut_off_total{reason=\"stuck\"} 1",
             "tinychat_received_bytes_total 70",
             "tinychat_wrong_passwords_total 1",
+            "tinychat_wrong_join_passwords_total 2",
             "tinychat_log_lines_dropped_total{level=\"warn\"} 0",
             "tinychat_log_lines_suppressed_total 3",
             "tinychat_send_queue_bytes 12",

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 use thiserror::Error;
 
-use crate::chat::{AwayLimits, HistoryLimits, ModPassword, RoomSettings};
-use crate::config::{DatabasePath, Host, Settings};
-use crate::connection::Shared;
+use crate::chat::{AwayLimits, HistoryLimits, RoomSettings, Username};
+use crate::config::{DatabasePath, Host, PasswordHash, Settings};
+use crate::connection::{Passwords, Shared};
 use crate::http::{Monitoring, Router, TrustedProxies};
-use crate::hub::{self, Event, HubHandle, HubSettings, Report, Storage, Tag, stored_history};
+use crate::hub::{
+    self, Event, HubHandle, HubSettings, Moderator, Report, Storage, Tag, named_moderators, stored_history,
+};
 use crate::limits::{ClientLog, Permits, Rates};
 use crate::ops::metrics::Counters;
 use crate::ops::random::random;
@@ -76,7 +78,7 @@ impl Server {
         let report = move |event| drop(reports.send(Event::Store(Box::new(Report::from(event)))));
         let store = writer.map(|writer| writer.start(report)).transpose()?;
         let is_tls = renewal.config().is_some();
-        let shared = Arc::new(shared(settings, hub, counters, client_log));
+        let shared = Arc::new(shared(settings, hub, counters, client_log)?);
         Ok(Self {
             accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 1 },
             hub: hub_thread,
@@ -95,6 +97,20 @@ impl Server {
 
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Replaces the named moderators.
+    ///
+    /// # Errors
+    /// What is wrong with the first name that cannot be used.
+    #[doc(hidden)]
+    pub fn set_moderators(&self, moderators: Vec<(&str, PasswordHash)>) -> Result<(), String> {
+        let moderators = moderators.into_iter().map(|(name, hash)| {
+            let name = Username::parse(name).map_err(|error| error.to_string())?;
+            Ok(Moderator { name, hash })
+        });
+        let moderators = moderators.collect::<Result<_, String>>()?;
+        self.accept.shared.hub.set_moderators(moderators).map_err(|_| "the hub has ended".into())
     }
 
     /// Serves clients until a [`Handle`] or a signal stops it, and returns when all connections are closed.
@@ -157,28 +173,30 @@ fn hub_settings(
         // Ids start over with each start of the server.
         let epoch = format!("{:016x}", u64::from_be_bytes(random()?)).into();
         let room = RoomSettings { epoch, stored: None, ..room_settings(settings) };
-        return Ok((HubSettings { room, storage: Storage::default(), last_id: 0 }, None));
+        let (storage, moderators) = (Storage::default(), Vec::new());
+        return Ok((HubSettings { room, storage, moderators, last_id: 0 }, None));
     };
     let stored = Some(stored_history(state.messages, state.newest_older));
     let room = RoomSettings {
         epoch: state.epoch.into(),
         stored,
-        moderators: state.moderators.into_iter().map(|moderator| moderator.name).collect(),
         bans: state.bans,
         time_outs: state.time_outs,
         ..room_settings(settings)
     };
     let storage = Storage::new(queue, state.reserved_id);
-    Ok((HubSettings { room, storage, last_id: state.last_id }, Some(writer)))
+    let moderators = named_moderators(state.moderators);
+    Ok((HubSettings { room, storage, moderators, last_id: state.last_id }, Some(writer)))
 }
 
 /// Without what the store has kept.
 fn room_settings(settings: &Settings) -> RoomSettings {
-    let Settings { mod_password, history, resume_timeout, limits, .. } = settings;
+    let Settings { mod_password, join_password, history, resume_timeout, limits, .. } = settings;
     let age_millis = |age: Duration| age.as_millis().try_into().unwrap_or(u64::MAX);
     RoomSettings {
         epoch: Arc::default(),
-        mod_password: mod_password.as_ref().map(|password| ModPassword::new(password.expose())),
+        allows_login: mod_password.is_some(),
+        requires_password: join_password.is_some(),
         history: HistoryLimits { messages: history.messages, age_millis: history.max_age.map(age_millis) },
         stored: None,
         away: AwayLimits {
@@ -191,7 +209,14 @@ fn room_settings(settings: &Settings) -> RoomSettings {
     }
 }
 
-fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>, client_log: ClientLog) -> Shared {
+/// # Errors
+/// getrandom(2) fails.
+fn shared(
+    settings: &Settings,
+    hub: HubHandle,
+    counters: Arc<Counters>,
+    client_log: ClientLog,
+) -> io::Result<Shared> {
     let limits = settings.limits.clone();
     let permits = Permits::new(limits.connections, limits.connections_per_ip);
     let monitoring =
@@ -203,7 +228,9 @@ fn shared(settings: &Settings, hub: HubHandle, counters: Arc<Counters>, client_l
         proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
     };
     let rates = Rates::new(&limits);
-    Shared { limits, permits, rates, router, hub, counters, client_log }
+    let Settings { mod_password, join_password, .. } = settings;
+    let passwords = Passwords::new(mod_password.clone(), join_password.clone(), counters.clone())?;
+    Ok(Shared { limits, permits, rates, passwords, router, hub, counters, client_log })
 }
 
 /// The chat page's URL. Browsers cannot open the unspecified address, so that is replaced by `localhost`.

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod access;
 mod browser;
 mod browser_moderation;
 mod certificates;

@@ -1,10 +1,11 @@
 //! A server in this process, which is stopped at the end of the test.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tinychat::config::Settings;
+use tinychat::config::{PasswordHash, SALT_BYTES, Settings};
 use tinychat::server::{Handle, Server};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::Request;
@@ -35,6 +36,22 @@ impl TestServer {
 
     /// The same with some settings changed.
     pub fn with(transport: Transport, changed: &[(&str, &str)]) -> Self {
+        Self::run(transport, Self::bind(transport, changed))
+    }
+
+    /// The same with these named moderators, each with a password.
+    pub fn with_moderators(
+        transport: Transport,
+        changed: &[(&str, &str)],
+        moderators: &[(&str, &str)],
+    ) -> Self {
+        let server = Self::bind(transport, changed);
+        let moderators = moderators.iter().map(|(name, password)| (*name, hash(password)));
+        server.set_moderators(moderators.collect()).unwrap();
+        Self::run(transport, server)
+    }
+
+    fn bind(transport: Transport, changed: &[(&str, &str)]) -> Server {
         let mut pairs =
             vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0"), ("DATABASE_PATH", "off")];
         if transport == Transport::Wss {
@@ -43,7 +60,7 @@ impl TestServer {
             pairs.extend([("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)]);
         }
         pairs.extend(changed);
-        Self::run(transport, Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap())
+        Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap()
     }
 
     /// Starts a server with these settings that checks its certificate at this interval.
@@ -116,6 +133,12 @@ impl TestServer {
     pub fn stop(&self) {
         self.handle.stop();
     }
+}
+
+/// A hash of a password, with few rounds, so that tests are fast.
+pub fn hash(password: &str) -> PasswordHash {
+    let salt = [password.len() as u8; SALT_BYTES];
+    PasswordHash::new(password, salt, NonZeroU32::new(1000).unwrap())
 }
 
 impl Drop for TestServer {
