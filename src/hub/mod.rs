@@ -22,7 +22,7 @@ use crate::chat::{
     Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
-use crate::ops::clock::Reading;
+use crate::ops::clock::{Clock, Reading};
 use crate::ops::metrics::{Counters, HubStats};
 use crate::ops::random::random;
 use crate::transport::Link;
@@ -103,6 +103,7 @@ struct Hub {
     queries: Receiver<Query>,
     state: SharedState,
     room: Room,
+    clock: Clock,
     /// The id of the last entry.
     last_id: u64,
     tape: Tape,
@@ -127,6 +128,7 @@ impl Hub {
             queries,
             state,
             room: Room::new(settings),
+            clock: Clock::default(),
             last_id: 0,
             tape: Tape::default(),
             delivery: Delivery::new(counters.clone()),
@@ -154,7 +156,8 @@ impl Hub {
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
                 let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
-                self.apply(None, &effects, &entry_time());
+                let time = entry_time(&mut self.clock);
+                self.apply(None, &effects, &time);
             }
             self.delivery.send(&self.tape.finish(), now);
             self.delivery.retry_due(now);
@@ -189,7 +192,7 @@ impl Hub {
 
     /// Handles an event and those that have arrived since.
     fn batch(&mut self, first: Event) {
-        let time = entry_time();
+        let time = entry_time(&mut self.clock);
         self.stats.batches += 1;
         self.handle(&time, first);
         for _ in 1..BATCH_EVENTS {
@@ -335,14 +338,9 @@ impl Hub {
     }
 }
 
-fn entry_time() -> EntryTime {
-    let clock = Reading::now();
-    EntryTime {
-        monotonic: Instant::now(),
-        unix_millis: clock.unix_millis(),
-        timestamp: clock.local_time(),
-        utc: clock.utc(),
-    }
+fn entry_time(clock: &mut Clock) -> EntryTime {
+    let Reading { unix_millis, local_time, utc } = clock.now();
+    EntryTime { monotonic: Instant::now(), unix_millis, timestamp: local_time, utc }
 }
 
 /// A new session for a client that asks to be able to resume.
@@ -392,7 +390,7 @@ mod tests {
     #[test]
     fn an_admission_to_resume_does_not_admit_an_ordinary_join() {
         let (handle, mut hub) = hub();
-        let (time, id) = (entry_time(), ConnectionId(1));
+        let (time, id) = (entry_time(&mut Clock::default()), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         hub.input(&time, id, Input::Connected(address));
         let session = "0a".repeat(16);
@@ -411,7 +409,7 @@ mod tests {
         let (handle, mut hub) = hub();
         // Far ahead, so that no debt is repaid while this runs.
         let now = Instant::now() + Duration::from_secs(3600);
-        let time = EntryTime { monotonic: now, ..entry_time() };
+        let time = EntryTime { monotonic: now, ..entry_time(&mut Clock::default()) };
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
