@@ -3,7 +3,9 @@
 //! The hub numbers entries, and the room applies them in that order. Apart from `Room::expire`, nothing else changes
 //! the room. Clock readings and random values come with an entry.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
 use super::protocol::{ClientMessage, MessageError};
@@ -12,6 +14,28 @@ use crate::limits::Network;
 /// A connection. No id is used twice while the server runs, and a later connection has a greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+/// A map that is faster than one with the default hasher, which takes a third of the hub's own time in a burst.
+pub type ConnectionMap<V> = HashMap<ConnectionId, V, BuildHasherDefault<ConnectionHasher>>;
+
+/// Hashes the id of a connection. The server counts ids, so a client cannot choose ones that collide.
+#[derive(Default)]
+pub struct ConnectionHasher(u64);
+
+impl Hasher for ConnectionHasher {
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio: consecutive ids differ in their high and low bits.
+        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an id is hashed as one integer");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// An event on a connection, at its position in the order.
 #[derive(Debug)]

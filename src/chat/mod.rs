@@ -23,7 +23,7 @@ mod user_list;
 mod username;
 
 pub use away::AwayLimits;
-pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
+pub use entry::{Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, SessionSecret};
 pub use history::HistoryLimits;
 pub use list_budget::JoinPace;
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! The room: for each entry, it returns effects (docs/protocol.md).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::command::{self, COMMANDS, Command, TO, WHISPER};
-use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
+use super::entry::{Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, SessionSecret};
 use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, Visibility};
 use super::list_budget::JoinPace;
 use super::name_key::NameKey;
@@ -76,7 +75,7 @@ pub struct Room {
     mod_password: Option<ModPassword>,
     epoch: Arc<str>,
     /// Connections that have not joined.
-    guests: HashMap<ConnectionId, Address>,
+    guests: ConnectionMap<Address>,
     roster: Roster,
     history: History,
     away: AwaySchedule,
@@ -122,7 +121,7 @@ impl Room {
         Self {
             mod_password,
             epoch,
-            guests: HashMap::new(),
+            guests: ConnectionMap::default(),
             roster: Roster::default(),
             history: History::new(history),
             away: AwaySchedule::new(away),
