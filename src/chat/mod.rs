@@ -29,8 +29,8 @@ pub use access::{Access, Attempt, Attempts, Verdict};
 pub use away::AwayLimits;
 pub use bans::Bans;
 pub use entry::{
-    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
-    StoreUnavailable,
+    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
+    SessionSecret, StoreUnavailable,
 };
 pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;

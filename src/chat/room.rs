@@ -3,7 +3,6 @@
 #[path = "room_moderation.rs"]
 mod moderation;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +13,8 @@ use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
 use super::entry::{
-    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
-    StoreUnavailable,
+    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
+    SessionSecret, StoreUnavailable,
 };
 use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility};
 use super::list_budget::JoinPace;
@@ -123,7 +122,7 @@ pub struct Room {
     requires_password: bool,
     epoch: Arc<str>,
     /// Connections that have not joined.
-    guests: HashMap<ConnectionId, Address>,
+    guests: ConnectionMap<Address>,
     roster: Roster,
     history: History,
     away: AwaySchedule,
@@ -180,7 +179,7 @@ impl Room {
             allows_login,
             requires_password,
             epoch,
-            guests: HashMap::new(),
+            guests: ConnectionMap::default(),
             roster: Roster::default(),
             history: History::new(history, stored),
             away: AwaySchedule::new(away),

@@ -15,7 +15,7 @@ use crate::chat::{
     Access, Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
 };
 use crate::hub::{Event, HubHandle, Peer, Tape};
-use crate::ops::clock::{Reading, local_time};
+use crate::ops::clock::{self, local_time};
 use crate::ops::metrics::{CutOffReason, RefusalReason};
 use crate::transport::{Link, Output, ReadError};
 
@@ -34,7 +34,7 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let mut reader = Reader::new(&link, &peer, shared);
     let mut first = None;
     // Before it is registered, so that clients that keep coming back cost the hub nothing.
-    if let Some(ban) = shared.hub.ban_on(peer.network, Reading::now().unix_millis()) {
+    if let Some(ban) = shared.hub.ban_on(peer.network, clock::unix_millis()) {
         first = moderators_join(&mut reader, shared);
         if first.is_none() {
             return refuse(id, &link, &peer, shared, &ban);

@@ -23,7 +23,7 @@ use crate::chat::{
     EntryTime, Input, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
-use crate::ops::clock::Reading;
+use crate::ops::clock::{Clock, Reading};
 use crate::ops::metrics::{Counters, HubStats};
 use crate::ops::random::random;
 use crate::transport::Link;
@@ -121,6 +121,7 @@ struct Hub {
     queries: Receiver<Query>,
     state: SharedState,
     room: Room,
+    clock: Clock,
     /// The id of the last entry.
     last_id: u64,
     storage: Storage,
@@ -145,13 +146,15 @@ impl Hub {
         let (handle, queries) = HubHandle::new(sender, state.clone());
         let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
         state.set_moderators(moderators);
-        let room = Room::new(RoomSettings { moderators: names, ..room }, &entry_time());
+        let mut clock = Clock::default();
+        let room = Room::new(RoomSettings { moderators: names, ..room }, &entry_time(&mut clock));
         state.publish_bans(room.bans().clone());
         let hub = Self {
             inbox,
             queries,
             state,
             room,
+            clock,
             last_id,
             storage,
             tape: Tape::default(),
@@ -184,11 +187,13 @@ impl Hub {
                 return;
             }
             while let Some(decision) = self.storage.pop_overdue(now) {
-                self.decided(&entry_time(), decision, Outcome::NotStored);
+                let time = entry_time(&mut self.clock);
+                self.decided(&time, decision, Outcome::NotStored);
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
                 let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
-                self.apply(None, &effects, &entry_time());
+                let time = entry_time(&mut self.clock);
+                self.apply(None, &effects, &time);
             }
             self.send_batch(now);
             self.delivery.retry_due(now);
@@ -236,7 +241,7 @@ impl Hub {
 
     /// Handles an event and those that have arrived since.
     fn batch(&mut self, first: Event) {
-        let time = entry_time();
+        let time = entry_time(&mut self.clock);
         self.stats.batches += 1;
         self.handle(&time, first);
         for _ in 1..BATCH_EVENTS {
@@ -451,14 +456,9 @@ impl Hub {
     }
 }
 
-fn entry_time() -> EntryTime {
-    let clock = Reading::now();
-    EntryTime {
-        monotonic: Instant::now(),
-        unix_millis: clock.unix_millis(),
-        timestamp: clock.local_time(),
-        utc: clock.utc(),
-    }
+fn entry_time(clock: &mut Clock) -> EntryTime {
+    let Reading { unix_millis, local_time, utc } = clock.now();
+    EntryTime { monotonic: Instant::now(), unix_millis, timestamp: local_time, utc }
 }
 
 /// A new session for a client that asks to be able to resume.
@@ -508,7 +508,7 @@ mod tests {
     #[test]
     fn an_admission_to_resume_does_not_admit_an_ordinary_join() {
         let (handle, mut hub) = hub();
-        let (time, id) = (entry_time(), ConnectionId(1));
+        let (time, id) = (entry_time(&mut Clock::default()), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         hub.input(&time, id, Input::Connected(address));
         let session = "0a".repeat(16);
@@ -527,7 +527,7 @@ mod tests {
         let (handle, mut hub) = hub();
         // Far ahead, so that no debt is repaid while this runs.
         let now = Instant::now() + Duration::from_secs(3600);
-        let time = EntryTime { monotonic: now, ..entry_time() };
+        let time = EntryTime { monotonic: now, ..entry_time(&mut Clock::default()) };
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };

@@ -17,7 +17,7 @@ use super::lock::server_pid;
 use super::messages::{COLUMNS, read};
 use super::schema::{SCHEMA, version};
 use crate::ops::Escaped;
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -171,7 +171,7 @@ fn audit_line(row: &Row) -> rusqlite::Result<String> {
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
     let time = |column| -> rusqlite::Result<String> {
         let millis: Option<i64> = row.get(column)?;
-        Ok(millis.map(|millis| Reading::from_unix_millis(millis.cast_unsigned()).utc()).unwrap_or_default())
+        Ok(millis.map(|millis| clock::utc(millis.cast_unsigned())).unwrap_or_default())
     };
     let columns = [time(0)?, text(1)?, text(2)?, text(3)?, text(4)?, time(5)?, text(6)?];
     // A reason may contain tabs.

@@ -75,7 +75,7 @@ impl Running {
 }
 
 fn json(id: u64, unix_millis: u64, username: &str, content: &str) -> Arc<[u8]> {
-    let utc = Reading::from_unix_millis(unix_millis).utc();
+    let utc = clock::utc(unix_millis);
     let time = EntryTime { monotonic: Instant::now(), unix_millis, timestamp: "12:34:56".into(), utc };
     let mut json = Vec::new();
     KeptMessage::Public { username, content }.encode(id, &time, &mut json);
@@ -133,8 +133,8 @@ fn what_was_said_comes_back_as_it_was_sent() {
 fn decisions_are_stored_and_recorded() {
     let folder = Folder::new();
     let mut store = folder.start(LIMITS);
-    let far = Reading::now().unix_millis() + 1_000_000;
-    let now = Reading::now().unix_millis();
+    let far = clock::unix_millis() + 1_000_000;
+    let now = clock::unix_millis();
     let time_out = |text, until| Action::TimeOut { name: name(text), until };
     assert_eq!(store.decide(now, time_out("Bob", far)), Outcome::Stored);
     assert_eq!(store.decide(now, time_out("Bоb", far + 1)), Outcome::Stored);

@@ -18,7 +18,7 @@ use super::queue::{Item, LOG_INTERVAL, PageRequest, QueuedMessage, Waiting};
 use super::schedule::{Due, Schedule};
 use super::{StoreLimits, int};
 use crate::chat::{Act, Action, Decision, Outcome};
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 
 /// The most messages that one commit deletes, apart from as many as it adds: a lower limit is reached in steps.
 const MAX_DELETED: u64 = 20_000;
@@ -276,7 +276,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         if is_synced && !self.check_file() {
             return;
         }
-        let clock = Reading::now().unix_millis();
+        let clock = clock::unix_millis();
         let result = self.notice_other_writers().and_then(|()| {
             let batch = Batch {
                 items: &self.pending,
