@@ -4,6 +4,7 @@ mod check;
 mod flags;
 mod generate_certs;
 mod hash_password;
+mod moderator;
 mod password_prompt;
 
 use std::fmt::Display;
@@ -31,6 +32,12 @@ pub fn run() -> ExitCode {
     match matches.subcommand() {
         Some((generate_certs::NAME, matches)) => generate_certs::run(matches),
         Some((hash_password::NAME, _)) => hash_password::run(),
+        Some((moderator::NAME, matches)) => match matches.subcommand() {
+            Some((name, matches)) => {
+                with_settings(matches, |settings| moderator::run(settings, name, matches))
+            }
+            None => ExitCode::from(EXIT_USAGE),
+        },
         Some((_, matches)) => with_settings(matches, |settings| check::run(settings, matches)),
         None => with_settings(&matches, serve),
     }
@@ -48,6 +55,7 @@ fn command() -> Command {
         .subcommand(generate_certs::command())
         .subcommand(check::command())
         .subcommand(hash_password::command())
+        .subcommand(moderator::command())
 }
 
 /// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was

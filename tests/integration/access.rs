@@ -335,6 +335,64 @@ fn a_password_that_cannot_be_used_gets_no_hash() {
     assert_eq!((output.status, output.stderr.contains("hunter2")), (Some(2), false), "{output:?}");
 }
 
+/// Runs `tinychat moderator` with these arguments and this standard input.
+fn moderator(folder: &Folder, arguments: &[&str], input: &str) -> Output {
+    folder.write("input", input);
+    folder.tinychat_in_shell("exec \"$@\" < input", &[&["moderator"], arguments].concat()).run()
+}
+
+#[test]
+fn moderators_are_added_listed_and_removed() {
+    let folder = Folder::new();
+    let run = |arguments: &[&str], input: &str| {
+        let output = moderator(&folder, arguments, input);
+        assert_eq!((output.status, &*output.stderr), (Some(0), ""), "{output:?}");
+        output.stdout
+    };
+    let no_server = "No server uses the store at the moment.\n";
+    assert_eq!(run(&["add", "Meg"], "only meg\n"), format!("Meg is now a moderator. {no_server}"));
+    assert_eq!(run(&["add", " Max Lee "], "only max\n"), format!("Max Lee is now a moderator. {no_server}"));
+    assert_eq!(run(&["add", "Meg"], "a new one"), format!("Meg has a new password. {no_server}"));
+    assert_eq!(run(&["list"], ""), "Max Lee\nMeg\n");
+    assert_eq!(run(&["list", "--database-path", "./tinychat.db"], ""), "Max Lee\nMeg\n");
+    assert_eq!(folder.mode("tinychat.db"), 0o600);
+    let stored = std::fs::read(folder.path("tinychat.db")).unwrap();
+    let contains = |text: &[u8]| stored.windows(text.len()).any(|window| window == text);
+    assert!(!contains(b"only meg") && !contains(b"only max") && !contains(b"a new one"));
+    // With a Cyrillic е.
+    assert_eq!(run(&["remove", "Mеg"], ""), format!("Mеg is no longer a moderator. {no_server}"));
+    assert_eq!(run(&["list"], ""), "Max Lee\n");
+}
+
+#[test]
+fn a_moderator_that_cannot_be_added_or_removed_is_an_error() {
+    let folder = Folder::new();
+    assert!(moderator(&folder, &["list"], "").stderr.contains("There is no store at ./tinychat.db"));
+    assert_eq!(moderator(&folder, &["add", "Meg"], "only meg").status, Some(0));
+    for (arguments, input, status, error) in [
+        // With a Cyrillic е, and in another case.
+        (&["add", "Mеg"][..], "long enough", 1, "Mеg counts as the same name as Meg"),
+        (&["add", "MEG"], "long enough", 1, "MEG counts as the same name as Meg"),
+        (&["add", "Max"], "7 chars", 1, "at least 8 characters"),
+        (&["add", "Max"], "", 1, "no password was given"),
+        (&["add", "System"], "long enough", 2, "reserved"),
+        (&["add", "a\nb"], "long enough", 2, "U+000A"),
+        (&["add", "Max", "--database-path", "off"], "long enough", 1, "DATABASE_PATH is off"),
+        (&["add", "Max", "--database-path", "none/a.db"], "long enough", 1, "create the folder"),
+        (&["add"], "long enough", 2, "NAME"),
+        (&["remove", "Max"], "", 1, "there is no moderator with the name Max"),
+        (&["remove", "Max", "--database-path", "none.db"], "", 1, "There is no store at none.db"),
+        (&["list", "Max"], "", 2, "Max"),
+        (&[], "", 2, "add"),
+    ] {
+        let output = moderator(&folder, arguments, input);
+        assert_eq!((output.status, &*output.stdout), (Some(status), ""), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains(error), "{arguments:?}: {output:?}");
+    }
+    assert_eq!(moderator(&folder, &["list"], "").stdout, "Meg\n");
+    assert_eq!(folder.files("."), ["input", "tinychat.db"]);
+}
+
 #[test]
 fn a_typed_password_is_not_echoed() {
     for (again, status, last) in [("hunter2", 0, "The same again: \n"), ("hunter3", 1, "are not the same\n")]
