@@ -118,6 +118,14 @@ impl Unread {
         &self.entries
     }
 
+    /// Removes a whisper that was deleted.
+    pub fn remove(&mut self, id: u64) -> Option<HistoryEntry> {
+        let at = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        let entry = self.entries.remove(at);
+        self.bytes -= entry.bytes();
+        Some(entry)
+    }
+
     /// Adds an error, unless [`MAX_UNREAD`] wait already.
     pub fn notify(&mut self, notice: String) {
         if self.notices.len() < MAX_UNREAD {

@@ -1,23 +1,77 @@
 //! The slash commands (docs/protocol.md), from text to [`Command`].
 
-use super::protocol::{CommandUsage, shortened};
+use super::ban_target::{BanTarget, BannedTarget, NamedTarget};
+use super::protocol::{CommandUsage, MAX_ID, shortened};
+use super::roster::Role;
 use super::target::Target;
 
 pub const WHISPER: CommandUsage = CommandUsage {
     name: "/whisper",
     usage: "/whisper [user] [message]",
     about: "Sends a message to one user only.",
+    role: Role::Member,
 };
-pub const LOGIN: CommandUsage =
-    CommandUsage { name: "/login", usage: "/login [password]", about: "Makes you a moderator." };
+pub const LOGIN: CommandUsage = CommandUsage {
+    name: "/login",
+    usage: "/login [password]",
+    about: "Makes you a moderator.",
+    role: Role::Member,
+};
 pub const TO: CommandUsage = CommandUsage {
     name: "/to",
     usage: "/to [user] [seconds]",
     about: "Times out a user, who can then only read. For moderators.",
+    role: Role::Moderator,
 };
-pub const HELP: CommandUsage =
-    CommandUsage { name: "/help", usage: "/help [command]", about: "Lists the commands, or explains one." };
-pub const COMMANDS: &[CommandUsage] = &[WHISPER, LOGIN, TO, HELP];
+pub const HELP: CommandUsage = CommandUsage {
+    name: "/help",
+    usage: "/help [command]",
+    about: "Lists the commands, or explains one.",
+    role: Role::Member,
+};
+pub const UNTO: CommandUsage = CommandUsage {
+    name: "/unto",
+    usage: "/unto [user]",
+    about: "Ends a time-out. For moderators.",
+    role: Role::Moderator,
+};
+pub const KICK: CommandUsage = CommandUsage {
+    name: "/kick",
+    usage: "/kick [user] [reason]",
+    about: "Removes a user, who may come back. For moderators.",
+    role: Role::Moderator,
+};
+pub const BAN: CommandUsage = CommandUsage {
+    name: "/ban",
+    usage: "/ban [user, address or network] [duration] [reason]",
+    about: "Removes a user and keeps it out, for a time such as 2h or forever. For moderators.",
+    role: Role::Moderator,
+};
+pub const UNBAN: CommandUsage = CommandUsage {
+    name: "/unban",
+    usage: "/unban [user, address or network]",
+    about: "Ends a ban. For moderators.",
+    role: Role::Moderator,
+};
+pub const BANS: CommandUsage = CommandUsage {
+    name: "/bans",
+    usage: "/bans",
+    about: "Lists the bans. For moderators.",
+    role: Role::Moderator,
+};
+pub const INFO: CommandUsage = CommandUsage {
+    name: "/info",
+    usage: "/info [user]",
+    about: "Shows a user's address, role and bans. For moderators.",
+    role: Role::Moderator,
+};
+pub const DELETE: CommandUsage = CommandUsage {
+    name: "/delete",
+    usage: "/delete [id]",
+    about: "Deletes a message: your own, or as a moderator anyone's.",
+    role: Role::Member,
+};
+pub const COMMANDS: &[CommandUsage] = &[WHISPER, LOGIN, TO, HELP, UNTO, KICK, BAN, UNBAN, BANS, INFO, DELETE];
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,9 +81,33 @@ pub enum Command {
     Login,
     To(Target),
     Help(Option<&'static CommandUsage>),
+    Unto(NamedTarget),
+    Kick(Target),
+    Ban(BanTarget),
+    Unban(BannedTarget),
+    Bans,
+    Info(NamedTarget),
+    Delete(u64),
 }
 
 impl Command {
+    /// Its row in the table.
+    pub fn row(&self) -> &'static CommandUsage {
+        match self {
+            Self::Whisper(_) => &WHISPER,
+            Self::Login => &LOGIN,
+            Self::To(_) => &TO,
+            Self::Help(_) => &HELP,
+            Self::Unto(_) => &UNTO,
+            Self::Kick(_) => &KICK,
+            Self::Ban(_) => &BAN,
+            Self::Unban(_) => &UNBAN,
+            Self::Bans => &BANS,
+            Self::Info(_) => &INFO,
+            Self::Delete(_) => &DELETE,
+        }
+    }
+
     /// # Errors
     /// A message for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -39,6 +117,14 @@ impl Command {
             "/whisper" => required(arguments, &WHISPER).map(|text| Self::Whisper(Target::parse(text))),
             "/login" => required(arguments, &LOGIN).map(|_| Self::Login),
             "/to" => required(arguments, &TO).map(|text| Self::To(Target::parse(text))),
+            "/unto" => required(arguments, &UNTO).map(|text| Self::Unto(NamedTarget::parse(text))),
+            "/kick" => required(arguments, &KICK).map(|text| Self::Kick(Target::parse(text))),
+            "/ban" => required(arguments, &BAN).and_then(BanTarget::parse).map(Self::Ban),
+            "/unban" => required(arguments, &UNBAN).and_then(BannedTarget::parse).map(Self::Unban),
+            "/bans" if arguments.is_empty() => Ok(Self::Bans),
+            "/bans" => Err(usage(&BANS)),
+            "/info" => required(arguments, &INFO).map(|text| Self::Info(NamedTarget::parse(text))),
+            "/delete" => message_id(arguments).map(Self::Delete).ok_or_else(|| usage(&DELETE)),
             _ if !name.starts_with('/') => Err("A command begins with a slash: try /help.".into()),
             _ => Err(unknown(name)),
         }
@@ -56,6 +142,11 @@ fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     (name, arguments.trim_start())
+}
+
+fn message_id(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&id| is_number && id <= MAX_ID)
 }
 
 fn help_about(name: &str) -> Result<Option<&'static CommandUsage>, String> {
@@ -104,6 +195,13 @@ mod tests {
             ("/help", Command::Help(None)),
             ("/help whisper", Command::Help(Some(&WHISPER))),
             ("/help  /to ", Command::Help(Some(&TO))),
+            ("/unto  Bob Lee ", Command::Unto(NamedTarget::parse("Bob Lee"))),
+            ("/kick Bob spam", Command::Kick(Target::parse("Bob spam"))),
+            ("/ban 192.0.2.1", Command::Ban(BanTarget::parse("192.0.2.1").unwrap())),
+            ("/unban 192.0.2.1", Command::Unban(BannedTarget::parse("192.0.2.1").unwrap())),
+            ("/bans", Command::Bans),
+            ("/info Bob Lee", Command::Info(NamedTarget::parse("Bob Lee"))),
+            ("/delete 9007199254740991", Command::Delete(MAX_ID)),
         ] {
             assert_eq!(Command::parse(text), Ok(expected), "{text}");
         }
@@ -124,6 +222,16 @@ mod tests {
             ("/whisper", "Usage: /whisper [user] [message]"),
             ("/login  ", "Usage: /login [password]"),
             ("/to", "Usage: /to [user] [seconds]"),
+            ("/unto", "Usage: /unto [user]"),
+            ("/kick", "Usage: /kick [user] [reason]"),
+            ("/ban", "Usage: /ban [user, address or network] [duration] [reason]"),
+            ("/unban ", "Usage: /unban [user, address or network]"),
+            ("/bans all", "Usage: /bans"),
+            ("/info", "Usage: /info [user]"),
+            ("/delete", "Usage: /delete [id]"),
+            ("/delete +1", "Usage: /delete [id]"),
+            ("/delete 1 2", "Usage: /delete [id]"),
+            ("/delete 9007199254740992", "Usage: /delete [id]"),
             ("/dance now", "Unknown command /dance: /help lists the commands."),
             ("/help dance", "Unknown command dance: /help lists the commands."),
             ("/", "Unknown command /: /help lists the commands."),

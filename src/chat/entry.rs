@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::access::Access;
+use super::moderation::{Decision, Outcome};
 use super::protocol::{ClientMessage, MessageError};
 use super::username::Username;
 use crate::limits::Network;
@@ -56,6 +57,8 @@ pub enum Input {
         session: Option<SessionSecret>,
     },
     Disconnected(Departure),
+    /// What became of a decision, which now takes effect. From the connection that asked for it.
+    Decided(Box<Decision>, Outcome),
     /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
     #[allow(dead_code)]
     Moderators(Vec<Username>),

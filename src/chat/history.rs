@@ -41,6 +41,8 @@ pub struct HistoryEntry {
     /// The author's own id for the message, if it gave one, and its name.
     pub txn: Option<(TxnId, Arc<NameKey>)>,
     pub visibility: Visibility,
+    /// `None`: the server.
+    pub author: Option<JoinOrder>,
 }
 
 #[derive(Clone, Debug)]
@@ -162,6 +164,18 @@ impl History {
         Page { json: messages.encode(viewer), more }
     }
 
+    pub fn get(&self, id: u64) -> Option<&HistoryEntry> {
+        self.entries.get(self.position(id)).filter(|entry| entry.id == id)
+    }
+
+    /// Removes a message that was deleted. It was not evicted: an answer without it is complete.
+    pub fn remove(&mut self, id: u64) -> Option<HistoryEntry> {
+        self.get(id)?;
+        let entry = self.entries.remove(self.position(id))?;
+        self.bytes -= entry.bytes();
+        Some(entry)
+    }
+
     /// How much is held in memory, in bytes.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
@@ -251,7 +265,7 @@ impl HistoryEntry {
         is_own.then_some(txn_id)
     }
 
-    fn is_visible_to(&self, viewer: &Place) -> bool {
+    pub fn is_visible_to(&self, viewer: &Place) -> bool {
         match &self.visibility {
             Visibility::All => true,
             Visibility::Participants(places) => places.iter().any(|place| place.order == viewer.order),
@@ -281,7 +295,7 @@ mod tests {
 
     fn entry(id: u64, length: usize) -> HistoryEntry {
         let json = vec![b'x'; length].into();
-        HistoryEntry { id, unix_millis: 0, json, txn: None, visibility: Visibility::All }
+        HistoryEntry { id, unix_millis: 0, json, txn: None, visibility: Visibility::All, author: None }
     }
 
     #[test]
@@ -297,6 +311,21 @@ mod tests {
         assert!(entries + json <= MAX_HISTORY_BYTES, "{entries} + {json}");
         history.push(entry(100_000, MAX_HISTORY_BYTES));
         assert_eq!((history.len(), history.bytes(), history.last_evicted), (0, 0, 100_000));
+    }
+
+    #[test]
+    fn a_deleted_message_is_not_missing() {
+        let mut history = History::new(HistoryLimits { messages: 3, age_millis: None });
+        (1..=3).for_each(|id| history.push(entry(id, 10)));
+        assert_eq!(history.remove(1).map(|entry| entry.id), Some(1));
+        assert!(history.remove(1).is_none() && history.remove(4).is_none());
+        let viewer = Place { order: JoinOrder(0), name: Arc::default() };
+        let page = history.since(&viewer, 0).unwrap();
+        assert_eq!((page.json.len(), page.more), (2 * 10 + 3, false));
+        history.push(entry(4, 10));
+        assert!(history.since(&viewer, 0).is_some(), "nothing was evicted in its place");
+        (2..=4).for_each(|id| drop(history.remove(id)));
+        assert_eq!((history.len(), history.bytes(), history.last_evicted), (0, 0, 0));
     }
 
     #[test]

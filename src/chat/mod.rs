@@ -1,7 +1,10 @@
 //! The chat's rules, as pure code: inputs in, effects out, without I/O, threads or a clock.
 
 mod access;
+mod ban_target;
+mod bans;
 mod command;
+mod duration;
 mod entry;
 mod fields;
 mod history;
@@ -24,13 +27,15 @@ mod username;
 
 pub use access::{Access, Attempt, Attempts, Verdict};
 pub use away::AwayLimits;
+pub use bans::Bans;
 pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
 pub use history::HistoryLimits;
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
-#[allow(unused_imports)]
-pub use moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
+#[allow(unused_imports)] // Until they are stored.
+pub use moderation::{Act, StoredTimeOut};
+pub use moderation::{Action, Ban, Decision, Outcome};
 pub use name_key::NameKey;
 pub use name_map::NameMap;
 #[cfg(test)]

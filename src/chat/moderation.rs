@@ -1,5 +1,4 @@
 //! Moderation: what moderators do, and the bans that follow from it.
-#![allow(dead_code)]
 
 use std::sync::Arc;
 

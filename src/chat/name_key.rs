@@ -33,6 +33,11 @@ impl NameKey {
         push(&mut self.skeleton, &fixed_point(skeleton(word).collect(), fold_except_l));
     }
 
+    /// Whether the names are the same: if they agree in either form.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.spelling == other.spelling || self.skeleton == other.skeleton
+    }
+
     pub fn spelling(&self) -> &str {
         &self.spelling
     }
@@ -106,8 +111,7 @@ mod tests {
 
     /// Whether two names are the same.
     fn same(one: &str, other: &str) -> bool {
-        let (one, other) = (NameKey::of(one), NameKey::of(other));
-        one.spelling == other.spelling || one.skeleton == other.skeleton
+        NameKey::of(one).is_same(&NameKey::of(other))
     }
 
     fn text_of_look_alikes() -> impl Strategy<Value = String> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::name_key::NameKey;
 
 /// Holds a name in both of its forms. Looking up a key costs two hash lookups, whatever the key.
+#[derive(Clone)]
 pub struct NameMap<V> {
     by_spelling: HashMap<String, V>,
     by_skeleton: HashMap<String, V>,
@@ -13,6 +14,15 @@ pub struct NameMap<V> {
 impl<V> Default for NameMap<V> {
     fn default() -> Self {
         Self { by_spelling: HashMap::new(), by_skeleton: HashMap::new() }
+    }
+}
+
+impl<V: Copy + PartialEq> NameMap<V> {
+    /// The values of all names that are the same as this one: of its spelling, and of its skeleton if that is another.
+    pub fn all(&self, name: &NameKey) -> impl Iterator<Item = V> {
+        let by_spelling = self.by_spelling.get(name.spelling()).copied();
+        let by_skeleton = self.by_skeleton.get(name.skeleton()).copied();
+        by_spelling.into_iter().chain(by_skeleton.filter(|value| by_spelling != Some(*value)))
     }
 }
 
@@ -60,6 +70,8 @@ mod tests {
         map.remove(&NameKey::of("lan"));
         map.insert(&NameKey::of("Lan"), 2);
         map.insert(&NameKey::of("Ian"), 3);
+        assert_eq!(map.all(&NameKey::of("lan")).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(map.all(&NameKey::of("Ian")).collect::<Vec<_>>(), [3]);
         assert_eq!(map.get(&NameKey::of("lan")), Some(2));
         assert_eq!(map.get(&NameKey::of("ian")), Some(3));
     }

@@ -13,6 +13,7 @@ use super::command::{self, Command};
 use super::entry::{EntryTime, SessionSecret};
 use super::fields::{Field, Fields, HistoryRequest};
 use super::name_key::NameKey;
+use super::roster::Role;
 use super::target;
 use super::user_list;
 use super::username::Username;
@@ -28,7 +29,7 @@ const DEFAULT_PAGE_MESSAGES: u16 = 50;
 /// The longest `txn_id`, in characters.
 const MAX_TXN_ID_CHARS: usize = 64;
 /// The greatest id: integers up to this are exact in JavaScript.
-const MAX_ID: u64 = (1 << 53) - 1;
+pub const MAX_ID: u64 = (1 << 53) - 1;
 
 /// A message from a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,6 +133,10 @@ pub enum ServerMessage {
         id: u64,
         utc: String,
     },
+    /// A message was deleted, and clients should remove it.
+    Deleted {
+        id: u64,
+    },
     History(Box<HistoryAnswer>),
 }
 
@@ -177,6 +182,8 @@ pub struct CommandUsage {
     pub usage: &'static str,
     /// One line on what it does, for `/help`.
     pub about: &'static str,
+    /// Who may use it.
+    pub role: Role,
 }
 
 impl ServerMessage {
@@ -195,6 +202,7 @@ impl ServerMessage {
             Self::Ack { txn_id, id, utc } => {
                 write(json, &AckJson { kind: "ack", txn_id, id: *id, time: utc, timestamp });
             }
+            Self::Deleted { id } => write(json, &DeletedJson { kind: "deleted", id: *id, timestamp }),
             Self::History(answer) => answer.encode(timestamp, json),
         }
     }
@@ -296,6 +304,14 @@ struct AckJson<'a> {
     txn_id: &'a TxnId,
     id: u64,
     time: &'a str,
+    timestamp: &'a str,
+}
+
+#[derive(Serialize)]
+struct DeletedJson<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: u64,
     timestamp: &'a str,
 }
 
@@ -557,7 +573,12 @@ mod tests {
             ),
             (
                 ServerMessage::CommandList {
-                    content: &[CommandUsage { name: "/help", usage: "/help [command]", about: "Helps." }],
+                    content: &[CommandUsage {
+                        name: "/help",
+                        usage: "/help [command]",
+                        about: "Helps.",
+                        role: Role::Member,
+                    }],
                 },
                 r#"{"type":"command_list","content":{"/help":{"usage":"/help [command]"}},"timestamp":"12:00:00"}"#,
             ),

@@ -1,18 +1,22 @@
 //! The room: for each entry, it returns effects (docs/protocol.md).
 
+#[path = "room_moderation.rs"]
+mod moderation;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
 use super::access::{Access, Verdict};
 use super::away::{AwayLimits, AwaySchedule, Unread};
-use super::command::{self, COMMANDS, Command, TO, WHISPER};
+use super::bans::{Bans, Protected};
+use super::command::{self, COMMANDS, Command, WHISPER};
 use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
 use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, Visibility};
 use super::list_budget::JoinPace;
-use super::moderation::{Ban, StoredTimeOut};
+use super::moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::{
@@ -21,7 +25,7 @@ use super::protocol::{
 };
 use super::roster::{JoinOrder, Member, Presence, Role, Roster};
 use super::target::{self, Found, Target};
-use super::time_outs::{MAX_SECONDS, Timeouts};
+use super::time_outs::Timeouts;
 use super::user_list::UserListSchedule;
 use super::username::{NameError, Username};
 use crate::limits::Network;
@@ -51,6 +55,17 @@ pub enum Effect {
     OpenSession(SessionSecret, Arc<NameKey>),
     CloseSession(SessionSecret),
     Send(Audience, ServerMessage),
+    /// Have this stored, and pass it back to the room as an entry.
+    Decide(Box<Decision>),
+    /// Record an act that has taken effect.
+    Record(Box<Act>),
+    /// From here on, clients with the addresses of this ban need not be connected to the room.
+    PublishBan(Arc<Ban>),
+    /// The ban with this id has ended.
+    WithdrawBan(u64),
+    /// This connection was refused or removed, and is no longer part of [`Audience::All`]: send it what it was sent
+    /// before, and close it with code 1008 and this reason.
+    Close(ConnectionId, String),
     /// A moderation action, for the log. The message to all members is a separate effect.
     Moderated(String),
 }
@@ -66,7 +81,6 @@ pub enum Audience {
 }
 
 /// What a room is created with. By default, nothing is kept.
-#[allow(dead_code)]
 #[derive(Default)]
 pub struct RoomSettings {
     /// Whether `/login` can make a member a moderator.
@@ -97,6 +111,7 @@ pub struct Room {
     away: AwaySchedule,
     lists: UserListSchedule,
     timeouts: Timeouts,
+    bans: Bans,
     /// The names of the named moderators.
     reserved: NameMap<()>,
     scratch: Vec<u8>,
@@ -115,6 +130,13 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The `ack` for its author; `None`: the message has no `txn_id`.
+    fn ack(&self) -> Option<Effect> {
+        let txn_id = self.txn_id?.clone();
+        let ack = ServerMessage::Ack { txn_id, id: self.id, utc: self.time.utc.clone() };
+        Some(Effect::Send(Audience::One(self.from), ack))
+    }
+
     /// The `txn_id`, with the name of its author.
     fn txn(&self, author: &Member) -> Option<(TxnId, Arc<NameKey>)> {
         self.txn_id.map(|txn_id| (txn_id.clone(), author.name.key().clone()))
@@ -123,8 +145,18 @@ impl Context<'_> {
 
 impl Room {
     /// `time`: of the start, from which stored time-outs continue.
-    pub fn new(settings: RoomSettings, _time: &EntryTime) -> Self {
-        let RoomSettings { allows_login, requires_password, epoch, history, away, moderators, .. } = settings;
+    pub fn new(settings: RoomSettings, time: &EntryTime) -> Self {
+        let RoomSettings {
+            allows_login,
+            requires_password,
+            epoch,
+            history,
+            away,
+            moderators,
+            bans,
+            time_outs,
+            proxies,
+        } = settings;
         Self {
             allows_login,
             requires_password,
@@ -134,7 +166,8 @@ impl Room {
             history: History::new(history),
             away: AwaySchedule::new(away),
             lists: UserListSchedule::default(),
-            timeouts: Timeouts::default(),
+            timeouts: moderation::stored_time_outs(time_outs, time),
+            bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
             reserved: reserved_names(&moderators),
             scratch: Vec::new(),
         }
@@ -143,6 +176,12 @@ impl Room {
     /// Applies the next entry.
     pub fn apply(&mut self, entry: Entry) -> Vec<Effect> {
         let Entry { id, time, from, input } = entry;
+        let mut effects = self.end_bans(time.unix_millis);
+        effects.extend(self.apply_input(id, time, from, input));
+        effects
+    }
+
+    fn apply_input(&mut self, id: u64, time: &EntryTime, from: ConnectionId, input: Input) -> Vec<Effect> {
         match input {
             Input::Connected(address) => {
                 self.guests.insert(from, address);
@@ -157,6 +196,13 @@ impl Room {
                 self.message(context, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
+            Input::Decided(decision, outcome) => {
+                let Decision { act, connection, txn_id } = *decision;
+                let access = Access::default();
+                let txn_id = txn_id.as_ref();
+                let context = Context { id, time, from: connection, txn_id, access, session: None };
+                self.decided(context, act, outcome)
+            }
             Input::Moderators(names) => {
                 self.set_moderators(&names, time.monotonic);
                 Vec::new()
@@ -180,7 +226,7 @@ impl Room {
     pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(name) = self.timeouts.pop_ended(now) {
-            let member = self.roster.by_name(&name);
+            let member = self.roster.by_name(name.key());
             if let Some(member) = member.filter(|member| !self.timeouts.contains(member.name.key())) {
                 let over = "Your time-out is over: you can send messages again.";
                 effects.extend(member.connection().map(|connection| system(connection, over)));
@@ -188,12 +234,23 @@ impl Room {
             }
         }
         while let Some(member) = self.away.expired(now) {
-            self.leave(member, now, &mut effects);
+            self.leave(member, now, false, &mut effects);
         }
         if let Some(recipients) = self.lists.next_round(now, is_slow) {
             effects.push(Effect::Send(recipients, self.user_list()));
         }
         effects
+    }
+
+    fn end_bans(&mut self, unix_millis: u64) -> Vec<Effect> {
+        std::iter::from_fn(|| self.bans.pop_ended(unix_millis))
+            .map(|ban| Effect::WithdrawBan(ban.id))
+            .collect()
+    }
+
+    /// The bans, as they are published at the start.
+    pub fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     #[cfg(test)]
@@ -246,7 +303,7 @@ impl Room {
     }
 
     fn member_message(&mut self, context: Context, body: Result<Body, MessageError>) -> Vec<Effect> {
-        let Context { id, time, from, txn_id, .. } = context;
+        let Context { time, from, txn_id, .. } = context;
         let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
         let is_asking = member.session.is_some();
         let seconds_left = self.timeouts.seconds_left(member.name.key(), time.monotonic);
@@ -262,11 +319,9 @@ impl Room {
         }
         match self.request(context, body) {
             Ok(mut effects) => {
-                if let Some(txn_id) = txn_id.filter(|_| is_asking && !is_reading) {
-                    // Last, so that a client that has it has everything up to its id.
-                    let ack = ServerMessage::Ack { txn_id: txn_id.clone(), id, utc: time.utc.clone() };
-                    effects.push(Effect::Send(Audience::One(from), ack));
-                }
+                let is_decided = !effects.iter().any(|effect| matches!(effect, Effect::Decide(_)));
+                // Last, so that a client that has it has everything up to its id.
+                effects.extend(context.ack().filter(|_| is_asking && !is_reading && is_decided));
                 effects
             }
             Err(reason) => vec![error(context, reason)],
@@ -297,6 +352,7 @@ impl Room {
             Ok(Body::Join(options)) => self.join(context, address, name, options.as_deref()),
             body => match self.enter(context, address, name, None) {
                 Ok(mut effects) => {
+                    // Nothing if it was refused.
                     effects.extend(self.member_message(context, body));
                     effects
                 }
@@ -359,6 +415,13 @@ impl Room {
     ) -> Result<Vec<Effect>, String> {
         let Context { time, from, access, .. } = context;
         let role = self.role_at_join(&name, access.join)?;
+        if role != Role::Named
+            && let Some(ban) = self.ban_on(context, &name, address)
+        {
+            let effects = moderation::refuse(context, ban);
+            self.guests.remove(&from);
+            return Ok(effects);
+        }
         if let Some(owner) = self.roster.by_name(name.key()) {
             return Err(NameError::InUse(owner.name.shown().clone()).to_string());
         }
@@ -366,7 +429,7 @@ impl Room {
         let place_name = name.shown().clone();
         self.guests.remove(&from);
         let session = options.and(context.session);
-        let member = self.roster.join(from, name, address, role, session);
+        let member = self.roster.join(from, name, address, role, session, time.unix_millis);
         self.lists.joined(member, time.monotonic);
         let place = member.place();
         let mut effects = vec![
@@ -392,8 +455,15 @@ impl Room {
     ) -> Vec<Effect> {
         let Context { time, from, .. } = context;
         let now = time.monotonic;
-        let Some(member) = self.roster.get_mut(order) else { return Vec::new() };
+        let Some(member) = self.roster.get(order) else { return Vec::new() };
         self.guests.remove(&from);
+        // The place was not at this address when that was banned.
+        if member.role != Role::Named
+            && let Some(ban) = self.ban_on(context, &member.name, address)
+        {
+            return moderation::refuse(context, ban);
+        }
+        let Some(member) = self.roster.get_mut(order) else { return Vec::new() };
         // A late join on an older connection, which the client has replaced with a newer one.
         if member.connection().is_some_and(|current| current > from) {
             return vec![Effect::CloseReplaced(from)];
@@ -471,23 +541,25 @@ impl Room {
         let may_resume = departure == Departure::Lost && member.session.is_some();
         let away = may_resume.then(|| self.away.start(order, address, now)).flatten();
         let Some(away) = away else {
-            self.leave(order, now, &mut effects);
+            self.leave(order, now, false, &mut effects);
             return effects;
         };
         self.roster.set_presence(order, Presence::Away(away, Unread::default()));
         self.lists.away(order, now);
         effects.push(Effect::Away(from, name));
         while let Some(member) = self.away.excess(address.network) {
-            self.leave(member, now, &mut effects);
+            self.leave(member, now, false, &mut effects);
         }
         effects
     }
 
-    fn leave(&mut self, order: JoinOrder, now: Instant, effects: &mut Vec<Effect>) {
+    /// `is_removed`: its connection is [closed](Effect::Close) already.
+    fn leave(&mut self, order: JoinOrder, now: Instant, is_removed: bool, effects: &mut Vec<Effect>) {
         let Some(member) = self.roster.leave(order) else { return };
         self.lists.left(&member, now);
         let name = member.name.shown();
         match &member.presence {
+            Presence::Connected(_) if is_removed => {}
             Presence::Connected(connection) => effects.push(Effect::Leave(*connection, name.clone())),
             Presence::Away(away, unread) => {
                 self.away.end(order, member.address, *away);
@@ -538,8 +610,8 @@ impl Room {
     fn public(&mut self, context: Context, content: &str) -> Vec<Effect> {
         let Some(sender) = self.roster.by_connection(context.from) else { return Vec::new() };
         let username = sender.name.shown().clone();
-        let txn = context.txn(sender);
-        let message = self.keep(context, KeptMessage::Public { username: &username, content }, txn);
+        let (txn, author) = (context.txn(sender), Some(sender.order));
+        let message = self.keep(context, KeptMessage::Public { username: &username, content }, txn, author);
         vec![Effect::Send(Audience::AllExcept(context.from), message)]
     }
 
@@ -549,11 +621,13 @@ impl Room {
         context: Context,
         message: KeptMessage,
         txn: Option<(TxnId, Arc<NameKey>)>,
+        author: Option<JoinOrder>,
     ) -> ServerMessage {
         let json = self.encode(context, message);
         let unix_millis = context.time.unix_millis;
         let visibility = Visibility::All;
-        self.history.push(HistoryEntry { id: context.id, unix_millis, json: json.clone(), txn, visibility });
+        let entry = HistoryEntry { id: context.id, unix_millis, json: json.clone(), txn, visibility, author };
+        self.history.push(entry);
         ServerMessage::Kept(json)
     }
 
@@ -573,11 +647,15 @@ impl Room {
     }
 
     fn command(&mut self, context: Context, command: Command) -> Result<Vec<Effect>, String> {
+        let row = command.row();
+        if self.roster.by_connection(context.from).is_none_or(|member| member.role < row.role) {
+            return Err(format!("Only moderators may use {}: see /login.", row.name));
+        }
         match command {
             Command::Whisper(target) => self.whisper(context, &target),
             Command::Login => self.login(context),
-            Command::To(target) => self.time_out(context, &target),
             Command::Help(about) => Ok(vec![system(context.from, command::help(about))]),
+            command => Ok(self.moderate(context, command)?),
         }
     }
 
@@ -607,10 +685,11 @@ impl Room {
         let Some(target) = self.roster.get(to) else { return Ok(Vec::new()) };
         let (from, to) = (sender.name.shown().clone(), target.name.shown().clone());
         let (txn, places) = (context.txn(sender), [sender.place(), target.place()]);
+        let author = Some(sender.order);
         let json = self.encode(context, KeptMessage::Private { from: &from, to: &to, content });
         let unix_millis = context.time.unix_millis;
         let visibility = Visibility::Participants(places.into());
-        let entry = HistoryEntry { id: context.id, unix_millis, json, txn, visibility };
+        let entry = HistoryEntry { id: context.id, unix_millis, json, txn, visibility, author };
         let mut effects = self.deliver_whisper(context, &to, &entry)?;
         effects.push(echo(context, &entry));
         self.history.push(entry);
@@ -677,35 +756,20 @@ impl Room {
             return Err(context.access.login.refusal().unwrap_or_else(|| NOT_COMPARED.into()));
         }
         let content = format!("{} is now a moderator.", member.name.shown());
+        let act = moderation::act(context, member, Action::Login);
         let member = member.order;
         if let Some(member) = self.roster.get_mut(member) {
             member.role = Role::Moderator;
         }
-        Ok(self.moderation(context, content))
-    }
-
-    fn time_out(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, String> {
-        let Some(moderator) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
-        if moderator.role < Role::Moderator {
-            return Err("Only moderators may use /to: see /login.".into());
-        }
-        let (target, seconds) = self.target(target, &TO)?;
-        let Some(seconds) = seconds.parse().ok().filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) else {
-            let usage = command::usage(&TO);
-            return Err(format!("{usage}, with 1 to {MAX_SECONDS} whole seconds.").into());
-        };
-        let (by, target) = (moderator.name.shown(), target.name.clone());
-        let content = format!("{by} timed out {} for {seconds} seconds.", target.shown());
-        if !self.timeouts.set(target.key(), context.time.monotonic + Duration::from_secs(seconds)) {
-            return Err("Too many users are already timed out.".into());
-        }
-        Ok(self.moderation(context, content))
+        let mut effects = self.moderation(context, content);
+        effects.push(Effect::Record(act.into()));
+        Ok(effects)
     }
 
     /// Tells all members of a moderator's action, which has changed the list.
     fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
         self.lists.changed(context.time.monotonic);
-        let message = self.keep(context, KeptMessage::System { content: &content }, None);
+        let message = self.keep(context, KeptMessage::System { content: &content }, None, None);
         vec![Effect::Send(Audience::All, message), Effect::Moderated(content)]
     }
 

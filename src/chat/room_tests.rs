@@ -1,6 +1,7 @@
 //! Scripted conversations: what each connection sends and receives, in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use crate::chat::protocol::Position;
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
 
+#[path = "moderation_tests.rs"]
+mod moderation;
+
 /// A room, and what each connection has received, by its number.
 struct Script {
     room: Room,
@@ -20,6 +24,11 @@ struct Script {
     last_id: u64,
     members: BTreeSet<u64>,
     received: BTreeMap<u64, Vec<String>>,
+    /// What becomes of decisions; `None`: they wait.
+    outcome: Option<Outcome>,
+    waiting: Vec<Box<Decision>>,
+    recorded: Vec<Act>,
+    published: Bans,
 }
 
 impl Script {
@@ -30,7 +39,19 @@ impl Script {
     fn with_room(settings: RoomSettings) -> Self {
         let (members, received) = (BTreeSet::new(), BTreeMap::new());
         let now = Instant::now();
-        Self { room: Room::new(settings, &time(now)), now, last_id: 0, members, received }
+        let room = Room::new(settings, &time(now));
+        let published = room.bans().clone();
+        Self {
+            room,
+            now,
+            last_id: 0,
+            members,
+            received,
+            outcome: Some(Outcome::Stored),
+            waiting: Vec::new(),
+            recorded: Vec::new(),
+            published,
+        }
     }
 
     /// A room with these members, as connections 1, 2, 3 …, which have received all messages so far.
@@ -101,6 +122,14 @@ impl Script {
                     self.members.remove(&number);
                     self.received.entry(number).or_default().push("replaced".into());
                 }
+                Effect::Close(ConnectionId(number), reason) => {
+                    self.members.remove(&number);
+                    self.received.entry(number).or_default().push(format!("close: {reason}"));
+                }
+                Effect::Decide(decision) => self.decide(decision),
+                Effect::PublishBan(ban) => self.published.add(ban),
+                Effect::WithdrawBan(id) => drop(self.published.remove(id)),
+                Effect::Record(act) => self.recorded.push(*act),
                 Effect::LeaveAway(..)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
@@ -119,6 +148,14 @@ impl Script {
                     }
                 }
             }
+        }
+    }
+
+    /// Applies a decision as the next entry, unless decisions wait.
+    fn decide(&mut self, decision: Box<Decision>) {
+        match self.outcome {
+            Some(outcome) => self.input(decision.connection.0, Input::Decided(decision, outcome)),
+            None => self.waiting.push(decision),
         }
     }
 
@@ -197,6 +234,7 @@ fn line(message: &ServerMessage) -> String {
             format!("history{more}{recovered}: {}", lines.join(", "))
         }
         ServerMessage::CommandList { .. } => "command_list".into(),
+        ServerMessage::Deleted { id } => format!("deleted {id}"),
         ServerMessage::UserList { content } => {
             let users = content.iter().map(|user| {
                 let marks =
@@ -621,6 +659,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let text = prop_oneof![
         "/login (secret|wrong)",
         "/(whisper|to) (Ann|bob|Ann Lee|x) ?[0-9]{0,3}",
+        "/(unto|kick|ban|unban|info) (Ann|bob|\"ann\"|Ann Lee|10.0.0.[0-9]|10.0.0.0/24|x)( 1m)?( x)?",
+        "/(bans|delete [0-9]{1,2})",
         "/help ?(to|x)?",
         "\\PC{1,20}",
     ];
@@ -653,6 +693,8 @@ proptest! {
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
         let mut members = BTreeSet::new();
+        // By the server. Their clients have not noticed.
+        let mut closed = BTreeSet::new();
         for step in steps {
             let mut inputs = Vec::new();
             match step {
@@ -679,10 +721,17 @@ proptest! {
                 Step::Wait(millis) => now += Duration::from_millis(millis.into()),
             }
             let mut effects = Vec::new();
-            for (id, input) in inputs {
+            let mut inputs = VecDeque::from(inputs);
+            while let Some((id, input)) = inputs.pop_front() {
                 last_id += 1;
                 let entry = Entry { id: last_id, time: &time(now), from: ConnectionId(id), input };
-                effects.extend(room.apply(entry));
+                for effect in room.apply(entry) {
+                    if let Effect::Decide(decision) = &effect {
+                        let outcome = [Outcome::Stored, Outcome::NotStored, Outcome::NotFound][last_id as usize % 3];
+                        inputs.push_back((decision.connection.0, Input::Decided(decision.clone(), outcome)));
+                    }
+                    effects.push(effect);
+                }
             }
             effects.extend(room.expire(now, |_| false));
             prop_assert!(room.next_deadline().is_none_or(|due| due > now), "expire left something that is due");
@@ -693,11 +742,21 @@ proptest! {
                     Effect::Enter(id, _) | Effect::Resume(id, _) => prop_assert!(members.insert(id.0)),
                     Effect::Leave(id, _) | Effect::Away(id, _) => prop_assert!(members.remove(&id.0)),
                     Effect::CloseReplaced(id) => drop(members.remove(&id.0)),
-                    Effect::LeaveAway(..)
+                    Effect::Close(id, reason) => {
+                        members.remove(&id.0);
+                        prop_assert!(closed.insert(id.0) && reason.len() <= 123);
+                    }
+                    Effect::Decide(_)
+                    | Effect::Record(_)
+                    | Effect::PublishBan(_)
+                    | Effect::WithdrawBan(_)
+                    | Effect::LeaveAway(..)
                     | Effect::OpenSession(..)
                     | Effect::CloseSession(_)
                     | Effect::Moderated(_) => {}
-                    Effect::Send(Audience::One(id), _) => prop_assert!(connected.contains(&id.0)),
+                    Effect::Send(Audience::One(id), _) => {
+                        prop_assert!(connected.contains(&id.0) && !closed.contains(&id.0));
+                    }
                     Effect::Send(Audience::AllExcept(id), message) => {
                         prop_assert!(members.contains(&id.0));
                         prop_assert!(is_public(message), "{message:?}");
@@ -721,7 +780,8 @@ proptest! {
             }
             prop_assert!(members.is_subset(&connected));
             prop_assert_eq!(room.roster.users(&room.timeouts).len(), members.len());
-            prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), connected.len());
+            let open = connected.difference(&closed).count();
+            prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), open);
         }
     }
 }

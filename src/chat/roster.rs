@@ -28,6 +28,8 @@ pub struct Member {
     pub name: Username,
     pub address: Address,
     pub role: Role,
+    /// When it joined, in milliseconds since 1970.
+    pub joined: u64,
     /// `None`: the client did not ask. It cannot resume, and gets no `ack`.
     pub session: Option<SessionSecret>,
     pub presence: Presence,
@@ -98,13 +100,14 @@ impl Roster {
         address: Address,
         role: Role,
         session: Option<SessionSecret>,
+        joined: u64,
     ) -> &Member {
         let order = self.next;
         self.next.0 += 1;
         self.by_connection.insert(connection, order);
         self.by_name.insert(name.key(), order);
         let presence = Presence::Connected(connection);
-        let member = Member { order, name, address, role, session, presence };
+        let member = Member { order, name, address, role, joined, session, presence };
         self.members.entry(order).or_insert(member)
     }
 
@@ -130,6 +133,11 @@ impl Roster {
     }
 
     /// All members, in order of joining.
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// The same.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.members.values_mut()
     }

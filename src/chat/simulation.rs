@@ -463,7 +463,14 @@ impl World {
                     undelivered += self.end_unread(place);
                 }
                 Effect::Send(audience, message) => self.send(from, audience, message),
-                Effect::OpenSession(..) | Effect::CloseSession(_) | Effect::Moderated(_) => {}
+                Effect::OpenSession(..)
+                | Effect::CloseSession(_)
+                | Effect::Decide(_)
+                | Effect::Record(_)
+                | Effect::PublishBan(_)
+                | Effect::WithdrawBan(_)
+                | Effect::Close(..)
+                | Effect::Moderated(_) => {}
             }
         }
         let is_report = |effect: &&Effect| matches!(effect, Effect::Send(_, ServerMessage::Error { content, .. }) if content.contains("without receiving"));

@@ -122,7 +122,7 @@ fn unquoted(text: &str) -> Vec<Candidate> {
 
 /// Splits a text that begins with a name in double quotes into the name and the rest. Two quotes within the name
 /// stand for one.
-fn split_quoted(text: &str) -> Option<(String, &str)> {
+pub fn split_quoted(text: &str) -> Option<(String, &str)> {
     let mut rest = text.strip_prefix('"')?;
     let mut name = String::new();
     loop {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::name_key::NameKey;
 use super::name_map::NameMap;
+use super::username::Username;
 
 /// The longest time-out, in seconds: a year.
 pub const MAX_SECONDS: u64 = 365 * 24 * 60 * 60;
@@ -15,7 +16,7 @@ pub const MAX_TIMEOUTS: usize = 10_000;
 #[derive(Default)]
 pub struct Timeouts {
     by_name: NameMap<TimeOut>,
-    in_order: BTreeMap<TimeOut, NameKey>,
+    in_order: BTreeMap<TimeOut, Username>,
     /// The number of the next time-out.
     next: u64,
 }
@@ -28,20 +29,31 @@ struct TimeOut {
 }
 
 impl Timeouts {
-    /// Times out a name, replacing any earlier time-out. `false`: there are [`MAX_TIMEOUTS`] already.
-    pub fn set(&mut self, name: &NameKey, ends: Instant) -> bool {
-        if self.in_order.len() >= MAX_TIMEOUTS && !self.contains(name) {
-            return false;
-        }
-        // There are two if the name has the spelling of one and the skeleton of another.
-        while let Some(before) = self.by_name.get(name) {
-            self.remove(before);
-        }
+    /// Times out a name, replacing any earlier time-out. Check [`Self::has_room_for`] first.
+    pub fn set(&mut self, name: &Username, ends: Instant) {
+        self.end(name.key());
         let time_out = TimeOut { ends, number: self.next };
         self.next += 1;
-        self.by_name.insert(name, time_out);
+        self.by_name.insert(name.key(), time_out);
         self.in_order.insert(time_out, name.clone());
-        true
+    }
+
+    /// `false`: there are [`MAX_TIMEOUTS`], and none of them is of this name.
+    pub fn has_room_for(&self, name: &NameKey) -> bool {
+        self.in_order.len() < MAX_TIMEOUTS || self.contains(name)
+    }
+
+    /// Ends the time-out of a name.
+    pub fn end(&mut self, name: &NameKey) {
+        // There are two if the name has the spelling of one and the skeleton of another.
+        while let Some(time_out) = self.by_name.get(name) {
+            self.remove(time_out);
+        }
+    }
+
+    /// The name that was timed out which is the same as this one.
+    pub fn name(&self, name: &NameKey) -> Option<&Username> {
+        self.in_order.get(&self.by_name.get(name)?)
     }
 
     pub fn contains(&self, name: &NameKey) -> bool {
@@ -59,14 +71,14 @@ impl Timeouts {
     }
 
     /// Removes a time-out that has ended, if there is one, and returns its name.
-    pub fn pop_ended(&mut self, now: Instant) -> Option<NameKey> {
+    pub fn pop_ended(&mut self, now: Instant) -> Option<Username> {
         let (&time_out, _) = self.in_order.first_key_value().filter(|(time_out, _)| time_out.ends <= now)?;
         self.remove(time_out)
     }
 
-    fn remove(&mut self, time_out: TimeOut) -> Option<NameKey> {
+    fn remove(&mut self, time_out: TimeOut) -> Option<Username> {
         let name = self.in_order.remove(&time_out)?;
-        self.by_name.remove(&name);
+        self.by_name.remove(name.key());
         Some(name)
     }
 }
@@ -80,18 +92,22 @@ fn whole_seconds(left: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    fn username(name: &str) -> Username {
+        Username::parse(name).unwrap()
+    }
+
     #[test]
     fn a_second_time_out_replaces_the_first() {
-        let (start, bob) = (Instant::now(), NameKey::of("bob"));
+        let (start, bob) = (Instant::now(), username("bob"));
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timeouts = Timeouts::default();
         timeouts.set(&bob, at(60));
         timeouts.set(&bob, at(10));
-        assert_eq!(timeouts.seconds_left(&bob, at(0)), Some(10));
-        assert_eq!(timeouts.seconds_left(&bob, start + Duration::from_millis(9001)), Some(1));
+        assert_eq!(timeouts.seconds_left(bob.key(), at(0)), Some(10));
+        assert_eq!(timeouts.seconds_left(bob.key(), start + Duration::from_millis(9001)), Some(1));
         assert_eq!(timeouts.pop_ended(at(9)), None);
         assert_eq!(timeouts.next_end(), Some(at(10)));
-        assert_eq!(timeouts.seconds_left(&bob, at(10)), None);
+        assert_eq!(timeouts.seconds_left(bob.key(), at(10)), None);
         assert_eq!(timeouts.pop_ended(at(10)), Some(bob));
         assert_eq!((timeouts.next_end(), timeouts.pop_ended(at(99))), (None, None));
     }
@@ -102,17 +118,17 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut timeouts = Timeouts::default();
-        timeouts.set(&NameKey::of("Ian"), after(60));
+        timeouts.set(&username("Ian"), after(60));
         for name in ["ian", "lan", "Іаn"] {
             assert_eq!(timeouts.seconds_left(&NameKey::of(name), start), Some(60), "{name}");
         }
         assert!(!timeouts.contains(&NameKey::of("Lan")));
-        timeouts.set(&NameKey::of("Lan"), after(70));
+        timeouts.set(&username("Lan"), after(70));
         // The same name as both.
-        timeouts.set(&NameKey::of("lan"), after(5));
+        timeouts.set(&username("lan"), after(5));
         assert_eq!(timeouts.seconds_left(&NameKey::of("Ian"), start), Some(5));
         assert_eq!(timeouts.seconds_left(&NameKey::of("Lan"), start), Some(5));
-        assert_eq!(timeouts.pop_ended(after(5)), Some(NameKey::of("lan")));
+        assert_eq!(timeouts.pop_ended(after(5)), Some(username("lan")));
         assert_eq!((timeouts.next_end(), timeouts.pop_ended(after(99))), (None, None));
     }
 
@@ -121,9 +137,10 @@ mod tests {
         let ends = Instant::now();
         let mut timeouts = Timeouts::default();
         for number in 0..MAX_TIMEOUTS {
-            assert!(timeouts.set(&NameKey::of(&number.to_string()), ends));
+            assert!(timeouts.has_room_for(&NameKey::of(&number.to_string())));
+            timeouts.set(&username(&number.to_string()), ends);
         }
-        assert!(!timeouts.set(&NameKey::of("one too many"), ends));
-        assert!(timeouts.set(&NameKey::of("0"), ends + Duration::from_secs(1)));
+        assert!(!timeouts.has_room_for(&NameKey::of("one too many")));
+        assert!(timeouts.has_room_for(&NameKey::of("0")));
     }
 }

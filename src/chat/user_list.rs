@@ -241,7 +241,7 @@ mod tests {
         fn join_as(&mut self, number: u64, name: &str, now: Instant) {
             let name = Username::parse(name).unwrap();
             let address = Address { network: IpAddr::from(Ipv4Addr::LOCALHOST).into(), is_exempt: true };
-            let member = self.roster.join(ConnectionId(number), name, address, Role::Member, None);
+            let member = self.roster.join(ConnectionId(number), name, address, Role::Member, None, 0);
             self.lists.joined(member, now);
         }
 

@@ -51,6 +51,8 @@ pub struct Reader<'a> {
     keep_alive: KeepAlive,
     /// The number of the message that has begun and is not complete, and since when.
     incomplete: Option<(u64, Instant)>,
+    /// When [`Self::next_text`] gives up.
+    deadline: Option<Instant>,
     /// When the client was found to have disconnected, while this thread was waiting.
     disconnected: Option<Instant>,
     /// Whether a join of this connection has been charged to its address. It can join only once.
@@ -70,6 +72,7 @@ impl<'a> Reader<'a> {
             meter: Meter::default(),
             keep_alive: KeepAlive::new(shared.limits.ping_interval, now),
             incomplete: None,
+            deadline: None,
             disconnected: None,
             join_charged: false,
             admission: None,
@@ -118,6 +121,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next message that is a text; `None`: another message came first, the connection has ended, or it did not
+    /// come by the deadline.
+    pub fn next_text(&mut self, deadline: Instant) -> Option<Utf8Bytes> {
+        self.deadline = Some(deadline);
+        let next = self.next();
+        self.deadline = None;
+        match next {
+            Ok(Next::Text(text)) => Some(text),
+            Ok(Next::Binary | Next::Pending) | Err(_) => None,
+        }
+    }
+
     /// Records when the message that is now incomplete began.
     fn track(&mut self, incomplete: Option<u64>) {
         self.incomplete = match (incomplete, self.incomplete) {
@@ -130,9 +145,12 @@ impl<'a> Reader<'a> {
     fn wait_for_bytes(&mut self) -> Result<Due, End> {
         let message_deadline = self.incomplete.map(|(_, since)| since + self.shared.limits.handshake_timeout);
         let keep_alive = self.keep_alive.next_deadline();
-        let until = message_deadline.map_or(keep_alive, |deadline| deadline.min(keep_alive));
+        let until = [message_deadline, self.deadline].into_iter().flatten().fold(keep_alive, Instant::min);
         match wait(self.link.socket(), Wait::Read, until) {
             Ok(true) => Ok(Due::Nothing),
+            Ok(false) if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Err(ReadError::Disconnected.into())
+            }
             Ok(false) if message_deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
                 let reason = "a message took longer than HANDSHAKE_TIMEOUT";
                 Err(ReadError::Violation(CloseCode::Policy, reason.into()).into())

@@ -1,19 +1,30 @@
 //! The session of an upgraded connection: its messages go to the hub until it ends.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
+use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shared;
 use super::handshake::Upgraded;
 use super::http_exchange::LINGER_TIMEOUT;
 use super::reader::{End, Next, Reader};
-use crate::chat::{Access, ClientMessage, ConnectionId, Departure, MessageError};
-use crate::hub::{Event, HubHandle, Peer};
-use crate::ops::metrics::CutOffReason;
-use crate::transport::{Link, ReadError};
+use crate::chat::{
+    Access, Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
+    Verdict,
+};
+use crate::hub::{Event, HubHandle, Peer, Tape};
+use crate::ops::clock::{Reading, local_time};
+use crate::ops::metrics::{CutOffReason, RefusalReason};
+use crate::transport::{Link, Output, ReadError};
+
+/// What a refused connection from a banned address costs, in tokens of `CONNECT_RATE`, in addition to the one that every
+/// connection costs.
+const BANNED_COST: f64 = 19.0;
+/// How long a client from a banned address has to send the join of a named moderator.
+const BANNED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a session until the client or the server closes it, or either fails.
 pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
@@ -21,8 +32,17 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let limits = &shared.limits;
     let link = Arc::new(Link::new(stream, leftover, limits.message_bytes, limits.send_queue_bytes));
     debug!("{peer}: connected");
+    let mut reader = Reader::new(&link, &peer, shared);
+    let mut first = None;
+    // Before it is registered, so that clients that keep coming back cost the hub nothing.
+    if let Some(ban) = shared.hub.ban_on(peer.network, Reading::now().unix_millis()) {
+        first = moderators_join(&mut reader, shared);
+        if first.is_none() {
+            return refuse(id, &link, &peer, shared, &ban);
+        }
+    }
     let Some(mut registration) = Registration::new(id, &link, &peer, &shared.hub) else { return };
-    let end = read_messages(id, &link, &peer, shared);
+    let end = read_messages(id, &mut reader, first, shared);
     if let End::Read(ReadError::Closed(Some(CloseCode::Normal))) = end {
         registration.departure = Departure::Left;
     }
@@ -71,10 +91,43 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
     }
 }
 
-fn read_messages(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared) -> End {
-    let mut reader = Reader::new(link, peer, shared);
+/// The join of a named moderator, with its password or its session, which may come from a banned address.
+fn moderators_join(reader: &mut Reader, shared: &Shared) -> Option<Utf8Bytes> {
+    if !shared.hub.has_moderators() {
+        return None;
+    }
+    let text = reader.next_text(Instant::now() + BANNED_TIMEOUT)?;
+    let (message, attempts) = ClientMessage::parse_with_passwords(&text);
+    let may_resume = message.as_ref().is_ok_and(|message| shared.hub.can_resume(message));
+    let mut is_moderator = || reader.compare(&message, &attempts).join == Verdict::Own;
+    // The room decides whether one that resumes is let in.
+    (may_resume || is_moderator()).then_some(text)
+}
+
+/// Refuses a client whose address is banned.
+fn refuse(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared, ban: &Ban) {
+    shared.client_log.info(peer.network, format_args!("{peer}: refused: its address is banned"));
+    shared.counters.refused(RefusalReason::Banned);
+    if let Some(network) = peer.charged {
+        shared.rates.connect.take(network, BANNED_COST, Instant::now());
+    }
+    let mut tape = Tape::default();
+    let message = ServerMessage::Error { content: ban.notice(), txn_id: None };
+    tape.write(&Effect::Send(Audience::One(id), message), &local_time());
+    let mut output = Output::default();
+    tape.finish().output(id, &mut output);
+    let now = Instant::now();
+    if link.send(&output, now).is_ok() && link.close(CloseCode::Policy, &ban.close_reason(), now).is_ok() {
+        link.finish(now + LINGER_TIMEOUT);
+    }
+    link.cut_off();
+}
+
+/// `first`: the text of a message that was read already.
+fn read_messages(id: ConnectionId, reader: &mut Reader, first: Option<Utf8Bytes>, shared: &Shared) -> End {
+    let mut first = first.map(Next::Text);
     loop {
-        let event = match reader.next() {
+        let event = match first.take().map_or_else(|| reader.next(), Ok) {
             Ok(Next::Text(text)) => {
                 shared.counters.received(text.len());
                 let (message, attempts) = ClientMessage::parse_with_passwords(&text);
@@ -123,7 +176,6 @@ pub mod tests {
     use std::net::{IpAddr, TcpListener, TcpStream};
 
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
     use crate::connection::tests::shared;

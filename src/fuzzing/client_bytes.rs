@@ -17,7 +17,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::transcript::Transcript;
 use crate::chat::{
     Address, Attempts, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
-    HistoryLimits, Input, MessageError, Room, RoomSettings, ServerMessage, SessionSecret,
+    HistoryLimits, Input, MessageError, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -32,7 +32,7 @@ const MAX_MESSAGE: usize = 1024;
 /// The most that may wait for a client, in bytes.
 const MAX_BACKLOG: usize = 2048;
 /// What a client may be sent in addition to what another has sent, in bytes: lists of four members, and quotes.
-const MAX_ADDED: usize = 8 * 1024;
+const MAX_ADDED: usize = 16 * 1024;
 /// The longest `history` answer, in bytes (docs/protocol.md).
 const MAX_ANSWER: usize = 256 * 1024;
 /// How often something may have to be repeated until there is nothing left to do.
@@ -63,6 +63,8 @@ pub fn client_bytes(bytes: &[u8]) {
 struct Simulation {
     room: Room,
     tape: Tape,
+    /// Connections to close once the batch has been sent, with the reasons.
+    removed: Vec<(ConnectionId, String)>,
     now: Instant,
     clients: [Option<Client>; CLIENTS],
     /// The last id that was given to a connection.
@@ -111,6 +113,7 @@ impl Simulation {
         Self {
             room: Room::new(settings, &entry_time(now)),
             tape: Tape::default(),
+            removed: Vec::new(),
             now,
             clients: [const { None }; CLIENTS],
             last_id: 0,
@@ -306,6 +309,16 @@ impl Simulation {
                 }
             }
         }
+        for effect in effects {
+            match effect {
+                // It is stored at once.
+                Effect::Decide(decision) => {
+                    self.handle(decision.connection, Input::Decided(decision, Outcome::Stored), length);
+                }
+                Effect::Close(id, reason) => self.removed.push((id, reason)),
+                _ => {}
+            }
+        }
     }
 
     /// Sends the batch and what is due, and repeats while that cuts clients off.
@@ -343,6 +356,14 @@ impl Simulation {
                     client.is_slow = true;
                 }
                 Err(_) => drop(client.link.cut_off()),
+            }
+        }
+        for (id, reason) in self.removed.drain(..) {
+            assert!(reason.len() <= 123, "a close frame has no room for {reason:?}");
+            if let Some(client) = self.clients.iter().flatten().find(|client| client.id == id)
+                && client.link.close(CloseCode::Policy, &reason, self.now).is_err()
+            {
+                client.link.cut_off();
             }
         }
     }

@@ -16,16 +16,16 @@ use crate::transport::{Flush, Link, Output, SendError};
 
 /// The close code of a connection whose place another connection has taken (docs/protocol.md).
 const REPLACED: CloseCode = CloseCode::Library(4001);
-/// How long such a client has to complete the closing handshake.
-const REPLACED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client that was replaced or removed has to complete the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All connected clients, and the retries of slow ones. Sending never blocks.
 pub struct Delivery {
     clients: HashMap<ConnectionId, Client>,
     /// Clients with a backlog.
     retries: Retries,
-    /// Connections that were replaced, and when they are cut off, in this order.
-    replaced: VecDeque<(Instant, ConnectionId)>,
+    /// Connections that are being closed, and when they are cut off, in this order.
+    closing: VecDeque<(Instant, ConnectionId)>,
     sent_bytes: u64,
     counters: Arc<Counters>,
 }
@@ -41,7 +41,7 @@ impl Delivery {
         Self {
             clients: HashMap::new(),
             retries: Retries::default(),
-            replaced: VecDeque::new(),
+            closing: VecDeque::new(),
             sent_bytes: 0,
             counters,
         }
@@ -54,7 +54,7 @@ impl Delivery {
     pub fn remove(&mut self, id: ConnectionId) {
         self.clients.remove(&id);
         self.retries.remove(id);
-        self.replaced.retain(|&(_, replaced)| replaced != id);
+        self.closing.retain(|&(_, closing)| closing != id);
     }
 
     pub fn peer(&self, id: ConnectionId) -> Option<&Peer> {
@@ -73,14 +73,14 @@ impl Delivery {
 
     /// When to call [`Self::retry_due`] next.
     pub fn next_retry(&self) -> Option<Instant> {
-        let cut_off = self.replaced.front().map(|&(at, _)| at);
+        let cut_off = self.closing.front().map(|&(at, _)| at);
         self.retries.next_deadline().into_iter().chain(cut_off).min()
     }
 
-    /// Retries the slow clients whose delay is over, and cuts off replaced connections that are still open.
+    /// Retries the slow clients whose delay is over, and cuts off connections that should have closed by now.
     pub fn retry_due(&mut self, now: Instant) {
-        while let Some(&(_, id)) = self.replaced.front().filter(|(at, _)| *at <= now) {
-            self.replaced.pop_front();
+        while let Some(&(_, id)) = self.closing.front().filter(|(at, _)| *at <= now) {
+            self.closing.pop_front();
             if let Some(Client { link: Some(link), .. }) = self.clients.get(&id) {
                 link.cut_off();
             }
@@ -108,11 +108,20 @@ impl Delivery {
         self.attempt(id, now, |link| link.close(CloseCode::Away, "the server is shutting down", now));
     }
 
-    /// Starts the closing handshake with a client whose place another connection has taken. It is cut off after
-    /// [`REPLACED_TIMEOUT`], because its socket may be dead.
+    /// Starts the closing handshake with a client whose place another connection has taken.
     pub fn close_replaced(&mut self, id: ConnectionId, now: Instant) {
-        self.attempt(id, now, |link| link.close(REPLACED, "another connection has taken this place", now));
-        self.replaced.push_back((now + REPLACED_TIMEOUT, id));
+        self.close_soon(id, REPLACED, "another connection has taken this place", now);
+    }
+
+    /// Starts the closing handshake with a client that was refused or removed.
+    pub fn close_removed(&mut self, id: ConnectionId, reason: &str, now: Instant) {
+        self.close_soon(id, CloseCode::Policy, reason, now);
+    }
+
+    /// The client is cut off after [`CLOSE_TIMEOUT`], because its socket may be dead.
+    fn close_soon(&mut self, id: ConnectionId, code: CloseCode, reason: &str, now: Instant) {
+        self.attempt(id, now, |link| link.close(code, reason, now));
+        self.closing.push_back((now + CLOSE_TIMEOUT, id));
     }
 
     pub fn close_all(&mut self, now: Instant) {
@@ -203,10 +212,10 @@ mod tests {
         let (id, now, mut delivery) = (ConnectionId(1), Instant::now(), Delivery::new(Arc::default()));
         delivery.add(id, link.clone(), Peer { name: "a client".into(), network, charged: None });
         delivery.close_replaced(id, now);
-        assert_eq!(delivery.next_retry(), Some(now + REPLACED_TIMEOUT));
-        delivery.retry_due(now + REPLACED_TIMEOUT - Duration::from_millis(1));
+        assert_eq!(delivery.next_retry(), Some(now + CLOSE_TIMEOUT));
+        delivery.retry_due(now + CLOSE_TIMEOUT - Duration::from_millis(1));
         assert!(!link.is_cut_off());
-        delivery.retry_due(now + REPLACED_TIMEOUT);
+        delivery.retry_due(now + CLOSE_TIMEOUT);
         assert!(link.is_cut_off());
         assert_eq!(delivery.next_retry(), None);
     }

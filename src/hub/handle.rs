@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
-use crate::chat::{ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
+use crate::chat::{Ban, Bans, ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
 use crate::config::PasswordHash;
+use crate::limits::Network;
 use crate::ops::metrics::HubStats;
 
 /// How many queries may wait for the hub.
@@ -108,6 +109,17 @@ impl HubHandle {
         self.state.moderators().get(name)
     }
 
+    /// Whether there are named moderators, who may join from a banned address.
+    pub fn has_moderators(&self) -> bool {
+        !self.state.moderators().list.is_empty()
+    }
+
+    /// The ban that applies to an address. `unix_millis`: the wall clock, in milliseconds since 1970.
+    pub fn ban_on(&self, address: Network, unix_millis: u64) -> Option<Arc<Ban>> {
+        let bans = self.state.0.bans.read().unwrap_or_else(PoisonError::into_inner);
+        bans.applying(None, address, unix_millis).cloned()
+    }
+
     /// Whether the hub is closing all connections.
     pub fn is_shutting_down(&self) -> bool {
         self.state.is_shutting_down()
@@ -134,6 +146,8 @@ struct State {
     /// Of all members that can resume, with their names.
     sessions: Mutex<HashMap<SessionSecret, Arc<NameKey>>>,
     moderators: Mutex<Moderators>,
+    /// Read for each connection, and rarely changed.
+    bans: RwLock<Bans>,
     is_shutting_down: AtomicBool,
 }
 
@@ -247,8 +261,25 @@ impl SharedState {
         *self.moderators() = Moderators::new(moderators);
     }
 
+    /// Publishes the bans in place of the earlier ones.
+    pub fn publish_bans(&self, bans: Bans) {
+        *self.bans() = bans;
+    }
+
+    pub fn publish_ban(&self, ban: Arc<Ban>) {
+        self.bans().add(ban);
+    }
+
+    pub fn withdraw_ban(&self, id: u64) {
+        self.bans().remove(id);
+    }
+
     pub fn shut_down(&self) {
         self.0.is_shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    fn bans(&self) -> RwLockWriteGuard<'_, Bans> {
+        self.0.bans.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn joins(&self) -> MutexGuard<'_, Joins> {

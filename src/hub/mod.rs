@@ -18,8 +18,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::info;
 
 use crate::chat::{
-    Access, Address, Body, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, Input,
-    MessageError, Room, RoomSettings, SessionSecret,
+    Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
+    EntryTime, Input, MessageError, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::clock::Reading;
@@ -51,6 +51,9 @@ pub enum Event {
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
+    /// A decision takes effect: it was stored, or could not be.
+    #[allow(dead_code)] // Until decisions are stored.
+    Decided(Box<Decision>, Outcome),
     /// Wakes the hub to answer queries, which do not wait in the inbox.
     Wakeup,
     /// Close all connections and end.
@@ -109,6 +112,8 @@ struct Hub {
     last_id: u64,
     tape: Tape,
     delivery: Delivery,
+    /// Connections to close once the batch has been sent, with the reasons.
+    removed: Vec<(ConnectionId, String)>,
     client_log: ClientLog,
     /// Since the last [`SharedState::set_join_pace`].
     handled_admissions: Admitted,
@@ -123,14 +128,17 @@ impl Hub {
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
+        let room = Room::new(settings, &entry_time());
+        state.publish_bans(room.bans().clone());
         let hub = Self {
             inbox,
             queries,
             state,
-            room: Room::new(settings, &entry_time()),
+            room,
             last_id: 0,
             tape: Tape::default(),
             delivery: Delivery::new(counters),
+            removed: Vec::new(),
             client_log,
             handled_admissions: Admitted::default(),
             shutdown_deadline: None,
@@ -156,10 +164,18 @@ impl Hub {
                 let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
                 self.apply(None, &effects, &entry_time());
             }
-            self.delivery.send(&self.tape.finish(), now);
+            self.send_batch(now);
             self.delivery.retry_due(now);
             let handled = std::mem::take(&mut self.handled_admissions);
             self.state.set_join_pace(self.room.join_pace(), handled);
+        }
+    }
+
+    /// Sends what was written to the tape, and then closes the connections that were removed.
+    fn send_batch(&mut self, now: Instant) {
+        self.delivery.send(&self.tape.finish(), now);
+        for (id, reason) in self.removed.drain(..) {
+            self.delivery.close_removed(id, &reason, now);
         }
     }
 
@@ -240,10 +256,11 @@ impl Hub {
                 self.input(time, id, Input::Disconnected(departure));
                 self.delivery.remove(id);
             }
+            Event::Decided(decision, outcome) => self.decided(time, decision, outcome),
             // Queries are answered after the batch.
             Event::Wakeup => {}
             Event::Shutdown => {
-                self.delivery.send(&self.tape.finish(), now);
+                self.send_batch(now);
                 self.state.shut_down();
                 self.shutdown_deadline.get_or_insert(now + DRAIN_TIMEOUT);
                 self.delivery.close_all(now);
@@ -260,7 +277,31 @@ impl Hub {
         self.last_id += 1;
         let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
         self.apply(Some(from), &effects, time);
-        effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)))
+        let has_joined =
+            effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)));
+        for effect in effects {
+            match effect {
+                Effect::Decide(decision) => self.decide(time, decision),
+                // Nothing is stored, so nothing is recorded.
+                Effect::Record(_) => {}
+                _ => {}
+            }
+        }
+        has_joined
+    }
+
+    /// Has a decision stored. As nothing is stored, it takes effect at once. Otherwise the answer would be an
+    /// [`Event::Decided`].
+    fn decide(&mut self, time: &EntryTime, decision: Box<Decision>) {
+        let outcome = match decision.act.action {
+            Action::Delete { id, .. } if !self.room.holds(id) => Outcome::NotFound,
+            _ => Outcome::Stored,
+        };
+        self.decided(time, decision, outcome);
+    }
+
+    fn decided(&mut self, time: &EntryTime, decision: Box<Decision>, outcome: Outcome) {
+        self.input(time, decision.connection, Input::Decided(decision, outcome));
     }
 
     /// Applies effects in their order. `from`: the connection whose input has caused them.
@@ -269,6 +310,9 @@ impl Hub {
             self.stats.deliveries += self.tape.write(effect, &time.timestamp) as u64;
             match effect {
                 Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, time.monotonic),
+                Effect::Close(id, reason) => self.removed.push((*id, reason.clone())),
+                Effect::PublishBan(ban) => self.state.publish_ban(ban.clone()),
+                Effect::WithdrawBan(id) => self.state.withdraw_ban(*id),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
                 _ => {}
@@ -295,14 +339,23 @@ impl Hub {
                 Effect::LeaveAway(network, name) => {
                     self.client_log.info(*network, format_args!("{name} left while away."));
                 }
-                Effect::Moderated(content) => {
-                    if let Some(peer) = peer {
-                        info!("{peer}: {content}");
+                Effect::Moderated(content) => match peer {
+                    Some(peer) => info!("{peer}: {content}"),
+                    None => info!("{content}"),
+                },
+                Effect::Close(id, reason) => {
+                    if let Some(peer) = self.delivery.peer(*id) {
+                        self.client_log
+                            .info(peer.network, format_args!("{peer}: closed with 1008: {reason}"));
                     }
                 }
                 Effect::CloseReplaced(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::Decide(_)
+                | Effect::Record(_)
+                | Effect::PublishBan(_)
+                | Effect::WithdrawBan(_)
                 | Effect::Send(..) => {}
             }
         }

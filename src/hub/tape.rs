@@ -64,6 +64,17 @@ impl Tape {
                 self.tracks.remove(id);
                 0
             }
+            // What it has been sent up to here, it still gets.
+            Effect::Close(id, _) => {
+                let here = self.shared.len();
+                let track = self.track(*id);
+                track.take_shared(here);
+                track.shared_from = None;
+                if let Ok(at) = self.members.binary_search(id) {
+                    Arc::make_mut(&mut self.members).remove(at);
+                }
+                0
+            }
             Effect::Send(Audience::All, message) => {
                 encode(message, timestamp, &mut self.json, &mut self.shared);
                 self.members.len()
@@ -97,6 +108,10 @@ impl Tape {
             Effect::LeaveAway(..)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
+            | Effect::Decide(_)
+            | Effect::Record(_)
+            | Effect::PublishBan(_)
+            | Effect::WithdrawBan(_)
             | Effect::Moderated(_) => 0,
         }
     }
@@ -307,6 +322,34 @@ mod tests {
         assert_eq!(texts(&batch, guest), ["join first"]);
         assert_eq!(batch.recipients().collect::<Vec<_>>(), [ann, cid, guest]);
         assert_eq!(tape.len(), 0);
+    }
+
+    #[test]
+    fn a_client_that_is_removed_gets_what_was_sent_before() {
+        use Audience::{All, AllExcept, One};
+        let [ann, bob, guest] = [1, 2, 3].map(ConnectionId);
+        let mut tape = Tape::default();
+        for id in [ann, bob] {
+            tape.write(&enter(id), "");
+        }
+        tape.finish();
+        for effect in [
+            send(AllExcept(bob), "from bob"),
+            send(All, "bob is kicked"),
+            send(One(bob), "the reason"),
+            Effect::Close(bob, "spam".into()),
+            send(All, "bob left"),
+            send(One(guest), "banned"),
+            Effect::Close(guest, String::new()),
+        ] {
+            tape.write(&effect, "");
+        }
+        let batch = tape.finish();
+        assert_eq!(texts(&batch, bob), ["bob is kicked", "the reason"]);
+        assert_eq!(texts(&batch, guest), ["banned"]);
+        assert_eq!(texts(&batch, ann), ["from bob", "bob is kicked", "bob left"]);
+        assert_eq!(batch.recipients().collect::<BTreeSet<_>>(), [ann, bob, guest].into());
+        assert_eq!(tape.members(), 1);
     }
 
     /// A new member was once cut off by its own list, which was longer than SEND_QUEUE_BYTES.

@@ -33,6 +33,7 @@ pub enum RefusalReason {
     ServerFull,
     AddressFull,
     Origin,
+    Banned,
 }
 
 /// Why a handshake failed.
@@ -60,8 +61,12 @@ pub enum CutOffReason {
 }
 
 impl RefusalReason {
-    const ALL: [(Self, &str); 3] =
-        [(Self::ServerFull, "server_full"), (Self::AddressFull, "address_full"), (Self::Origin, "origin")];
+    const ALL: [(Self, &str); 4] = [
+        (Self::ServerFull, "server_full"),
+        (Self::AddressFull, "address_full"),
+        (Self::Origin, "origin"),
+        (Self::Banned, "banned"),
+    ];
 }
 
 impl HandshakeFailure {
