@@ -156,6 +156,12 @@ impl Passwords {
         Outcome::Wrong
     }
 
+    /// While this is held, no password is hashed.
+    #[cfg(test)]
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        lock(&self.hashing)
+    }
+
     fn throttle(&self) -> MutexGuard<'_, PasswordThrottle> {
         lock(&self.throttle)
     }
