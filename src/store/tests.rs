@@ -1,12 +1,14 @@
 //! Tests of the store as a whole.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use tempfile::TempDir;
 
 use super::database::Point;
@@ -783,4 +785,186 @@ fn the_record_is_bounded() {
         Ok((before, count(()).map(i64::cast_unsigned)?))
     });
     assert_eq!(rows, Ok((2, 2)));
+}
+
+/// Tells [`child_process`] which store to use, and how.
+const CHILD_STORE: &str = "TINYCHAT_TEST_STORE";
+const CHILD_MODE: &str = "TINYCHAT_TEST_MODE";
+
+/// Not a test by itself: other tests run it as a process of its own, and end that process.
+#[test]
+fn child_process() {
+    let (Ok(path), Ok(mode)) = (std::env::var(CHILD_STORE), std::env::var(CHILD_MODE)) else { return };
+    let Opened { state, queue, writer } = open::<u32>(Path::new(&path), LIMITS, Arc::default()).unwrap();
+    let (sender, events) = unbounded();
+    let thread = writer.start(move |event| sender.send(event).unwrap()).unwrap();
+    println!("opened {} {}", state.epoch, state.last_id);
+    if mode == "hold" {
+        // Until this process is ended.
+        let _ = std::io::stdin().read_line(&mut String::new());
+    }
+    let mut store = Running { queue, thread, events, state, counters: Arc::default() };
+    if mode == "fill" {
+        // Files cannot grow any more.
+        let text = "x".repeat(10_000);
+        let mut id = store.state.last_id;
+        let decide = || Action::EndTimeOut { name: name("Bob") };
+        loop {
+            id += 1;
+            store.keep(id, &text);
+            if id % 10 == 0 && store.decide(1, decide()) == Outcome::NotStored {
+                break;
+            }
+        }
+        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, unlimited).unwrap();
+        println!("full {id}");
+        store.close(id);
+        println!("closed");
+        return;
+    }
+    for id in store.state.last_id + 1.. {
+        store.keep(id, "hello");
+        if id % 5 == 0 {
+            store.settle();
+            println!("stored {id}");
+        }
+    }
+}
+
+/// A process that runs [`child_process`], killed at the end of the test.
+struct ChildProcess {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl ChildProcess {
+    fn start(folder: &Folder, mode: &str, shell: &str) -> Self {
+        let mut process = Command::new("sh")
+            .args(["-c", &format!("{shell} exec \"$@\""), "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::child_process", "--nocapture"])
+            .env(CHILD_STORE, folder.path())
+            .env(CHILD_MODE, mode)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = unbounded();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { process, lines }
+    }
+
+    /// The rest of the next line that begins with this word.
+    fn line(&self, word: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(TIMEOUT).expect("the child process writes a line");
+            // The test harness writes a part of the first line.
+            if let Some((_, rest)) = line.split_once(&format!("{word} ")) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    /// Ends the process at once, and returns all of its other lines.
+    fn kill(&mut self) -> Vec<String> {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let mut lines = Vec::new();
+        loop {
+            match self.lines.recv_timeout(TIMEOUT) {
+                Ok(line) => lines.push(line),
+                Err(error) => {
+                    assert_eq!(error, RecvTimeoutError::Disconnected);
+                    return lines;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `STORE_KILLS` sets how many.
+#[test]
+fn kills_lose_nothing_that_was_committed() {
+    let kills = std::env::var("STORE_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let folder = Folder::new();
+    let (mut epoch, mut newest, mut assigned) = (None, 0, 0);
+    for round in 0..kills {
+        let mut child = ChildProcess::start(&folder, "write", "");
+        let opened = child.line("opened");
+        let (this, last_id) = opened.split_once(' ').unwrap();
+        assert_eq!(epoch.get_or_insert(this.to_owned()), this);
+        let last_id: u64 = last_id.parse().unwrap();
+        assert!(last_id >= assigned, "{last_id} < {assigned}: an id is used again");
+        // At a different moment each time.
+        for _ in 0..round % 4 {
+            child.line("stored");
+        }
+        let stored = child.kill().iter().rev().find_map(|line| line.strip_prefix("stored ")?.parse().ok());
+        newest = stored.unwrap_or(newest);
+        let mut exported = Vec::new();
+        export(&folder.path(), &mut exported).unwrap();
+        let exported = String::from_utf8(exported).unwrap();
+        let last: Option<u64> = exported
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_u64());
+        assigned = last.unwrap_or(0);
+        assert!(assigned >= newest, "{round}: {assigned} < {newest}");
+        assert!(inspect(&folder.path()).unwrap().is_some(), "the integrity is checked");
+    }
+    assert!(newest > 0);
+}
+
+#[test]
+fn a_second_process_cannot_use_the_store_and_can_read_it() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    store.keep(1, "hello");
+    store.close(1);
+    let mut child = ChildProcess::start(&folder, "hold", "");
+    child.line("opened");
+    let pid = rustix::process::Pid::from_child(&child.process);
+    let in_use = error(&folder);
+    assert!(matches!(in_use, StoreError::InUse { pid: Some(by), .. } if by == pid), "{in_use}");
+    assert!(in_use.to_string().contains(&format!("(process {pid}); stop that server")), "{in_use}");
+    assert_eq!(server_pid(&folder.path()).unwrap(), Some(pid));
+    let mut exported = Vec::new();
+    export(&folder.path(), &mut exported).unwrap();
+    assert_eq!(exported.strip_suffix(b"\n"), Some(&*message(1, "hello").json));
+    assert_eq!(inspect(&folder.path()).unwrap().unwrap().in_use, Some(pid));
+    assert!(moderators::add(&folder.path(), &name("Ann"), "hash").unwrap());
+    child.kill();
+    assert_eq!(server_pid(&folder.path()).unwrap(), None);
+    assert_eq!(folder.open(LIMITS).state.moderators.len(), 1);
+}
+
+/// The kernel refuses to let the files grow, and later allows it.
+#[test]
+fn what_a_full_disk_has_refused_is_written_later() {
+    let folder = Folder::new();
+    let child = ChildProcess::start(&folder, "fill", "trap '' XFSZ; ulimit -S -f 1000;");
+    let full: u64 = child.line("full").parse().unwrap();
+    loop {
+        let line = child.lines.recv_timeout(TIMEOUT).expect("the child process ends regularly");
+        if line == "closed" {
+            break;
+        }
+    }
+    let mut exported = Vec::new();
+    export(&folder.path(), &mut exported).unwrap();
+    assert_eq!(exported.iter().filter(|&&byte| byte == b'\n').count() as u64, full);
+    assert!(full > 10 && inspect(&folder.path()).unwrap().unwrap().messages == full);
 }
