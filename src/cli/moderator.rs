@@ -124,7 +124,7 @@ enum Told {
 }
 
 fn tell_server(path: &Path) -> Told {
-    match path.canonicalize().and_then(|path| server_pid(&path)) {
+    match server_pid(path) {
         Ok(None) => Told::NoServer,
         Ok(Some(pid)) => match kill_process(pid, Signal::HUP) {
             Ok(()) => Told::Server(pid),

@@ -493,7 +493,7 @@ mod tests {
         let (handle, mut hub) = hub();
         let time = entry_time();
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
-        let mut joins = |hub: &mut Hub, number, join| {
+        let joins = |hub: &mut Hub, number, join| {
             hub.input(&time, ConnectionId(number), Input::Connected(address));
             let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
             let access = Access { join, ..Access::default() };

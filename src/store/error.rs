@@ -12,7 +12,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum StoreError {
     #[error(
-        "The store {} cannot be created: its folder does not exist; create the folder, or set DATABASE_PATH to \
+        "The store {} cannot be used: its folder does not exist; create the folder, or set DATABASE_PATH to \
          another file",
         .0.display()
     )]

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::error::StoreError;
-use super::files::beside;
+use super::files::{beside, resolve};
 
 /// Held until it is dropped. It does not exclude a second store in the same process.
 pub struct Lock {
@@ -45,12 +45,13 @@ impl Lock {
 /// The server that uses the store at `path`. Only for other processes: if a process asks for its own lock, it loses it.
 ///
 /// # Errors
-/// The lock's file exists and cannot be opened.
-pub fn server_pid(path: &Path) -> io::Result<Option<Pid>> {
-    match File::open(lock_path(path)) {
-        Ok(file) => holder(&file),
+/// The lock's file exists and cannot be opened, or the store's folder does not exist.
+pub fn server_pid(path: &Path) -> Result<Option<Pid>, StoreError> {
+    let lock_path = lock_path(&resolve(path)?);
+    match File::open(&lock_path).and_then(|file| holder(&file)) {
+        Ok(pid) => Ok(pid),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(StoreError::io(&lock_path, error)),
     }
 }
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Row};
 use rustix::fs::{Access, access};
 use rustix::process::Pid;
-use serde::Serialize;
 
 use super::error::StoreError;
 use super::files::{self, beside};
 use super::lock::server_pid;
 use super::messages::{COLUMNS, read};
 use super::schema::{SCHEMA, version};
+use crate::ops::Escaped;
 use crate::ops::clock::Reading;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +55,8 @@ pub fn export(path: &Path, out: &mut dyn Write) -> Result<(), StoreError> {
     out.flush().map_err(StoreError::Output)
 }
 
-/// Writes the record of moderation as JSON lines, the oldest first.
+/// Writes the record of moderation, the oldest act first: one line for each, with the columns of the table `audit`
+/// separated by tabs.
 ///
 /// # Errors
 /// The store cannot be read, or the output cannot be written.
@@ -86,7 +87,7 @@ pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
     if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK) {
         return Err(StoreError::io(path, error.into()));
     }
-    let in_use = server_pid(path).map_err(|error| StoreError::io(path, error))?;
+    let in_use = server_pid(path)?;
     let connection = open_for_reading(path)?;
     let sqlite = |error| StoreError::sqlite(path, error);
     let version = version(&connection).map_err(sqlite)?;
@@ -118,6 +119,8 @@ pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
 /// # Errors
 /// There is none, or it is not TinyChat's.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
+    // SQLite's other files are beside the file itself, not beside a symbolic link to it.
+    let path = &files::resolve(path)?;
     if files::is_new(path)? {
         return Err(StoreError::Missing(path.into()));
     }
@@ -164,31 +167,13 @@ fn for_each(
     Ok(())
 }
 
-/// One act, as `tinychat audit` prints it.
-#[derive(Serialize)]
-struct AuditLine {
-    time: String,
-    moderator: String,
-    address: String,
-    action: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
 fn audit_line(row: &Row) -> rusqlite::Result<String> {
-    let utc = |millis: i64| Reading::from_unix_millis(millis.cast_unsigned()).utc();
-    let line = AuditLine {
-        time: utc(row.get(0)?),
-        moderator: row.get(1)?,
-        address: row.get(2)?,
-        action: row.get(3)?,
-        target: row.get(4)?,
-        until: row.get::<_, Option<i64>>(5)?.map(utc),
-        reason: row.get(6)?,
+    let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    let time = |column| -> rusqlite::Result<String> {
+        let millis: Option<i64> = row.get(column)?;
+        Ok(millis.map(|millis| Reading::from_unix_millis(millis.cast_unsigned()).utc()).unwrap_or_default())
     };
-    Ok(serde_json::to_string(&line).expect("strings always serialize"))
+    let columns = [time(0)?, text(1)?, text(2)?, text(3)?, text(4)?, time(5)?, text(6)?];
+    // A reason may contain tabs.
+    Ok(columns.map(|column| Escaped(column).to_string()).join("\t"))
 }

@@ -97,3 +97,93 @@ pub fn version(connection: &Connection) -> rusqlite::Result<u32> {
 fn backup_path(path: &Path, version: u32) -> PathBuf {
     beside(path, &format!(".v{version}-backup"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rusqlite::Row;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn the_docs_list_all_tables_and_columns() {
+        let docs =
+            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+        let section = docs.split("### Tables\n").nth(1).unwrap().split("\n#").next().unwrap();
+        let cells = |row: &str| row.split(" | ").map(str::to_owned).collect::<Vec<_>>();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")).map(cells);
+        let documented: Vec<(String, String)> = rows
+            .flat_map(|row| {
+                let columns = row[1].split(", ").map(|column| column.trim_matches('`').to_owned());
+                columns.map(|column| (row[0].trim_matches('`').to_owned(), column)).collect::<Vec<_>>()
+            })
+            .collect();
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, Path::new("unused"), SCHEMA).unwrap();
+        let sql = "SELECT tables.name, columns.name FROM sqlite_schema AS tables \
+                   JOIN pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'";
+        let column = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+        let columns =
+            connection.prepare(sql).unwrap().query_map([], column).unwrap().collect::<Result<Vec<_>, _>>();
+        assert_eq!(documented, columns.unwrap());
+    }
+
+    /// In a folder, a store with a schema of one table, and a second step for it.
+    fn old_store(folder: &TempDir) -> (PathBuf, Connection, [&'static str; 2]) {
+        let steps = [
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);",
+            "ALTER TABLE notes ADD COLUMN author TEXT; UPDATE notes SET author = 'Ann';",
+        ];
+        let path = folder.path().join("tinychat.db");
+        let mut connection = Connection::open(&path).unwrap();
+        migrate(&mut connection, &path, &steps[..1]).unwrap();
+        connection.execute_batch("INSERT INTO notes VALUES (1, 'hello')").unwrap();
+        (path, connection, steps)
+    }
+
+    #[test]
+    fn an_older_schema_is_upgraded_and_a_copy_is_left() {
+        let folder = TempDir::new().unwrap();
+        let (path, mut connection, steps) = old_store(&folder);
+        migrate(&mut connection, &path, &steps).unwrap();
+        assert_eq!(version(&connection), Ok(2));
+        let author: String = connection.query_row("SELECT author FROM notes", [], |row| row.get(0)).unwrap();
+        assert_eq!(author, "Ann");
+        let backup = backup_path(&path, 1);
+        assert!(backup.ends_with("tinychat.db.v1-backup"));
+        assert_eq!(crate::store::files::is_new(&backup).unwrap(), false);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&backup).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        let copy = Connection::open(&backup).unwrap();
+        assert_eq!(version(&copy), Ok(1));
+        let columns = copy.query_row("SELECT count(*) FROM pragma_table_info('notes')", [], |row| row.get(0));
+        assert_eq!(columns, Ok(2));
+        // An upgrade that has been done is not repeated.
+        fs::remove_file(&backup).unwrap();
+        migrate(&mut connection, &path, &steps).unwrap();
+        assert!(!backup.exists());
+    }
+
+    #[test]
+    fn an_upgrade_that_fails_changes_nothing() {
+        let folder = TempDir::new().unwrap();
+        let (path, mut connection, [first, second]) = old_store(&folder);
+        let error = migrate(&mut connection, &path, &[first, second, "INSERT INTO nowhere VALUES (1);"]);
+        assert!(matches!(error, Err(StoreError::Sqlite { .. })), "{error:?}");
+        assert_eq!(version(&connection), Ok(1));
+        let columns =
+            connection.query_row("SELECT count(*) FROM pragma_table_info('notes')", [], |row| row.get(0));
+        assert_eq!(columns, Ok(2));
+    }
+
+    #[test]
+    fn a_newer_schema_is_not_touched() {
+        let folder = TempDir::new().unwrap();
+        let (path, mut connection, steps) = old_store(&folder);
+        migrate(&mut connection, &path, &steps).unwrap();
+        let error = migrate(&mut connection, &path, &steps[..1]).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { version: 2, known: 1, .. }), "{error}");
+    }
+}

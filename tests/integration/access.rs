@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, line};
 use crate::support::http::get;
 use crate::support::over_ws_and_wss;
-use crate::support::program::{Folder, Output};
+use crate::support::program::{Folder, KillOnDrop, Output};
 use crate::support::server::{TestServer, Transport, hash};
 
 over_ws_and_wss! {
@@ -362,6 +362,33 @@ fn moderators_are_added_listed_and_removed() {
     // With a Cyrillic е.
     assert_eq!(run(&["remove", "Mеg"], ""), format!("Mеg is no longer a moderator. {no_server}"));
     assert_eq!(run(&["list"], ""), "Max Lee\n");
+}
+
+/// The lock says which process it is.
+#[test]
+fn the_server_that_uses_the_store_is_told_to_reload() {
+    let folder = Folder::new();
+    let script = "import fcntl, signal\n\
+                  signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])\n\
+                  lock = open('tinychat.db.lock', 'w')\n\
+                  fcntl.lockf(lock, fcntl.LOCK_EX)\n\
+                  print('locked', flush=True)\n\
+                  signal.sigwait([signal.SIGHUP])\n\
+                  print('reloads', flush=True)\n";
+    let server = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(folder.path("."))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(server) = server else { return eprintln!("skipped: python3 is not installed") };
+    let mut server = KillOnDrop(server);
+    let mut stdout = server.0.stdout.take().unwrap();
+    read_until(&mut stdout, "locked\n");
+    let told = format!("The server (process {}) has been told to reload.\n", server.0.id());
+    let output = moderator(&folder, &["add", "Meg"], "only meg");
+    assert_eq!(output.stdout, format!("Meg is now a moderator. {told}"), "{output:?}");
+    read_until(&mut stdout, "reloads\n");
 }
 
 #[test]
