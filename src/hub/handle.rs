@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWri
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::warn;
 
 use super::Event;
 use crate::chat::{Ban, Bans, ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
@@ -155,7 +156,22 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct Moderator {
     pub name: Username,
-    pub hash: PasswordHash,
+    /// Of its password. `None`: the store has none that can be used, and nobody can join under the name.
+    pub hash: Option<PasswordHash>,
+}
+
+impl Moderator {
+    /// `hash`: as it is stored.
+    pub fn new(name: Username, hash: &str) -> Self {
+        let hash = PasswordHash::parse(hash).ok();
+        if hash.is_none() {
+            warn!(
+                "The password of the moderator {name} is damaged, so nobody can join under this name: set it again \
+                 with tinychat moderator add"
+            );
+        }
+        Self { name, hash }
+    }
 }
 
 #[derive(Default)]

@@ -394,7 +394,7 @@ fn the_server_that_uses_the_store_is_told_to_reload() {
 #[test]
 fn a_moderator_that_cannot_be_added_or_removed_is_an_error() {
     let folder = Folder::new();
-    assert!(moderator(&folder, &["list"], "").stderr.contains("There is no store at ./tinychat.db"));
+    assert!(moderator(&folder, &["list"], "").stderr.contains("There is no store at "));
     assert_eq!(moderator(&folder, &["add", "Meg"], "only meg").status, Some(0));
     for (arguments, input, status, error) in [
         // With a Cyrillic е, and in another case.
@@ -408,7 +408,7 @@ fn a_moderator_that_cannot_be_added_or_removed_is_an_error() {
         (&["add", "Max", "--database-path", "none/a.db"], "long enough", 1, "create the folder"),
         (&["add"], "long enough", 2, "NAME"),
         (&["remove", "Max"], "", 1, "there is no moderator with the name Max"),
-        (&["remove", "Max", "--database-path", "none.db"], "", 1, "There is no store at none.db"),
+        (&["remove", "Max", "--database-path", "none.db"], "", 1, "There is no store at "),
         (&["list", "Max"], "", 2, "Max"),
         (&[], "", 2, "add"),
     ] {
