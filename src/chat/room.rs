@@ -217,14 +217,9 @@ impl Room {
             Input::Older(request, answer) => self.older(id, time, from, *request, answer),
             Input::Decided(decision, outcome) => {
                 let Decision { act, connection, txn_id } = *decision;
-                let context = Context {
-                    id,
-                    time,
-                    from: connection,
-                    txn_id: txn_id.as_ref(),
-                    access: Access::default(),
-                    session: None,
-                };
+                let access = Access::default();
+                let txn_id = txn_id.as_ref();
+                let context = Context { id, time, from: connection, txn_id, access, session: None };
                 self.decided(context, act, outcome)
             }
             Input::Moderators(names) => {
@@ -443,7 +438,7 @@ impl Room {
             && let Some(ban) = self.ban_on(context, &name, address)
         {
             let effects = moderation::refuse(context, ban);
-            self.guests.remove(&context.from);
+            self.guests.remove(&from);
             return Ok(effects);
         }
         if let Some(owner) = self.roster.by_name(name.key()) {

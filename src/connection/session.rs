@@ -13,6 +13,7 @@ use super::http_exchange::LINGER_TIMEOUT;
 use super::reader::{End, Next, Reader};
 use crate::chat::{
     Access, Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
+    Verdict,
 };
 use crate::hub::{Event, HubHandle, Peer, Tape};
 use crate::ops::clock::{self, local_time};
@@ -90,14 +91,17 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
     }
 }
 
-/// The join of a named moderator, which may come from a banned address. The room decides whether it is let in.
+/// The join of a named moderator, with its password or its session, which may come from a banned address.
 fn moderators_join(reader: &mut Reader, shared: &Shared) -> Option<Utf8Bytes> {
-    if !shared.hub.has_named_moderators() {
+    if !shared.hub.has_moderators() {
         return None;
     }
     let text = reader.next_text(Instant::now() + BANNED_TIMEOUT)?;
-    let message = ClientMessage::parse(&text).ok()?;
-    shared.hub.is_moderators_join(&message).then_some(text)
+    let (message, attempts) = ClientMessage::parse_with_passwords(&text);
+    let may_resume = message.as_ref().is_ok_and(|message| shared.hub.can_resume(message));
+    let mut is_moderator = || reader.compare(&message, &attempts).join == Verdict::Own;
+    // The room decides whether one that resumes is let in.
+    (may_resume || is_moderator()).then_some(text)
 }
 
 /// Refuses a client whose address is banned.
@@ -170,10 +174,11 @@ impl Drop for Registration<'_> {
 pub mod tests {
     use std::io::{Read as _, Write};
     use std::net::{IpAddr, TcpListener, TcpStream};
-
+    use std::num::NonZeroU32;
     use std::thread;
 
     use super::*;
+    use crate::config::{PasswordHash, SALT_BYTES};
     use crate::connection::tests::shared;
     use crate::hub::SharedState;
     use crate::transport::Stream;
@@ -229,6 +234,59 @@ pub mod tests {
             drop(client);
             assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
             assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7), Departure::Lost))));
+        });
+    }
+
+    /// The frame of a text of less than 126 bytes, masked with zeros.
+    fn text_frame(text: &str) -> Vec<u8> {
+        [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
+    }
+
+    const JOIN: &str = r#"{"type":"join","username":"Bob","password":"open sesame"}"#;
+
+    #[test]
+    fn a_password_that_waits_for_its_turn_delays_only_its_own_client() {
+        let (inbox, events) = crossbeam_channel::bounded(16);
+        let (hub, _queries) = HubHandle::new(inbox, SharedState::default());
+        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
+        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        thread::scope(|scope| {
+            let turn = shared.passwords.hold();
+            let [mut bob, mut ann] = [1, 2].map(|number| {
+                let (upgraded, client) = upgraded();
+                let shared = &shared;
+                scope.spawn(move || run(ConnectionId(number), upgraded, shared));
+                client
+            });
+            let next_message = || loop {
+                if let Event::Message(ConnectionId(number), message, access, _) = events.recv().unwrap() {
+                    return (number, message.is_ok(), access.join);
+                }
+            };
+            bob.write_all(&text_frame(JOIN)).unwrap();
+            ann.write_all(&text_frame(r#"{"type":"history"}"#)).unwrap();
+            assert_eq!(next_message(), (2, true, Verdict::NotCompared));
+            drop(turn);
+            assert_eq!(next_message(), (1, true, Verdict::Shared));
+        });
+    }
+
+    /// Clients that wait for their passwords must not delay the end of the process.
+    #[test]
+    fn at_shutdown_no_password_is_hashed() {
+        let (inbox, events) = crossbeam_channel::bounded(16);
+        let state = SharedState::default();
+        state.shut_down();
+        let (hub, _queries) = HubHandle::new(inbox, state);
+        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
+        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        thread::scope(|scope| {
+            let (upgraded, mut client) = upgraded();
+            scope.spawn(|| run(ConnectionId(1), upgraded, &shared));
+            client.write_all(&text_frame(JOIN)).unwrap();
+            assert!(matches!(events.recv(), Ok(Event::Connected(..))));
+            let Ok(Event::Message(_, _, access, _)) = events.recv() else { panic!("no message") };
+            assert_eq!(access.join, Verdict::NotCompared);
         });
     }
 }

@@ -481,8 +481,11 @@ impl<F: FnOnce()> Drop for OnDrop<F> {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::num::NonZeroU32;
 
     use super::*;
+    use crate::chat::{NameKey, Username, Verdict};
+    use crate::config::{PasswordHash, SALT_BYTES};
 
     fn hub() -> (HubHandle, Hub) {
         Hub::new(HubSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
@@ -546,5 +549,33 @@ mod tests {
         drop(handle);
         hub.run();
         assert!(resume_at.recv().unwrap() > now);
+    }
+
+    #[test]
+    fn moderators_are_published_and_their_names_reserved() {
+        let (handle, mut hub) = hub();
+        let time = entry_time();
+        let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
+        let joins = |hub: &mut Hub, number, join| {
+            hub.input(&time, ConnectionId(number), Input::Connected(address));
+            let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
+            let access = Access { join, ..Access::default() };
+            let joined =
+                hub.input(&time, ConnectionId(number), Input::Message { message, access, session: None });
+            hub.input(&time, ConnectionId(number), Input::Disconnected(Departure::Left));
+            joined
+        };
+        let meg = NameKey::of("Meg");
+        assert!(joins(&mut hub, 1, Verdict::NotCompared) && !handle.has_moderators());
+        let hash = PasswordHash::new("only meg", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
+        let moderator = Moderator::new(Username::parse("MEG").unwrap(), &hash);
+        hub.handle(&time, Event::Moderators(vec![moderator]));
+        let published = handle.moderator(&meg).and_then(|moderator| moderator.hash.clone());
+        assert!(published.is_some_and(|hash| hash.matches("only meg")));
+        assert!(handle.has_moderators() && handle.moderator(&NameKey::of("Max")).is_none());
+        assert!(!joins(&mut hub, 2, Verdict::NotCompared) && !joins(&mut hub, 3, Verdict::Shared));
+        assert!(joins(&mut hub, 4, Verdict::Own));
+        hub.handle(&time, Event::Moderators(Vec::new()));
+        assert!(joins(&mut hub, 5, Verdict::NotCompared) && handle.moderator(&meg).is_none());
     }
 }

@@ -26,9 +26,20 @@ pub struct Database {
     connection: Connection,
     path: PathBuf,
     identity: FileIdentity,
-    /// Called before each commit.
+    /// Called at the start of each transaction and before its commit.
     #[cfg(test)]
-    pub before_commit: Option<Box<dyn FnMut() -> rusqlite::Result<()> + Send>>,
+    pub hook: Option<Hook>,
+}
+
+#[cfg(test)]
+pub type Hook = Box<dyn FnMut(Point, &Connection) -> rusqlite::Result<()> + Send>;
+
+/// When [`Database::hook`] is called.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Point {
+    Begin,
+    Commit,
 }
 
 /// What is at the path of an open database.
@@ -100,7 +111,7 @@ impl Database {
             path: path.into(),
             identity,
             #[cfg(test)]
-            before_commit: None,
+            hook: None,
         })
     }
 
@@ -141,11 +152,16 @@ impl Database {
     ) -> rusqlite::Result<R> {
         // In WAL mode, FULL syncs the log at each commit, and NORMAL only at checkpoints.
         let synchronous = if is_synced { "FULL" } else { "NORMAL" };
-        self.connection.execute_batch(&format!("PRAGMA synchronous={synchronous}; BEGIN IMMEDIATE"))?;
+        self.connection.execute_batch(&format!("PRAGMA synchronous={synchronous}"))?;
+        #[cfg(test)]
+        if let Some(hook) = &mut self.hook {
+            hook(Point::Begin, &self.connection)?;
+        }
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let result = write(&self.connection).and_then(|result| {
             #[cfg(test)]
-            if let Some(hook) = &mut self.before_commit {
-                hook()?;
+            if let Some(hook) = &mut self.hook {
+                hook(Point::Commit, &self.connection)?;
             }
             self.connection.execute_batch("COMMIT")?;
             Ok(result)

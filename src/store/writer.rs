@@ -68,6 +68,11 @@ impl<T: Send + 'static> Writer<T> {
         Self { database, lock, limits, waiting, reserved_id }
     }
 
+    #[cfg(test)]
+    pub fn set_hook(&mut self, hook: super::database::Hook) {
+        self.database.hook = Some(hook);
+    }
+
     /// Starts the thread. `on_event` runs on it, and may block.
     ///
     /// # Errors

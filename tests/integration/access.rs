@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, line};
 use crate::support::http::get;
 use crate::support::over_ws_and_wss;
-use crate::support::program::{Folder, Output};
+use crate::support::program::{Folder, KillOnDrop, Output};
 use crate::support::server::{TestServer, Transport, hash};
 
 over_ws_and_wss! {
@@ -333,6 +333,91 @@ fn a_password_that_cannot_be_used_gets_no_hash() {
     }
     let output = folder.tinychat(&["hash-password", "hunter2"]).run();
     assert_eq!((output.status, output.stderr.contains("hunter2")), (Some(2), false), "{output:?}");
+}
+
+/// Runs `tinychat moderator` with these arguments and this standard input.
+fn moderator(folder: &Folder, arguments: &[&str], input: &str) -> Output {
+    folder.write("input", input);
+    folder.tinychat_in_shell("exec \"$@\" < input", &[&["moderator"], arguments].concat()).run()
+}
+
+#[test]
+fn moderators_are_added_listed_and_removed() {
+    let folder = Folder::new();
+    let run = |arguments: &[&str], input: &str| {
+        let output = moderator(&folder, arguments, input);
+        assert_eq!((output.status, &*output.stderr), (Some(0), ""), "{output:?}");
+        output.stdout
+    };
+    let no_server = "No server uses the store at the moment.\n";
+    assert_eq!(run(&["add", "Meg"], "only meg\n"), format!("Meg is now a moderator. {no_server}"));
+    assert_eq!(run(&["add", " Max Lee "], "only max\n"), format!("Max Lee is now a moderator. {no_server}"));
+    assert_eq!(run(&["add", "Meg"], "a new one"), format!("Meg has a new password. {no_server}"));
+    assert_eq!(run(&["list"], ""), "Max Lee\nMeg\n");
+    assert_eq!(run(&["list", "--database-path", "./tinychat.db"], ""), "Max Lee\nMeg\n");
+    assert_eq!(folder.mode("tinychat.db"), 0o600);
+    let stored = std::fs::read(folder.path("tinychat.db")).unwrap();
+    let contains = |text: &[u8]| stored.windows(text.len()).any(|window| window == text);
+    assert!(!contains(b"only meg") && !contains(b"only max") && !contains(b"a new one"));
+    // With a Cyrillic е.
+    assert_eq!(run(&["remove", "Mеg"], ""), format!("Mеg is no longer a moderator. {no_server}"));
+    assert_eq!(run(&["list"], ""), "Max Lee\n");
+}
+
+/// The lock says which process it is.
+#[test]
+fn the_server_that_uses_the_store_is_told_to_reload() {
+    let folder = Folder::new();
+    let script = "import fcntl, signal\n\
+                  signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])\n\
+                  lock = open('tinychat.db.lock', 'w')\n\
+                  fcntl.lockf(lock, fcntl.LOCK_EX)\n\
+                  print('locked', flush=True)\n\
+                  signal.sigwait([signal.SIGHUP])\n\
+                  print('reloads', flush=True)\n";
+    let server = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(folder.path("."))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(server) = server else { return eprintln!("skipped: python3 is not installed") };
+    let mut server = KillOnDrop(server);
+    let mut stdout = server.0.stdout.take().unwrap();
+    read_until(&mut stdout, "locked\n");
+    let told = format!("The server (process {}) has been told to reload.\n", server.0.id());
+    let output = moderator(&folder, &["add", "Meg"], "only meg");
+    assert_eq!(output.stdout, format!("Meg is now a moderator. {told}"), "{output:?}");
+    read_until(&mut stdout, "reloads\n");
+}
+
+#[test]
+fn a_moderator_that_cannot_be_added_or_removed_is_an_error() {
+    let folder = Folder::new();
+    assert!(moderator(&folder, &["list"], "").stderr.contains("There is no store at "));
+    assert_eq!(moderator(&folder, &["add", "Meg"], "only meg").status, Some(0));
+    for (arguments, input, status, error) in [
+        // With a Cyrillic е, and in another case.
+        (&["add", "Mеg"][..], "long enough", 1, "Mеg counts as the same name as Meg"),
+        (&["add", "MEG"], "long enough", 1, "MEG counts as the same name as Meg"),
+        (&["add", "Max"], "7 chars", 1, "at least 8 characters"),
+        (&["add", "Max"], "", 1, "no password was given"),
+        (&["add", "System"], "long enough", 2, "reserved"),
+        (&["add", "a\nb"], "long enough", 2, "U+000A"),
+        (&["add", "Max", "--database-path", "off"], "long enough", 1, "DATABASE_PATH is off"),
+        (&["add", "Max", "--database-path", "none/a.db"], "long enough", 1, "create the folder"),
+        (&["add"], "long enough", 2, "NAME"),
+        (&["remove", "Max"], "", 1, "there is no moderator with the name Max"),
+        (&["remove", "Max", "--database-path", "none.db"], "", 1, "There is no store at "),
+        (&["list", "Max"], "", 2, "Max"),
+        (&[], "", 2, "add"),
+    ] {
+        let output = moderator(&folder, arguments, input);
+        assert_eq!((output.status, &*output.stdout), (Some(status), ""), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains(error), "{arguments:?}: {output:?}");
+    }
+    assert_eq!(moderator(&folder, &["list"], "").stdout, "Meg\n");
+    assert_eq!(folder.files("."), ["input", "tinychat.db"]);
 }
 
 #[test]
