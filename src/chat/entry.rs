@@ -86,7 +86,6 @@ pub enum Input {
     /// What became of a decision, which now takes effect. From the connection that asked for it.
     Decided(Box<Decision>, Outcome),
     /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
-    #[allow(dead_code)]
     Moderators(Vec<Username>),
 }
 

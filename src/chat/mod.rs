@@ -36,7 +36,6 @@ pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
-#[allow(unused_imports)] // Until they are stored.
 pub use moderation::{Act, StoredTimeOut};
 pub use moderation::{Action, Ban, Decision, Outcome};
 pub use name_key::NameKey;

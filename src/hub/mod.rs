@@ -554,7 +554,7 @@ mod tests {
     #[test]
     fn moderators_are_published_and_their_names_reserved() {
         let (handle, mut hub) = hub();
-        let time = entry_time();
+        let time = entry_time(&mut Clock::default());
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         let joins = |hub: &mut Hub, number, join| {
             hub.input(&time, ConnectionId(number), Input::Connected(address));

@@ -111,10 +111,6 @@ impl Schedule {
         self.unsynced_since.get_or_insert(now);
     }
 
-    pub fn is_failing(&self) -> bool {
-        self.retry.is_some()
-    }
-
     /// What is due.
     pub fn due(&self, now: Instant) -> Option<Due> {
         [
