@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::database::Point;
 use super::queue::Item;
+use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::chat::{Act, Action, ConnectionId, Decision, EntryTime, KeptMessage, Outcome, Username};
 use crate::ops::metrics::Counters;
