@@ -76,16 +76,17 @@ pub fn audit(path: &Path, out: &mut dyn Write) -> Result<(), StoreError> {
 /// The server cannot use it.
 pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
     let path = &files::resolve(path)?;
-    if files::is_new(path)? {
+    let is_new = files::is_new(path)?;
+    if path.exists() {
+        let access = access(path, Access::READ_OK | Access::WRITE_OK);
+        access.map_err(|error| StoreError::io(path, error.into()))?;
+    } else {
         let folder = path.parent().unwrap_or(Path::new("/"));
-        let writable = access(folder, Access::WRITE_OK | Access::EXEC_OK);
-        return match writable {
-            Ok(()) => Ok(None),
-            Err(error) => Err(StoreError::FolderNotWritable { path: path.clone(), source: error.into() }),
-        };
+        access(folder, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| StoreError::FolderNotWritable { path: path.clone(), source: error.into() })?;
     }
-    if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK) {
-        return Err(StoreError::io(path, error.into()));
+    if is_new {
+        return Ok(None);
     }
     let in_use = server_pid(path)?;
     let connection = open_for_reading(path)?;

@@ -896,10 +896,10 @@ impl Drop for ChildProcess {
     }
 }
 
-/// `STORE_KILLS` sets how many.
+/// `TINYCHAT_STORE_KILLS` sets how many.
 #[test]
 fn kills_lose_nothing_that_was_committed() {
-    let kills = std::env::var("STORE_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let kills = std::env::var("TINYCHAT_STORE_KILLS").map_or(12, |kills| kills.parse().unwrap());
     let folder = Folder::new();
     let (mut epoch, mut newest, mut assigned) = (None, 0, 0);
     for round in 0..kills {
