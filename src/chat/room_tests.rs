@@ -26,7 +26,7 @@ struct Script {
     received: BTreeMap<u64, Vec<String>>,
     /// What becomes of decisions; `None`: they wait.
     outcome: Option<Outcome>,
-    waiting: Vec<Box<Decision>>,
+    waiting: Vec<Decision>,
     recorded: Vec<Act>,
     published: Bans,
 }
@@ -156,7 +156,7 @@ impl Script {
     fn decide(&mut self, decision: Box<Decision>) {
         match self.outcome {
             Some(outcome) => self.input(decision.connection.0, Input::Decided(decision, outcome)),
-            None => self.waiting.push(decision),
+            None => self.waiting.push(*decision),
         }
     }
 
