@@ -13,6 +13,7 @@ mod history;
 mod http;
 mod limits;
 mod log;
+mod moderation;
 mod monitoring;
 mod page;
 mod rates;
