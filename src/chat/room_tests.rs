@@ -31,7 +31,7 @@ struct Script {
     is_store_available: bool,
     /// What becomes of decisions; `None`: they wait.
     outcome: Option<Outcome>,
-    waiting: Vec<Box<Decision>>,
+    waiting: Vec<Decision>,
     recorded: Vec<Act>,
     published: Bans,
 }
@@ -183,7 +183,7 @@ impl Script {
     fn decide(&mut self, decision: Box<Decision>) {
         match self.outcome {
             Some(outcome) => self.input(decision.connection.0, Input::Decided(decision, outcome)),
-            None => self.waiting.push(decision),
+            None => self.waiting.push(*decision),
         }
     }
 

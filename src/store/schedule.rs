@@ -241,13 +241,13 @@ mod tests {
         let mut at = start;
         for expected in [1, 2, 4, 8, 16, 30, 30] {
             schedule.failed(at);
-            assert!(schedule.is_failing());
+            assert!(schedule.retry.is_some());
             assert_eq!(schedule.next(), Some(at + expected * SECOND));
             at += expected * SECOND;
             assert!(matches!(schedule.due(at), Some(Due::Commit | Due::Sync)));
         }
         schedule.committed(at, true, None);
-        assert!(!schedule.is_failing());
+        assert!(!schedule.retry.is_some());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod history;
 mod http;
 mod limits;
 mod log;
+mod moderation;
 mod monitoring;
 mod page;
 mod rates;
