@@ -247,7 +247,7 @@ mod tests {
             assert!(matches!(schedule.due(at), Some(Due::Commit | Due::Sync)));
         }
         schedule.committed(at, true, None);
-        assert!(!schedule.retry.is_some());
+        assert!(schedule.retry.is_none());
     }
 
     #[test]
