@@ -813,7 +813,7 @@ fn child_process() {
         loop {
             id += 1;
             store.keep(id, &text);
-            if id % 10 == 0 && store.decide(1, decide()) == Outcome::NotStored {
+            if id.is_multiple_of(10) && store.decide(1, decide()) == Outcome::NotStored {
                 break;
             }
         }
