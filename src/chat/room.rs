@@ -598,7 +598,7 @@ impl Room {
             Body::Join(_) => {
                 let member = self.roster.by_connection(context.from);
                 let name = member.map_or("", |member| member.name.shown());
-                Err(format!("You have already joined as {name}.").into())
+                Err(format!("You have already joined as {name}."))
             }
             Body::Public { content } => Ok(self.public(context, &content)),
             Body::Private { to, content } => self.private(context, &to, &content),
@@ -661,7 +661,7 @@ impl Room {
 
     fn whisper(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, String> {
         match self.target(target, &WHISPER)? {
-            (_, "") => Err(command::usage(&WHISPER).into()),
+            (_, "") => Err(command::usage(&WHISPER)),
             (target, content) => {
                 let target = target.order;
                 self.send_private(context, target, content)
@@ -710,7 +710,7 @@ impl Room {
                 Ok(Vec::new())
             }
             Some(Presence::Away(..)) => {
-                Err(format!("{to} is away, and no more whispers can wait: try again later.").into())
+                Err(format!("{to} is away, and no more whispers can wait: try again later."))
             }
             Some(Presence::Connected(connection)) if *connection != context.from => {
                 Ok(vec![Effect::Send(Audience::One(*connection), ServerMessage::Kept(entry.json.clone()))])
