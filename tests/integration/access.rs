@@ -9,9 +9,12 @@ use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::{Value, json};
+use tungstenite::WebSocket;
+use tungstenite::protocol::Role;
+use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::support::client::{Client, line};
-use crate::support::http::get;
+use crate::support::client::{Client, ClientStream, line};
+use crate::support::http::{get, upgrade_request};
 use crate::support::over_ws_and_wss;
 use crate::support::program::{Folder, KillOnDrop, Output};
 use crate::support::server::{TestServer, Transport, hash};
@@ -26,6 +29,7 @@ over_ws_and_wss! {
     wrong_passwords_of_joins_and_logins_count_together,
     many_attempts_at_once_are_no_more_than_five,
     login_compares_with_a_hash,
+    a_named_moderator_may_join_from_a_banned_address,
 }
 
 /// Passwords as text and as a hash.
@@ -276,6 +280,52 @@ fn login_compares_with_a_hash(transport: Transport) {
     }
     ann.send(json!({"type": "command", "content": "/login  two words ", "txn_id": "a"}));
     assert_eq!(line(&ann.next_event()), "system: Ann is now a moderator.");
+}
+
+fn a_named_moderator_may_join_from_a_banned_address(transport: Transport) {
+    let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("RESUME_SECONDS", "86400")];
+    let server = TestServer::with_moderators(transport, &settings, &[("Meg", "only meg")]);
+    let mut ann = server.join("Ann");
+    ann.command("/login secret");
+    ann.command("/ban 192.0.2.7");
+    while !ann.next_line().contains("192.0.2.7") {}
+    let asking = json!({"type": "join", "username": "Meg", "password": "only meg", "history": 0});
+    for refused in [
+        json!({"type": "join", "username": "Meg"}),
+        json!({"type": "join", "username": "Bob", "password": "only meg"}),
+        json!({"type": "public", "username": "Meg", "content": "hi"}),
+        join("Meg", "guess"),
+    ] {
+        let mut client = connect_with_message(&server, "192.0.2.7", &refused);
+        let line = client.next_line();
+        assert!(line.starts_with("error: You are banned"), "{refused}: {line}");
+        assert_eq!(client.close_code(), Some(CloseCode::Policy));
+    }
+    let mut meg = connect_with_message(&server, "192.0.2.7", &asking);
+    assert_eq!(meg.next_event()["type"], "command_list");
+    let session = meg.next_event()["session"].clone();
+    ann.wait_for_users(&["Ann mod", "Meg mod"]);
+    drop(meg);
+    ann.wait_for_users(&["Ann mod", "Meg mod away"]);
+    let resuming = json!({"type": "join", "username": "Meg", "session": session});
+    let _meg = connect_with_message(&server, "192.0.2.7", &resuming);
+    ann.wait_for_users(&["Ann mod", "Meg mod"]);
+}
+
+/// A client with this address whose first message arrives together with its request: a banned one has to send it within
+/// a second.
+fn connect_with_message(server: &TestServer, address: &str, message: &Value) -> Client {
+    let mut stream = ClientStream::connect(server.address, server.transport);
+    let request = upgrade_request(&format!("X-Forwarded-For: {address}\r\n"));
+    let message = message.to_string();
+    // A text of 126 bytes or more, masked with zeros.
+    let mut frame = vec![0x81, 0x80 | 126, 0, 0, 0, 0, 0, 0];
+    let text = format!("{message:<126}");
+    frame[2..4].copy_from_slice(&(text.len() as u16).to_be_bytes());
+    stream.write_all(&[request.as_bytes(), &frame, text.as_bytes()].concat()).unwrap();
+    stream.flush().unwrap();
+    assert!(read_until(&mut stream, "\r\n\r\n").starts_with("HTTP/1.1 101 "));
+    Client::new(WebSocket::from_raw_socket(stream, Role::Client, None))
 }
 
 /// Runs `hash-password` with this standard input.
