@@ -38,7 +38,7 @@ pub use error::StoreError;
 pub use lock::server_pid;
 pub use messages::{StoredMessage, StoredPage};
 pub use moderators::StoredModerator;
-pub use queue::{PageRequest, QUEUE_BYTES, Queue, QueuedMessage};
+pub use queue::{PageRequest, Queue, QueuedMessage};
 pub use reading::{Inspection, audit, export, inspect, schema_version};
 pub use writer::{Running, StoreEvent, Writer};
 

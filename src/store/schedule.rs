@@ -111,7 +111,8 @@ impl Schedule {
         self.unsynced_since.get_or_insert(now);
     }
 
-    pub fn is_failing(&self) -> bool {
+    #[cfg(test)]
+    fn is_failing(&self) -> bool {
         self.retry.is_some()
     }
 

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use tempfile::TempDir;
 
 use super::database::Point;
-use super::queue::Item;
+use super::queue::{Item, QUEUE_BYTES};
 use super::*;
 use crate::chat::{Act, Action, ConnectionId, Decision, EntryTime, KeptMessage, Outcome, Username};
 use crate::ops::metrics::Counters;
@@ -812,7 +812,7 @@ fn child_process() {
         loop {
             id += 1;
             store.keep(id, &text);
-            if id % 10 == 0 && store.decide(1, decide()) == Outcome::NotStored {
+            if id.is_multiple_of(10) && store.decide(1, decide()) == Outcome::NotStored {
                 break;
             }
         }
