@@ -8,7 +8,7 @@ use tinychat::config::{SETTINGS, Setting};
 use crate::support::program::{Folder, Output, Program};
 
 /// For every setting a value that it cannot have.
-const INVALID: [(&str, &str); 26] = [
+const INVALID: [(&str, &str); 27] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
@@ -18,6 +18,7 @@ const INVALID: [(&str, &str); 26] = [
     ("SSL_KEY_PATH", " "),
     ("SSL_REQUIRED", "2"),
     ("LOG_LEVEL", "loud"),
+    ("DATABASE_PATH", " "),
     ("HISTORY_MESSAGES", "all"),
     ("HISTORY_DAYS", "-1"),
     ("RESUME_SECONDS", "30s"),
