@@ -12,8 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use tempfile::TempDir;
 
 use super::database::Point;
-use super::queue::Item;
-use super::queue::QUEUE_BYTES;
+use super::queue::{Item, QUEUE_BYTES};
 use super::*;
 use crate::chat::{Act, Action, ConnectionId, Decision, EntryTime, KeptMessage, Outcome, Username};
 use crate::ops::metrics::Counters;
