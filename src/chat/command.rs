@@ -77,7 +77,8 @@ pub const COMMANDS: &[CommandUsage] = &[WHISPER, LOGIN, TO, HELP, UNTO, KICK, BA
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     Whisper(Target),
-    Login(String),
+    /// Its password is not part of it: see [`login_password`].
+    Login,
     To(Target),
     Help(Option<&'static CommandUsage>),
     Unto(NamedTarget),
@@ -94,7 +95,7 @@ impl Command {
     pub fn row(&self) -> &'static CommandUsage {
         match self {
             Self::Whisper(_) => &WHISPER,
-            Self::Login(_) => &LOGIN,
+            Self::Login => &LOGIN,
             Self::To(_) => &TO,
             Self::Help(_) => &HELP,
             Self::Unto(_) => &UNTO,
@@ -110,13 +111,11 @@ impl Command {
     /// # Errors
     /// A message for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let arguments = arguments.trim_start();
+        let (name, arguments) = split(text);
         match name {
             "/help" => help_about(arguments).map(Self::Help),
             "/whisper" => required(arguments, &WHISPER).map(|text| Self::Whisper(Target::parse(text))),
-            "/login" => required(arguments, &LOGIN).map(|password| Self::Login(password.to_owned())),
+            "/login" => required(arguments, &LOGIN).map(|_| Self::Login),
             "/to" => required(arguments, &TO).map(|text| Self::To(Target::parse(text))),
             "/unto" => required(arguments, &UNTO).map(|text| Self::Unto(NamedTarget::parse(text))),
             "/kick" => required(arguments, &KICK).map(|text| Self::Kick(Target::parse(text))),
@@ -135,6 +134,19 @@ impl Command {
 fn message_id(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&id| is_number && id <= MAX_ID)
+}
+
+/// The argument of `/login`; `None`: the text is another command.
+pub fn login_password(text: &str) -> Option<&str> {
+    let (name, password) = split(text);
+    (name == LOGIN.name).then_some(password)
+}
+
+/// A command's name and its arguments.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    (name, arguments.trim_start())
 }
 
 fn help_about(name: &str) -> Result<Option<&'static CommandUsage>, String> {
@@ -178,7 +190,7 @@ mod tests {
     fn commands_are_parsed_with_their_arguments() {
         for (text, expected) in [
             ("/whisper Bob hi  there ", Command::Whisper(Target::parse("Bob hi  there"))),
-            ("  /login  two words", Command::Login("two words".into())),
+            ("  /login  two words", Command::Login),
             ("/to\tBob 5", Command::To(Target::parse("Bob 5"))),
             ("/help", Command::Help(None)),
             ("/help whisper", Command::Help(Some(&WHISPER))),
@@ -192,6 +204,15 @@ mod tests {
             ("/delete 9007199254740991", Command::Delete(MAX_ID)),
         ] {
             assert_eq!(Command::parse(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_login_is_its_whole_argument() {
+        assert_eq!(login_password("  /login  two  words "), Some("two  words"));
+        assert_eq!(login_password("/login"), Some(""));
+        for text in ["/logins x", "/LOGIN x", "/to x", "x /login y"] {
+            assert_eq!(login_password(text), None, "{text}");
         }
     }
 

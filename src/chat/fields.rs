@@ -17,6 +17,7 @@ pub struct Fields<'a> {
     pub to: Field<'a>,
     pub content: Field<'a>,
     pub txn_id: Field<'a>,
+    pub password: Field<'a>,
     /// Boxed, because most messages have none of these.
     pub history: Option<Box<HistoryRequest<'a>>>,
 }
@@ -83,6 +84,7 @@ enum FieldName {
     To,
     Content,
     TxnId,
+    Password,
     History,
     Epoch,
     Since,
@@ -118,6 +120,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 FieldName::To => &mut fields.to,
                 FieldName::Content => &mut fields.content,
                 FieldName::TxnId => &mut fields.txn_id,
+                FieldName::Password => &mut fields.password,
                 FieldName::History => &mut history.get_or_insert_default().history,
                 FieldName::Epoch => &mut history.get_or_insert_default().epoch,
                 FieldName::Since => &mut history.get_or_insert_default().since,

@@ -1,5 +1,6 @@
 //! The chat's rules, as pure code: inputs in, effects out, without I/O, threads or a clock.
 
+mod access;
 mod ban_target;
 mod bans;
 mod command;
@@ -12,8 +13,6 @@ mod marks;
 mod moderation;
 mod name_key;
 mod name_map;
-mod password;
-mod password_throttle;
 mod protocol;
 mod reserved;
 mod away;
@@ -26,10 +25,14 @@ mod time_outs;
 mod user_list;
 mod username;
 
+pub use access::{Access, Attempt, Attempts, Verdict};
 pub use away::AwayLimits;
 pub use bans::Bans;
-pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
-pub use history::HistoryLimits;
+pub use entry::{
+    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
+    StoreUnavailable,
+};
+pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
@@ -38,9 +41,8 @@ pub use moderation::{Act, StoredTimeOut};
 pub use moderation::{Action, Ban, Decision, Outcome};
 pub use name_key::NameKey;
 pub use name_map::NameMap;
-pub use password::ModPassword;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
-pub use protocol::{Body, ClientMessage, MessageError, ServerMessage};
-pub use room::{Audience, Effect, Room, RoomSettings};
+pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
+pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
 pub use username::Username;

@@ -8,7 +8,8 @@ use serde::de::IgnoredAny;
 use serde::ser::Serializer;
 use thiserror::Error;
 
-use super::command::Command;
+use super::access::{Attempt, Attempts};
+use super::command::{self, Command};
 use super::entry::{EntryTime, SessionSecret};
 use super::fields::{Field, Fields, HistoryRequest};
 use super::name_key::NameKey;
@@ -94,6 +95,15 @@ pub struct Recipient {
 }
 
 impl TxnId {
+    /// One that was parsed when its message was sent.
+    pub fn from_store(text: Arc<str>) -> Self {
+        Self(text)
+    }
+
+    pub fn text(&self) -> &Arc<str> {
+        &self.0
+    }
+
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
@@ -353,18 +363,28 @@ impl ClientMessage {
         Some((options.session?, self.username.as_ref()?.as_ref().ok()?))
     }
 
-    /// Parses one message.
+    /// Parses one message, without its passwords.
     ///
     /// # Errors
     /// It is not a JSON object with a string `type`.
     pub fn parse(text: &str) -> Result<Self, MessageError> {
+        Self::parse_with_passwords(text).0
+    }
+
+    /// Parses one message. Its passwords are no part of it, because no entry may contain them.
+    pub fn parse_with_passwords(text: &str) -> (Result<Self, MessageError>, Attempts) {
+        let mut attempts = Attempts::default();
+        (Self::parse_into(text, &mut attempts), attempts)
+    }
+
+    fn parse_into(text: &str, attempts: &mut Attempts) -> Result<Self, MessageError> {
         if !text.trim_start().starts_with('{') {
             let is_json = serde_json::from_str::<IgnoredAny>(text);
             return Err(is_json
                 .err()
                 .map_or(MessageError::NotAnObject, |error| MessageError::NotJson(error.to_string())));
         }
-        let Fields { kind, username, to, content, txn_id, history } =
+        let Fields { kind, username, to, content, txn_id, password, history } =
             serde_json::from_str(text).map_err(|error| MessageError::NotJson(error.to_string()))?;
         let kind = kind.text("type")?;
         let mut username = self::username(username);
@@ -372,7 +392,10 @@ impl ClientMessage {
             "join" => join_options(*history.unwrap_or_default()).map(Body::Join),
             "public" => content.not_blank("content").map(|content| Body::Public { content: content.into() }),
             "private" => private(to, content),
-            "command" => content.not_blank("content").map(|content| Body::Command(Command::parse(&content))),
+            "command" => content.not_blank("content").map(|content| {
+                attempts.login = command::login_password(&content).and_then(Attempt::new);
+                Body::Command(Command::parse(&content))
+            }),
             "history" => self::history(*history.unwrap_or_default()),
             _ => Err(MessageError::UnknownType(kind.clone().into())),
         };
@@ -385,6 +408,11 @@ impl ClientMessage {
         {
             // The connection stays a guest, and may send another join.
             username = username.map(|name| name.and(Err(reason.to_string())));
+        }
+        match password.optional_text("password") {
+            Ok(password) => attempts.join = password.and_then(|password| Attempt::new(&password)),
+            // Like the name, it matters only to those that have not joined.
+            Err(reason) => username = username.map(|name| name.and(Err(reason.to_string()))),
         }
         Ok(Self { username, txn_id, body })
     }

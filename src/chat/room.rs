@@ -9,30 +9,35 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::access::{Access, Verdict};
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
-use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
-use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, Visibility};
+use super::entry::{
+    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
+    StoreUnavailable,
+};
+use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility};
 use super::list_budget::JoinPace;
 use super::moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::name_key::NameKey;
 use super::name_map::NameMap;
-use super::password::ModPassword;
-use super::password_throttle::PasswordThrottle;
 use super::protocol::{
     Body, ClientMessage, CommandUsage, HistoryAnswer, JoinOptions, KeptMessage, MAX_PAGE_MESSAGES,
     MessageError, Recipient, ServerMessage, TxnId, encode_with_txn_id,
 };
 use super::roster::{JoinOrder, Member, Presence, Role, Roster};
 use super::target::{self, Found, Target};
-use super::time_outs::{Timeouts, whole_seconds};
+use super::time_outs::Timeouts;
 use super::user_list::UserListSchedule;
 use super::username::{NameError, Username};
 use crate::limits::Network;
 
 /// The buffer in which messages are encoded keeps at most this many bytes between two messages.
 const MAX_SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The error if a password was not compared, because the connection or the server was about to end.
+const NOT_COMPARED: &str = "The password was not compared: try again.";
 
 /// A consequence of an entry, to be applied in order.
 #[derive(Debug, PartialEq)]
@@ -53,6 +58,10 @@ pub enum Effect {
     OpenSession(SessionSecret, Arc<NameKey>),
     CloseSession(SessionSecret),
     Send(Audience, ServerMessage),
+    /// To be stored.
+    Keep(KeptEntry),
+    /// The member on this connection asks for messages that only the store has. [`Input::Older`] answers.
+    ReadOlder(ConnectionId, Box<OlderRequest>),
     /// Have this stored, and pass it back to the room as an entry.
     Decide(Box<Decision>),
     /// Record an act that has taken effect.
@@ -66,8 +75,6 @@ pub enum Effect {
     Close(ConnectionId, String),
     /// A moderation action, for the log. The message to all members is a separate effect.
     Moderated(String),
-    /// A member sent a wrong password to `/login`.
-    WrongPassword(ConnectionId),
 }
 
 /// Who gets a message.
@@ -80,14 +87,27 @@ pub enum Audience {
     Only(Vec<ConnectionId>),
 }
 
+/// A message to all members, as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptEntry {
+    pub id: u64,
+    pub unix_millis: u64,
+    pub json: Arc<[u8]>,
+    pub txn_id: Option<TxnId>,
+}
+
 /// What a room is created with. By default, nothing is kept.
 #[derive(Default)]
 pub struct RoomSettings {
-    /// `None`: nobody can become a moderator.
-    pub mod_password: Option<ModPassword>,
+    /// Whether `/login` can make a member a moderator.
+    pub allows_login: bool,
+    /// Whether a join needs the password for everyone.
+    pub requires_password: bool,
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
+    /// `None`: there is no store.
+    pub stored: Option<StoredHistory>,
     pub away: AwayLimits,
     /// The named moderators, whose names are reserved.
     pub moderators: Vec<Username>,
@@ -99,7 +119,8 @@ pub struct RoomSettings {
 }
 
 pub struct Room {
-    mod_password: Option<ModPassword>,
+    allows_login: bool,
+    requires_password: bool,
     epoch: Arc<str>,
     /// Connections that have not joined.
     guests: HashMap<ConnectionId, Address>,
@@ -109,7 +130,6 @@ pub struct Room {
     lists: UserListSchedule,
     timeouts: Timeouts,
     bans: Bans,
-    password_throttle: PasswordThrottle,
     /// The names of the named moderators.
     reserved: NameMap<()>,
     scratch: Vec<u8>,
@@ -122,6 +142,7 @@ struct Context<'a> {
     time: &'a EntryTime,
     from: ConnectionId,
     txn_id: Option<&'a TxnId>,
+    access: Access,
     /// For a client that joins.
     session: Option<SessionSecret>,
 }
@@ -140,34 +161,32 @@ impl Context<'_> {
     }
 }
 
-/// Why a message has no effect. The sender gets an `error`.
-enum Refused {
-    Because(String),
-    WrongPassword,
-}
-
-impl<T: ToString> From<T> for Refused {
-    fn from(reason: T) -> Self {
-        Self::Because(reason.to_string())
-    }
-}
-
 impl Room {
     /// `time`: of the start, from which stored time-outs continue.
     pub fn new(settings: RoomSettings, time: &EntryTime) -> Self {
-        let RoomSettings { mod_password, epoch, history, away, moderators, bans, time_outs, proxies } =
-            settings;
+        let RoomSettings {
+            allows_login,
+            requires_password,
+            epoch,
+            history,
+            stored,
+            away,
+            moderators,
+            bans,
+            time_outs,
+            proxies,
+        } = settings;
         Self {
-            mod_password,
+            allows_login,
+            requires_password,
             epoch,
             guests: HashMap::new(),
             roster: Roster::default(),
-            history: History::new(history),
+            history: History::new(history, stored),
             away: AwaySchedule::new(away),
             lists: UserListSchedule::default(),
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
-            password_throttle: PasswordThrottle::default(),
             reserved: reserved_names(&moderators),
             scratch: Vec::new(),
         }
@@ -187,18 +206,26 @@ impl Room {
                 self.guests.insert(from, address);
                 Vec::new()
             }
-            Input::Message { message: Err(reason), .. } => {
-                let context = Context { id, time, from, txn_id: None, session: None };
+            Input::Message { message: Err(reason), access, session } => {
+                let context = Context { id, time, from, txn_id: None, access, session };
                 self.message(context, None, Err(reason))
             }
-            Input::Message { message: Ok(ClientMessage { username, txn_id, body }), session } => {
-                let context = Context { id, time, from, txn_id: txn_id.as_ref(), session };
+            Input::Message { message: Ok(ClientMessage { username, txn_id, body }), access, session } => {
+                let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session };
                 self.message(context, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
+            Input::Older(request, answer) => self.older(id, time, from, *request, answer),
             Input::Decided(decision, outcome) => {
                 let Decision { act, connection, txn_id } = *decision;
-                let context = Context { id, time, from: connection, txn_id: txn_id.as_ref(), session: None };
+                let context = Context {
+                    id,
+                    time,
+                    from: connection,
+                    txn_id: txn_id.as_ref(),
+                    access: Access::default(),
+                    session: None,
+                };
                 self.decided(context, act, outcome)
             }
             Input::Moderators(names) => {
@@ -322,10 +349,7 @@ impl Room {
                 effects.extend(context.ack().filter(|_| is_asking && !is_reading && is_decided));
                 effects
             }
-            Err(Refused::Because(reason)) => vec![error(context, reason)],
-            Err(Refused::WrongPassword) => {
-                vec![Effect::WrongPassword(from), error(context, "Wrong password.")]
-            }
+            Err(reason) => vec![error(context, reason)],
         }
     }
 
@@ -384,6 +408,28 @@ impl Room {
         (member.session == Some(session)).then_some(member.order)
     }
 
+    /// The role of a new member with this name.
+    ///
+    /// # Errors
+    /// A message for the user: it may not join, because of its password.
+    fn role_at_join(&self, name: &Username, verdict: Verdict) -> Result<Role, String> {
+        let is_reserved = self.reserved.get(name.key()).is_some();
+        if !is_reserved && !self.requires_password {
+            return Ok(Role::Member);
+        }
+        match verdict {
+            Verdict::Own if is_reserved => Ok(Role::Named),
+            Verdict::Shared if !is_reserved => Ok(Role::Member),
+            verdict => Err(verdict.refusal().unwrap_or_else(|| {
+                if is_reserved {
+                    format!("The name {} is reserved: it requires its password.", name.shown())
+                } else {
+                    "This room requires a password.".into()
+                }
+            })),
+        }
+    }
+
     /// Adds a new member.
     fn enter(
         &mut self,
@@ -391,19 +437,20 @@ impl Room {
         address: Address,
         name: Username,
         options: Option<&JoinOptions>,
-    ) -> Result<Vec<Effect>, NameError> {
-        let role = Role::Member;
-        if role != Role::Named
+    ) -> Result<Vec<Effect>, String> {
+        let Context { time, from, access, .. } = context;
+        let role = self.role_at_join(&name, access.join);
+        if role != Ok(Role::Named)
             && let Some(ban) = self.ban_on(context, &name, address)
         {
             let effects = moderation::refuse(context, ban);
             self.guests.remove(&context.from);
             return Ok(effects);
         }
+        let role = role?;
         if let Some(owner) = self.roster.by_name(name.key()) {
-            return Err(NameError::InUse(owner.name.shown().clone()));
+            return Err(NameError::InUse(owner.name.shown().clone()).to_string());
         }
-        let Context { time, from, .. } = context;
         let joined = ServerMessage::System { content: format!("{} joined.", name.shown()) };
         let place_name = name.shown().clone();
         self.guests.remove(&from);
@@ -572,12 +619,8 @@ impl Room {
     }
 
     /// What a member asks for.
-    fn request(
-        &mut self,
-        context: Context,
-        body: Result<Body, MessageError>,
-    ) -> Result<Vec<Effect>, Refused> {
-        match body? {
+    fn request(&mut self, context: Context, body: Result<Body, MessageError>) -> Result<Vec<Effect>, String> {
+        match body.map_err(|reason| reason.to_string())? {
             Body::Join(_) => {
                 let member = self.roster.by_connection(context.from);
                 let name = member.map_or("", |member| member.name.shown());
@@ -594,24 +637,29 @@ impl Room {
         let Some(sender) = self.roster.by_connection(context.from) else { return Vec::new() };
         let username = sender.name.shown().clone();
         let (txn, author) = (context.txn(sender), Some(sender.order));
-        let message = self.keep(context, KeptMessage::Public { username: &username, content }, txn, author);
-        vec![Effect::Send(Audience::AllExcept(context.from), message)]
+        let message = KeptMessage::Public { username: &username, content };
+        self.keep(context, Audience::AllExcept(context.from), message, txn, author)
     }
 
-    /// Adds a message to all members to the history.
+    /// Sends a message to all members, or all except its author, and keeps it.
     fn keep(
         &mut self,
         context: Context,
+        audience: Audience,
         message: KeptMessage,
         txn: Option<(TxnId, Arc<NameKey>)>,
         author: Option<JoinOrder>,
-    ) -> ServerMessage {
+    ) -> Vec<Effect> {
         let json = self.encode(context, message);
-        let unix_millis = context.time.unix_millis;
-        let visibility = Visibility::All;
-        let entry = HistoryEntry { id: context.id, unix_millis, json: json.clone(), txn, visibility, author };
-        self.history.push(entry);
-        ServerMessage::Kept(json)
+        let Context { id, time: &EntryTime { unix_millis, .. }, .. } = context;
+        let mut effects = Vec::with_capacity(3);
+        effects.push(Effect::Send(audience, ServerMessage::Kept(json.clone())));
+        if self.history.is_stored() {
+            let txn_id = txn.as_ref().map(|(txn_id, _)| txn_id.clone());
+            effects.push(Effect::Keep(KeptEntry { id, unix_millis, json: json.clone(), txn_id }));
+        }
+        self.history.push(HistoryEntry { id, unix_millis, json, txn, visibility: Visibility::All, author });
+        effects
     }
 
     /// Encodes a message in one allocation of its size.
@@ -625,24 +673,53 @@ impl Room {
     fn page(&mut self, context: Context, before: Option<u64>, limit: u16) -> Vec<Effect> {
         let Some(member) = self.roster.by_connection(context.from) else { return Vec::new() };
         self.history.evict_old(context.time.unix_millis);
-        let page = self.history.page(&member.place(), before, limit);
+        let viewer = member.place();
+        match self.history.page_with_older(&viewer, before, limit) {
+            Ok(page) => vec![self.answer(context, page, None, None)],
+            Err(page) => {
+                let request = OlderRequest { viewer, txn_id: context.txn_id.cloned(), page };
+                vec![Effect::ReadOlder(context.from, request.into())]
+            }
+        }
+    }
+
+    /// Answers a request with what the store has for it.
+    fn older(
+        &mut self,
+        id: u64,
+        time: &EntryTime,
+        from: ConnectionId,
+        request: OlderRequest,
+        answer: Result<OlderMessages, StoreUnavailable>,
+    ) -> Vec<Effect> {
+        let OlderRequest { viewer, txn_id, page } = request;
+        let access = Access::default();
+        let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session: None };
+        if self.roster.by_connection(from).is_none_or(|member| member.order != viewer.order) {
+            return Vec::new();
+        }
+        let Ok(OlderMessages { entries, more }) = answer else {
+            return vec![error(context, "Older messages are not available now: try again later.")];
+        };
+        self.history.evict_old(time.unix_millis);
+        let page = self.history.complete(&viewer, &page, &entries, more);
         vec![self.answer(context, page, None, None)]
     }
 
-    fn command(&mut self, context: Context, command: Command) -> Result<Vec<Effect>, Refused> {
+    fn command(&mut self, context: Context, command: Command) -> Result<Vec<Effect>, String> {
         let row = command.row();
         if self.roster.by_connection(context.from).is_none_or(|member| member.role < row.role) {
-            return Err(format!("Only moderators may use {}: see /login.", row.name).into());
+            return Err(format!("Only moderators may use {}: see /login.", row.name));
         }
         match command {
             Command::Whisper(target) => self.whisper(context, &target),
-            Command::Login(attempt) => self.login(context, &attempt),
+            Command::Login => self.login(context),
             Command::Help(about) => Ok(vec![system(context.from, command::help(about))]),
             command => Ok(self.moderate(context, command)?),
         }
     }
 
-    fn whisper(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, Refused> {
+    fn whisper(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, String> {
         match self.target(target, &WHISPER)? {
             (_, "") => Err(command::usage(&WHISPER).into()),
             (target, content) => {
@@ -652,7 +729,7 @@ impl Room {
         }
     }
 
-    fn private(&mut self, context: Context, to: &Recipient, content: &str) -> Result<Vec<Effect>, Refused> {
+    fn private(&mut self, context: Context, to: &Recipient, content: &str) -> Result<Vec<Effect>, String> {
         let target = to.key.as_ref().and_then(|key| self.roster.by_name(key));
         let target = target.ok_or_else(|| no_such_user(&to.name))?.order;
         self.send_private(context, target, content)
@@ -663,7 +740,7 @@ impl Room {
         context: Context,
         to: JoinOrder,
         content: &str,
-    ) -> Result<Vec<Effect>, Refused> {
+    ) -> Result<Vec<Effect>, String> {
         let Some(sender) = self.roster.by_connection(context.from) else { return Ok(Vec::new()) };
         let Some(target) = self.roster.get(to) else { return Ok(Vec::new()) };
         let (from, to) = (sender.name.shown().clone(), target.name.shown().clone());
@@ -685,7 +762,7 @@ impl Room {
         context: Context,
         to: &str,
         entry: &HistoryEntry,
-    ) -> Result<Vec<Effect>, Refused> {
+    ) -> Result<Vec<Effect>, String> {
         let Visibility::Participants(places) = &entry.visibility else { return Ok(Vec::new()) };
         match self.roster.get_mut(places[1].order).map(|target| &mut target.presence) {
             Some(Presence::Away(_, unread)) if unread.has_room(entry.bytes()) => {
@@ -726,23 +803,17 @@ impl Room {
         }
     }
 
-    fn login(&mut self, context: Context, attempt: &str) -> Result<Vec<Effect>, Refused> {
-        let (from, now) = (context.from, context.time.monotonic);
+    fn login(&mut self, context: Context) -> Result<Vec<Effect>, String> {
+        let from = context.from;
         let Some(member) = self.roster.by_connection(from) else { return Ok(Vec::new()) };
         if member.role >= Role::Moderator {
             return Ok(vec![system(from, "You are already a moderator.")]);
         }
-        let Some(password) = &self.mod_password else {
+        if !self.allows_login {
             return Err("Nobody can become a moderator here: MOD_PASSWORD is not set.".into());
-        };
-        let network = member.address.network;
-        if let Some(wait) = self.password_throttle.wait(network, now) {
-            let seconds = whole_seconds(wait);
-            return Err(format!("Too many wrong passwords: wait {seconds} seconds.").into());
         }
-        if !password.matches(attempt) {
-            self.password_throttle.record_wrong(network, now);
-            return Err(Refused::WrongPassword);
+        if context.access.login != Verdict::Shared {
+            return Err(context.access.login.refusal().unwrap_or_else(|| NOT_COMPARED.into()));
         }
         let content = format!("{} is now a moderator.", member.name.shown());
         let act = moderation::act(context, member, Action::Login);
@@ -758,8 +829,10 @@ impl Room {
     /// Tells all members of a moderator's action, which has changed the list.
     fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
         self.lists.changed(context.time.monotonic);
-        let message = self.keep(context, KeptMessage::System { content: &content }, None, None);
-        vec![Effect::Send(Audience::All, message), Effect::Moderated(content)]
+        let mut effects =
+            self.keep(context, Audience::All, KeptMessage::System { content: &content }, None, None);
+        effects.push(Effect::Moderated(content));
+        effects
     }
 
     fn user_list(&self) -> ServerMessage {

@@ -42,7 +42,7 @@ impl Room {
             Command::Kick(target) => return self.kick(context, &target),
             Command::Bans => return Ok(vec![system(context.from, self.list_bans())]),
             Command::Info(name) => return Ok(vec![system(context.from, self.info(context, &name)?)]),
-            Command::Whisper(_) | Command::Login(_) | Command::Help(_) => return Ok(Vec::new()),
+            Command::Whisper(_) | Command::Login | Command::Help(_) => return Ok(Vec::new()),
         };
         let act = act(context, moderator, action);
         let decision = Decision { act, connection: context.from, txn_id: context.txn_id.cloned() };
@@ -190,8 +190,13 @@ impl Room {
         let ends = format!("{}{}", ban.for_duration(), reason_after(&ban.reason));
         if !names.is_empty() {
             let content = format!("{} banned {}{ends}", act.by, list(&names));
-            let message = self.keep(context, KeptMessage::System { content: &content }, None, None);
-            effects.push(Effect::Send(Audience::All, message));
+            effects.extend(self.keep(
+                context,
+                Audience::All,
+                KeptMessage::System { content: &content },
+                None,
+                None,
+            ));
         }
         let mut reply = format!("Banned {}{ends}", ban.subject());
         let note = self.why_not_the_address(act, &ban);

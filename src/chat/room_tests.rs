@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::away::{MAX_UNREAD, MAX_UNREAD_BYTES};
+use crate::chat::history::OlderPage;
 use crate::chat::name_key::NameKey;
 use crate::chat::protocol::Position;
 
@@ -24,6 +25,10 @@ struct Script {
     last_id: u64,
     members: BTreeSet<u64>,
     received: BTreeMap<u64, Vec<String>>,
+    /// What the store has.
+    stored: BTreeMap<u64, HistoryEntry>,
+    /// Whether it can be read.
+    is_store_available: bool,
     /// What becomes of decisions; `None`: they wait.
     outcome: Option<Outcome>,
     waiting: Vec<Decision>,
@@ -47,6 +52,8 @@ impl Script {
             last_id: 0,
             members,
             received,
+            stored: BTreeMap::new(),
+            is_store_available: true,
             outcome: Some(Outcome::Stored),
             waiting: Vec::new(),
             recorded: Vec::new(),
@@ -79,7 +86,7 @@ impl Script {
     }
 
     fn command(&mut self, number: u64, content: &str) {
-        self.send(number, None, Body::Command(Command::parse(content)));
+        self.json(number, json!({"type": "command", "content": content}));
     }
 
     fn private(&mut self, number: u64, to: &str, content: &str) {
@@ -133,8 +140,19 @@ impl Script {
                 Effect::LeaveAway(..)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
-                | Effect::Moderated(_)
-                | Effect::WrongPassword(_) => {}
+                | Effect::Moderated(_) => {}
+                Effect::Keep(KeptEntry { id, unix_millis, json, txn_id }) => {
+                    let author =
+                        serde_json::from_slice::<Value>(&json).unwrap()["username"].as_str().map(NameKey::of);
+                    let txn = txn_id.zip(author.map(Arc::new));
+                    let visibility = Visibility::All;
+                    let entry = HistoryEntry { id, unix_millis, json, txn, visibility, author: None };
+                    self.stored.insert(id, entry);
+                }
+                Effect::ReadOlder(ConnectionId(number), request) => {
+                    let answer = self.read_older(&request.page);
+                    self.input(number, Input::Older(request, answer));
+                }
                 Effect::Send(audience, message) => {
                     let recipients: Vec<u64> = match audience {
                         Audience::All => self.members.iter().copied().collect(),
@@ -150,6 +168,15 @@ impl Script {
                 }
             }
         }
+    }
+
+    fn read_older(&self, page: &OlderPage) -> Result<OlderMessages, StoreUnavailable> {
+        if !self.is_store_available {
+            return Err(StoreUnavailable);
+        }
+        let mut older = self.stored.range(..page.before).rev().map(|(_, entry)| entry.clone());
+        let entries = older.by_ref().take(page.count.into()).collect();
+        Ok(OlderMessages { entries, more: older.next().is_some() })
     }
 
     /// Applies a decision as the next entry, unless decisions wait.
@@ -172,16 +199,17 @@ fn username(name: &str) -> Option<Result<Username, String>> {
 
 fn settings() -> RoomSettings {
     RoomSettings {
-        mod_password: Some(ModPassword::new("secret")),
+        allows_login: true,
         epoch: "an epoch".into(),
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
+        stored: None,
         away: AwayLimits { timeout: AWAY, members: 8, members_per_network: Some(2) },
         ..RoomSettings::default()
     }
 }
 
 fn message(message: Result<ClientMessage, MessageError>) -> Input {
-    Input::Message { message, session: None }
+    Input::Message { message, access: Access::default(), session: None }
 }
 
 fn address(number: u64) -> Address {
@@ -457,7 +485,7 @@ fn login_makes_a_moderator_and_notifies_all() {
 
 #[test]
 fn without_a_password_nobody_becomes_a_moderator() {
-    let mut script = Script::with_room(RoomSettings { mod_password: None, ..settings() });
+    let mut script = Script::with_room(RoomSettings { allows_login: false, ..settings() });
     script.connect(1);
     script.join(1, "Ann");
     script.received(1);
@@ -467,28 +495,103 @@ fn without_a_password_nobody_becomes_a_moderator() {
 }
 
 #[test]
-fn after_five_wrong_passwords_the_address_waits_a_minute() {
-    let mut script = Script::with(&["Ann", "Bob"]);
-    for _ in 0..5 {
-        script.command(1, "/login guess");
+fn a_member_whose_address_has_to_wait_is_told_how_long() {
+    let mut script = Script::with(&["Ann"]);
+    let access = Access { login: Verdict::Wait(50), ..Access::default() };
+    script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
+    assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
+    // The password of a join says nothing about /login.
+    let access = Access { join: Verdict::Shared, ..Access::default() };
+    script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
+    assert_eq!(script.received(1), ["error: The password was not compared: try again."]);
+}
+
+const VERDICTS: [Verdict; 5] =
+    [Verdict::NotCompared, Verdict::Shared, Verdict::Own, Verdict::Wrong, Verdict::Wait(7)];
+
+#[test]
+fn who_may_join_with_which_password() {
+    const REQUIRED: &str = "error: This room requires a password.";
+    const RESERVED: &str = "error: The name Mеg is reserved: it requires its password.";
+    const WRONG: &str = "error: Wrong password.";
+    const WAIT: &str = "error: Too many wrong passwords: wait 7 seconds.";
+    for (requires_password, name, expected) in [
+        (false, "Bob", ["Bob", "Bob", "Bob", "Bob", "Bob"]),
+        (true, "Bob", [REQUIRED, "Bob", REQUIRED, WRONG, WAIT]),
+        // With a Cyrillic е.
+        (false, "Mеg", [RESERVED, RESERVED, "Mеg mod", WRONG, WAIT]),
+        (true, "Mеg", [RESERVED, RESERVED, "Mеg mod", WRONG, WAIT]),
+    ] {
+        for (join, expected) in VERDICTS.into_iter().zip(expected) {
+            // A first message of any type joins.
+            for body in [json!({"type": "join"}), json!({"type": "public", "content": "hi"})] {
+                let moderators = vec![Username::parse("Meg").unwrap()];
+                let mut script =
+                    Script::with_room(RoomSettings { requires_password, moderators, ..settings() });
+                script.connect(1);
+                let mut message = body;
+                message["username"] = name.into();
+                script.json_with(1, message, Access { join, ..Access::default() });
+                let received = script.received(1);
+                if expected.starts_with("error") {
+                    assert_eq!(received, [expected], "{join:?}");
+                    assert_eq!((script.room.guests(), script.room.history().len()), (1, 0));
+                } else {
+                    assert_eq!(received[0], format!("list: {expected}"), "{join:?}");
+                    assert_eq!(received.last().unwrap(), &format!("system: {name} joined."));
+                }
+            }
+        }
     }
-    assert_eq!(script.received(1), ["error: Wrong password."; 5]);
-    script.wait(10.5);
-    script.command(1, "/login secret");
-    assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
-    script.input(1, Input::Disconnected(Departure::Left));
+}
+
+#[test]
+fn a_named_moderator_is_a_moderator_from_its_join_on() {
+    let moderators = vec![Username::parse("Meg").unwrap()];
+    let mut script = Script::with_room(RoomSettings { moderators, allows_login: false, ..settings() });
     script.connect(1);
-    script.join(1, "Ann");
-    script.received(1);
-    script.command(1, "/login secret");
-    assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
+    script.join(1, "Bob");
+    script.connect(2);
+    let join = json!({"type": "join", "username": "Meg"});
+    script.json_with(2, join.clone(), Access { join: Verdict::Own, ..Access::default() });
+    script.received.clear();
+    script.command(2, "/to Bob 5");
+    assert_eq!(script.received(1), ["system: Meg timed out Bob for 5 seconds."]);
     script.received(2);
-    script.command(2, "/login secret");
-    assert_eq!(script.received(2), ["system: Bob is now a moderator."]);
-    script.wait(50.0);
-    script.received(1);
-    script.command(1, "/login secret");
-    assert_eq!(script.received(1), ["system: Ann is now a moderator."]);
+    script.command(2, "/login whatever");
+    assert_eq!(script.received(2), ["system: You are already a moderator."]);
+    // Who is not let in does not learn who is there.
+    script.connect(3);
+    script.json(3, join);
+    assert_eq!(script.received(3), ["error: The name Meg is reserved: it requires its password."]);
+}
+
+/// Whatever the password, and also under a name that looks like it.
+#[test]
+fn a_member_with_a_session_needs_no_password() {
+    for name in ["Meg", "Mеg"] {
+        for verdict in VERDICTS {
+            let moderators = vec![Username::parse("Meg").unwrap()];
+            let room = RoomSettings { requires_password: true, moderators, ..settings() };
+            let mut script = Script::with_room(room);
+            let session = SessionSecret::new([7; SessionSecret::BYTES]);
+            let join = json!({"type": "join", "username": "Meg", "session": session.to_string()});
+            script.connect(1);
+            let (message, _) = ClientMessage::parse_with_passwords(&join.to_string());
+            let access = Access { join: Verdict::Own, ..Access::default() };
+            script.input(1, Input::Message { message, access, session: Some(session) });
+            script.lose(1);
+            script.connect(2);
+            let join = json!({"type": "join", "username": name, "session": session.to_string()});
+            script.json_with(2, join, Access { join: verdict, ..Access::default() });
+            let received = script.received(2);
+            assert!(received.contains(&"list: Meg mod".to_owned()), "{received:?}");
+            // Under the session of another member, it is an ordinary join.
+            script.connect(3);
+            script.json(3, json!({"type": "join", "username": "Bob", "session": session.to_string()}));
+            assert_eq!(script.received(3), ["error: This room requires a password."]);
+        }
+    }
 }
 
 #[test]
@@ -636,7 +739,9 @@ proptest! {
                 Step::Send(who, name, body) => {
                     let username = name.and_then(|name| username(&name));
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
-                    inputs.push((id, message(Ok(ClientMessage { username, txn_id: None, body: Ok(body) }))));
+                    let message = Ok(ClientMessage { username, txn_id: None, body: Ok(body) });
+                    let access = Access { login: Verdict::Shared, ..Access::default() };
+                    inputs.push((id, Input::Message { message, access, session: None }));
                 }
                 Step::Invalid(who) => {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
@@ -665,7 +770,6 @@ proptest! {
                 match effect {
                     Effect::Enter(id, _) | Effect::Resume(id, _) => prop_assert!(members.insert(id.0)),
                     Effect::Leave(id, _) | Effect::Away(id, _) => prop_assert!(members.remove(&id.0)),
-                    Effect::WrongPassword(id) => prop_assert!(members.contains(&id.0)),
                     Effect::CloseReplaced(id) => drop(members.remove(&id.0)),
                     Effect::Close(id, reason) => {
                         members.remove(&id.0);
@@ -678,6 +782,8 @@ proptest! {
                     | Effect::LeaveAway(..)
                     | Effect::OpenSession(..)
                     | Effect::CloseSession(_)
+                    | Effect::Keep(_)
+                    | Effect::ReadOlder(..)
                     | Effect::Moderated(_) => {}
                     Effect::Send(Audience::One(id), _) => {
                         prop_assert!(connected.contains(&id.0) && !closed.contains(&id.0));
@@ -726,7 +832,10 @@ impl Script {
             Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
         let body = Ok(Body::Join(options));
         let message = Ok(ClientMessage { username: username(place.name), txn_id: None, body });
-        self.input(number, Input::Message { message, session: Some(place.session) });
+        self.input(
+            number,
+            Input::Message { message, access: Access::default(), session: Some(place.session) },
+        );
     }
 
     /// A new member that can resume, which has received all messages so far.
@@ -745,7 +854,13 @@ impl Script {
 
     /// Sends a message as JSON.
     fn json(&mut self, number: u64, json: Value) {
-        self.input(number, message(ClientMessage::parse(&json.to_string())));
+        let (_, attempts) = ClientMessage::parse_with_passwords(&json.to_string());
+        self.json_with(number, json, attempts.compare("secret"));
+    }
+
+    fn json_with(&mut self, number: u64, json: Value, access: Access) {
+        let (message, _) = ClientMessage::parse_with_passwords(&json.to_string());
+        self.input(number, Input::Message { message, access, session: None });
     }
 
     fn lose(&mut self, number: u64) {
@@ -1024,6 +1139,115 @@ fn messages_older_than_the_limit_are_evicted() {
     };
     assert_eq!(history(&mut script, day), "history: Ann: old");
     assert_eq!(history(&mut script, day + 1), "history: ");
+}
+
+/// Messages to all members are kept in the store as well, whispers are not.
+#[test]
+fn older_pages_come_from_the_store() {
+    let stored = Some(StoredHistory::default());
+    let history = HistoryLimits { messages: 4, age_millis: None };
+    let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
+    for (number, name) in [(1, "Ann"), (2, "Bob"), (3, "Cid")] {
+        script.connect(number);
+        script.join(number, name);
+    }
+    for content in ["0", "1", "2"] {
+        let message = json!({"type": "public", "content": content, "txn_id": content});
+        script.json(1, message);
+    }
+    script.public(2, "3");
+    // Memory has room for four messages, whispers included.
+    script.private(1, "Bob", "psst");
+    script.private(1, "Bob", "hey");
+    script.received.clear();
+    let page = |script: &mut Script, before: Option<u64>, limit: u64| {
+        script.json(1, json!({"type": "history", "before": before.unwrap_or(9999), "limit": limit}));
+        script.received(1).remove(0)
+    };
+    let first = *script.stored.first_key_value().unwrap().0;
+    assert_eq!(script.stored.len(), 4);
+    assert_eq!(page(&mut script, None, 3), "history more: Bob: 3, Ann to Bob: psst, Ann to Bob: hey");
+    assert_eq!(
+        page(&mut script, None, 5),
+        "history more: Ann: 1 [1], Ann: 2 [2], Bob: 3, Ann to Bob: psst, Ann to Bob: hey",
+        "the older part comes from the store"
+    );
+    assert_eq!(page(&mut script, Some(first + 2), 5), "history: Ann: 0 [0], Ann: 1 [1]");
+    assert_eq!(page(&mut script, Some(first + 2), 1), "history more: Ann: 1 [1]");
+    assert_eq!(page(&mut script, Some(first), 5), "history: ");
+    assert_eq!(page(&mut script, None, 0), "history more: ", "the store is not read");
+    script.json(3, json!({"type": "history", "limit": 5}));
+    assert_eq!(script.received(3), ["history: Ann: 0, Ann: 1, Ann: 2, Bob: 3"]);
+    script.is_store_available = false;
+    assert_eq!(page(&mut script, None, 5), "error: Older messages are not available now: try again later.");
+}
+
+/// Memory has everything that the store has: asking the store would only delay the answer.
+#[test]
+fn the_store_is_not_asked_for_what_it_has_deleted() {
+    let stored = Some(StoredHistory { entries: Vec::new(), newest_older: Some(1) });
+    let history = HistoryLimits { messages: 2, age_millis: None };
+    let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
+    script.is_store_available = false;
+    script.last_id = 10;
+    script.connect(1);
+    script.join(1, "Ann");
+    script.received.clear();
+    for (content, answer) in [
+        ("0", "error: Older messages are not available now: try again later."),
+        ("1", "history: Ann: 0, Ann: 1"),
+        ("2", "history: Ann: 1, Ann: 2"),
+    ] {
+        script.public(1, content);
+        script.json(1, json!({"type": "history", "limit": 5}));
+        assert_eq!(script.received(1), [answer]);
+    }
+}
+
+#[test]
+fn a_room_continues_with_what_the_store_has_kept() {
+    let mut before = Script::with_room(RoomSettings { stored: Some(StoredHistory::default()), ..settings() });
+    before.connect(1);
+    before.join(1, "Ann");
+    (0..4).for_each(|number| before.public(1, &number.to_string()));
+    let mut entries: Vec<HistoryEntry> = before.stored.values().cloned().collect();
+    let newest_older = Some(entries.remove(0).id);
+    let known = newest_older.unwrap();
+    let stored = Some(StoredHistory { entries, newest_older });
+    let mut script = Script::with_room(RoomSettings { stored, ..settings() });
+    script.stored = before.stored;
+    script.last_id = 1000;
+    for (number, name, since, answer) in [
+        (1, "Bob", known, "history more recovered: Ann: 1, Ann: 2, Ann: 3"),
+        (2, "Cid", known - 1, "history more not recovered: Ann: 1, Ann: 2, Ann: 3"),
+        (3, "Dan", known + 2, "history more recovered: Ann: 3"),
+    ] {
+        let place = Resumable { name, session: SessionSecret::new([number as u8; SessionSecret::BYTES]) };
+        script.resume(number, &place, since);
+        assert_eq!(script.received(number)[2], answer);
+    }
+    script.json(1, json!({"type": "history", "limit": 200}));
+    assert_eq!(script.received(1).last().unwrap(), "history: Ann: 0, Ann: 1, Ann: 2, Ann: 3");
+}
+
+#[test]
+fn an_answer_from_the_store_to_a_connection_that_has_left_is_dropped() {
+    let mut script = Script::with(&["Ann"]);
+    let viewer = Place { order: JoinOrder(0), name: Arc::new(NameKey::of("Ann")) };
+    let page = History::new(
+        HistoryLimits { messages: 1, age_millis: None },
+        Some(StoredHistory { entries: Vec::new(), newest_older: Some(5) }),
+    );
+    let page = page.page_with_older(&viewer, None, 3).unwrap_err();
+    let older = |viewer: &Place| {
+        let request = OlderRequest { viewer: viewer.clone(), txn_id: None, page: page.clone() };
+        Input::Older(request.into(), Ok(OlderMessages { entries: Vec::new(), more: true }))
+    };
+    script.input(1, older(&viewer));
+    assert_eq!(script.received(1), ["history more: "]);
+    script.input(2, older(&viewer));
+    script.input(1, older(&Place { order: JoinOrder(7), name: viewer.name.clone() }));
+    assert!(script.received.is_empty());
 }
 
 #[test]

@@ -42,7 +42,6 @@ pub enum Role {
     /// A moderator since its `/login`.
     Moderator,
     /// A named moderator: others cannot time out, kick or ban it.
-    #[allow(dead_code)] // Until named moderators can join.
     Named,
 }
 

@@ -16,7 +16,6 @@ use super::entry::*;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::moderation::{Action, Ban, Decision, Outcome};
 use super::name_key::NameKey;
-use super::password::ModPassword;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
 use super::room::{Audience, Effect, Room, RoomSettings};
 use crate::limits::Network;
@@ -341,13 +340,14 @@ impl World {
         let Some(message) = self.connections.get_mut(&id).and_then(|it| it.to_server.pop_front()) else {
             return;
         };
-        let parsed = ClientMessage::parse(&message.to_string());
+        let (parsed, attempts) = ClientMessage::parse_with_passwords(&message.to_string());
         let resumed = message["session"].as_str().and_then(|session| self.sessions.get(session).copied());
         let session = Some(SessionSecret::new((u128::from(random.next()) << 64 | 1).to_be_bytes()));
         let said = self.said.len();
         let connection = &self.connections[&id];
         let (client, place) = (connection.client, connection.place);
-        let had_effect = self.apply(id, Input::Message { message: parsed, session });
+        let had_effect =
+            self.apply(id, Input::Message { message: parsed, access: attempts.compare("secret"), session });
         assert!(had_effect || place.is_none() && !self.connections[&id].is_guest, "{message} has no effect");
         if resumed.is_some() && place.is_none() {
             let connection = &self.connections[&id];
@@ -606,9 +606,10 @@ impl World {
                 Effect::Send(audience, message) => self.send(from, audience, message),
                 Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::Keep(_)
+                | Effect::ReadOlder(..)
                 | Effect::Record(_)
-                | Effect::Moderated(_)
-                | Effect::WrongPassword(_) => {}
+                | Effect::Moderated(_) => {}
             }
         }
         let is_report = |effect: &&Effect| matches!(effect, Effect::Send(_, ServerMessage::Error { content, .. }) if content.contains("without receiving"));
@@ -1028,9 +1029,10 @@ fn ids(messages: &Value) -> Vec<u64> {
 
 fn room(history_messages: usize, epoch: u64, start: Instant) -> Room {
     let settings = RoomSettings {
-        mod_password: Some(ModPassword::new("secret")),
+        allows_login: true,
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
+        stored: None,
         away: AwayLimits {
             timeout: AWAY,
             members: MAX_AWAY,

@@ -84,7 +84,7 @@ impl Timeouts {
 }
 
 /// A duration in seconds, rounded up.
-pub fn whole_seconds(left: Duration) -> u64 {
+fn whole_seconds(left: Duration) -> u64 {
     left.as_nanos().div_ceil(1_000_000_000) as u64
 }
 

@@ -223,8 +223,7 @@ mod tests {
     use super::*;
     use crate::chat::entry::Address;
     use crate::chat::protocol::ServerMessage;
-    use crate::chat::roster::Role;
-    use crate::chat::roster::Roster;
+    use crate::chat::roster::{Role, Roster};
     use crate::chat::time_outs::Timeouts;
     use crate::chat::username::Username;
 

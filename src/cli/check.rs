@@ -1,20 +1,23 @@
-//! `tinychat check`: checks the settings and the certificate as at startup, without listening.
+//! `tinychat check`: checks the settings, the certificate and the store as at startup, without listening.
 
 use std::fmt::{Arguments, Write};
 use std::io::stdout;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Arg, ArgMatches, Command};
 
 use super::{EXIT_FAILURE, flags, print};
-use crate::config::{Settings, TlsFiles};
+use crate::config::{DatabasePath, Settings, TlsFiles};
 use crate::ops::Escaped;
+use crate::ops::clock::Reading;
+use crate::store::{self, Inspection};
 use crate::tls::{Diagnostic, Identity, TlsError, fallback_allowed};
 
 pub fn command() -> Command {
     Command::new("check")
-        .about("Check the settings and the certificate as at startup, without listening")
+        .about("Check the settings, the certificate and the store as at startup, without listening")
         .arg(
             Arg::new("name")
                 .long("name")
@@ -39,7 +42,8 @@ pub struct Report {
     pub would_start: bool,
 }
 
-/// Checks the certificate that the settings name, and whether it is valid for `name` if one is given.
+/// Checks the certificate and the store that the settings name, and whether the certificate is valid for `name` if one
+/// is given.
 pub fn check(settings: &Settings, name: Option<&str>, now: SystemTime) -> Report {
     let mut report = Report { lines: String::new(), would_start: true };
     report.line(format_args!("settings: good"));
@@ -50,6 +54,7 @@ pub fn check(settings: &Settings, name: Option<&str>, now: SystemTime) -> Report
             Err(errors) => report.unusable(files, &errors),
         },
     }
+    report.store(&settings.database);
     report
 }
 
@@ -79,6 +84,46 @@ impl Report {
         errors.iter().for_each(|error| self.line(format_args!("error: {error}")));
         if self.would_start {
             self.line(format_args!("warning: the server would fall back to unencrypted ws://"));
+        }
+    }
+
+    fn store(&mut self, database: &DatabasePath) {
+        let Some(path) = database.path() else {
+            self.line(format_args!("store: off (DATABASE_PATH=off); nothing is written to disk"));
+            return;
+        };
+        match store::inspect(path) {
+            Ok(None) => self.line(format_args!("store: {} (does not exist yet)", path.display())),
+            Ok(Some(inspection)) => self.usable_store(path, &inspection),
+            Err(error) if error.is_folder_not_writable() && matches!(database, DatabasePath::Default(_)) => {
+                self.line(format_args!("warning: {error}"));
+                self.line(format_args!("warning: the server would run without a store, in memory"));
+            }
+            Err(error) => {
+                self.would_start = false;
+                self.line(format_args!("error: {error}"));
+            }
+        }
+    }
+
+    fn usable_store(&mut self, path: &Path, inspection: &Inspection) {
+        let &Inspection { messages, bytes, version, times, in_use } = inspection;
+        self.line(format_args!("store: {}", path.display()));
+        if let Some(pid) = in_use {
+            self.line(format_args!("in use: by the server with process id {pid}"));
+        }
+        self.line(format_args!("messages kept: {messages}"));
+        if let Some((oldest, newest)) = times {
+            let utc = |millis| Reading::from_unix_millis(millis).utc();
+            self.line(format_args!("from: {}", utc(oldest)));
+            self.line(format_args!("to: {}", utc(newest)));
+        }
+        self.line(format_args!("size: {} KiB", bytes.div_ceil(1024)));
+        self.line(format_args!("integrity: good"));
+        if version < store::schema_version() {
+            self.line(format_args!(
+                "schema: {version}; the server will upgrade it, and leave a copy beside it"
+            ));
         }
     }
 

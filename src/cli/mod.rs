@@ -1,11 +1,16 @@
 //! The command line: from arguments to an exit status.
 
+mod audit;
 mod check;
+mod export;
 mod flags;
 mod generate_certs;
+mod hash_password;
+mod password_prompt;
 
 use std::fmt::Display;
-use std::io::{Write, stderr};
+use std::io::{self, Write, stderr};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -15,6 +20,7 @@ use log::{Level, error, log_enabled};
 use crate::config::{Settings, mentions_password};
 use crate::ops::logging;
 use crate::server::Server;
+use crate::store::StoreError;
 
 pub use check::{Report, check};
 
@@ -28,6 +34,9 @@ pub fn run() -> ExitCode {
     let matches = command().try_get_matches().unwrap_or_else(|error| exit_with(&error));
     match matches.subcommand() {
         Some((generate_certs::NAME, matches)) => generate_certs::run(matches),
+        Some((export::NAME, matches)) => with_settings(matches, export::run),
+        Some((audit::NAME, matches)) => with_settings(matches, audit::run),
+        Some((hash_password::NAME, _)) => hash_password::run(),
         Some((_, matches)) => with_settings(matches, |settings| check::run(settings, matches)),
         None => with_settings(&matches, serve),
     }
@@ -44,6 +53,9 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .subcommand(generate_certs::command())
         .subcommand(check::command())
+        .subcommand(export::command())
+        .subcommand(audit::command())
+        .subcommand(hash_password::command())
 }
 
 /// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was
@@ -76,6 +88,27 @@ fn with_settings(matches: &ArgMatches, run: impl FnOnce(&Settings) -> ExitCode) 
             print(stderr(), &errors);
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// Runs a command that prints something from the store.
+fn read_store(
+    command: &str,
+    settings: &Settings,
+    read: impl FnOnce(&Path) -> Result<(), StoreError>,
+) -> ExitCode {
+    let failed = |reason: &dyn Display| {
+        print(stderr(), &format_args!("tinychat {command}: {reason}\n"));
+        ExitCode::from(EXIT_FAILURE)
+    };
+    let Some(path) = settings.database.path() else {
+        return failed(&"nothing is stored, because DATABASE_PATH is off");
+    };
+    match read(path) {
+        // A closed pipe, as in `tinychat export | head`, is not a failure.
+        Err(StoreError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+        Ok(()) => ExitCode::SUCCESS,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::env_file::EnvFileError;
+use super::password::MalformedHash;
 use super::reported_value::ReportedValue;
 
 /// Everything that is wrong with the settings, reported together.
@@ -26,6 +27,8 @@ pub enum ConfigError {
     Invalid { name: &'static str, value: ReportedValue, allowed: String },
     #[error("{name} (its value is not shown) cannot be used: it must not be blank")]
     BlankSecret { name: &'static str },
+    #[error("{name} (its value is not shown) cannot be used: it must be a password, or {hash}")]
+    MalformedHash { name: &'static str, hash: MalformedHash },
     #[error("{name}: the value is not UTF-8 text; set it again")]
     NotUtf8 { name: &'static str },
     #[error("SSL_REQUIRED=true forbids plaintext, but USE_SSL is false: set USE_SSL=true as well")]

@@ -6,13 +6,15 @@ mod settings;
 mod settings_table;
 mod parser;
 mod values;
+mod password;
 mod reported_value;
 mod env_file;
 mod error;
 
 pub use env_file::EnvFileError;
 pub use error::{ConfigError, ConfigErrors};
+pub use password::{MalformedHash, NEW_HASH_ITERATIONS, Password, PasswordHash, SALT_BYTES};
 pub use reported_value::{Reason, ReportedValue, mentions_password};
-pub use settings::{CERTIFICATE_CHECK_INTERVAL, Limits, MessageRate, Settings, TlsFiles};
+pub use settings::{CERTIFICATE_CHECK_INTERVAL, DatabasePath, Limits, MessageRate, Settings, TlsFiles};
 pub use settings_table::{SETTINGS, Setting, ValueKind};
 pub use values::{Host, Origin, Secret};

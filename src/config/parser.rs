@@ -9,9 +9,10 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::error::ConfigError;
+use super::password::Password;
 use super::reported_value::{ReportedValue, has_control_characters, names_secret, secrets};
+use super::settings::DatabasePath;
 use super::settings_table::SETTINGS;
-use super::values::Secret;
 
 /// Parses settings by name. A value that cannot be used is recorded in `errors`, and a placeholder is returned in
 /// its place, so that one pass finds every error.
@@ -78,20 +79,33 @@ impl<'a> Parser<'a> {
         value.into()
     }
 
+    pub fn database_path(&mut self, name: &'static str) -> DatabasePath {
+        let is_set = self.values.contains_key(name);
+        let value = self.value(name);
+        if value.trim().eq_ignore_ascii_case("off") {
+            return DatabasePath::Off;
+        }
+        if value.trim().is_empty() || has_control_characters(value) || names_secret(value) {
+            self.invalid(name, value, "the path of a file, or off, without control characters");
+        }
+        if is_set { DatabasePath::Explicit(value.into()) } else { DatabasePath::Default(value.into()) }
+    }
+
     /// Any type whose error says what is allowed.
     pub fn parsed<T: FromStr<Err = &'static str>>(&mut self, name: &'static str) -> Option<T> {
         let value = self.value(name);
         value.trim().parse().map_err(|allowed: &str| self.invalid(name, value, allowed)).ok()
     }
 
-    /// A password, trimmed. An empty value is the same as none.
-    pub fn secret(&mut self, name: &'static str) -> Option<Secret> {
-        let value = self.optional(name)?;
-        let secret = Secret::new(value);
-        if secret.is_none() {
-            self.errors.push(ConfigError::BlankSecret { name });
+    /// A password, trimmed, or its hash. An empty value is the same as none.
+    pub fn password(&mut self, name: &'static str) -> Option<Password> {
+        let parsed = Password::parse(self.optional(name)?);
+        match parsed {
+            Ok(None) => self.errors.push(ConfigError::BlankSecret { name }),
+            Err(hash) => self.errors.push(ConfigError::MalformedHash { name, hash }),
+            Ok(password) => return password,
         }
-        secret
+        None
     }
 
     /// A comma-separated list. An empty value is the same as none.

@@ -13,8 +13,9 @@ use log::LevelFilter;
 use super::env_file::EnvFile;
 use super::error::{ConfigError, ConfigErrors};
 use super::parser::Parser;
+use super::password::Password;
 use super::settings_table::{SETTINGS, Setting};
-use super::values::{Host, Network, Origin, Secret};
+use super::values::{Host, Network, Origin};
 
 /// How often the certificate's files are checked for changes. Each check is a few system calls.
 pub const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,12 +29,15 @@ pub struct Settings {
     /// 0: the system chooses.
     pub port: u16,
     /// `None`: nobody can become a moderator.
-    pub mod_password: Option<Secret>,
+    pub mod_password: Option<Password>,
+    /// What a join needs; `None`: nothing.
+    pub join_password: Option<Password>,
     /// Whether the chat page is served.
     pub web_ui: bool,
     /// `None`: plain `ws://`.
     pub tls: Option<TlsFiles>,
     pub log_level: LevelFilter,
+    pub database: DatabasePath,
     pub history: HistorySettings,
     /// How long a member that lost its connection stays in the room. Zero: not at all.
     pub resume_timeout: Duration,
@@ -44,6 +48,26 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Who may read the metrics, in addition to loopback.
     pub metrics_allow: Vec<IpNet>,
+}
+
+/// Where the store is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DatabasePath {
+    /// Nothing is written to disk.
+    Off,
+    /// `DATABASE_PATH` is not set. If the store cannot be created there, the server runs without it.
+    Default(PathBuf),
+    Explicit(PathBuf),
+}
+
+impl DatabasePath {
+    /// `None`: `off`.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Off => None,
+            Self::Default(path) | Self::Explicit(path) => Some(path),
+        }
+    }
 }
 
 /// How much of what was said is kept.
@@ -171,10 +195,12 @@ impl Settings {
         let settings = Self {
             host: parse.parsed("HOST").unwrap_or(Host::Address(Ipv4Addr::LOCALHOST.into())),
             port: parse.count("PORT", 0..=u16::MAX.into()) as u16,
-            mod_password: parse.secret("MOD_PASSWORD"),
+            mod_password: parse.password("MOD_PASSWORD"),
+            join_password: parse.password("JOIN_PASSWORD"),
             web_ui: parse.switch("WEB_UI"),
             tls: use_ssl.then_some(tls),
             log_level: parse.log_level("LOG_LEVEL"),
+            database: parse.database_path("DATABASE_PATH"),
             history: HistorySettings {
                 messages: parse.count("HISTORY_MESSAGES", 0..=1_000_000) as usize,
                 max_age: match parse.count("HISTORY_DAYS", 0..=36_500) {
@@ -244,6 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn the_store_is_a_file_or_off() {
+        for (text, expected) in [
+            (None, DatabasePath::Default("./tinychat.db".into())),
+            (Some("./tinychat.db"), DatabasePath::Explicit("./tinychat.db".into())),
+            (Some("/srv/my chat.db"), DatabasePath::Explicit("/srv/my chat.db".into())),
+            (Some("OFF "), DatabasePath::Off),
+        ] {
+            let settings = Settings::from_pairs(text.map(|text| ("DATABASE_PATH", text))).unwrap();
+            assert_eq!(settings.database, expected);
+        }
+        assert!(errors(&[("DATABASE_PATH", "")]).contains("the path of a file, or off"));
+    }
+
+    #[test]
     fn switches_accept_several_spellings_in_any_case() {
         for (text, expected) in
             [("True", true), ("ON", true), ("1", true), ("yes", true), ("No", false), ("0", false)]
@@ -283,10 +323,16 @@ mod tests {
 
     #[test]
     fn secrets_are_never_shown() {
-        assert!(errors(&[("MOD_PASSWORD", "  ")]).contains("not shown"));
-        let settings = Settings::from_pairs([("MOD_PASSWORD", " hunter2 ")]).unwrap();
-        assert!(!format!("{settings:?}").contains("hunter2"));
-        assert_eq!(settings.mod_password.unwrap().expose(), "hunter2");
+        for name in ["MOD_PASSWORD", "JOIN_PASSWORD"] {
+            assert!(errors(&[(name, "  ")]).contains("not shown"));
+            let report = errors(&[(name, "pbkdf2-sha256:600000:hunter2")]);
+            assert!(report.contains(&format!("{name} (its value is not shown) cannot be used")), "{report}");
+            assert!(report.contains("tinychat hash-password") && !report.contains("hunter2"), "{report}");
+            let settings = Settings::from_pairs([(name, " hunter2 ")]).unwrap();
+            assert!(!format!("{settings:?}").contains("hunter2"));
+            let password = settings.mod_password.or(settings.join_password);
+            assert!(matches!(password, Some(Password::Plain(secret)) if secret.expose() == "hunter2"));
+        }
     }
 
     fn from_file(bytes: &[u8]) -> Result<Settings, ConfigErrors> {

@@ -31,16 +31,23 @@ pub enum ValueKind {
 use ValueKind::{Address, Bytes, Count, File, List, LogLevel, Password, Port, Seconds, Switch};
 
 /// Every setting, in the order in which `--help`, `.env.example` and the docs list them.
-pub const SETTINGS: [Setting; 26] = [
+pub const SETTINGS: [Setting; 28] = [
     row("HOST", Some("127.0.0.1"), Address, "Address to listen on (IPv4, IPv6 or a host name)"),
     row("PORT", Some("8765"), Port, "Port to listen on; 0 lets the system choose"),
-    row("MOD_PASSWORD", None, Password, "Password for /login; unset: nobody can become a moderator"),
+    row(
+        "MOD_PASSWORD",
+        None,
+        Password,
+        "Password for /login, or its hash; unset: /login makes nobody a moderator",
+    ),
+    row("JOIN_PASSWORD", None, Password, "Password for joining, or its hash; unset: anyone may join"),
     row("WEB_UI", Some("true"), Switch, "Serve the chat page to browsers"),
     row("USE_SSL", Some("false"), Switch, "Serve wss:// instead of ws://"),
     row("SSL_CERT_PATH", Some("./certs/server.crt"), File, "Certificate with its chain, PEM"),
     row("SSL_KEY_PATH", Some("./certs/server.key"), File, "Private key, PEM"),
     row("SSL_REQUIRED", Some("false"), Switch, "Never fall back to plaintext"),
     row("LOG_LEVEL", Some("info"), LogLevel, "off, error, warn, info, debug or trace"),
+    row("DATABASE_PATH", Some("./tinychat.db"), File, "The store; off: nothing is written to disk"),
     row("HISTORY_MESSAGES", Some("10000"), Count, "Newest messages kept for the history; 0: none"),
     row("HISTORY_DAYS", Some("30"), Count, "Days that messages are kept; 0: forever"),
     row(

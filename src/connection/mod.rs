@@ -3,6 +3,7 @@
 mod handshake;
 mod http_exchange;
 mod keep_alive;
+mod passwords;
 mod reader;
 mod refusal;
 mod session;
@@ -24,6 +25,7 @@ use crate::ops::metrics::{Counters, HandshakeFailure, RefusalReason};
 use crate::transport::{Wait, wait};
 use handshake::{Handshake, HandshakeError, Upgraded, handshake};
 
+pub use passwords::Passwords;
 pub use refusal::{permit_to_refuse, refuse, report_refusal};
 
 /// The stack of a session's thread, in bytes. Only the pages in use take memory.
@@ -37,6 +39,7 @@ pub struct Shared {
     pub limits: Limits,
     pub permits: Permits,
     pub rates: Rates,
+    pub passwords: Passwords,
     pub router: Router,
     pub hub: HubHandle,
     pub counters: Arc<Counters>,
@@ -157,7 +160,7 @@ pub mod tests {
 
     /// What connections to a server with these settings share.
     pub fn shared(settings: &[(&str, &str)], hub: HubHandle) -> Shared {
-        let Settings { limits, metrics_allow, trusted_proxies, .. } =
+        let Settings { limits, metrics_allow, trusted_proxies, mod_password, join_password, .. } =
             Settings::from_pairs(settings.iter().copied()).unwrap();
         let counters = Arc::new(Counters::default());
         let permits = Permits::new(limits.connections, limits.connections_per_ip);
@@ -166,6 +169,7 @@ pub mod tests {
         Shared {
             permits,
             rates: Rates::new(&limits),
+            passwords: Passwords::new(mod_password, join_password, counters.clone()).unwrap(),
             limits,
             router: Router { monitoring, page: true, allowed_origins: None, proxies },
             hub,

@@ -9,7 +9,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shared;
 use super::keep_alive::{Due, KeepAlive};
-use crate::chat::{ClientMessage, MessageError};
+use crate::chat::{Access, Attempts, ClientMessage, MessageError};
 use crate::hub::{Admission, Peer};
 use crate::limits::{Meter, Network, SendLimit};
 use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
@@ -44,9 +44,8 @@ pub enum Next {
 /// Reads from a client, no faster than the client may send.
 pub struct Reader<'a> {
     link: &'a Link,
+    peer: &'a Peer,
     shared: &'a Shared,
-    /// The address that rates are charged to; `None`: exempt.
-    network: Option<Network>,
     limit: SendLimit<'a>,
     meter: Meter,
     keep_alive: KeepAlive,
@@ -63,12 +62,12 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(link: &'a Link, peer: &Peer, shared: &'a Shared) -> Self {
+    pub fn new(link: &'a Link, peer: &'a Peer, shared: &'a Shared) -> Self {
         let now = Instant::now();
         Self {
             link,
+            peer,
             shared,
-            network: peer.charged,
             limit: shared.rates.send_limit(peer.charged, now),
             meter: Meter::default(),
             keep_alive: KeepAlive::new(shared.limits.ping_interval, now),
@@ -181,22 +180,49 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Compares the passwords of a message, if the message can have an effect. For a hash, this waits for other clients'.
+    pub fn compare(&mut self, message: &Result<ClientMessage, MessageError>, attempts: &Attempts) -> Access {
+        let Ok(message) = message else { return Access::default() };
+        let Shared { passwords, hub, .. } = self.shared;
+        let joined = self.admission.as_ref().map(|admission| admission.joined());
+        let name = message.username.as_ref().and_then(|name| name.as_ref().ok());
+        let name = name.filter(|_| joined != Some(Some(true)));
+        let is_guest = matches!(joined, None | Some(Some(false))) && name.is_none();
+        let is_needed = || !self.link.is_cut_off() && !hub.is_shutting_down();
+        let mut access = Access::default();
+        let start = Instant::now();
+        if let Some((name, attempt)) = name.zip(attempts.join.as_ref())
+            && !hub.can_resume(message)
+        {
+            access.join = passwords.join(name.key(), attempt, self.peer, hub, is_needed);
+        }
+        if let Some(attempt) =
+            attempts.login.as_ref().filter(|_| !is_guest && access.join.refusal().is_none())
+        {
+            access.login = passwords.login(attempt, self.peer, is_needed);
+        }
+        self.exclude_from_deadline(start);
+        access
+    }
+
     /// Holds a join back until the rate of its address and the cost of user lists allow it. `None`: the client has
     /// joined already, or cannot join with this message. One that resumes does not wait.
     pub fn admit(
         &mut self,
         message: &Result<ClientMessage, MessageError>,
+        access: Access,
     ) -> Result<Option<Arc<Admission>>, End> {
         // While the hub has not handled the last one, that one applies.
         let is_decided = self.admission.as_ref().is_some_and(|admission| admission.joined() != Some(false));
-        let Some(message) = message.as_ref().ok().filter(|_| !is_decided) else { return Ok(None) };
+        let cannot_join = is_decided || access.join.refusal().is_some();
+        let Some(message) = message.as_ref().ok().filter(|_| !cannot_join) else { return Ok(None) };
         if self.shared.hub.can_resume(message) {
             let admission = Arc::new(self.shared.hub.admit_to_resume());
             self.admission = Some(admission.clone());
             return Ok(Some(admission));
         }
         let Some(entry_bytes) = message.list_entry_bytes() else { return Ok(None) };
-        let network = self.network.filter(|_| !std::mem::replace(&mut self.join_charged, true));
+        let network = self.peer.charged.filter(|_| !std::mem::replace(&mut self.join_charged, true));
         self.wait_to_join(network, entry_bytes).inspect_err(|_| {
             if let Some(network) = network {
                 self.shared.rates.join.give_back(network, 1.0);
@@ -245,11 +271,15 @@ impl<'a> Reader<'a> {
                 Some(end) => thread::sleep(until.min(end).saturating_duration_since(now)),
             }
         }
-        // The client could not complete its message while this thread did not read.
+        self.exclude_from_deadline(start);
+        Ok(())
+    }
+
+    /// The client could not complete its message while this thread did not read.
+    fn exclude_from_deadline(&mut self, start: Instant) {
         if let Some((_, since)) = &mut self.incomplete {
             *since += start.elapsed();
         }
-        Ok(())
     }
 }
 
@@ -272,8 +302,9 @@ mod tests {
         let shared = shared(&[], hub);
         // A link that is cut off fails where another would wait.
         link.cut_off();
-        let waits =
-            |text: &str| Reader::new(&link, &peer, &shared).admit(&ClientMessage::parse(text)).is_err();
+        let waits = |text: &str| {
+            Reader::new(&link, &peer, &shared).admit(&ClientMessage::parse(text), Access::default()).is_err()
+        };
         let join = r#"{"type":"join","username":"Bob"}"#;
         assert!(!waits(join));
         let mut budget = ListBudget::default();
@@ -307,7 +338,7 @@ mod tests {
             let mut reader = Reader::new(&link, &peer, &shared);
             assert!(reader.charge_message(1).is_err());
             let message = ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#);
-            assert!(reader.admit(&message).is_err());
+            assert!(reader.admit(&message, Access::default()).is_err());
         }
         assert!(send(0.0).unwrap() < may_send + second);
         assert!(join(0.0).unwrap() < may_join + second);
@@ -329,7 +360,7 @@ mod tests {
         let _ = shared.rates.join.take(peer.network, 1e6, Instant::now());
         let is_charged = |fields: &str| {
             let text = format!(r#"{{"type":"join",{fields}}}"#);
-            Reader::new(&link, &peer, &shared).admit(&ClientMessage::parse(&text)).is_err()
+            Reader::new(&link, &peer, &shared).admit(&ClientMessage::parse(&text), Access::default()).is_err()
         };
         let resumes = format!(r#""username":"bob","session":"{session}""#);
         assert!(!is_charged(&resumes));
@@ -353,7 +384,7 @@ mod tests {
         let mut reader = Reader::new(&link, &peer, &shared);
         let mut admit = |fields: &str| {
             let message = ClientMessage::parse(&format!(r#"{{"username":"Bob",{fields}}}"#));
-            reader.admit(&message).unwrap_or_else(|_| panic!("the client is connected"))
+            reader.admit(&message, Access::default()).unwrap_or_else(|_| panic!("the client is connected"))
         };
         let admission = admit(&format!(r#""type":"join","session":"{session}""#)).expect("it may resume");
         assert!(admission.only_resumes());
@@ -372,7 +403,8 @@ mod tests {
         let shared = shared(&[], hub);
         let mut reader = Reader::new(&link, &peer, &shared);
         let join = ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#);
-        let mut admit = || reader.admit(&join).unwrap_or_else(|_| panic!("the client is connected"));
+        let mut admit =
+            || reader.admit(&join, Access::default()).unwrap_or_else(|_| panic!("the client is connected"));
         let first = admit().expect("it may join");
         assert!(admit().is_none(), "while the hub has not handled the first");
         Admitted::default().handled(&first, false);

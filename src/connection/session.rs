@@ -12,7 +12,7 @@ use super::handshake::Upgraded;
 use super::http_exchange::LINGER_TIMEOUT;
 use super::reader::{End, Next, Reader};
 use crate::chat::{
-    Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
+    Access, Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
 };
 use crate::hub::{Event, HubHandle, Peer, Tape};
 use crate::ops::clock::{Reading, local_time};
@@ -126,13 +126,14 @@ fn read_messages(id: ConnectionId, reader: &mut Reader, first: Option<Utf8Bytes>
         let event = match first.take().map_or_else(|| reader.next(), Ok) {
             Ok(Next::Text(text)) => {
                 shared.counters.received(text.len());
-                let message = ClientMessage::parse(&text);
-                match reader.admit(&message) {
-                    Ok(admission) => Event::Message(id, message, admission),
+                let (message, attempts) = ClientMessage::parse_with_passwords(&text);
+                let access = reader.compare(&message, &attempts);
+                match reader.admit(&message, access) {
+                    Ok(admission) => Event::Message(id, message, access, admission),
                     Err(end) => return end,
                 }
             }
-            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), None),
+            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), Access::default(), None),
             Ok(Next::Pending) => Event::Pending(id),
             Err(end) => return end,
         };
@@ -174,8 +175,9 @@ pub mod tests {
 
     use super::*;
     use crate::chat::Username;
+    use crate::config::PasswordHash;
     use crate::connection::tests::shared;
-    use crate::hub::SharedState;
+    use crate::hub::{Moderator, SharedState};
     use crate::transport::Stream;
 
     /// A client's connection, upgraded, and its own end of it.
@@ -200,6 +202,12 @@ pub mod tests {
             until: None,
             reason: "spam".into(),
         }
+    }
+
+    /// A named moderator. Nobody knows the password.
+    fn ann() -> Moderator {
+        let hash = format!("pbkdf2-sha256:1:{}:{}", "00".repeat(16), "00".repeat(32));
+        Moderator { name: Username::parse("Ann").unwrap(), hash: PasswordHash::parse(&hash).unwrap() }
     }
 
     /// A masked text frame.
@@ -254,7 +262,7 @@ pub mod tests {
             ("nonsense", false),
         ] {
             let (upgraded, mut client, state) = banned();
-            state.reserve(&[Username::parse("Ann").unwrap()]);
+            state.set_moderators(vec![ann()]);
             let (inbox, events) = crossbeam_channel::bounded(8);
             let shared = shared(&[], HubHandle::new(inbox, state).0);
             thread::scope(|scope| {
@@ -262,7 +270,7 @@ pub mod tests {
                 scope.spawn(|| run(ConnectionId(7), upgraded, &shared));
                 if is_passed_on {
                     assert!(matches!(events.recv(), Ok(Event::Connected(..))));
-                    assert!(matches!(events.recv(), Ok(Event::Message(_, Ok(_), Some(_)))), "{text}");
+                    assert!(matches!(events.recv(), Ok(Event::Message(_, Ok(_), _, Some(_)))), "{text}");
                 } else {
                     let mut first = [0; 1];
                     client.read_exact(&mut first).unwrap();
@@ -273,7 +281,7 @@ pub mod tests {
         }
         // One that sends nothing is refused after a second.
         let (upgraded, mut client, state) = banned();
-        state.reserve(&[Username::parse("Ann").unwrap()]);
+        state.set_moderators(vec![ann()]);
         let (inbox, events) = crossbeam_channel::bounded(8);
         let shared = shared(&[], HubHandle::new(inbox, state).0);
         thread::scope(|scope| {

@@ -16,8 +16,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::transcript::Transcript;
 use crate::chat::{
-    Address, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime, HistoryLimits,
-    Input, MessageError, ModPassword, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
+    Address, Attempts, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
+    HistoryLimits, Input, MessageError, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -104,7 +104,7 @@ impl Simulation {
     fn new() -> Self {
         let now = Instant::now();
         let settings = RoomSettings {
-            mod_password: Some(ModPassword::new(PASSWORD)),
+            allows_login: true,
             epoch: "fuzzing".into(),
             history: HistoryLimits { messages: 20, age_millis: None },
             away: AwayLimits { timeout: Duration::from_secs(30), members: 3, members_per_network: Some(1) },
@@ -207,11 +207,13 @@ impl Simulation {
     fn read(&mut self, at: usize) {
         while let Some(client) = &mut self.clients[at] {
             let id = client.id;
-            let (item, message, length) = match read_message(&client.link) {
+            let (item, (message, attempts), length) = match read_message(&client.link) {
                 Ok(Received::Text(text)) => {
-                    (Item::Text(text.to_string()), ClientMessage::parse(&text), text.len())
+                    (Item::Text(text.to_string()), ClientMessage::parse_with_passwords(&text), text.len())
                 }
-                Ok(Received::Binary(_)) => (Item::Binary, Err(MessageError::Binary), 0),
+                Ok(Received::Binary(_)) => {
+                    (Item::Binary, (Err(MessageError::Binary), Attempts::default()), 0)
+                }
                 Ok(Received::Control) => {
                     if client.link.flush(self.now).is_err() {
                         client.link.cut_off();
@@ -229,7 +231,7 @@ impl Simulation {
             // No input contains it.
             let session =
                 Some(SessionSecret::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes()));
-            self.handle(id, Input::Message { message, session }, length);
+            self.handle(id, Input::Message { message, access: attempts.compare(PASSWORD), session }, length);
         }
         self.finish_batch();
     }

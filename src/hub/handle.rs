@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Event;
 use crate::chat::{Ban, Bans, Body, ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
+use crate::config::PasswordHash;
 use crate::limits::Network;
 use crate::ops::metrics::HubStats;
 
@@ -106,14 +107,23 @@ impl HubHandle {
 
     /// Whether there are named moderators, who may join from a banned address.
     pub fn has_named_moderators(&self) -> bool {
-        self.state.0.reserved.read().unwrap_or_else(PoisonError::into_inner).count > 0
+        !self.state.moderators().list.is_empty()
     }
 
     /// Whether this is a join under the name of a named moderator. The room decides whether it is let in.
     pub fn is_moderators_join(&self, message: &ClientMessage) -> bool {
         let (Ok(Body::Join(_)), Some(Ok(name))) = (&message.body, &message.username) else { return false };
-        let reserved = self.state.0.reserved.read().unwrap_or_else(PoisonError::into_inner);
-        reserved.names.get(name.key()).is_some()
+        self.moderator(name.key()).is_some()
+    }
+
+    /// Replaces the named moderators.
+    pub fn set_moderators(&self, moderators: Vec<Moderator>) -> Result<(), HubEnded> {
+        self.send(Event::Moderators(moderators))
+    }
+
+    /// The named moderator for whom this name is reserved.
+    pub fn moderator(&self, name: &NameKey) -> Option<Arc<Moderator>> {
+        self.state.moderators().get(name)
     }
 
     /// Whether the hub is closing all connections.
@@ -143,15 +153,36 @@ struct State {
     sessions: Mutex<HashMap<SessionSecret, Arc<NameKey>>>,
     /// Read for each connection, and rarely changed.
     bans: RwLock<Bans>,
-    reserved: RwLock<Reserved>,
+    moderators: Mutex<Moderators>,
     is_shutting_down: AtomicBool,
 }
 
-/// The names of the named moderators.
+/// A named moderator. All names that count as the same are reserved for it.
+#[derive(Clone, Debug)]
+pub struct Moderator {
+    pub name: Username,
+    pub hash: PasswordHash,
+}
+
 #[derive(Default)]
-struct Reserved {
-    names: NameMap<()>,
-    count: usize,
+struct Moderators {
+    list: Vec<Arc<Moderator>>,
+    /// Their places in the list.
+    by_name: NameMap<usize>,
+}
+
+impl Moderators {
+    fn new(moderators: Vec<Moderator>) -> Self {
+        let mut by_name = NameMap::default();
+        for (index, moderator) in moderators.iter().enumerate() {
+            by_name.insert(moderator.name.key(), index);
+        }
+        Self { list: moderators.into_iter().map(Arc::new).collect(), by_name }
+    }
+
+    fn get(&self, name: &NameKey) -> Option<Arc<Moderator>> {
+        self.list.get(self.by_name.get(name)?).cloned()
+    }
 }
 
 #[derive(Default)]
@@ -245,11 +276,8 @@ impl SharedState {
         self.bans().remove(id);
     }
 
-    /// Publishes the names of the named moderators in place of the earlier ones.
-    pub fn reserve(&self, names: &[Username]) {
-        let mut reserved = Reserved { names: NameMap::default(), count: names.len() };
-        names.iter().for_each(|name| reserved.names.insert(name.key(), ()));
-        *self.0.reserved.write().unwrap_or_else(PoisonError::into_inner) = reserved;
+    pub fn set_moderators(&self, moderators: Vec<Moderator>) {
+        *self.moderators() = Moderators::new(moderators);
     }
 
     pub fn shut_down(&self) {
@@ -266,6 +294,10 @@ impl SharedState {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<SessionSecret, Arc<NameKey>>> {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moderators(&self) -> MutexGuard<'_, Moderators> {
+        self.0.moderators.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -108,12 +108,13 @@ impl Tape {
             Effect::LeaveAway(..)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
+            | Effect::Keep(_)
+            | Effect::ReadOlder(..)
             | Effect::Decide(_)
             | Effect::Record(_)
             | Effect::PublishBan(_)
             | Effect::WithdrawBan(_)
-            | Effect::Moderated(_)
-            | Effect::WrongPassword(_) => 0,
+            | Effect::Moderated(_) => 0,
         }
     }
 

@@ -10,6 +10,12 @@ impl Reading {
         Self(OffsetDateTime::now_utc())
     }
 
+    /// An earlier reading. A number that is no time counts as 1970.
+    pub fn from_unix_millis(millis: u64) -> Self {
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
+        Self(time.unwrap_or(OffsetDateTime::UNIX_EPOCH))
+    }
+
     /// Milliseconds since 1970; 0 before that.
     pub fn unix_millis(&self) -> u64 {
         (self.0.unix_timestamp_nanos() / 1_000_000).try_into().unwrap_or(0)
@@ -46,5 +52,7 @@ mod tests {
         let reading = Reading(OffsetDateTime::from_unix_timestamp_nanos(1_709_208_001_020_999_999).unwrap());
         assert_eq!(reading.utc(), "2024-02-29T12:00:01.020Z");
         assert_eq!(reading.unix_millis(), 1_709_208_001_020);
+        assert_eq!(Reading::from_unix_millis(1_709_208_001_020).utc(), reading.utc());
+        assert_eq!(Reading::from_unix_millis(u64::MAX).unix_millis(), 0);
     }
 }

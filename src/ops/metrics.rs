@@ -4,7 +4,7 @@
 //! threads, which count only bytes and rare events.
 
 use std::fmt::{self, Display, Write};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use Kind::{Counter, Gauge};
 
@@ -18,7 +18,11 @@ pub struct Counters {
     cut_off: [AtomicU64; CutOffReason::ALL.len()],
     received_bytes: AtomicU64,
     wrong_passwords: AtomicU64,
+    wrong_join_passwords: AtomicU64,
     suppressed_lines: AtomicU64,
+    store_queue_bytes: AtomicUsize,
+    store_lost_messages: AtomicU64,
+    store_failures: AtomicU64,
     /// Unix time, in seconds; 0: no certificate.
     certificate_not_after: AtomicI64,
 }
@@ -105,9 +109,38 @@ impl Counters {
         self.wrong_passwords.fetch_add(1, Relaxed);
     }
 
+    pub fn wrong_join_password(&self) {
+        self.wrong_join_passwords.fetch_add(1, Relaxed);
+    }
+
     /// Counts a line that was not logged because one address has caused too many.
     pub fn suppressed_line(&self) {
         self.suppressed_lines.fetch_add(1, Relaxed);
+    }
+
+    /// Sets how many bytes wait to be stored.
+    pub fn store_queue_bytes(&self, bytes: usize) {
+        self.store_queue_bytes.store(bytes, Relaxed);
+    }
+
+    /// Counts a message that could not be stored.
+    pub fn store_lost_message(&self) {
+        self.store_lost(1);
+    }
+
+    /// Counts messages that could not be stored.
+    pub fn store_lost(&self, messages: u64) {
+        self.store_lost_messages.fetch_add(messages, Relaxed);
+    }
+
+    /// How many messages could not be stored since the start.
+    pub fn store_lost_messages(&self) -> u64 {
+        self.store_lost_messages.load(Relaxed)
+    }
+
+    /// Counts an attempt to write or read the store that has failed.
+    pub fn store_failure(&self) {
+        self.store_failures.fetch_add(1, Relaxed);
     }
 
     /// Sets the expiry of the certificate in use, in seconds since 1970.
@@ -240,6 +273,12 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
         "Wrong passwords sent to /login.",
         counters.wrong_passwords.load(Relaxed),
     );
+    page.single(
+        Counter,
+        "tinychat_wrong_join_passwords_total",
+        "Wrong passwords in joins.",
+        counters.wrong_join_passwords.load(Relaxed),
+    );
     page.labeled(
         Counter,
         "tinychat_log_lines_dropped_total",
@@ -258,6 +297,24 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
     page.single(Gauge, "tinychat_hub_inbox_events", "Events waiting for the hub.", hub.inbox);
     page.single(Gauge, "tinychat_slow_clients", "Clients with a backlog.", hub.slow_clients);
     page.single(Gauge, "tinychat_send_queue_bytes", "Bytes queued for slow clients.", hub.backlog_bytes);
+    page.single(
+        Gauge,
+        "tinychat_store_queue_bytes",
+        "Bytes waiting to be stored.",
+        counters.store_queue_bytes.load(Relaxed),
+    );
+    page.single(
+        Counter,
+        "tinychat_store_lost_messages_total",
+        "Messages that could not be stored.",
+        counters.store_lost_messages.load(Relaxed),
+    );
+    page.single(
+        Counter,
+        "tinychat_store_failures_total",
+        "Failed attempts to write or read the store.",
+        counters.store_failures.load(Relaxed),
+    );
     let not_after = counters.certificate_not_after.load(Relaxed);
     if not_after != 0 {
         page.single(
@@ -346,6 +403,7 @@ mod tests {
         counters.cut_off(CutOffReason::Stalled);
         counters.received(70);
         counters.wrong_password();
+        (0..2).for_each(|_| counters.wrong_join_password());
         (0..3).for_each(|_| counters.suppressed_line());
         let hub = HubStats { connected: 5, joined: 3, publics: 9, backlog_bytes: 12, ..HubStats::default() };
         let process = ProcessStats { connections: 7, started: 1000.5, uptime: 2.5 };
@@ -361,6 +419,7 @@ mod tests {
             "tinychat_cut_off_total{reason=\"stuck\"} 1",
             "tinychat_received_bytes_total 70",
             "tinychat_wrong_passwords_total 1",
+            "tinychat_wrong_join_passwords_total 2",
             "tinychat_log_lines_dropped_total{level=\"warn\"} 0",
             "tinychat_log_lines_suppressed_total 3",
             "tinychat_send_queue_bytes 12",

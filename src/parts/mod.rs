@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::chat::{
-    Address, AwayLimits, ClientMessage, ConnectionId, Departure, Entry, EntryTime, HistoryLimits, Input,
-    MessageError, Room, RoomSettings, SessionSecret,
+    Access, Address, AwayLimits, ClientMessage, ConnectionId, Departure, Entry, EntryTime, HistoryLimits,
+    Input, MessageError, Room, RoomSettings, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
@@ -49,7 +49,6 @@ impl Default for Chat {
         };
         let room = Room::new(
             RoomSettings {
-                mod_password: None,
                 epoch: EPOCH.into(),
                 history: HistoryLimits { messages: 10_000, age_millis: Some(30 * 24 * 60 * 60 * 1000) },
                 away: AwayLimits {
@@ -82,7 +81,14 @@ impl Chat {
 
     /// Handles a message, as a batch of its own. Returns how many bytes are sent for it to all recipients together.
     pub fn receive(&mut self, connection: u64, message: Message) -> usize {
-        self.apply(connection, Input::Message { message: message.0, session: Some(new_session(connection)) });
+        self.apply(
+            connection,
+            Input::Message {
+                message: message.0,
+                access: Access::default(),
+                session: Some(new_session(connection)),
+            },
+        );
         self.finish()
     }
 

@@ -2,10 +2,13 @@
 
 mod support;
 
+mod access;
 mod browser;
+mod browser_moderation;
 mod certificates;
 mod chat;
 mod command_line;
+mod crashes;
 mod cuts;
 mod deploy;
 mod docs;

@@ -8,16 +8,18 @@ use tinychat::config::{SETTINGS, Setting};
 use crate::support::program::{Folder, Output, Program};
 
 /// For every setting a value that it cannot have.
-const INVALID: [(&str, &str); 26] = [
+const INVALID: [(&str, &str); 28] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
+    ("JOIN_PASSWORD", "pbkdf2-sha256:600000:hunter2"),
     ("WEB_UI", "maybe"),
     ("USE_SSL", "perhaps"),
     ("SSL_CERT_PATH", " "),
     ("SSL_KEY_PATH", " "),
     ("SSL_REQUIRED", "2"),
     ("LOG_LEVEL", "loud"),
+    ("DATABASE_PATH", " "),
     ("HISTORY_MESSAGES", "all"),
     ("HISTORY_DAYS", "-1"),
     ("RESUME_SECONDS", "30s"),
@@ -103,7 +105,7 @@ fn ssl_required_without_use_ssl_is_refused() {
 #[test]
 fn a_value_that_is_not_utf8_is_refused_and_not_shown() {
     let folder = Folder::new();
-    for name in ["PORT", "MOD_PASSWORD", "SSL_CERT_PATH"] {
+    for name in ["PORT", "MOD_PASSWORD", "JOIN_PASSWORD", "SSL_CERT_PATH"] {
         let value = || OsString::from_vec(b"hunter2\xFF".into());
         let flag = flag(name);
         for program in [folder.tinychat(&[]).env(name, value()), folder.tinychat(&[&flag]).arg(value())] {
@@ -248,6 +250,7 @@ fn the_example_env_file_shows_every_default_and_starts_the_server() {
         ".env",
         example
             .replace("\n#MOD_", "\nMOD_")
+            .replace("\n#JOIN_", "\nJOIN_")
             .replace("\n#ALLOWED", "\nALLOWED")
             .replace("\n#TRUSTED", "\nTRUSTED"),
     );
@@ -273,6 +276,11 @@ fn assert_all_reported(program: Program) {
             "MOD_PASSWORD" => {
                 let error = "MOD_PASSWORD (its value is not shown) cannot be used: it must not be blank";
                 errors.iter().any(|line| line.starts_with(error))
+            }
+            "JOIN_PASSWORD" => {
+                let error =
+                    "JOIN_PASSWORD (its value is not shown) cannot be used: it must be a password, or a hash";
+                errors.iter().any(|line| line.starts_with(error) && !line.contains("hunter2"))
             }
             _ => {
                 let start = format!("{name}={value:?} cannot be used: it must be ");

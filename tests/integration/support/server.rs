@@ -1,10 +1,11 @@
 //! A server in this process, which is stopped at the end of the test.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tinychat::config::Settings;
+use tinychat::config::{PasswordHash, SALT_BYTES, Settings};
 use tinychat::server::{Handle, Server};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::Request;
@@ -35,14 +36,31 @@ impl TestServer {
 
     /// The same with some settings changed.
     pub fn with(transport: Transport, changed: &[(&str, &str)]) -> Self {
-        let mut pairs = vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0")];
+        Self::run(transport, Self::bind(transport, changed))
+    }
+
+    /// The same with these named moderators, each with a password.
+    pub fn with_moderators(
+        transport: Transport,
+        changed: &[(&str, &str)],
+        moderators: &[(&str, &str)],
+    ) -> Self {
+        let server = Self::bind(transport, changed);
+        let moderators = moderators.iter().map(|(name, password)| (*name, hash(password)));
+        server.set_moderators(moderators.collect()).unwrap();
+        Self::run(transport, server)
+    }
+
+    fn bind(transport: Transport, changed: &[(&str, &str)]) -> Server {
+        let mut pairs =
+            vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0"), ("DATABASE_PATH", "off")];
         if transport == Transport::Wss {
             let files = localhost();
             let (cert, key) = (files.cert.to_str().unwrap(), files.key.to_str().unwrap());
             pairs.extend([("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)]);
         }
         pairs.extend(changed);
-        Self::run(transport, Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap())
+        Server::bind(&Settings::from_pairs(pairs).unwrap()).unwrap()
     }
 
     /// Starts a server with these settings that checks its certificate at this interval.
@@ -51,7 +69,8 @@ impl TestServer {
         settings: &[(&str, String)],
         interval: Duration,
     ) -> Self {
-        let pairs = settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("PORT", "0")]);
+        let pairs = settings.iter().map(|(name, value)| (*name, value.as_str()));
+        let pairs = pairs.chain([("PORT", "0"), ("DATABASE_PATH", "off")]);
         let mut settings = Settings::from_pairs(pairs.chain([("MESSAGE_RATE", "0")])).unwrap();
         settings.tls.as_mut().unwrap().check_interval = interval;
         Self::run(transport, Server::bind(&settings).unwrap())
@@ -114,6 +133,12 @@ impl TestServer {
     pub fn stop(&self) {
         self.handle.stop();
     }
+}
+
+/// A hash of a password, with few rounds, so that tests are fast.
+pub fn hash(password: &str) -> PasswordHash {
+    let salt = [password.len() as u8; SALT_BYTES];
+    PasswordHash::new(password, salt, NonZeroU32::new(1000).unwrap())
 }
 
 impl Drop for TestServer {

@@ -1,10 +1,10 @@
-//! The password throttle: after five wrong passwords from one address within a minute, `/login` from there is
-//! refused for a minute.
+//! The password throttle: after five wrong passwords from one address within a minute, no password from there is compared
+//! for a minute.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::Network;
+use super::Network;
 
 /// How many wrong passwords block an address.
 const MAX_WRONG: usize = 5;
@@ -45,6 +45,12 @@ impl PasswordThrottle {
         }
         times.retain(|&time| now < time + WINDOW);
         times.push(now);
+    }
+
+    /// How many addresses have sent wrong passwords.
+    #[cfg(test)]
+    pub fn addresses(&self) -> usize {
+        self.wrong.len()
     }
 
     fn evict(&mut self, now: Instant) {

@@ -1,0 +1,144 @@
+//! The store's file: what it is, how it is created, and how it is copied.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::error::StoreError;
+use super::schema::APPLICATION_ID;
+
+/// The start of every SQLite database (https://www.sqlite.org/fileformat.html, section 1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// The length of the header, and where the application id is in it.
+const HEADER_BYTES: usize = 100;
+const APPLICATION_ID_AT: usize = 68;
+
+/// Which file a path leads to: its device and inode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FileIdentity(u64, u64);
+
+impl FileIdentity {
+    /// `None`: there is no file.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        match fs::metadata(path) {
+            Ok(file) => Ok(Some(Self(file.dev(), file.ino()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The path without symbolic links, so that all servers lock the same file.
+///
+/// # Errors
+/// The folder does not exist, or cannot be searched.
+pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    match fs::canonicalize(path) {
+        Ok(path) => return Ok(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            return Err(StoreError::NoFolder(path.into()));
+        }
+        Err(error) => return Err(StoreError::io(path, error)),
+    }
+    let name = path.file_name().ok_or_else(|| StoreError::NotAFile(path.into()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::canonicalize(folder) {
+        Ok(folder) => Ok(folder.join(name)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::NoFolder(path.into())),
+        Err(error) => Err(StoreError::io(path, error)),
+    }
+}
+
+/// Whether the file has to be created or filled. Its header is read without SQLite, which could change the database of
+/// another program: it completes interrupted transactions when it opens one.
+///
+/// # Errors
+/// It is not TinyChat's database.
+pub fn is_new(path: &Path) -> Result<bool, StoreError> {
+    let file = match fs::metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(StoreError::io(path, error)),
+    };
+    if !file.is_file() {
+        return Err(StoreError::NotAFile(path.into()));
+    }
+    let mut header = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut header))
+        .map_err(|error| StoreError::io(path, error))?;
+    if header.is_empty() {
+        return Ok(true);
+    }
+    if header.len() < HEADER_BYTES || !header.starts_with(MAGIC) {
+        return Err(StoreError::NotSqlite(path.into()));
+    }
+    let id = &header[APPLICATION_ID_AT..APPLICATION_ID_AT + 4];
+    if id == APPLICATION_ID.to_be_bytes() { Ok(false) } else { Err(StoreError::OtherProgram(path.into())) }
+}
+
+/// Creates an empty file that only its owner can read. SQLite gives the files beside it the same mode.
+///
+/// # Errors
+/// The folder does not exist or is not writable.
+pub fn create(path: &Path) -> Result<(), StoreError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::NoFolder(path.into())),
+        Err(source)
+            if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Err(StoreError::FolderNotWritable { path: path.into(), source })
+        }
+        Err(error) => Err(StoreError::io(path, error)),
+    }
+}
+
+/// Writes a complete and durable copy of the database to `path`, and replaces what is there.
+///
+/// # Errors
+/// The copy cannot be written. Nothing is left of it.
+pub fn copy_into(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let temporary = beside(path, ".tmp");
+    let copied = write_copy(connection, &temporary).and_then(|()| {
+        fs::rename(&temporary, path)
+            .and_then(|()| sync_folder(path))
+            .map_err(|error| StoreError::io(path, error))
+    });
+    if copied.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    copied
+}
+
+fn write_copy(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let io = |error| StoreError::io(path, error);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    // SQLite accepts an empty file, and keeps its mode.
+    create(path)?;
+    let text = path.to_str().ok_or_else(|| io(io::Error::other("its path is not UTF-8")))?;
+    connection.execute("VACUUM INTO ?1", [text]).map_err(|error| StoreError::sqlite(path, error))?;
+    File::open(path).and_then(|file| file.sync_all()).map_err(io)
+}
+
+/// Makes a new name in the folder of `path` durable.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// The path with this text after it: `tinychat.db-wal`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,139 @@
+//! Messages as rows of the table, and back.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rusqlite::{Connection, Row, params};
+use serde::Deserialize;
+
+use super::int;
+use super::queue::QueuedMessage;
+use crate::chat::{EntryTime, KeptMessage};
+use crate::ops::clock::Reading;
+
+/// A message that is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredMessage {
+    pub id: u64,
+    /// The wall clock, in milliseconds since 1970.
+    pub unix_millis: u64,
+    /// As it was sent.
+    pub json: Arc<[u8]>,
+    /// The name of its author; `None`: it is from the server.
+    pub author: Option<Arc<str>>,
+    /// The author's own id for the message.
+    pub txn_id: Option<Arc<str>>,
+}
+
+/// Messages from the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoredPage {
+    /// The oldest first.
+    pub messages: Vec<StoredMessage>,
+    /// Whether there are older ones.
+    pub has_older: bool,
+}
+
+/// What is read of a message's JSON.
+#[derive(Deserialize)]
+struct Columns<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    username: Cow<'a, str>,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
+    #[serde(borrow)]
+    timestamp: Cow<'a, str>,
+}
+
+/// Writes messages into the table.
+pub struct Insert<'a>(rusqlite::Statement<'a>);
+
+impl<'a> Insert<'a> {
+    pub fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
+        // A message is written again if the commit before failed.
+        Ok(Self(connection.prepare("INSERT OR REPLACE INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?))
+    }
+
+    /// Returns whether it was written. `false`: it is neither a public nor a system message.
+    pub fn add(
+        &mut self,
+        id: u64,
+        unix_millis: u64,
+        json: &[u8],
+        txn_id: Option<&str>,
+    ) -> rusqlite::Result<bool> {
+        let Ok(Columns { kind, username, content, timestamp }) = serde_json::from_slice(json) else {
+            return Ok(false);
+        };
+        self.0.execute(params![int(id), int(unix_millis), timestamp, kind, username, content, txn_id])?;
+        Ok(true)
+    }
+}
+
+/// The columns that [`read`] needs.
+pub const COLUMNS: &str = "id, time, timestamp, type, username, content, txn_id";
+
+/// A row of the table as a message.
+pub fn read(row: &Row) -> rusqlite::Result<StoredMessage> {
+    let text = |column| -> rusqlite::Result<&str> { Ok(row.get_ref(column)?.as_str()?) };
+    let (id, unix_millis) = (row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned());
+    let (timestamp, kind, username, content) = (text(2)?, text(3)?, text(4)?, text(5)?);
+    let is_public = kind == "public";
+    let message =
+        if is_public { KeptMessage::Public { username, content } } else { KeptMessage::System { content } };
+    let utc = Reading::from_unix_millis(unix_millis).utc();
+    // The encoder does not use the monotonic clock.
+    let time = EntryTime { monotonic: Instant::now(), unix_millis, timestamp: timestamp.into(), utc };
+    let mut json = Vec::new();
+    message.encode(id, &time, &mut json);
+    Ok(StoredMessage {
+        id,
+        unix_millis,
+        json: json.into(),
+        author: is_public.then(|| username.into()),
+        txn_id: row.get_ref(6)?.as_str_or_null()?.map(Arc::from),
+    })
+}
+
+/// A message that is not in the table yet. `None`: it is neither a public nor a system message.
+pub fn from_queued(message: &QueuedMessage) -> Option<StoredMessage> {
+    let QueuedMessage { id, unix_millis, json, txn_id } = message.clone();
+    let Columns { kind, username, .. } = serde_json::from_slice(&json).ok()?;
+    let author = (kind == "public").then(|| Arc::from(&*username));
+    Some(StoredMessage { id, unix_millis, author, txn_id, json })
+}
+
+/// At most `limit` of the newest messages before the id `before`, and at most `max_bytes` of JSON, but at least one.
+pub fn page(
+    connection: &Connection,
+    before: u64,
+    limit: usize,
+    max_bytes: usize,
+) -> rusqlite::Result<StoredPage> {
+    let sql = format!("SELECT {COLUMNS} FROM messages WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+    let mut select = connection.prepare(&sql)?;
+    let mut rows = select.query(params![int(before), int(limit as u64 + 1)])?;
+    let mut page = StoredPage::default();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let message = read(row)?;
+        bytes += message.json.len();
+        if page.messages.len() == limit || (bytes > max_bytes && !page.messages.is_empty()) {
+            page.has_older = true;
+            break;
+        }
+        page.messages.push(message);
+    }
+    page.messages.reverse();
+    Ok(page)
+}
+
+/// The id of the newest message before this one.
+pub fn newest_before(connection: &Connection, id: u64) -> rusqlite::Result<Option<u64>> {
+    let newest: Option<i64> =
+        connection.query_row("SELECT max(id) FROM messages WHERE id < ?1", [int(id)], |row| row.get(0))?;
+    Ok(newest.map(i64::cast_unsigned))
+}

@@ -1,0 +1,81 @@
+//! The named moderators: their names, which are reserved, and the hashes of their passwords.
+
+use std::path::Path;
+
+use rusqlite::{Connection, Row, params};
+
+use super::database::Database;
+use super::error::StoreError;
+use super::int;
+use super::moderation::username;
+use super::reading::open_for_reading;
+use crate::chat::Username;
+use crate::ops::clock::Reading;
+
+/// A named moderator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredModerator {
+    pub name: Username,
+    /// Of the password.
+    pub hash: String,
+}
+
+/// Adds a moderator, or replaces its hash and the spelling of its name. The store is created if there is none. A server
+/// may be running; it has to be told. Returns whether the moderator is new.
+///
+/// # Errors
+/// The store cannot be used.
+pub fn add(path: &Path, name: &Username, hash: &str) -> Result<bool, StoreError> {
+    let mut database = Database::open_for_command(path)?;
+    let added = database.write(true, |connection| {
+        let replaced = delete(connection, name)?;
+        let (spelling, skeleton) = (name.key().spelling(), name.key().skeleton());
+        let now = int(Reading::now().unix_millis());
+        connection.execute(
+            "INSERT INTO moderators VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![name.shown(), spelling, skeleton, hash, now],
+        )?;
+        Ok(!replaced)
+    });
+    added.map_err(|error| StoreError::sqlite(path, error))
+}
+
+/// Removes the moderator with this name, or with one that counts as the same. Returns whether there was one.
+///
+/// # Errors
+/// The store cannot be used, or there is none.
+pub fn remove(path: &Path, name: &Username) -> Result<bool, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Missing(path.into()));
+    }
+    let mut database = Database::open_for_command(path)?;
+    database
+        .write(true, |connection| delete(connection, name))
+        .map_err(|error| StoreError::sqlite(path, error))
+}
+
+/// All named moderators, in the order in which they were added.
+///
+/// # Errors
+/// The store cannot be read, or there is none.
+pub fn list(path: &Path) -> Result<Vec<StoredModerator>, StoreError> {
+    let connection = open_for_reading(path)?;
+    all(&connection).map_err(|error| StoreError::sqlite(path, error))
+}
+
+/// All named moderators.
+pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<StoredModerator>> {
+    let moderator = |row: &Row| {
+        Ok((username(row, 0)?.zip(Some(row.get(1)?))).map(|(name, hash)| StoredModerator { name, hash }))
+    };
+    let sql = "SELECT name, hash FROM moderators ORDER BY added, rowid";
+    let rows: Vec<_> = connection.prepare(sql)?.query_map([], moderator)?.collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// Returns whether there was one.
+fn delete(connection: &Connection, name: &Username) -> rusqlite::Result<bool> {
+    let (spelling, skeleton) = (name.key().spelling(), name.key().skeleton());
+    let sql = "DELETE FROM moderators WHERE spelling = ?1 OR skeleton = ?2";
+    Ok(connection.execute(sql, [spelling, skeleton])? > 0)
+}

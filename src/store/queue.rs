@@ -1,0 +1,283 @@
+//! The way from the hub to the store's thread. Nothing here waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use log::error;
+
+use crate::chat::{Act, Action, Decision};
+use crate::ops::metrics::Counters;
+
+/// The most that may wait to be stored, in bytes.
+pub const QUEUE_BYTES: usize = 8 * 1024 * 1024;
+/// How much of it messages leave free for everything else, in bytes.
+const RESERVED_BYTES: usize = 256 * 1024;
+/// What an item takes in memory without its texts, in bytes: itself, with spare room in the channel, and the headers of
+/// its allocations.
+const ITEM_BYTES: usize = 192;
+/// After this time without a commit, the disk counts as stalled.
+const STALL: Duration = Duration::from_secs(10);
+/// How often a disk that stalls or fails is logged.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A message to keep.
+#[derive(Clone, Debug)]
+pub struct QueuedMessage {
+    pub id: u64,
+    /// The wall clock, in milliseconds since 1970.
+    pub unix_millis: u64,
+    /// As it is sent: a `public` or a `system` message.
+    pub json: Arc<[u8]>,
+    /// The author's own id for the message.
+    pub txn_id: Option<Arc<str>>,
+}
+
+/// A request for messages that memory no longer holds.
+#[derive(Clone, Debug)]
+pub struct PageRequest<T> {
+    /// Only messages with a smaller id.
+    pub before: u64,
+    /// At most how many.
+    pub limit: usize,
+    /// At most how much JSON, in bytes; a single message may be longer.
+    pub max_bytes: usize,
+    /// Comes back with the answer.
+    pub tag: T,
+}
+
+/// How the hub reaches the store's thread. `T`: what comes back with a page.
+///
+/// Everything is handled in the order in which it was passed. [`QUEUE_BYTES`] may wait; what exceeds that is refused.
+/// Once this is dropped, the thread writes what waits, and ends.
+pub struct Queue<T> {
+    items: Sender<Item<T>>,
+    /// Wakes the thread while it waits for more messages to write at once.
+    doorbell: Sender<()>,
+    shared: Arc<QueueState>,
+    stall_log: StallLog,
+}
+
+/// What the hub and the store's thread share.
+#[derive(Default)]
+pub struct QueueState {
+    bytes: AtomicUsize,
+    /// How often the thread has written something.
+    commits: AtomicU64,
+    counters: Arc<Counters>,
+}
+
+/// The thread's end of the queue.
+pub struct Waiting<T> {
+    pub items: Receiver<Item<T>>,
+    pub doorbell: Receiver<()>,
+    pub shared: Arc<QueueState>,
+}
+
+pub enum Item<T> {
+    Message(QueuedMessage),
+    Act(Box<Act>),
+    Decision(Box<Decision>),
+    /// Ids up to this one may be assigned.
+    Reserve(u64),
+    Page(PageRequest<T>),
+    ReloadModerators,
+    /// The last id that was assigned.
+    Close(u64),
+}
+
+/// A queue for the hub, and its other end. The bytes that wait and the messages that are lost are counted in
+/// `counters`.
+pub fn queue<T>(counters: Arc<Counters>) -> (Queue<T>, Waiting<T>) {
+    let (sender, items) = unbounded();
+    let (doorbell, rung) = bounded(1);
+    let shared = Arc::new(QueueState { counters, ..QueueState::default() });
+    let queue = Queue { items: sender, doorbell, shared: shared.clone(), stall_log: StallLog::default() };
+    (queue, Waiting { items, doorbell: rung, shared })
+}
+
+impl<T> Queue<T> {
+    /// Has a message stored, within some 100 ms. If too much waits, it is not stored, but counted.
+    pub fn keep(&mut self, message: QueuedMessage) {
+        self.stall_log.check(&self.shared);
+        if self.push(Item::Message(message), QUEUE_BYTES - RESERVED_BYTES).is_err() {
+            self.shared.counters.store_lost_message();
+        }
+    }
+
+    /// Has a decision stored. It comes back as [`StoreEvent::Decided`](super::StoreEvent::Decided) once it is durable,
+    /// or with `NotStored` if the disk has failed.
+    ///
+    /// # Errors
+    /// Too much waits: it is not stored.
+    pub fn decide(&mut self, decision: Box<Decision>) -> Result<(), Box<Decision>> {
+        match self.push(Item::Decision(decision), QUEUE_BYTES) {
+            Ok(()) => {
+                self.ring();
+                Ok(())
+            }
+            Err(Item::Decision(decision)) => Err(decision),
+            Err(_) => unreachable!("a refused item comes back unchanged"),
+        }
+    }
+
+    /// Has an act recorded, within some 100 ms. If too much waits, it is counted as a lost message.
+    pub fn record(&mut self, act: Box<Act>) {
+        if self.push(Item::Act(act), QUEUE_BYTES).is_err() {
+            self.shared.counters.store_lost_message();
+        }
+    }
+
+    /// Asks for messages. They come back as [`StoreEvent::Page`](super::StoreEvent::Page).
+    ///
+    /// # Errors
+    /// Too much waits: there will be no answer.
+    pub fn read_page(&mut self, request: PageRequest<T>) -> Result<(), PageRequest<T>> {
+        match self.push(Item::Page(request), QUEUE_BYTES) {
+            Ok(()) => {
+                self.ring();
+                Ok(())
+            }
+            Err(Item::Page(request)) => Err(request),
+            Err(_) => unreachable!("a refused item comes back unchanged"),
+        }
+    }
+
+    /// Has the ids up to this one reserved, so that no later start assigns them again. The thread reports that as
+    /// [`StoreEvent::IdsReserved`](super::StoreEvent::IdsReserved); until then, no id after the earlier reservation may
+    /// be assigned.
+    pub fn reserve(&mut self, up_to: u64) {
+        // Without a bound: a few bytes, and seldom.
+        self.send(Item::Reserve(up_to));
+        self.ring();
+    }
+
+    /// Asks for the named moderators. They come back as [`StoreEvent::Moderators`](super::StoreEvent::Moderators).
+    pub fn reload_moderators(&mut self) {
+        self.send(Item::ReloadModerators);
+        self.ring();
+    }
+
+    /// Ends the store's thread once everything is written. The next start continues after `last_id`.
+    pub fn close(self, last_id: u64) {
+        self.send(Item::Close(last_id));
+    }
+
+    /// Passes an item on, unless more than `limit` bytes would wait.
+    fn push(&self, item: Item<T>, limit: usize) -> Result<(), Item<T>> {
+        let bytes = item.bytes();
+        if !self.shared.add(bytes, limit) {
+            return Err(item);
+        }
+        self.send(item);
+        Ok(())
+    }
+
+    /// If the thread has ended, by a panic, the item is dropped.
+    fn send(&self, item: Item<T>) {
+        let _ = self.items.send(item);
+    }
+
+    fn ring(&self) {
+        let _ = self.doorbell.try_send(());
+    }
+}
+
+impl QueueState {
+    /// Returns whether there was room.
+    fn add(&self, bytes: usize, limit: usize) -> bool {
+        // Only the hub adds.
+        let waiting = self.bytes.load(Relaxed);
+        if waiting + bytes > limit {
+            return false;
+        }
+        self.counters.store_queue_bytes(self.bytes.fetch_add(bytes, Relaxed) + bytes);
+        true
+    }
+
+    /// Makes room once an item is written.
+    pub fn remove(&self, bytes: usize) {
+        self.counters.store_queue_bytes(self.bytes.fetch_sub(bytes, Relaxed) - bytes);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    pub fn committed(&self) {
+        self.commits.fetch_add(1, Relaxed);
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl<T> Item<T> {
+    /// What it takes in memory, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => Self::message_bytes(message),
+            Self::Act(act) => Self::act_bytes(act),
+            Self::Decision(decision) => Self::decision_bytes(decision),
+            Self::Page(_) => Self::page_bytes(),
+            Self::Reserve(_) | Self::ReloadModerators | Self::Close(_) => 0,
+        }
+    }
+
+    pub fn message_bytes(message: &QueuedMessage) -> usize {
+        ITEM_BYTES + message.json.len() + message.txn_id.as_ref().map_or(0, |id| id.len())
+    }
+
+    pub fn act_bytes(act: &Act) -> usize {
+        ITEM_BYTES + size_of::<Act>() + texts(&act.action)
+    }
+
+    pub fn decision_bytes(decision: &Decision) -> usize {
+        ITEM_BYTES + size_of::<Decision>() + texts(&decision.act.action)
+    }
+
+    pub fn page_bytes() -> usize {
+        ITEM_BYTES + size_of::<T>()
+    }
+}
+
+fn texts(action: &Action) -> usize {
+    match action {
+        Action::Login | Action::TimeOut { .. } | Action::EndTimeOut { .. } | Action::Delete { .. } => 0,
+        Action::Kick { reason, .. } => reason.len(),
+        Action::Ban { ban, replaces } => ban.reason.len() + size_of_val(replaces.as_slice()),
+        Action::Unban { target, bans } => target.len() + size_of_val(bans.as_slice()),
+    }
+}
+
+/// Logs from the hub that the disk stalls: the store's thread cannot, because it waits for the disk.
+#[derive(Default)]
+struct StallLog {
+    /// The thread's last commit that was seen, and when it was first seen.
+    commits: u64,
+    since: Option<Instant>,
+    logged: Option<Instant>,
+}
+
+impl StallLog {
+    fn check(&mut self, shared: &QueueState) {
+        let waiting = shared.bytes();
+        let commits = shared.commits.load(Relaxed);
+        if waiting == 0 || commits != self.commits {
+            (self.commits, self.since) = (commits, None);
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let is_due = self.logged.is_none_or(|logged| now - logged >= LOG_INTERVAL);
+        if now - since >= STALL && is_due {
+            self.logged = Some(now);
+            error!(
+                "The store has written nothing for {} s, and {waiting} bytes wait: check the disk. Chat continues",
+                (now - since).as_secs()
+            );
+        }
+    }
+}

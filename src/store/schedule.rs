@@ -1,0 +1,157 @@
+//! When the store's thread commits, syncs, checkpoints and retries. Pure: the times come with the calls.
+
+use std::time::{Duration, Instant};
+
+/// How long messages are collected for one commit.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// After this time, what was said is synced.
+const SYNC_DELAY: Duration = Duration::from_millis(1500);
+/// The least time between two syncs, except that a checkpoint makes two in a row.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// The most time between a commit and the checkpoint that moves it into the database file.
+const CHECKPOINT_DELAY: Duration = Duration::from_secs(30);
+/// How long a checkpoint that a reader has prevented waits.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(3);
+/// The least time between two deletions of messages that are too old, while nothing else is written.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a failed commit waits before it is tried again: doubled each time, up to the second.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+pub struct Schedule {
+    /// When what waits is committed.
+    commit_at: Option<Instant>,
+    /// Since when something has not been synced.
+    unsynced_since: Option<Instant>,
+    /// Whether somebody waits for a sync.
+    is_urgent: bool,
+    /// The end of the last sync, or a second after it if that was a checkpoint.
+    synced_at: Option<Instant>,
+    checkpoint_at: Option<Instant>,
+    expire_at: Option<Instant>,
+    expired_at: Option<Instant>,
+    /// `Some`: the last commit has failed.
+    retry: Option<Retry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Instant,
+    delay: Duration,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Due {
+    /// To commit what waits, and to delete what exceeds a limit.
+    Commit,
+    /// The same, and a sync.
+    Sync,
+    Checkpoint,
+}
+
+impl Schedule {
+    /// Something has to be committed.
+    pub fn added(&mut self, now: Instant) {
+        self.commit_at.get_or_insert(now + COMMIT_INTERVAL);
+        self.unsynced_since.get_or_insert(now);
+    }
+
+    /// Somebody waits until what was added is synced.
+    pub fn urgent(&mut self, now: Instant) {
+        self.added(now);
+        self.is_urgent = true;
+    }
+
+    /// There is more to delete than one commit has deleted.
+    pub fn more_to_delete(&mut self, now: Instant) {
+        self.commit_at.get_or_insert(now + COMMIT_INTERVAL);
+    }
+
+    /// `expires_in`: until the oldest message is too old; `None`: never.
+    pub fn committed(&mut self, now: Instant, is_synced: bool, expires_in: Option<Duration>) {
+        self.commit_at = None;
+        self.retry = None;
+        self.checkpoint_at.get_or_insert(now + CHECKPOINT_DELAY);
+        self.expired_at = Some(now);
+        self.expires_in(now, expires_in);
+        if is_synced {
+            (self.unsynced_since, self.is_urgent) = (None, false);
+            self.synced_at = Some(now);
+        }
+    }
+
+    /// When the oldest message will be too old.
+    pub fn expires_in(&mut self, now: Instant, expires_in: Option<Duration>) {
+        let earliest = self.expired_at.map_or(now, |at| at + EXPIRY_INTERVAL);
+        self.expire_at = expires_in.and_then(|delay| now.checked_add(delay)).map(|at| at.max(earliest));
+    }
+
+    /// The log has grown: a checkpoint is due at once.
+    pub fn log_is_long(&mut self, now: Instant) {
+        self.checkpoint_at = Some(now);
+    }
+
+    /// `is_complete`: it was not prevented by a reader.
+    pub fn checkpointed(&mut self, now: Instant, is_complete: bool) {
+        self.checkpoint_at = (!is_complete).then_some(now + CHECKPOINT_RETRY);
+        // It has synced the log and the database.
+        self.synced_at = Some(now + SYNC_INTERVAL);
+    }
+
+    /// A commit or a checkpoint has failed.
+    pub fn failed(&mut self, now: Instant) {
+        let delay = self.retry.map_or(FIRST_RETRY, |retry| (retry.delay * 2).min(LAST_RETRY));
+        self.retry = Some(Retry { at: now + delay, delay });
+        // Who waited has been told.
+        self.is_urgent = false;
+        // What was committed before may have been lost with it.
+        self.commit_at.get_or_insert(now);
+        self.unsynced_since.get_or_insert(now);
+    }
+
+    pub fn is_failing(&self) -> bool {
+        self.retry.is_some()
+    }
+
+    /// What is due.
+    pub fn due(&self, now: Instant) -> Option<Due> {
+        [
+            (self.sync_at(), Due::Sync),
+            (self.commit_due(), Due::Commit),
+            (self.checkpoint_due(), Due::Checkpoint),
+        ]
+        .into_iter()
+        .find_map(|(at, due)| at.filter(|&at| at <= now).map(|_| due))
+    }
+
+    /// When something is due; `None`: nothing, until something is added.
+    pub fn next(&self) -> Option<Instant> {
+        [self.sync_at(), self.commit_due(), self.checkpoint_due()].into_iter().flatten().min()
+    }
+
+    fn sync_at(&self) -> Option<Instant> {
+        let since = self.unsynced_since?;
+        let at = if self.is_urgent {
+            self.synced_at.map_or(since, |synced| (synced + SYNC_INTERVAL).max(since))
+        } else {
+            since + SYNC_DELAY
+        };
+        Some(self.not_before_retry(at))
+    }
+
+    fn commit_due(&self) -> Option<Instant> {
+        let at = [self.commit_at, self.expire_at].into_iter().flatten().min()?;
+        Some(self.not_before_retry(at))
+    }
+
+    fn checkpoint_due(&self) -> Option<Instant> {
+        let at = self.checkpoint_at?;
+        Some(self.not_before_retry(self.synced_at.map_or(at, |synced| at.max(synced + SYNC_INTERVAL))))
+    }
+
+    fn not_before_retry(&self, at: Instant) -> Instant {
+        self.retry.map_or(at, |retry| at.max(retry.at))
+    }
+}

@@ -1,0 +1,710 @@
+//! The store's thread: it writes what the hub passes it, in groups, and answers what the hub asks.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use log::{error, info, warn};
+use rusqlite::{Connection, ErrorCode};
+
+use super::count::Count;
+use super::database::{Database, FileState};
+use super::lock::Lock;
+use super::messages::{self, Insert, StoredPage, from_queued};
+use super::moderation::{self, meta, set_meta};
+use super::moderators::{self, StoredModerator};
+use super::queue::{Item, LOG_INTERVAL, PageRequest, QueuedMessage, Waiting};
+use super::schedule::{Due, Schedule};
+use super::{StoreLimits, int};
+use crate::chat::{Act, Action, Decision, Outcome};
+use crate::ops::clock::Reading;
+
+/// The most messages that one commit deletes, apart from as many as it adds: a lower limit is reached in steps.
+const MAX_DELETED: u64 = 20_000;
+/// From this size on, the write-ahead log is moved into the database at once, in bytes.
+const LONG_LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// How long the end of the server waits for a disk that fails.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it tries again.
+const CLOSE_RETRY: Duration = Duration::from_millis(200);
+
+/// What the store's thread tells the hub.
+#[derive(Debug)]
+pub enum StoreEvent<T> {
+    /// What became of a decision: it is durable, or why not.
+    Decided(Box<Decision>, Outcome),
+    /// The answer to a [`PageRequest`], with its tag. `None`: the store cannot be read.
+    Page(T, Option<StoredPage>),
+    Moderators(Vec<StoredModerator>),
+    /// Ids up to this one may be assigned.
+    IdsReserved(u64),
+}
+
+/// An open store, before its thread is started. What is put into the queue until then waits.
+pub struct Writer<T> {
+    database: Database,
+    lock: Lock,
+    limits: StoreLimits,
+    waiting: Waiting<T>,
+    reserved_id: u64,
+}
+
+/// The running thread.
+pub struct Running {
+    thread: JoinHandle<()>,
+    /// Disconnected when the thread ends.
+    ended: Receiver<()>,
+}
+
+impl<T: Send + 'static> Writer<T> {
+    pub(super) fn new(
+        database: Database,
+        lock: Lock,
+        limits: StoreLimits,
+        waiting: Waiting<T>,
+        reserved_id: u64,
+    ) -> Self {
+        Self { database, lock, limits, waiting, reserved_id }
+    }
+
+    /// Starts the thread. `on_event` runs on it, and may block.
+    ///
+    /// # Errors
+    /// The system cannot create a thread.
+    pub fn start(self, on_event: impl FnMut(StoreEvent<T>) + Send + 'static) -> io::Result<Running> {
+        let (ending, ended) = bounded(0);
+        let thread = thread::Builder::new().name("store".into()).spawn(move || {
+            let Self { database, lock, limits, waiting, reserved_id } = self;
+            StoreThread {
+                database,
+                limits,
+                waiting,
+                on_event,
+                schedule: Schedule::default(),
+                count: Count::default(),
+                data_version: None,
+                pending: Vec::new(),
+                unsynced: Vec::new(),
+                reserved_id,
+                closing: None,
+                health: Health::Good,
+                logged: None,
+            }
+            .run();
+            drop::<(Lock, Sender<()>)>((lock, ending));
+        })?;
+        Ok(Running { thread, ended })
+    }
+}
+
+impl Running {
+    /// Waits until everything is written, once the queue is closed or dropped. Returns whether it was in time.
+    pub fn finish(self, timeout: Duration) -> bool {
+        let has_ended = self.ended.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
+        has_ended && self.thread.join().is_ok()
+    }
+}
+
+struct StoreThread<T, F> {
+    database: Database,
+    limits: StoreLimits,
+    waiting: Waiting<T>,
+    on_event: F,
+    schedule: Schedule,
+    count: Count,
+    /// See [`Database::data_version`].
+    data_version: Option<i64>,
+    /// What is not committed yet, in order.
+    pending: Vec<Pending>,
+    /// What is committed, but not synced.
+    unsynced: Vec<Unsynced>,
+    /// Ids up to this one are reserved.
+    reserved_id: u64,
+    /// Set once nothing more can arrive.
+    closing: Option<Closing>,
+    health: Health,
+    /// When a failure was last logged.
+    logged: Option<Instant>,
+}
+
+enum Pending {
+    Message(QueuedMessage),
+    Act(Box<Act>),
+    /// `is_answered`: the hub was told that it is not stored. It is written all the same.
+    Decision {
+        decision: Box<Decision>,
+        is_answered: bool,
+    },
+    Reserve(u64),
+}
+
+enum Unsynced {
+    Decision(Box<Decision>, Outcome),
+    Reserve(u64),
+}
+
+/// `last_id`: the last id that was assigned, if the hub has said so.
+#[derive(Clone, Copy, Default)]
+struct Closing {
+    last_id: Option<u64>,
+}
+
+enum Health {
+    Good,
+    /// Since this many messages were lost.
+    Failing {
+        lost_before: u64,
+    },
+    /// Nothing more is written.
+    Stopped(Stop),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stop {
+    Damaged,
+    Replaced,
+}
+
+/// What a commit has done.
+#[derive(Default)]
+struct Written {
+    /// Of its decisions, in order.
+    outcomes: Vec<Outcome>,
+    added: u64,
+    /// By decisions.
+    deleted: Vec<u64>,
+    /// Because of a limit.
+    expired: u64,
+    /// Whether more messages exceed a limit.
+    is_over_limit: bool,
+    /// When the oldest message was sent.
+    oldest: Option<u64>,
+}
+
+impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
+    fn run(mut self) {
+        // Deletes what has become too old since the last start.
+        self.schedule.more_to_delete(Instant::now());
+        while self.closing.is_none() {
+            self.receive();
+            while self.closing.is_none()
+                && let Some(due) = self.schedule.due(Instant::now())
+            {
+                match due {
+                    Due::Commit => self.commit(false),
+                    Due::Sync => self.commit(true),
+                    Due::Checkpoint => self.checkpoint(),
+                }
+            }
+            self.count();
+        }
+        self.close();
+    }
+
+    /// Takes what has arrived, or waits until something is due or arrives.
+    fn receive(&mut self) {
+        let is_counting = !self.count.is_complete() && matches!(self.health, Health::Good);
+        let due = if is_counting { Some(Instant::now()) } else { self.schedule.next() };
+        if self.pending.is_empty() {
+            let first = match due {
+                Some(due) => self.waiting.items.recv_deadline(due).ok(),
+                None => self.waiting.items.recv().ok(),
+            };
+            if let Some(item) = first {
+                self.take(item);
+            }
+        } else if let Some(due) = due {
+            // Not for messages: waking this thread for each of them would cost the hub more than anything else it does.
+            let _ = self.waiting.doorbell.recv_deadline(due);
+        }
+        loop {
+            match self.waiting.items.try_recv() {
+                Ok(item) => self.take(item),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.closing.get_or_insert_default();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, item: Item<T>) {
+        let now = Instant::now();
+        match item {
+            Item::Message(message) => {
+                self.pending.push(Pending::Message(message));
+                self.schedule.added(now);
+            }
+            Item::Act(act) => {
+                self.pending.push(Pending::Act(act));
+                self.schedule.added(now);
+            }
+            Item::Decision(decision) => {
+                let is_answered = !matches!(self.health, Health::Good);
+                if is_answered {
+                    (self.on_event)(StoreEvent::Decided(decision.clone(), Outcome::NotStored));
+                }
+                self.pending.push(Pending::Decision { decision, is_answered });
+                self.schedule.urgent(now);
+            }
+            Item::Reserve(id) => {
+                self.pending.push(Pending::Reserve(id));
+                self.schedule.urgent(now);
+            }
+            Item::Page(request) => self.answer(request),
+            Item::ReloadModerators => match moderators::all(self.database.connection()) {
+                Ok(moderators) => (self.on_event)(StoreEvent::Moderators(moderators)),
+                Err(error) => warn!("The named moderators cannot be read from the store ({error})"),
+            },
+            Item::Close(last_id) => {
+                self.closing.get_or_insert_default().last_id = Some(last_id);
+            }
+        }
+    }
+
+    /// Commits what waits, and deletes what exceeds a limit. `is_synced`: it survives a power cut.
+    fn commit(&mut self, is_synced: bool) {
+        let now = Instant::now();
+        if let Health::Stopped(stop) = self.health
+            && !self.has_returned(stop)
+        {
+            self.discard(stop);
+            return;
+        }
+        if is_synced && !self.check_file() {
+            return;
+        }
+        let clock = Reading::now().unix_millis();
+        let result = self.notice_other_writers().and_then(|()| {
+            let batch = Batch {
+                items: &self.pending,
+                limits: self.limits,
+                rows: self.count.rows(),
+                reserved_id: self.reserved_id,
+                clock,
+                last_id: self.closing.and_then(|closing| closing.last_id),
+                is_synced,
+            };
+            self.database.write(is_synced, |connection| batch.write(connection))
+        });
+        match result {
+            Ok(written) => self.committed(now, is_synced, clock, written),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn committed(&mut self, now: Instant, is_synced: bool, clock: u64, written: Written) {
+        self.count.added(written.added);
+        written.deleted.iter().for_each(|&id| self.count.deleted(id));
+        self.count.deleted_oldest(written.expired);
+        let expires_in = written
+            .oldest
+            .zip(self.limits.max_age)
+            .map(|(oldest, age)| age.saturating_sub(Duration::from_millis(clock.saturating_sub(oldest))));
+        self.schedule.committed(now, is_synced, expires_in);
+        if written.is_over_limit {
+            self.schedule.more_to_delete(now);
+        }
+        if self.database.wal_bytes() > LONG_LOG_BYTES {
+            self.schedule.log_is_long(now);
+        }
+        let messages = self.pending.iter().filter(|item| matches!(item, Pending::Message(_))).count();
+        let mut outcomes = written.outcomes.into_iter();
+        let mut bytes = 0;
+        for item in self.pending.drain(..) {
+            bytes += item.bytes::<T>();
+            match item {
+                Pending::Message(_) | Pending::Act(_) => {}
+                Pending::Decision { decision, is_answered } => {
+                    let outcome = outcomes.next().unwrap_or(Outcome::NotStored);
+                    if !is_answered {
+                        self.unsynced.push(Unsynced::Decision(decision, outcome));
+                    }
+                }
+                Pending::Reserve(id) => self.unsynced.push(Unsynced::Reserve(id)),
+            }
+        }
+        self.waiting.shared.remove(bytes);
+        self.waiting.shared.committed();
+        if is_synced {
+            for item in self.unsynced.drain(..) {
+                (self.on_event)(match item {
+                    Unsynced::Decision(decision, outcome) => StoreEvent::Decided(decision, outcome),
+                    Unsynced::Reserve(id) => {
+                        self.reserved_id = self.reserved_id.max(id);
+                        StoreEvent::IdsReserved(id)
+                    }
+                });
+            }
+        }
+        if let Health::Failing { lost_before } = self.health {
+            let lost = self.waiting.shared.counters().store_lost_messages() - lost_before;
+            info!(
+                "The store {} is written again: {messages} messages that waited are stored, {lost} are lost",
+                self.database.path().display()
+            );
+            (self.health, self.logged) = (Health::Good, None);
+        }
+    }
+
+    /// Rolled back: everything is tried again later.
+    fn failed(&mut self, error: &rusqlite::Error) {
+        let error_code = error.sqlite_error_code();
+        let is_damaged = matches!(error_code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+        self.fail(&error.to_string(), remedy(error_code));
+        if is_damaged {
+            self.stop(Stop::Damaged);
+        }
+    }
+
+    fn fail(&mut self, reason: &str, remedy: &str) {
+        let now = Instant::now();
+        let counters = self.waiting.shared.counters();
+        counters.store_failure();
+        if let Health::Good = self.health {
+            self.health = Health::Failing { lost_before: counters.store_lost_messages() };
+        }
+        self.schedule.failed(now);
+        // Maybe the commit took place all the same.
+        self.count = Count::default();
+        for item in &mut self.pending {
+            if let Pending::Decision { decision, is_answered: is_answered @ false } = item {
+                *is_answered = true;
+                (self.on_event)(StoreEvent::Decided(decision.clone(), Outcome::NotStored));
+            }
+        }
+        for item in self.unsynced.drain(..) {
+            match item {
+                Unsynced::Decision(decision, _) => {
+                    (self.on_event)(StoreEvent::Decided(decision, Outcome::NotStored));
+                }
+                Unsynced::Reserve(id) => self.pending.push(Pending::Reserve(id)),
+            }
+        }
+        self.log_failure(reason, remedy);
+    }
+
+    /// Logs a failure, once a minute.
+    fn log_failure(&mut self, reason: &str, remedy: &str) {
+        let now = Instant::now();
+        if self.logged.is_some_and(|logged| now - logged < LOG_INTERVAL) {
+            return;
+        }
+        self.logged = Some(now);
+        let shared = &self.waiting.shared;
+        error!(
+            "The store {} cannot be written ({reason}): {remedy}. Chat continues; {} messages wait in memory ({} bytes), \
+             {} are lost so far",
+            self.database.path().display(),
+            self.pending.len() + self.waiting.items.len(),
+            shared.bytes(),
+            shared.counters().store_lost_messages(),
+        );
+    }
+
+    /// Checks whether the file is still at its path, and writes it again if it has vanished. Returns whether it can be
+    /// used.
+    fn check_file(&mut self) -> bool {
+        match self.database.file_state() {
+            Ok(FileState::Same) => true,
+            Ok(FileState::Vanished) => match self.database.write_again() {
+                Ok(()) => {
+                    self.data_version = None;
+                    error!(
+                        "The store {} had vanished: it was written again, completely. Find out what has deleted it",
+                        self.database.path().display()
+                    );
+                    true
+                }
+                Err(error) => {
+                    self.fail(
+                        &format!("its file has vanished, and cannot be written again: {error}"),
+                        "check its folder",
+                    );
+                    false
+                }
+            },
+            Ok(FileState::Replaced) => {
+                self.fail(REPLACED, REPLACED_REMEDY);
+                self.stop(Stop::Replaced);
+                self.discard(Stop::Replaced);
+                false
+            }
+            Err(error) => {
+                self.fail(&error.to_string(), "check its folder");
+                false
+            }
+        }
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        self.health = Health::Stopped(stop);
+    }
+
+    /// Whether the store can be used again after it was given up.
+    fn has_returned(&mut self, stop: Stop) -> bool {
+        let has_returned =
+            stop == Stop::Replaced && matches!(self.database.file_state(), Ok(FileState::Same));
+        if has_returned {
+            info!("The store {} is back", self.database.path().display());
+            self.health = Health::Good;
+        }
+        has_returned
+    }
+
+    /// Drops what waits, and counts it.
+    fn discard(&mut self, stop: Stop) {
+        let now = Instant::now();
+        let messages = self.pending.iter().filter(|item| !matches!(item, Pending::Decision { .. })).count();
+        let bytes = self.pending.drain(..).map(|item| item.bytes::<T>()).sum();
+        self.waiting.shared.remove(bytes);
+        self.waiting.shared.counters().store_lost(messages as u64);
+        self.schedule = Schedule::default();
+        self.schedule.checkpointed(now, true);
+        match stop {
+            Stop::Damaged => self.log_failure("it is damaged", remedy(Some(ErrorCode::DatabaseCorrupt))),
+            Stop::Replaced => self.log_failure(REPLACED, REPLACED_REMEDY),
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let now = Instant::now();
+        if let Health::Stopped(_) = self.health {
+            self.schedule.checkpointed(now, true);
+            return;
+        }
+        match self.database.checkpoint() {
+            Ok(is_complete) => self.schedule.checkpointed(Instant::now(), is_complete),
+            Err(error) => {
+                // The log keeps what was committed.
+                self.waiting.shared.counters().store_failure();
+                self.schedule.checkpointed(now, false);
+                self.log_failure(&error.to_string(), remedy(error.sqlite_error_code()));
+            }
+        }
+    }
+
+    /// Counts the next part of the messages.
+    fn count(&mut self) {
+        if self.count.is_complete() || !matches!(self.health, Health::Good) {
+            return;
+        }
+        if let Err(error) = self.count.advance(self.database.connection()) {
+            self.failed(&error);
+        } else if self.count.rows().is_some_and(|rows| rows > self.limits.messages as u64) {
+            self.schedule.more_to_delete(Instant::now());
+        }
+    }
+
+    /// Counts again if another process has written: somebody may have deleted messages with `sqlite3`.
+    fn notice_other_writers(&mut self) -> rusqlite::Result<()> {
+        let version = self.database.data_version()?;
+        if self.data_version.is_some_and(|known| known != version) {
+            self.count = Count::default();
+        }
+        self.data_version = Some(version);
+        Ok(())
+    }
+
+    fn answer(&mut self, request: PageRequest<T>) {
+        // What waits is older than the request.
+        if !self.pending.is_empty() && matches!(self.health, Health::Good) {
+            self.commit(false);
+        }
+        let PageRequest { before, limit, max_bytes, tag } = request;
+        let page = self.page(before, limit, max_bytes);
+        if let Err(error) = &page {
+            self.waiting.shared.counters().store_failure();
+            self.log_failure(&error.to_string(), remedy(error.sqlite_error_code()));
+        }
+        self.waiting.shared.remove(Item::<T>::page_bytes());
+        (self.on_event)(StoreEvent::Page(tag, page.ok()));
+    }
+
+    /// Messages that could not be written yet are read from memory.
+    fn page(&self, before: u64, limit: usize, max_bytes: usize) -> rusqlite::Result<StoredPage> {
+        let is_deleted = |id| self.pending.iter().any(|item| item.deletes(id));
+        let mut newest = Vec::new();
+        let mut bytes = 0;
+        let mut first_waiting = before;
+        for item in self.pending.iter().rev() {
+            let Pending::Message(message) = item else { continue };
+            if message.id >= before || is_deleted(message.id) {
+                continue;
+            }
+            if newest.len() == limit || (bytes + message.json.len() > max_bytes && !newest.is_empty()) {
+                newest.reverse();
+                return Ok(StoredPage { messages: newest, has_older: true });
+            }
+            bytes += message.json.len();
+            first_waiting = message.id;
+            newest.extend(from_queued(message));
+        }
+        newest.reverse();
+        let left = (limit - newest.len(), max_bytes.saturating_sub(bytes));
+        let mut page = messages::page(self.database.connection(), first_waiting, left.0, left.1)?;
+        page.messages.retain(|message| !is_deleted(message.id));
+        page.messages.extend(newest);
+        Ok(page)
+    }
+
+    /// Writes everything, and closes the file.
+    fn close(mut self) {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        loop {
+            self.commit(true);
+            if self.pending.is_empty() {
+                break;
+            }
+            if Instant::now() >= deadline {
+                error!(
+                    "The store {} could not be written: what was said last, {} messages, is lost",
+                    self.database.path().display(),
+                    self.pending.len()
+                );
+                break;
+            }
+            thread::sleep(CLOSE_RETRY);
+        }
+        if let Health::Stopped(_) = self.health {
+            return;
+        }
+        if let Err(error) = self.database.checkpoint().map(drop).and_then(|()| self.database.close()) {
+            warn!("The store was not closed completely ({error}); the next start completes it");
+        }
+    }
+}
+
+const REPLACED: &str = "another file has taken its place";
+const REPLACED_REMEDY: &str =
+    "put the store back, or restart TinyChat to use the other file; nothing is stored until then";
+
+fn remedy(code: Option<ErrorCode>) -> &'static str {
+    match code {
+        Some(ErrorCode::DiskFull) => "free some space on its disk",
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "make the file and its folder writable"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process has it locked: end its transaction"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "the file is damaged, and nothing is stored: restore a backup, or move the file away, and restart TinyChat"
+        }
+        _ => "check its disk",
+    }
+}
+
+/// What one commit writes.
+struct Batch<'a> {
+    items: &'a [Pending],
+    limits: StoreLimits,
+    /// How many messages there are before; `None`: not counted yet.
+    rows: Option<u64>,
+    reserved_id: u64,
+    /// The wall clock, in milliseconds since 1970.
+    clock: u64,
+    /// The last id that was assigned, at the end.
+    last_id: Option<u64>,
+    is_synced: bool,
+}
+
+impl Batch<'_> {
+    fn write(&self, connection: &Connection) -> rusqlite::Result<Written> {
+        let mut written = Written::default();
+        let mut insert = Insert::new(connection)?;
+        // Those would be deleted at once.
+        let messages = self.items.iter().filter(|item| matches!(item, Pending::Message(_))).count();
+        let mut skipped = messages.saturating_sub(self.limits.messages);
+        for item in self.items {
+            match item {
+                Pending::Message(_) if skipped > 0 => skipped -= 1,
+                Pending::Message(QueuedMessage { id, unix_millis, json, txn_id }) => {
+                    written.added += u64::from(insert.add(*id, *unix_millis, json, txn_id.as_deref())?);
+                }
+                Pending::Act(act) => moderation::record(connection, act)?,
+                Pending::Decision { decision, .. } => {
+                    let (outcome, deleted) = moderation::decide(connection, decision)?;
+                    written.outcomes.push(outcome);
+                    if let (Action::Delete { id, .. }, 1..) = (&decision.act.action, deleted) {
+                        written.deleted.push(*id);
+                    }
+                }
+                Pending::Reserve(id) => {
+                    set_meta(connection, "reserved_id", &self.reserved_id.max(*id).to_string())?;
+                }
+            }
+        }
+        self.expire(connection, &mut written)?;
+        if let Some(id) = self.last_id {
+            set_meta(connection, "reserved_id", &id.to_string())?;
+        }
+        if self.is_synced {
+            // A transaction that changes nothing would not be synced, and neither would those before it.
+            let syncs: u64 = meta(connection, "syncs")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+            set_meta(connection, "syncs", &(syncs + 1).to_string())?;
+        }
+        Ok(written)
+    }
+
+    /// Deletes the oldest messages that exceed a limit.
+    fn expire(&self, connection: &Connection, written: &mut Written) -> rusqlite::Result<()> {
+        let most = MAX_DELETED.max(written.added);
+        let rows = self.rows.map(|rows| rows + written.added - written.deleted.len() as u64);
+        let excess = rows.map_or(0, |rows| rows.saturating_sub(self.limits.messages as u64));
+        let last_in_excess = |excess: u64| {
+            connection.query_row(
+                "SELECT id FROM messages ORDER BY id LIMIT 1 OFFSET ?1",
+                [int(excess - 1)],
+                |row| row.get::<_, i64>(0),
+            )
+        };
+        let mut last = if excess > 0 { Some(last_in_excess(excess.min(most))?) } else { None };
+        if let (Some(max_age), Some(_)) = (self.limits.max_age, rows) {
+            let max_age = max_age.as_millis().try_into().unwrap_or(u64::MAX);
+            let oldest_kept = int(self.clock.saturating_sub(max_age));
+            // Only from the front: after the clock was set back, a later message may have an earlier time.
+            let mut select = connection.prepare("SELECT id, time FROM messages ORDER BY id LIMIT ?1")?;
+            let mut found = select.query([int(most)])?;
+            while let Some(row) = found.next()? {
+                let (id, time): (i64, i64) = (row.get(0)?, row.get(1)?);
+                if time >= oldest_kept {
+                    break;
+                }
+                last = last.max(Some(id));
+            }
+        }
+        if let Some(last) = last {
+            written.expired = connection.execute("DELETE FROM messages WHERE id <= ?1", [last])? as u64;
+        }
+        written.is_over_limit = written.expired >= most || excess > written.expired;
+        let mut oldest = connection.prepare("SELECT time FROM messages ORDER BY id LIMIT 1")?;
+        written.oldest =
+            oldest.query([])?.next()?.map(|row| row.get::<_, i64>(0)).transpose()?.map(i64::cast_unsigned);
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// What it has taken from the queue's bytes.
+    fn bytes<T>(&self) -> usize {
+        match self {
+            Self::Message(message) => Item::<T>::message_bytes(message),
+            Self::Act(act) => Item::<T>::act_bytes(act),
+            Self::Decision { decision, .. } => Item::<T>::decision_bytes(decision),
+            Self::Reserve(_) => 0,
+        }
+    }
+
+    /// Whether it deletes the message with this id.
+    fn deletes(&self, id: u64) -> bool {
+        match self {
+            Self::Decision { decision, .. } => {
+                matches!(decision.act.action, Action::Delete { id: deleted, .. } if deleted == id)
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Who may join, and who is a moderator from the start (docs/operations.md): `JOIN_PASSWORD`, named moderators, hashes.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, line};
+use crate::support::http::get;
+use crate::support::over_ws_and_wss;
+use crate::support::program::{Folder, Output};
+use crate::support::server::{TestServer, Transport, hash};
+
+over_ws_and_wss! {
+    a_join_requires_the_password,
+    a_first_message_with_the_password_joins,
+    without_a_join_password_passwords_are_ignored,
+    a_resumed_place_needs_no_password,
+    a_reserved_name_requires_its_own_password,
+    a_named_moderator_is_in_the_list_as_one_at_once,
+    wrong_passwords_of_joins_and_logins_count_together,
+    many_attempts_at_once_are_no_more_than_five,
+    login_compares_with_a_hash,
+}
+
+/// Passwords as text and as a hash.
+fn both(password: &str) -> [String; 2] {
+    [password.to_owned(), hash(password).to_string()]
+}
+
+fn join(name: &str, password: &str) -> Value {
+    json!({"type": "join", "username": name, "password": password})
+}
+
+/// Asserts that a join with this password makes a member of this client.
+fn assert_joins(client: &mut Client, name: &str, password: &str) {
+    client.send(join(name, password));
+    let commands = client.next_event();
+    assert_eq!(commands["type"], "command_list", "{commands}");
+    assert_eq!(client.next_line(), format!("system: {name} joined."));
+}
+
+fn assert_refused(client: &mut Client, message: Value, error: &str) {
+    client.send(message);
+    assert_eq!(client.next_line(), format!("error: {error}"));
+}
+
+const REQUIRED: &str = "This room requires a password.";
+const WRONG: &str = "Wrong password.";
+
+fn a_join_requires_the_password(transport: Transport) {
+    for setting in both("open sesame") {
+        let server = TestServer::with(transport, &[("JOIN_PASSWORD", &setting)]);
+        let mut bob = server.connect();
+        assert_refused(&mut bob, json!({"type": "join", "username": "Bob"}), REQUIRED);
+        assert_refused(&mut bob, join("Bob", " "), REQUIRED);
+        assert_refused(&mut bob, join("Bob", "open"), WRONG);
+        assert_refused(&mut bob, join("Bob", &setting.replace("open sesame", "secret")), WRONG);
+        let number = json!({"type": "join", "username": "Bob", "password": 5});
+        assert_refused(&mut bob, number, "The field \"password\" must be a string, but is a number.");
+        // A name that is not allowed is reported before anything is compared.
+        bob.send(join("System", "guess"));
+        assert!(bob.next_line().starts_with("error: The username System"));
+        assert_joins(&mut bob, "Bob", " open sesame ");
+        // Who does not know the password does not learn who is there.
+        let mut eve = server.connect();
+        assert_refused(&mut eve, json!({"type": "join", "username": "Bob"}), REQUIRED);
+        eve.send(join("Bob", "open sesame"));
+        assert_eq!(eve.next_line(), "error: The username Bob is in use: choose another.");
+        assert_joins(&mut eve, "Eve", "open sesame");
+        assert_eq!(bob.next_line(), "system: Eve joined.");
+        // A member's messages need none, and what they carry is ignored.
+        eve.send(json!({"type": "public", "username": "Eve", "password": "guess", "content": "hi"}));
+        eve.send(json!({"type": "public", "password": {}, "content": "ho"}));
+        assert_eq!((bob.next_line(), bob.next_line()), ("Eve: hi".into(), "Eve: ho".into()));
+        let page = get(&server, "/metrics");
+        assert!(page.contains("\ntinychat_wrong_join_passwords_total 2\n"), "{page}");
+    }
+}
+
+fn a_first_message_with_the_password_joins(transport: Transport) {
+    for setting in both("open sesame") {
+        let server = TestServer::with(transport, &[("JOIN_PASSWORD", &setting)]);
+        let mut ann = server.connect();
+        assert_joins(&mut ann, "Ann", "open sesame");
+        let mut bob = server.connect();
+        assert_refused(&mut bob, json!({"type": "public", "username": "Bob", "content": "hi"}), REQUIRED);
+        let with_password = |password: &str| json!({"type": "public", "username": "Bob", "password": password, "content": "hi"});
+        assert_refused(&mut bob, with_password("guess"), WRONG);
+        bob.send(with_password("open sesame"));
+        assert_eq!((ann.next_line(), ann.next_line()), ("system: Bob joined.".into(), "Bob: hi".into()));
+        // A message with two passwords.
+        let mut meg = server.connect();
+        let content = "/login secret";
+        meg.send(
+            json!({"type": "command", "username": "Meg", "password": "open sesame", "content": content}),
+        );
+        assert_eq!(ann.next_line(), "system: Meg joined.");
+        assert_eq!(ann.next_line(), "system: Meg is now a moderator.");
+        ann.wait_for_users(&["Ann", "Bob", "Meg mod"]);
+        // Without the password for joining, that of /login is not even compared.
+        let mut eve = server.connect();
+        let login = json!({"type": "command", "username": "Eve", "content": "/login secret"});
+        assert_refused(&mut eve, login, REQUIRED);
+        eve.command("/login guess");
+        assert!(eve.next_line().starts_with("error: Join first"));
+        let page = get(&server, "/metrics");
+        assert!(page.contains("\ntinychat_wrong_passwords_total 0\n"), "{page}");
+    }
+}
+
+fn without_a_join_password_passwords_are_ignored(transport: Transport) {
+    let server = TestServer::with_moderators(transport, &[], &[("Meg", "only meg")]);
+    let members: Vec<Client> = (0..7)
+        .map(|number| {
+            let mut client = server.connect();
+            assert_joins(&mut client, &format!("Guest {number}"), "anything");
+            client
+        })
+        .collect();
+    drop(members);
+    assert_joins(&mut server.connect(), "Meg", "only meg");
+}
+
+fn a_resumed_place_needs_no_password(transport: Transport) {
+    let settings = [("JOIN_PASSWORD", "open sesame"), ("RESUME_SECONDS", "86400")];
+    let server = TestServer::with_moderators(transport, &settings, &[("Meg", "only meg")]);
+    let mut ann = server.connect();
+    assert_joins(&mut ann, "Ann", "open sesame");
+    let mut first = server.connect();
+    let answer = first.join_asking("Meg", json!({"history": 0, "password": "only meg"}));
+    ann.wait_for_users(&["Ann", "Meg mod"]);
+    let session = &answer["session"];
+    drop(first);
+    ann.wait_for_users(&["Ann", "Meg mod away"]);
+    // The session is that of one place: it opens no other.
+    let other = json!({"type": "join", "username": "Max", "session": session});
+    assert_refused(&mut server.connect(), other, REQUIRED);
+    let unknown = json!({"type": "join", "username": "Meg", "session": "0".repeat(32)});
+    let reserved = "The name Meg is reserved: it requires its password.";
+    assert_refused(&mut server.connect(), unknown, reserved);
+    let mut second = server.connect();
+    second.join_asking("Meg", json!({"session": session}));
+    ann.wait_for_users(&["Ann", "Meg mod"]);
+    // A program that always sends its password.
+    drop(second);
+    ann.wait_for_users(&["Ann", "Meg mod away"]);
+    let mut third = server.connect();
+    third.join_asking("Meg", json!({"session": session, "password": "an old one"}));
+    third.command("/to Ann 5");
+    while ann.next_line() != "system: Meg timed out Ann for 5 seconds." {}
+}
+
+fn a_reserved_name_requires_its_own_password(transport: Transport) {
+    for settings in [&[][..], &[("JOIN_PASSWORD", "open sesame")]] {
+        let moderators = [("Meg", "only meg"), ("Max", "only max")];
+        let settings = [settings, &[("TRUSTED_PROXIES", "127.0.0.1")]].concat();
+        let server = TestServer::with_moderators(transport, &settings, &moderators);
+        // The last name has a Cyrillic е.
+        for (address, name) in ["Meg", "meg", "Ｍeg", "Mеg"].into_iter().enumerate() {
+            let mut eve = server.connect_from(&format!("192.0.2.{address}"));
+            let reserved = format!("The name {name} is reserved: it requires its password.");
+            assert_refused(&mut eve, json!({"type": "join", "username": name}), &reserved);
+            let public = json!({"type": "public", "username": name, "content": "hi"});
+            assert_refused(&mut eve, public, &reserved);
+            for password in ["open sesame", "secret", "only max", "Only meg"] {
+                assert_refused(&mut eve, join(name, password), WRONG);
+            }
+            assert_joins(&mut eve, name, "only meg");
+            assert_eq!(eve.users.last().unwrap(), &format!("{name} mod"));
+            eve.leave();
+        }
+        // It opens no other name.
+        let mut eve = server.connect_from("192.0.2.100");
+        if settings.len() > 1 {
+            assert_refused(&mut eve, join("Eve", "only meg"), WRONG);
+        } else {
+            assert_joins(&mut eve, "Eve", "only meg");
+            assert_eq!(eve.users, ["Eve"]);
+        }
+    }
+}
+
+fn a_named_moderator_is_in_the_list_as_one_at_once(transport: Transport) {
+    let server = TestServer::with_moderators(transport, &[("MOD_PASSWORD", "")], &[("Meg", "only meg")]);
+    let mut ann = server.join("Ann");
+    let mut meg = server.connect();
+    meg.send(join("Meg", "only meg"));
+    let list = meg.next_message();
+    assert_eq!(
+        list["content"][1],
+        json!({"username": "Meg", "is_mod": true, "is_timed_out": false}),
+        "{list}"
+    );
+    assert_eq!(meg.next_message()["type"], "command_list");
+    assert_eq!(meg.next_line(), "system: Meg joined.");
+    meg.command("/login whatever");
+    assert_eq!(meg.next_line(), "system: You are already a moderator.");
+    meg.command("/to Ann 5");
+    assert_eq!(
+        (ann.next_line(), ann.next_line()),
+        ("system: Meg joined.".into(), "system: Meg timed out Ann for 5 seconds.".into())
+    );
+}
+
+fn wrong_passwords_of_joins_and_logins_count_together(transport: Transport) {
+    for setting in both("open sesame") {
+        let settings = [("JOIN_PASSWORD", &*setting), ("TRUSTED_PROXIES", "127.0.0.1")];
+        let server = TestServer::with_moderators(transport, &settings, &[("Meg", "only meg")]);
+        let too_many = |line: String| {
+            let rest = line.strip_prefix("error: Too many wrong passwords: wait ").expect(&line);
+            let seconds: u32 = rest.strip_suffix(" seconds.").expect(&line).parse().unwrap();
+            assert!((1..=60).contains(&seconds), "{line}");
+        };
+        let mut eve = server.connect_from("2001:db8::1");
+        assert_joins(&mut eve, "Eve", "open sesame");
+        for _ in 0..2 {
+            eve.command("/login guess");
+            assert_eq!(eve.next_line(), "error: Wrong password.");
+        }
+        // Other connections from the same /64.
+        let mut guest = server.connect_from("2001:db8::2");
+        for name in ["Bob", "Meg", "Max"] {
+            assert_refused(&mut guest, join(name, "guess"), WRONG);
+        }
+        for (name, password) in [("Bob", "open sesame"), ("Bob", "guess"), ("Meg", "only meg")] {
+            guest.send(join(name, password));
+            too_many(guest.next_line());
+        }
+        eve.command("/login secret");
+        too_many(eve.next_line());
+        // Without a password, it is told what it is told otherwise.
+        assert_refused(&mut guest, json!({"type": "join", "username": "Bob"}), REQUIRED);
+        // Others are not affected.
+        let mut bob = server.connect_from("2001:db8:0:1::1");
+        assert_joins(&mut bob, "Bob", "open sesame");
+        bob.command("/login secret");
+        assert_eq!(bob.next_line(), "system: Bob is now a moderator.");
+        let page = get(&server, "/metrics");
+        assert!(page.contains("\ntinychat_wrong_passwords_total 2\n"), "{page}");
+        assert!(page.contains("\ntinychat_wrong_join_passwords_total 3\n"), "{page}");
+    }
+}
+
+/// Each wrong one is hashed once.
+fn many_attempts_at_once_are_no_more_than_five(transport: Transport) {
+    for setting in both("open sesame") {
+        let server = TestServer::with(transport, &[("JOIN_PASSWORD", &setting)]);
+        let mut clients: Vec<Client> = (0..64).map(|_| server.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(join(&format!("Guest {number}"), "guess"));
+        }
+        let mut wrong = 0;
+        for client in &mut clients {
+            match &*client.next_line() {
+                "error: Wrong password." => wrong += 1,
+                line => assert!(line.starts_with("error: Too many wrong passwords: wait "), "{line}"),
+            }
+        }
+        assert_eq!(wrong, 5);
+    }
+}
+
+fn login_compares_with_a_hash(transport: Transport) {
+    let setting = hash("two words").to_string();
+    let server = TestServer::with(transport, &[("MOD_PASSWORD", &setting)]);
+    let mut ann = server.join("Ann");
+    for attempt in ["words", &setting] {
+        ann.command(&format!("/login {attempt}"));
+        assert_eq!(ann.next_line(), "error: Wrong password.");
+    }
+    ann.send(json!({"type": "command", "content": "/login  two words ", "txn_id": "a"}));
+    assert_eq!(line(&ann.next_event()), "system: Ann is now a moderator.");
+}
+
+/// Runs `hash-password` with this standard input.
+fn hash_password(folder: &Folder, input: &str) -> Output {
+    folder.write("input", input);
+    folder.tinychat_in_shell("exec \"$@\" < input", &["hash-password"]).run()
+}
+
+#[test]
+fn a_hash_that_the_program_prints_is_a_setting() {
+    let folder = Folder::new();
+    let output = hash_password(&folder, " correct horse \nignored\n");
+    assert_eq!((output.status, &*output.stderr), (Some(0), ""), "{output:?}");
+    let hash = output.stdout.strip_suffix('\n').unwrap();
+    assert!(hash.starts_with("pbkdf2-sha256:600000:"), "{hash}");
+    assert_ne!(hash_password(&folder, "correct horse").stdout, output.stdout, "salts are random");
+    folder.write(".env", format!("MOD_PASSWORD={hash}\nJOIN_PASSWORD={hash}\n"));
+    let server = folder.tinychat(&["--port", "0"]).start();
+    let mut ann = server.connect();
+    assert_joins(&mut ann, "Ann", "correct horse");
+    ann.command("/login correct horse");
+    assert_eq!(ann.next_line(), "system: Ann is now a moderator.");
+    drop(ann);
+    let log = server.stop();
+    assert!(!log.contains("correct") && !log.contains(&hash[20..60]), "{log}");
+    check_with_python(&folder, "correct horse", hash);
+}
+
+/// Compares a hash with what another implementation computes, if that is installed.
+fn check_with_python(folder: &Folder, password: &str, hash: &str) {
+    if Command::new("python3").arg("--version").output().is_err() {
+        return eprintln!("skipped: python3 is not installed");
+    }
+    let script = "import hashlib, sys\n\
+                  _, rounds, salt, _ = sys.argv[2].split(':')\n\
+                  password, salt = sys.argv[1].encode(), bytes.fromhex(salt)\n\
+                  print(hashlib.pbkdf2_hmac('sha256', password, salt, int(rounds)).hex())";
+    let computed = folder.run_tool("python3", &["-c", script, password, hash]);
+    assert_eq!(hash.rsplit(':').next(), Some(computed.trim()));
+}
+
+#[test]
+fn a_password_that_cannot_be_used_gets_no_hash() {
+    let folder = Folder::new();
+    for (input, error) in [
+        ("", "no password was given"),
+        (" \nhunter2", "no password was given"),
+        (&"hunter2".repeat(200), "at most 1024 bytes"),
+        ("hunter2\u{1b}[D", "control character"),
+    ] {
+        let output = hash_password(&folder, input);
+        assert_eq!((output.status, &*output.stdout), (Some(1), ""), "{output:?}");
+        assert!(output.stderr.starts_with("tinychat hash-password: "), "{output:?}");
+        assert!(output.stderr.contains(error) && !output.stderr.contains("hunter2"), "{output:?}");
+    }
+    let output = folder.tinychat(&["hash-password", "hunter2"]).run();
+    assert_eq!((output.status, output.stderr.contains("hunter2")), (Some(2), false), "{output:?}");
+}
+
+#[test]
+fn a_typed_password_is_not_echoed() {
+    for (again, status, last) in [("hunter2", 0, "The same again: \n"), ("hunter3", 1, "are not the same\n")]
+    {
+        let (folder, mut terminal) = (Folder::new(), Terminal::open());
+        let line = format!("exec \"$@\" < {}", terminal.name);
+        let mut process = folder.tinychat_in_shell(&line, &["hash-password"]).spawn();
+        let mut stderr = process.0.stderr.take().unwrap();
+        // What is typed before the prompt is discarded.
+        assert_eq!(read_until(&mut stderr, "Password: "), "Password: ");
+        writeln!(terminal.master, "hunter2").unwrap();
+        assert_eq!(read_until(&mut stderr, "again: "), "\nThe same again: ");
+        writeln!(terminal.master, "{again}").unwrap();
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        assert!(format!("The same again: {rest}").ends_with(last), "{rest:?}");
+        assert_eq!(process.wait().code(), Some(status));
+        let shown = terminal.read_all() + &rest;
+        assert!(!shown.contains("hunter"), "{shown:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_prompt_turns_the_echo_on_again() {
+    let (folder, terminal) = (Folder::new(), Terminal::open());
+    let line = format!("exec \"$@\" < {}", terminal.name);
+    let mut process = folder.tinychat_in_shell(&line, &["hash-password"]).spawn();
+    let mut stderr = process.0.stderr.take().unwrap();
+    read_until(&mut stderr, "Password: ");
+    let has_echo = || tcgetattr(&terminal.master).unwrap().local_modes.contains(LocalModes::ECHO);
+    assert!(!has_echo());
+    process.signal(Signal::INT);
+    assert_eq!(process.wait().code(), Some(1));
+    assert!(has_echo());
+}
+
+fn read_until(from: &mut impl Read, end: &str) -> String {
+    let mut text = String::new();
+    let mut byte = [0];
+    while !text.ends_with(end) {
+        assert_eq!(from.read(&mut byte).unwrap(), 1, "it has ended after {text:?}");
+        text.push(byte[0].into());
+    }
+    text
+}
+
+/// A terminal with a user.
+struct Terminal {
+    master: File,
+    /// The path that the program opens.
+    name: String,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        Self { master: File::from(master), name }
+    }
+
+    /// What the terminal has shown, once the program has ended.
+    fn read_all(&mut self) -> String {
+        let mut shown = Vec::new();
+        let end = self.master.read_to_end(&mut shown);
+        // Nobody has it open any more.
+        assert_eq!(end.err().and_then(|error| error.raw_os_error()), Some(Errno::IO.raw_os_error()));
+        String::from_utf8(shown).unwrap()
+    }
+}
