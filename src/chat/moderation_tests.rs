@@ -222,6 +222,35 @@ fn whom_nobody_can_remove() {
     assert!(!script.is_member(4));
 }
 
+/// Also with a session. A wrong password is no reason to stay connected.
+#[test]
+fn a_named_moderator_is_let_in_from_a_banned_address() {
+    let moderators = vec![Username::parse("Meg").unwrap()];
+    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    script.join_from(1, "Ann", "10.0.0.1");
+    script.command(1, "/login secret");
+    script.command(1, "/ban 192.0.2.0/24");
+    let mut join = |number, name, verdict, options: JoinOptions| {
+        script.connect_from(number, "192.0.2.7");
+        let body = Ok(Body::Join(Some(options.into())));
+        let message = Ok(ClientMessage { username: username(name), txn_id: None, body });
+        let access = Access { join: verdict, ..Access::default() };
+        let session = Some(SessionSecret::new([7; SessionSecret::BYTES]));
+        script.input(number, Input::Message { message, access, session });
+        script.is_member(number)
+    };
+    assert!(!join(2, "Meg", Verdict::Wrong, JoinOptions::default()));
+    assert!(!join(3, "Meg", Verdict::NotCompared, JoinOptions::default()));
+    assert!(!join(4, "Bob", Verdict::Own, JoinOptions::default()));
+    assert!(join(5, "Meg", Verdict::Own, JoinOptions::default()));
+    let session = Some(SessionSecret::new([7; SessionSecret::BYTES]));
+    assert!(join(6, "Meg", Verdict::NotCompared, JoinOptions { session, ..JoinOptions::default() }));
+    for number in 2..5 {
+        assert_eq!(script.received(number), ["error: You are banned.", "close: banned"]);
+    }
+    assert_eq!(script.room.guests(), 0);
+}
+
 #[test]
 fn reserved_names_cannot_be_banned() {
     let moderators = vec![Username::parse("Paypal").unwrap()];

@@ -433,14 +433,15 @@ impl Room {
         options: Option<&JoinOptions>,
     ) -> Result<Vec<Effect>, String> {
         let Context { time, from, access, .. } = context;
-        let role = self.role_at_join(&name, access.join)?;
-        if role != Role::Named
+        let role = self.role_at_join(&name, access.join);
+        if role != Ok(Role::Named)
             && let Some(ban) = self.ban_on(context, &name, address)
         {
             let effects = moderation::refuse(context, ban);
             self.guests.remove(&from);
             return Ok(effects);
         }
+        let role = role?;
         if let Some(owner) = self.roster.by_name(name.key()) {
             return Err(NameError::InUse(owner.name.shown().clone()).to_string());
         }

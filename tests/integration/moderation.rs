@@ -28,6 +28,7 @@ over_ws_and_wss! {
     a_network_is_banned,
     a_banned_client_that_keeps_coming_back_is_refused_each_time,
     what_cannot_be_banned,
+    a_named_moderator_is_not_affected,
     a_ban_ends,
     a_kicked_user_may_come_back,
     a_kick_ends_the_session,
@@ -300,6 +301,53 @@ fn what_cannot_be_banned(transport: Transport) {
         let name = command.split(' ').next().unwrap();
         assert_eq!(cid.next_line(), format!("error: Only moderators may use {name}: see /login."));
     }
+}
+
+fn a_named_moderator_is_not_affected(transport: Transport) {
+    let settings = [PROXY, FOREVER, NO_CONNECT_RATE];
+    let server = TestServer::with_moderators(transport, &settings, &[("Meg", "only meg")]);
+    let mut ann = server.join("Ann");
+    ann.command("/login secret");
+    assert_eq!(ann.next_line(), "system: Ann is now a moderator.");
+    let join = json!({"type": "join", "username": "Meg", "password": "only meg"});
+    let mut meg = server.connect_from("192.0.2.1");
+    let first = meg.join_asking("Meg", json!({"history": 0, "password": "only meg"}));
+    assert_eq!(ann.next_line(), "system: Meg joined.");
+    for command in ["/to Meg 60", "/kick Meg", "/ban Meg", "/ban \"Mеg\""] {
+        ann.command(command);
+        assert_eq!(
+            ann.next_line(),
+            "error: Meg is a named moderator, whom others cannot time out, kick or ban."
+        );
+    }
+    ann.command("/ban 192.0.2.1 spam");
+    assert_eq!(ann.next_line(), "system: Banned 192.0.2.1: spam\nAlso affected: nobody.");
+    meg.public("hi");
+    assert_eq!(ann.next_line(), "Meg: hi");
+    // It comes back with its session or its password, and nobody else does.
+    let mut resumed = server.connect_from("192.0.2.1");
+    resumed.join_asking("Meg", json!({"session": first["session"]}));
+    resumed.close(Some(CloseCode::Normal));
+    assert_eq!(ann.next_line(), "system: Meg left.");
+    for refused in [
+        json!({"type": "join", "username": "Meg"}),
+        json!({"type": "join", "username": "Meg", "password": "wrong"}),
+        json!({"type": "join", "username": "Bob", "password": "only meg"}),
+        json!({"type": "public", "username": "Meg", "password": "only meg", "content": "hi"}),
+    ] {
+        let mut client = server.connect_from_when_free("192.0.2.1");
+        client.send(refused);
+        assert_refused(&mut client, "spam");
+    }
+    let mut meg = server.connect_from("192.0.2.1");
+    meg.send(join);
+    assert_eq!(ann.next_line(), "system: Meg joined.");
+    ann.command("/ban \"Mеg\"");
+    assert!(ann.next_line().starts_with("error: Meg is a named moderator"));
+    meg.close(Some(CloseCode::Normal));
+    assert_eq!(ann.next_line(), "system: Meg left.");
+    ann.command("/ban \"Mеg\"");
+    assert_eq!(ann.next_line(), "error: Mеg cannot be banned: the name belongs to a named moderator.");
 }
 
 fn a_ban_ends(transport: Transport) {
