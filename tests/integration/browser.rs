@@ -57,7 +57,9 @@ impl Server {
         let flags = ["--port", &port, "--mod-password", "secret", "--message-rate", "0", "--use-ssl", ssl];
         let resume: &[&str] =
             if self.flags.contains(&"--resume-seconds") { &[] } else { &["--resume-seconds", "3600"] };
-        let process = self.folder.tinychat(&[&flags, resume, &self.flags].concat()).start();
+        let store: &[&str] =
+            if self.flags.contains(&"--database-path") { &[] } else { &["--database-path", "off"] };
+        let process = self.folder.tinychat(&[&flags, resume, store, &self.flags].concat()).start();
         self.port = process.address.port();
         self.process = Some(process);
     }
@@ -287,6 +289,26 @@ fn page_reconnects_after_a_server_restart(transport: Transport) {
     let mut bob = server.client("Bob");
     bob.public("welcome back");
     ann.wait_for_text(LATEST, "welcome back");
+    assert_only_connection_errors(&ann);
+}
+
+/// With a store, a restart loses nothing that was said.
+fn page_misses_nothing_after_a_restart_with_a_store(transport: Transport) {
+    let Some(driver) = Driver::start() else { return };
+    let mut server = Server::with_flags(transport, &["--database-path", "chat.db"]);
+    let ann = driver.desktop();
+    server.enter(&ann, "Ann");
+    send(&ann, "before");
+    server.stop();
+    ann.wait_for_text("#log", "The server has shut down or is restarting.");
+    send(&ann, "meanwhile");
+    server.resume();
+    wait_until_back(&ann);
+    let mut bob = server.client("Bob");
+    bob.public("welcome back");
+    ann.wait_for_text(LATEST, "welcome back");
+    wait_for_messages(&ann, &["before", "meanwhile", "welcome back"]);
+    assert_eq!(ann.evaluate("document.querySelector('.divider.gap') === null"), true);
     assert_only_connection_errors(&ann);
 }
 
@@ -922,6 +944,7 @@ over_ws_and_wss!(
     members_chat_whisper_and_moderate,
     markup_is_shown_as_text,
     page_reconnects_after_a_server_restart,
+    page_misses_nothing_after_a_restart_with_a_store,
     dead_connection_is_detected_on_wakeup,
     too_long_message_returns_to_the_input,
     page_works_with_the_keyboard_alone,
