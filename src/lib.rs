@@ -17,7 +17,6 @@ pub mod server;
 mod connection;
 mod http;
 mod hub;
-#[allow(dead_code, unused_imports)]
 mod store;
 mod transport;
 mod chat;

@@ -3,7 +3,9 @@
 //! The hub numbers entries, and the room applies them in that order. Apart from `Room::expire`, nothing else changes
 //! the room. Clock readings and random values come with an entry.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
 use super::access::Access;
@@ -17,9 +19,30 @@ use crate::limits::Network;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
+/// A map that is faster than one with the default hasher, which takes a third of the hub's own time in a burst.
+pub type ConnectionMap<V> = HashMap<ConnectionId, V, BuildHasherDefault<ConnectionHasher>>;
+
+/// Hashes the id of a connection. The server counts ids, so a client cannot choose ones that collide.
+#[derive(Default)]
+pub struct ConnectionHasher(u64);
+
+impl Hasher for ConnectionHasher {
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio: consecutive ids differ in their high and low bits.
+        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an id is hashed as one integer");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl ConnectionId {
     /// The server itself. The connections of clients count from 1.
-    #[allow(dead_code)]
     pub const SERVER: Self = Self(0);
 }
 
@@ -63,7 +86,6 @@ pub enum Input {
     /// What became of a decision, which now takes effect. From the connection that asked for it.
     Decided(Box<Decision>, Outcome),
     /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
-    #[allow(dead_code)]
     Moderators(Vec<Username>),
 }
 

@@ -29,14 +29,13 @@ pub use access::{Access, Attempt, Attempts, Verdict};
 pub use away::AwayLimits;
 pub use bans::Bans;
 pub use entry::{
-    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
-    StoreUnavailable,
+    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
+    SessionSecret, StoreUnavailable,
 };
 pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
-#[allow(unused_imports)] // Until they are stored.
 pub use moderation::{Act, StoredTimeOut};
 pub use moderation::{Action, Ban, Decision, Outcome};
 pub use name_key::NameKey;

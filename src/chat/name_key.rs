@@ -1,5 +1,8 @@
 //! When two names are the same (docs/protocol.md): if they are spelled alike or look alike.
 
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::LazyLock;
+
 use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::skeleton;
@@ -15,9 +18,39 @@ const MAX_ROUNDS: usize = 4;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameKey {
     /// Equal for names that are equal after NFKC and case folding: `Bob`, `bob` and `Ｂｏｂ`.
-    spelling: String,
+    spelling: Form,
     /// Equal for names with the same UTS 39 skeleton: `Will` and `WiII`.
-    skeleton: String,
+    skeleton: Form,
+}
+
+/// A form of a name, with its hash. It is computed where the key is: on a client's own thread, so that looking up a
+/// long name takes the hub no longer than looking up a short one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Form {
+    text: String,
+    hash: u64,
+}
+
+/// Clients do not know its keys, so they cannot choose names whose hashes collide.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Form {
+    fn new(text: String) -> Self {
+        let hash = HASHER.hash_one(&text);
+        Self { text, hash }
+    }
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self::new(String::new())
+    }
+}
+
+impl Hash for Form {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 impl NameKey {
@@ -39,27 +72,34 @@ impl NameKey {
     }
 
     pub fn spelling(&self) -> &str {
-        &self.spelling
+        &self.spelling.text
     }
 
     pub fn skeleton(&self) -> &str {
-        &self.skeleton
+        &self.skeleton.text
+    }
+
+    /// The spelling and the skeleton.
+    pub fn forms(&self) -> [&Form; 2] {
+        [&self.spelling, &self.skeleton]
     }
 
     /// The size of both forms, in bytes.
     pub fn bytes(&self) -> usize {
-        self.spelling.len() + self.skeleton.len()
+        self.spelling().len() + self.skeleton().len()
     }
 }
 
 /// Adds a word after a space. Some characters are folded to several words.
-fn push(form: &mut String, word: &str) {
+fn push(form: &mut Form, word: &str) {
+    let mut text = std::mem::take(&mut form.text);
     for word in word.split_whitespace() {
-        if !form.is_empty() {
-            form.push(' ');
+        if !text.is_empty() {
+            text.push(' ');
         }
-        form.push_str(word);
+        text.push_str(word);
     }
+    *form = Form::new(text);
 }
 
 /// Takes the skeleton and folds it until nothing changes: a skeleton can contain capitals (O for 0), and folding can
@@ -186,9 +226,13 @@ mod tests {
                 continue;
             }
             let key = NameKey::of(&character.to_string());
-            assert_eq!(fixed_point(key.spelling.clone(), fold), key.spelling, "{character:?}");
-            assert_eq!(fixed_point(key.skeleton.clone(), fold_except_l), key.skeleton, "{character:?}");
-            assert!(key.spelling.len().max(key.skeleton.len()) <= 33, "{character:?}");
+            assert_eq!(fixed_point(key.spelling().to_owned(), fold), key.spelling(), "{character:?}");
+            assert_eq!(
+                fixed_point(key.skeleton().to_owned(), fold_except_l),
+                key.skeleton(),
+                "{character:?}"
+            );
+            assert!(key.spelling().len().max(key.skeleton().len()) <= 33, "{character:?}");
         }
     }
 
@@ -218,8 +262,8 @@ mod tests {
         #[test]
         fn a_key_is_its_own_key(text in text_of_look_alikes()) {
             let key = NameKey::of(&text);
-            prop_assert_eq!(&NameKey::of(&key.spelling).spelling, &key.spelling);
-            prop_assert_eq!(&NameKey::of(&key.skeleton).skeleton, &key.skeleton);
+            prop_assert_eq!(NameKey::of(key.spelling()).spelling, key.spelling.clone());
+            prop_assert_eq!(NameKey::of(key.skeleton()).skeleton, key.skeleton.clone());
         }
 
         /// [`NameKey::of`] relies on it: it builds a key word by word.

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::name_key::NameKey;
+use super::name_key::{Form, NameKey};
 
-/// Holds a name in both of its forms. Looking up a key costs two hash lookups, whatever the key.
+/// Holds a name in both of its forms. Looking up a key costs two hash lookups of an integer, whatever the key.
 #[derive(Clone)]
 pub struct NameMap<V> {
-    by_spelling: HashMap<String, V>,
-    by_skeleton: HashMap<String, V>,
+    by_spelling: HashMap<Form, V>,
+    by_skeleton: HashMap<Form, V>,
 }
 
 impl<V> Default for NameMap<V> {
@@ -20,8 +20,9 @@ impl<V> Default for NameMap<V> {
 impl<V: Copy + PartialEq> NameMap<V> {
     /// The values of all names that are the same as this one: of its spelling, and of its skeleton if that is another.
     pub fn all(&self, name: &NameKey) -> impl Iterator<Item = V> {
-        let by_spelling = self.by_spelling.get(name.spelling()).copied();
-        let by_skeleton = self.by_skeleton.get(name.skeleton()).copied();
+        let [spelling, skeleton] = name.forms();
+        let by_spelling = self.by_spelling.get(spelling).copied();
+        let by_skeleton = self.by_skeleton.get(skeleton).copied();
         by_spelling.into_iter().chain(by_skeleton.filter(|value| by_spelling != Some(*value)))
     }
 }
@@ -29,19 +30,22 @@ impl<V: Copy + PartialEq> NameMap<V> {
 impl<V: Copy> NameMap<V> {
     /// The value of this name. If its spelling and its skeleton match different names, the spelling takes precedence.
     pub fn get(&self, name: &NameKey) -> Option<V> {
-        self.by_spelling.get(name.spelling()).or_else(|| self.by_skeleton.get(name.skeleton())).copied()
+        let [spelling, skeleton] = name.forms();
+        self.by_spelling.get(spelling).or_else(|| self.by_skeleton.get(skeleton)).copied()
     }
 
     /// Adds a name that is not in the map.
     pub fn insert(&mut self, name: &NameKey, value: V) {
-        self.by_spelling.insert(name.spelling().to_owned(), value);
-        self.by_skeleton.insert(name.skeleton().to_owned(), value);
+        let [spelling, skeleton] = name.forms();
+        self.by_spelling.insert(spelling.clone(), value);
+        self.by_skeleton.insert(skeleton.clone(), value);
     }
 
     /// Removes exactly this name, which is in the map.
     pub fn remove(&mut self, name: &NameKey) {
-        self.by_spelling.remove(name.spelling());
-        self.by_skeleton.remove(name.skeleton());
+        let [spelling, skeleton] = name.forms();
+        self.by_spelling.remove(spelling);
+        self.by_skeleton.remove(skeleton);
     }
 }
 

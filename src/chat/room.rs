@@ -3,7 +3,6 @@
 #[path = "room_moderation.rs"]
 mod moderation;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +13,8 @@ use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
 use super::entry::{
-    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
-    StoreUnavailable,
+    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
+    SessionSecret, StoreUnavailable,
 };
 use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility};
 use super::list_budget::JoinPace;
@@ -123,7 +122,7 @@ pub struct Room {
     requires_password: bool,
     epoch: Arc<str>,
     /// Connections that have not joined.
-    guests: HashMap<ConnectionId, Address>,
+    guests: ConnectionMap<Address>,
     roster: Roster,
     history: History,
     away: AwaySchedule,
@@ -180,7 +179,7 @@ impl Room {
             allows_login,
             requires_password,
             epoch,
-            guests: HashMap::new(),
+            guests: ConnectionMap::default(),
             roster: Roster::default(),
             history: History::new(history, stored),
             away: AwaySchedule::new(away),
@@ -218,14 +217,9 @@ impl Room {
             Input::Older(request, answer) => self.older(id, time, from, *request, answer),
             Input::Decided(decision, outcome) => {
                 let Decision { act, connection, txn_id } = *decision;
-                let context = Context {
-                    id,
-                    time,
-                    from: connection,
-                    txn_id: txn_id.as_ref(),
-                    access: Access::default(),
-                    session: None,
-                };
+                let access = Access::default();
+                let txn_id = txn_id.as_ref();
+                let context = Context { id, time, from: connection, txn_id, access, session: None };
                 self.decided(context, act, outcome)
             }
             Input::Moderators(names) => {
@@ -444,7 +438,7 @@ impl Room {
             && let Some(ban) = self.ban_on(context, &name, address)
         {
             let effects = moderation::refuse(context, ban);
-            self.guests.remove(&context.from);
+            self.guests.remove(&from);
             return Ok(effects);
         }
         let role = role?;
@@ -624,7 +618,7 @@ impl Room {
             Body::Join(_) => {
                 let member = self.roster.by_connection(context.from);
                 let name = member.map_or("", |member| member.name.shown());
-                Err(format!("You have already joined as {name}.").into())
+                Err(format!("You have already joined as {name}."))
             }
             Body::Public { content } => Ok(self.public(context, &content)),
             Body::Private { to, content } => self.private(context, &to, &content),
@@ -721,7 +715,7 @@ impl Room {
 
     fn whisper(&mut self, context: Context, target: &Target) -> Result<Vec<Effect>, String> {
         match self.target(target, &WHISPER)? {
-            (_, "") => Err(command::usage(&WHISPER).into()),
+            (_, "") => Err(command::usage(&WHISPER)),
             (target, content) => {
                 let target = target.order;
                 self.send_private(context, target, content)
@@ -770,7 +764,7 @@ impl Room {
                 Ok(Vec::new())
             }
             Some(Presence::Away(..)) => {
-                Err(format!("{to} is away, and no more whispers can wait: try again later.").into())
+                Err(format!("{to} is away, and no more whispers can wait: try again later."))
             }
             Some(Presence::Connected(connection)) if *connection != context.from => {
                 Ok(vec![Effect::Send(Audience::One(*connection), ServerMessage::Kept(entry.json.clone()))])

@@ -1211,9 +1211,8 @@ fn a_room_continues_with_what_the_store_has_kept() {
     before.join(1, "Ann");
     (0..4).for_each(|number| before.public(1, &number.to_string()));
     let mut entries: Vec<HistoryEntry> = before.stored.values().cloned().collect();
-    let newest_older = Some(entries.remove(0).id);
-    let known = newest_older.unwrap();
-    let stored = Some(StoredHistory { entries, newest_older });
+    let known = entries.remove(0).id;
+    let stored = Some(StoredHistory { entries, newest_older: Some(known) });
     let mut script = Script::with_room(RoomSettings { stored, ..settings() });
     script.stored = before.stored;
     script.last_id = 1000;

@@ -1,9 +1,9 @@
 //! The members, in order of joining.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::away::{Away, Unread};
-use super::entry::{Address, ConnectionId, SessionSecret};
+use super::entry::{Address, ConnectionId, ConnectionMap, SessionSecret};
 use super::history::Place;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
@@ -14,7 +14,7 @@ use super::username::Username;
 #[derive(Default)]
 pub struct Roster {
     members: BTreeMap<JoinOrder, Member>,
-    by_connection: HashMap<ConnectionId, JoinOrder>,
+    by_connection: ConnectionMap<JoinOrder>,
     by_name: NameMap<JoinOrder>,
     next: JoinOrder,
 }

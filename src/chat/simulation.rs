@@ -606,9 +606,9 @@ impl World {
                 Effect::Send(audience, message) => self.send(from, audience, message),
                 Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::Record(_)
                 | Effect::Keep(_)
                 | Effect::ReadOlder(..)
-                | Effect::Record(_)
                 | Effect::Moderated(_) => {}
             }
         }

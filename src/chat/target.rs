@@ -91,7 +91,7 @@ fn is_too_long(text: &str) -> bool {
     text.chars().nth(MAX_TEXT_CHARS).is_some() || text.nfkc().nth(Username::MAX_NFKC_CHARS).is_some()
 }
 
-/// Whether a key is short enough for a name. The hub hashes keys, so their length must not be a client's choice.
+/// Whether a key is short enough for a name. The hub compares keys, so their length must not be a client's choice.
 fn fits_a_name(key: &NameKey) -> bool {
     key.spelling().len().max(key.skeleton().len()) <= MAX_KEY_BYTES
 }

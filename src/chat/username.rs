@@ -1,5 +1,6 @@
 //! Names: which are allowed (docs/protocol.md).
 
+use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -113,6 +114,13 @@ fn is_blank(character: char) -> bool {
             | '\u{16FE4}'
             | '\u{1D159}'
     )
+}
+
+/// The name as it is shown.
+impl fmt::Display for Username {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(&self.shown)
+    }
 }
 
 /// Why a name was refused.

@@ -11,7 +11,7 @@ use clap::{Arg, ArgMatches, Command};
 use super::{EXIT_FAILURE, flags, print};
 use crate::config::{DatabasePath, Settings, TlsFiles};
 use crate::ops::Escaped;
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 use crate::store::{self, Inspection};
 use crate::tls::{Diagnostic, Identity, TlsError, fallback_allowed};
 
@@ -114,7 +114,7 @@ impl Report {
         }
         self.line(format_args!("messages kept: {messages}"));
         if let Some((oldest, newest)) = times {
-            let utc = |millis| Reading::from_unix_millis(millis).utc();
+            let utc = |millis| clock::utc(millis);
             self.line(format_args!("from: {}", utc(oldest)));
             self.line(format_args!("to: {}", utc(newest)));
         }

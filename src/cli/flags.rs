@@ -12,9 +12,9 @@ pub fn all() -> impl Iterator<Item = Arg> {
     SETTINGS.iter().map(flag)
 }
 
-/// The value of the flag for the setting of this name, if the flag was given.
+/// The value of the flag for the setting of this name, if the command has that flag and it was given.
 pub fn value(matches: &ArgMatches, setting: &str) -> Option<OsString> {
-    matches.get_one(setting).cloned()
+    matches.try_get_one(setting).ok().flatten().cloned()
 }
 
 fn flag(setting: &Setting) -> Arg {

@@ -6,6 +6,7 @@ mod export;
 mod flags;
 mod generate_certs;
 mod hash_password;
+mod moderator;
 mod password_prompt;
 
 use std::fmt::Display;
@@ -37,6 +38,12 @@ pub fn run() -> ExitCode {
         Some((export::NAME, matches)) => with_settings(matches, export::run),
         Some((audit::NAME, matches)) => with_settings(matches, audit::run),
         Some((hash_password::NAME, _)) => hash_password::run(),
+        Some((moderator::NAME, matches)) => match matches.subcommand() {
+            Some((name, matches)) => {
+                with_settings(matches, |settings| moderator::run(settings, name, matches))
+            }
+            None => ExitCode::from(EXIT_USAGE),
+        },
         Some((_, matches)) => with_settings(matches, |settings| check::run(settings, matches)),
         None => with_settings(&matches, serve),
     }
@@ -56,6 +63,7 @@ fn command() -> Command {
         .subcommand(export::command())
         .subcommand(audit::command())
         .subcommand(hash_password::command())
+        .subcommand(moderator::command())
 }
 
 /// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was

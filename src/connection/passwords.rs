@@ -61,7 +61,10 @@ impl Passwords {
     ) -> Verdict {
         let moderator = hub.moderator(name);
         let outcome = match (&moderator, &self.join) {
-            (Some(moderator), _) => self.compare_with_hash(&moderator.hash, attempt, peer, is_needed),
+            (Some(moderator), _) => match &moderator.hash {
+                Some(hash) => self.compare_with_hash(hash, attempt, peer, is_needed),
+                None => self.compare_at_once(peer, || false),
+            },
             (None, Some(password)) => self.compare(password, attempt, peer, is_needed),
             (None, None) => return Verdict::NotCompared,
         };
@@ -107,19 +110,22 @@ impl Passwords {
     ) -> Outcome {
         match password {
             Password::Hash(hash) => self.compare_with_hash(hash, attempt, peer, is_needed),
-            Password::Plain(password) => {
-                // Locked until a wrong one is recorded, so that several connections together have no more attempts.
-                let mut throttle = self.throttle();
-                if let Some(wait) = wait(&throttle, peer) {
-                    return wait;
-                }
-                if password.matches(attempt.expose()) {
-                    return Outcome::Right;
-                }
-                throttle.record_wrong(peer.network, Instant::now());
-                Outcome::Wrong
-            }
+            Password::Plain(password) => self.compare_at_once(peer, || password.matches(attempt.expose())),
         }
+    }
+
+    /// For a comparison that takes no time.
+    fn compare_at_once(&self, peer: &Peer, is_right: impl FnOnce() -> bool) -> Outcome {
+        // Locked until a wrong one is recorded, so that several connections together have no more attempts.
+        let mut throttle = self.throttle();
+        if let Some(wait) = wait(&throttle, peer) {
+            return wait;
+        }
+        if is_right() {
+            return Outcome::Right;
+        }
+        throttle.record_wrong(peer.network, Instant::now());
+        Outcome::Wrong
     }
 
     fn compare_with_hash(
@@ -154,6 +160,12 @@ impl Passwords {
         }
         self.throttle().record_wrong(peer.network, Instant::now());
         Outcome::Wrong
+    }
+
+    /// While this is held, no password is hashed.
+    #[cfg(test)]
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        lock(&self.hashing)
     }
 
     fn throttle(&self) -> MutexGuard<'_, PasswordThrottle> {
@@ -238,8 +250,9 @@ mod tests {
 
     fn hub(moderators: &[(&str, &str)]) -> HubHandle {
         let state = SharedState::default();
-        let moderator =
-            |&(name, password): &_| Moderator { name: Username::parse(name).unwrap(), hash: hash(password) };
+        let moderator = |&(name, password): &_| {
+            Moderator::new(Username::parse(name).unwrap(), &hash(password).to_string())
+        };
         state.set_moderators(moderators.iter().map(moderator).collect());
         HubHandle::new(crossbeam_channel::bounded(1).0, state).0
     }
@@ -283,6 +296,20 @@ mod tests {
             assert_eq!(passwords.login(&attempt("guess"), &eve, || true), Verdict::NotCompared);
         }
         assert_eq!(passwords.throttle().addresses(), 0);
+    }
+
+    #[test]
+    fn nobody_can_join_as_a_moderator_whose_password_is_damaged() {
+        let [_, passwords] = all();
+        let (state, name) = (SharedState::default(), Username::parse("Meg").unwrap());
+        state.set_moderators(vec![Moderator::new(name, "pbkdf2-sha256:")]);
+        let hub = HubHandle::new(crossbeam_channel::bounded(1).0, state).0;
+        let eve = peer([192, 0, 2, 1]);
+        let join = |text| passwords.join(&NameKey::of("Meg"), &attempt(text), &eve, &hub, || true);
+        for text in ["open sesame", "secret", "pbkdf2-sha256:", "x", "y"] {
+            assert_eq!(join(text), Verdict::Wrong, "{text}");
+        }
+        assert!(matches!(join("z"), Verdict::Wait(1..=60)));
     }
 
     /// Each of them finds that the address does not have to wait, before the first is wrong.

@@ -13,9 +13,10 @@ use super::http_exchange::LINGER_TIMEOUT;
 use super::reader::{End, Next, Reader};
 use crate::chat::{
     Access, Audience, Ban, ClientMessage, ConnectionId, Departure, Effect, MessageError, ServerMessage,
+    Verdict,
 };
 use crate::hub::{Event, HubHandle, Peer, Tape};
-use crate::ops::clock::{Reading, local_time};
+use crate::ops::clock::{self, local_time};
 use crate::ops::metrics::{CutOffReason, RefusalReason};
 use crate::transport::{Link, Output, ReadError};
 
@@ -34,7 +35,7 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     let mut reader = Reader::new(&link, &peer, shared);
     let mut first = None;
     // Before it is registered, so that clients that keep coming back cost the hub nothing.
-    if let Some(ban) = shared.hub.ban_on(peer.network, Reading::now().unix_millis()) {
+    if let Some(ban) = shared.hub.ban_on(peer.network, clock::unix_millis()) {
         first = moderators_join(&mut reader, shared);
         if first.is_none() {
             return refuse(id, &link, &peer, shared, &ban);
@@ -90,14 +91,17 @@ fn finish_reading(end: End, link: &Link, peer: &Peer, shared: &Shared) -> bool {
     }
 }
 
-/// The join of a named moderator, which may come from a banned address. The room decides whether it is let in.
+/// The join of a named moderator, with its password or its session, which may come from a banned address.
 fn moderators_join(reader: &mut Reader, shared: &Shared) -> Option<Utf8Bytes> {
-    if !shared.hub.has_named_moderators() {
+    if !shared.hub.has_moderators() {
         return None;
     }
     let text = reader.next_text(Instant::now() + BANNED_TIMEOUT)?;
-    let message = ClientMessage::parse(&text).ok()?;
-    shared.hub.is_moderators_join(&message).then_some(text)
+    let (message, attempts) = ClientMessage::parse_with_passwords(&text);
+    let may_resume = message.as_ref().is_ok_and(|message| shared.hub.can_resume(message));
+    let mut is_moderator = || reader.compare(&message, &attempts).join == Verdict::Own;
+    // The room decides whether one that resumes is let in.
+    (may_resume || is_moderator()).then_some(text)
 }
 
 /// Refuses a client whose address is banned.
@@ -170,12 +174,12 @@ impl Drop for Registration<'_> {
 pub mod tests {
     use std::io::{Read as _, Write};
     use std::net::{IpAddr, TcpListener, TcpStream};
-
+    use std::num::NonZeroU32;
     use std::thread;
 
     use super::*;
     use crate::chat::Username;
-    use crate::config::PasswordHash;
+    use crate::config::{PasswordHash, SALT_BYTES};
     use crate::connection::tests::shared;
     use crate::hub::{Moderator, SharedState};
     use crate::transport::Stream;
@@ -202,19 +206,6 @@ pub mod tests {
             until: None,
             reason: "spam".into(),
         }
-    }
-
-    /// A named moderator. Nobody knows the password.
-    fn ann() -> Moderator {
-        let hash = format!("pbkdf2-sha256:1:{}:{}", "00".repeat(16), "00".repeat(32));
-        Moderator { name: Username::parse("Ann").unwrap(), hash: PasswordHash::parse(&hash).unwrap() }
-    }
-
-    /// A masked text frame.
-    fn text_frame(text: &str) -> Vec<u8> {
-        let length = u8::try_from(text.len()).unwrap();
-        assert!(length < 126);
-        [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
     }
 
     /// A connection from 192.0.2.1, which is banned.
@@ -252,11 +243,19 @@ pub mod tests {
         assert!(take(0.0).unwrap() > debt_ends + cost, "it is charged for more than one connection");
     }
 
+    /// The named moderator Ann, with the password `secret`.
+    fn ann() -> Moderator {
+        let hash = PasswordHash::new("secret", [0; SALT_BYTES], NonZeroU32::MIN);
+        Moderator { name: Username::parse("Ann").unwrap(), hash: Some(hash) }
+    }
+
     /// From a banned address, only a join under the name of a named moderator is passed on.
     #[test]
     fn a_named_moderator_may_join_from_a_banned_address() {
         for (text, is_passed_on) in [
-            (r#"{"type":"join","username":"ann","session":"x"}"#, true),
+            (r#"{"type":"join","username":"ann","password":"secret"}"#, true),
+            (r#"{"type":"join","username":"ann","password":"wrong"}"#, false),
+            (r#"{"type":"join","username":"ann","session":"x"}"#, false),
             (r#"{"type":"join","username":"Bob"}"#, false),
             (r#"{"type":"public","username":"Ann","content":"hi"}"#, false),
             ("nonsense", false),
@@ -332,6 +331,59 @@ pub mod tests {
             drop(client);
             assert!(matches!(events.recv(), Ok(Event::Connected(ConnectionId(7), ..))));
             assert!(matches!(events.recv(), Ok(Event::Disconnected(ConnectionId(7), Departure::Lost))));
+        });
+    }
+
+    /// The frame of a text of less than 126 bytes, masked with zeros.
+    fn text_frame(text: &str) -> Vec<u8> {
+        [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
+    }
+
+    const JOIN: &str = r#"{"type":"join","username":"Bob","password":"open sesame"}"#;
+
+    #[test]
+    fn a_password_that_waits_for_its_turn_delays_only_its_own_client() {
+        let (inbox, events) = crossbeam_channel::bounded(16);
+        let (hub, _queries) = HubHandle::new(inbox, SharedState::default());
+        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
+        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        thread::scope(|scope| {
+            let turn = shared.passwords.hold();
+            let [mut bob, mut ann] = [1, 2].map(|number| {
+                let (upgraded, client) = upgraded();
+                let shared = &shared;
+                scope.spawn(move || run(ConnectionId(number), upgraded, shared));
+                client
+            });
+            let next_message = || loop {
+                if let Event::Message(ConnectionId(number), message, access, _) = events.recv().unwrap() {
+                    return (number, message.is_ok(), access.join);
+                }
+            };
+            bob.write_all(&text_frame(JOIN)).unwrap();
+            ann.write_all(&text_frame(r#"{"type":"history"}"#)).unwrap();
+            assert_eq!(next_message(), (2, true, Verdict::NotCompared));
+            drop(turn);
+            assert_eq!(next_message(), (1, true, Verdict::Shared));
+        });
+    }
+
+    /// Clients that wait for their passwords must not delay the end of the process.
+    #[test]
+    fn at_shutdown_no_password_is_hashed() {
+        let (inbox, events) = crossbeam_channel::bounded(16);
+        let state = SharedState::default();
+        state.shut_down();
+        let (hub, _queries) = HubHandle::new(inbox, state);
+        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
+        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        thread::scope(|scope| {
+            let (upgraded, mut client) = upgraded();
+            scope.spawn(|| run(ConnectionId(1), upgraded, &shared));
+            client.write_all(&text_frame(JOIN)).unwrap();
+            assert!(matches!(events.recv(), Ok(Event::Connected(..))));
+            let Ok(Event::Message(_, _, access, _)) = events.recv() else { panic!("no message") };
+            assert_eq!(access.join, Verdict::NotCompared);
         });
     }
 }

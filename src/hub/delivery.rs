@@ -1,6 +1,6 @@
 //! Sends batches to clients, retries slow clients, and cuts off those that exceed a limit.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::Peer;
 use super::retries::Retries;
 use super::tape::Batch;
-use crate::chat::ConnectionId;
+use crate::chat::{ConnectionId, ConnectionMap};
 use crate::ops::metrics::Counters;
 use crate::transport::{Flush, Link, Output, SendError};
 
@@ -21,7 +21,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All connected clients, and the retries of slow ones. Sending never blocks.
 pub struct Delivery {
-    clients: HashMap<ConnectionId, Client>,
+    clients: ConnectionMap<Client>,
     /// Clients with a backlog.
     retries: Retries,
     /// Connections that are being closed, and when they are cut off, in this order.
@@ -39,7 +39,7 @@ struct Client {
 impl Delivery {
     pub fn new(counters: Arc<Counters>) -> Self {
         Self {
-            clients: HashMap::new(),
+            clients: ConnectionMap::default(),
             retries: Retries::default(),
             closing: VecDeque::new(),
             sent_bytes: 0,

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWri
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::warn;
 
 use super::Event;
-use crate::chat::{Ban, Bans, Body, ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
+use crate::chat::{Ban, Bans, ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
 use crate::config::PasswordHash;
 use crate::limits::Network;
 use crate::ops::metrics::HubStats;
@@ -99,23 +100,6 @@ impl HubHandle {
         })
     }
 
-    /// The ban that applies to an address. `unix_millis`: the wall clock, in milliseconds since 1970.
-    pub fn ban_on(&self, address: Network, unix_millis: u64) -> Option<Arc<Ban>> {
-        let bans = self.state.0.bans.read().unwrap_or_else(PoisonError::into_inner);
-        bans.applying(None, address, unix_millis).cloned()
-    }
-
-    /// Whether there are named moderators, who may join from a banned address.
-    pub fn has_named_moderators(&self) -> bool {
-        !self.state.moderators().list.is_empty()
-    }
-
-    /// Whether this is a join under the name of a named moderator. The room decides whether it is let in.
-    pub fn is_moderators_join(&self, message: &ClientMessage) -> bool {
-        let (Ok(Body::Join(_)), Some(Ok(name))) = (&message.body, &message.username) else { return false };
-        self.moderator(name.key()).is_some()
-    }
-
     /// Replaces the named moderators.
     pub fn set_moderators(&self, moderators: Vec<Moderator>) -> Result<(), HubEnded> {
         self.send(Event::Moderators(moderators))
@@ -124,6 +108,17 @@ impl HubHandle {
     /// The named moderator for whom this name is reserved.
     pub fn moderator(&self, name: &NameKey) -> Option<Arc<Moderator>> {
         self.state.moderators().get(name)
+    }
+
+    /// Whether there are named moderators, who may join from a banned address.
+    pub fn has_moderators(&self) -> bool {
+        !self.state.moderators().list.is_empty()
+    }
+
+    /// The ban that applies to an address. `unix_millis`: the wall clock, in milliseconds since 1970.
+    pub fn ban_on(&self, address: Network, unix_millis: u64) -> Option<Arc<Ban>> {
+        let bans = self.state.0.bans.read().unwrap_or_else(PoisonError::into_inner);
+        bans.applying(None, address, unix_millis).cloned()
     }
 
     /// Whether the hub is closing all connections.
@@ -151,9 +146,9 @@ struct State {
     joins: Mutex<Joins>,
     /// Of all members that can resume, with their names.
     sessions: Mutex<HashMap<SessionSecret, Arc<NameKey>>>,
+    moderators: Mutex<Moderators>,
     /// Read for each connection, and rarely changed.
     bans: RwLock<Bans>,
-    moderators: Mutex<Moderators>,
     is_shutting_down: AtomicBool,
 }
 
@@ -161,7 +156,22 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct Moderator {
     pub name: Username,
-    pub hash: PasswordHash,
+    /// Of its password. `None`: the store has none that can be used, and nobody can join under the name.
+    pub hash: Option<PasswordHash>,
+}
+
+impl Moderator {
+    /// `hash`: as it is stored.
+    pub fn new(name: Username, hash: &str) -> Self {
+        let hash = PasswordHash::parse(hash).ok();
+        if hash.is_none() {
+            warn!(
+                "The password of the moderator {name} is damaged, so nobody can join under this name: set it again \
+                 with tinychat moderator add"
+            );
+        }
+        Self { name, hash }
+    }
 }
 
 #[derive(Default)]
@@ -263,6 +273,10 @@ impl SharedState {
         self.sessions().remove(&session);
     }
 
+    pub fn set_moderators(&self, moderators: Vec<Moderator>) {
+        *self.moderators() = Moderators::new(moderators);
+    }
+
     /// Publishes the bans in place of the earlier ones.
     pub fn publish_bans(&self, bans: Bans) {
         *self.bans() = bans;
@@ -274,10 +288,6 @@ impl SharedState {
 
     pub fn withdraw_ban(&self, id: u64) {
         self.bans().remove(id);
-    }
-
-    pub fn set_moderators(&self, moderators: Vec<Moderator>) {
-        *self.moderators() = Moderators::new(moderators);
     }
 
     pub fn shut_down(&self) {

@@ -23,7 +23,7 @@ use crate::chat::{
     EntryTime, Input, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
-use crate::ops::clock::Reading;
+use crate::ops::clock::{Clock, Reading};
 use crate::ops::metrics::{Counters, HubStats};
 use crate::ops::random::random;
 use crate::transport::Link;
@@ -121,6 +121,7 @@ struct Hub {
     queries: Receiver<Query>,
     state: SharedState,
     room: Room,
+    clock: Clock,
     /// The id of the last entry.
     last_id: u64,
     storage: Storage,
@@ -145,13 +146,15 @@ impl Hub {
         let (handle, queries) = HubHandle::new(sender, state.clone());
         let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
         state.set_moderators(moderators);
-        let room = Room::new(RoomSettings { moderators: names, ..room }, &entry_time());
+        let mut clock = Clock::default();
+        let room = Room::new(RoomSettings { moderators: names, ..room }, &entry_time(&mut clock));
         state.publish_bans(room.bans().clone());
         let hub = Self {
             inbox,
             queries,
             state,
             room,
+            clock,
             last_id,
             storage,
             tape: Tape::default(),
@@ -184,11 +187,13 @@ impl Hub {
                 return;
             }
             while let Some(decision) = self.storage.pop_overdue(now) {
-                self.decided(&entry_time(), decision, Outcome::NotStored);
+                let time = entry_time(&mut self.clock);
+                self.decided(&time, decision, Outcome::NotStored);
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
                 let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
-                self.apply(None, &effects, &entry_time());
+                let time = entry_time(&mut self.clock);
+                self.apply(None, &effects, &time);
             }
             self.send_batch(now);
             self.delivery.retry_due(now);
@@ -236,7 +241,7 @@ impl Hub {
 
     /// Handles an event and those that have arrived since.
     fn batch(&mut self, first: Event) {
-        let time = entry_time();
+        let time = entry_time(&mut self.clock);
         self.stats.batches += 1;
         self.handle(&time, first);
         for _ in 1..BATCH_EVENTS {
@@ -451,14 +456,9 @@ impl Hub {
     }
 }
 
-fn entry_time() -> EntryTime {
-    let clock = Reading::now();
-    EntryTime {
-        monotonic: Instant::now(),
-        unix_millis: clock.unix_millis(),
-        timestamp: clock.local_time(),
-        utc: clock.utc(),
-    }
+fn entry_time(clock: &mut Clock) -> EntryTime {
+    let Reading { unix_millis, local_time, utc } = clock.now();
+    EntryTime { monotonic: Instant::now(), unix_millis, timestamp: local_time, utc }
 }
 
 /// A new session for a client that asks to be able to resume.
@@ -481,8 +481,11 @@ impl<F: FnOnce()> Drop for OnDrop<F> {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::num::NonZeroU32;
 
     use super::*;
+    use crate::chat::{NameKey, Username, Verdict};
+    use crate::config::{PasswordHash, SALT_BYTES};
 
     fn hub() -> (HubHandle, Hub) {
         Hub::new(HubSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
@@ -508,7 +511,7 @@ mod tests {
     #[test]
     fn an_admission_to_resume_does_not_admit_an_ordinary_join() {
         let (handle, mut hub) = hub();
-        let (time, id) = (entry_time(), ConnectionId(1));
+        let (time, id) = (entry_time(&mut Clock::default()), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         hub.input(&time, id, Input::Connected(address));
         let session = "0a".repeat(16);
@@ -527,7 +530,7 @@ mod tests {
         let (handle, mut hub) = hub();
         // Far ahead, so that no debt is repaid while this runs.
         let now = Instant::now() + Duration::from_secs(3600);
-        let time = EntryTime { monotonic: now, ..entry_time() };
+        let time = EntryTime { monotonic: now, ..entry_time(&mut Clock::default()) };
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
@@ -546,5 +549,33 @@ mod tests {
         drop(handle);
         hub.run();
         assert!(resume_at.recv().unwrap() > now);
+    }
+
+    #[test]
+    fn moderators_are_published_and_their_names_reserved() {
+        let (handle, mut hub) = hub();
+        let time = entry_time(&mut Clock::default());
+        let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
+        let joins = |hub: &mut Hub, number, join| {
+            hub.input(&time, ConnectionId(number), Input::Connected(address));
+            let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
+            let access = Access { join, ..Access::default() };
+            let joined =
+                hub.input(&time, ConnectionId(number), Input::Message { message, access, session: None });
+            hub.input(&time, ConnectionId(number), Input::Disconnected(Departure::Left));
+            joined
+        };
+        let meg = NameKey::of("Meg");
+        assert!(joins(&mut hub, 1, Verdict::NotCompared) && !handle.has_moderators());
+        let hash = PasswordHash::new("only meg", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
+        let moderator = Moderator::new(Username::parse("MEG").unwrap(), &hash);
+        hub.handle(&time, Event::Moderators(vec![moderator]));
+        let published = handle.moderator(&meg).and_then(|moderator| moderator.hash.clone());
+        assert!(published.is_some_and(|hash| hash.matches("only meg")));
+        assert!(handle.has_moderators() && handle.moderator(&NameKey::of("Max")).is_none());
+        assert!(!joins(&mut hub, 2, Verdict::NotCompared) && !joins(&mut hub, 3, Verdict::Shared));
+        assert!(joins(&mut hub, 4, Verdict::Own));
+        hub.handle(&time, Event::Moderators(Vec::new()));
+        assert!(joins(&mut hub, 5, Verdict::NotCompared) && handle.moderator(&meg).is_none());
     }
 }

@@ -1,9 +1,9 @@
 //! When slow clients are retried, and how much waits for them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::chat::ConnectionId;
+use crate::chat::{ConnectionId, ConnectionMap};
 
 /// How soon a slow client is retried. The delay doubles with each retry without progress.
 const MIN_DELAY: Duration = Duration::from_millis(10);
@@ -12,7 +12,7 @@ const MAX_DELAY: Duration = Duration::from_millis(640);
 /// The clients with a backlog, in the order in which they are retried: clients that are not due cost nothing.
 #[derive(Default)]
 pub struct Retries {
-    clients: HashMap<ConnectionId, Retry>,
+    clients: ConnectionMap<Retry>,
     by_time: BTreeSet<(Instant, ConnectionId)>,
     /// The sum over all clients.
     bytes: usize,

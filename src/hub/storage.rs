@@ -160,19 +160,19 @@ fn older_messages(page: StoredPage) -> OlderMessages {
     OlderMessages { entries: messages.into_iter().rev().map(history_entry).collect(), more: has_older }
 }
 
-/// The named moderators, without those whose stored hash is not one.
+/// The named moderators. One whose stored hash is damaged cannot join, but its name remains reserved.
 pub fn named_moderators(stored: Vec<StoredModerator>) -> Vec<Moderator> {
-    let parse = |StoredModerator { name, hash, .. }: StoredModerator| match PasswordHash::parse(&hash) {
-        Ok(hash) => Some(Moderator { name, hash }),
-        Err(_) => {
+    let parse = |StoredModerator { name, hash }| {
+        let hash = PasswordHash::parse(&hash).ok();
+        if hash.is_none() {
             let name = name.shown();
             error!(
-                "The stored password of the moderator {name} cannot be read: set a new one (tinychat moderator add)"
+                "The stored password of the moderator {name} is damaged: set a new one (tinychat moderator add)"
             );
-            None
         }
+        Moderator { name, hash }
     };
-    stored.into_iter().filter_map(parse).collect()
+    stored.into_iter().map(parse).collect()
 }
 
 /// What the room continues with.

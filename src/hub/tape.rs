@@ -6,7 +6,6 @@
 //! messages) and what is inserted for it. Most clients need no track, so a message costs the same whether ten
 //! clients get it or ten thousand.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::chat::{Audience, ConnectionId, Effect, ServerMessage};
+use crate::chat::{Audience, ConnectionId, ConnectionMap, Effect, ServerMessage};
 use crate::transport::{Output, Slice};
 
 /// The tape of the batch in progress.
@@ -24,7 +23,7 @@ pub struct Tape {
     members: Arc<Vec<ConnectionId>>,
     shared: Vec<u8>,
     targeted: Vec<u8>,
-    tracks: HashMap<ConnectionId, Track>,
+    tracks: ConnectionMap<Track>,
     /// A scratch buffer: a frame's header needs the length of the encoded message.
     json: Vec<u8>,
 }
@@ -194,7 +193,7 @@ pub struct Batch {
     members: Arc<Vec<ConnectionId>>,
     shared: Bytes,
     targeted: Bytes,
-    tracks: HashMap<ConnectionId, Track>,
+    tracks: ConnectionMap<Track>,
 }
 
 impl Batch {

@@ -1,46 +1,79 @@
 //! The wall clock, for timestamps on the wire and in the log. Deadlines use `Instant` instead.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use time::{OffsetDateTime, UtcOffset};
 
+/// A clock that formats its readings, most of them only once per second: that takes longer than to handle a message.
+#[derive(Default)]
+pub struct Clock {
+    /// Since 1970. What follows is of this second; `None`: nothing has been read.
+    second: Option<u64>,
+    local_time: String,
+    /// Without the fraction of the second.
+    utc: String,
+}
+
 /// A reading of the wall clock.
-pub struct Reading(OffsetDateTime);
-
-impl Reading {
-    pub fn now() -> Self {
-        Self(OffsetDateTime::now_utc())
-    }
-
-    /// An earlier reading. A number that is no time counts as 1970.
-    pub fn from_unix_millis(millis: u64) -> Self {
-        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
-        Self(time.unwrap_or(OffsetDateTime::UNIX_EPOCH))
-    }
-
+#[derive(Debug, PartialEq)]
+pub struct Reading {
     /// Milliseconds since 1970; 0 before that.
-    pub fn unix_millis(&self) -> u64 {
-        (self.0.unix_timestamp_nanos() / 1_000_000).try_into().unwrap_or(0)
-    }
-
+    pub unix_millis: u64,
+    /// See [`local_time`].
+    pub local_time: String,
     /// RFC 3339 in UTC, with milliseconds.
-    pub fn utc(&self) -> String {
-        let (year, month, day) = self.0.to_calendar_date();
-        let (hour, minute, second, millis) = self.0.to_hms_milli();
-        let month = u8::from(month);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    pub utc: String,
+}
+
+impl Clock {
+    pub fn now(&mut self) -> Reading {
+        self.at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
-    /// The server's local time as `HH:MM:SS`. It follows changes to and from summer time. UTC if the system does not
-    /// know its time zone.
-    pub fn local_time(&self) -> String {
-        let offset = UtcOffset::local_offset_at(self.0).unwrap_or(UtcOffset::UTC);
-        let (hour, minute, second) = self.0.to_offset(offset).to_hms();
-        format!("{hour:02}:{minute:02}:{second:02}")
+    fn at(&mut self, since_1970: Duration) -> Reading {
+        let (second, millis) = (since_1970.as_secs(), since_1970.subsec_millis());
+        if self.second != Some(second) {
+            let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(second);
+            *self = Self { second: Some(second), local_time: local_time_at(now), utc: utc_seconds(now) };
+        }
+        Reading {
+            unix_millis: second * 1000 + u64::from(millis),
+            local_time: self.local_time.clone(),
+            utc: format!("{}.{millis:03}Z", self.utc),
+        }
     }
 }
 
-/// The current local time: see [`Reading::local_time`].
+/// The wall clock, in milliseconds since 1970; 0 before that.
+pub fn unix_millis() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// A time in milliseconds since 1970 as RFC 3339 in UTC, with milliseconds. A number that is no time counts as 1970.
+pub fn utc(unix_millis: u64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp((unix_millis / 1000).cast_signed());
+    let millis = unix_millis % 1000;
+    format!("{}.{millis:03}Z", utc_seconds(time.unwrap_or(OffsetDateTime::UNIX_EPOCH)))
+}
+
+/// The server's local time as `HH:MM:SS`. It follows changes to and from summer time. UTC if the system does not know
+/// its time zone.
 pub fn local_time() -> String {
-    Reading::now().local_time()
+    local_time_at(OffsetDateTime::now_utc())
+}
+
+fn local_time_at(now: OffsetDateTime) -> String {
+    let offset = UtcOffset::local_offset_at(now).unwrap_or(UtcOffset::UTC);
+    let (hour, minute, second) = now.to_offset(offset).to_hms();
+    format!("{hour:02}:{minute:02}:{second:02}")
+}
+
+fn utc_seconds(now: OffsetDateTime) -> String {
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second) = now.to_hms();
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 #[cfg(test)]
@@ -49,10 +82,18 @@ mod tests {
 
     #[test]
     fn utc_is_written_as_in_rfc_3339() {
-        let reading = Reading(OffsetDateTime::from_unix_timestamp_nanos(1_709_208_001_020_999_999).unwrap());
-        assert_eq!(reading.utc(), "2024-02-29T12:00:01.020Z");
-        assert_eq!(reading.unix_millis(), 1_709_208_001_020);
-        assert_eq!(Reading::from_unix_millis(1_709_208_001_020).utc(), reading.utc());
-        assert_eq!(Reading::from_unix_millis(u64::MAX).unix_millis(), 0);
+        let mut clock = Clock::default();
+        for (second, nanos, utc) in [
+            (1_709_208_001, 20_999_999, "2024-02-29T12:00:01.020Z"),
+            (1_709_208_001, 999_999_999, "2024-02-29T12:00:01.999Z"),
+            (1_709_208_002, 0, "2024-02-29T12:00:02.000Z"),
+        ] {
+            let since_1970 = Duration::new(second, nanos);
+            let reading = clock.at(since_1970);
+            assert_eq!(reading.utc, utc);
+            assert_eq!(u128::from(reading.unix_millis), since_1970.as_millis());
+            assert_eq!(reading, Clock::default().at(since_1970));
+            assert_eq!(super::utc(reading.unix_millis), utc);
+        }
     }
 }

@@ -138,6 +138,18 @@ impl Counters {
         self.store_lost_messages.load(Relaxed)
     }
 
+    /// How many bytes wait to be stored.
+    #[cfg(test)]
+    pub fn store_waiting_bytes(&self) -> usize {
+        self.store_queue_bytes.load(Relaxed)
+    }
+
+    /// How many attempts to write or read the store have failed since the start.
+    #[cfg(test)]
+    pub fn store_failures(&self) -> u64 {
+        self.store_failures.load(Relaxed)
+    }
+
     /// Counts an attempt to write or read the store that has failed.
     pub fn store_failure(&self) {
         self.store_failures.fetch_add(1, Relaxed);

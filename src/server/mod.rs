@@ -107,7 +107,7 @@ impl Server {
     pub fn set_moderators(&self, moderators: Vec<(&str, PasswordHash)>) -> Result<(), String> {
         let moderators = moderators.into_iter().map(|(name, hash)| {
             let name = Username::parse(name).map_err(|error| error.to_string())?;
-            Ok(Moderator { name, hash })
+            Ok(Moderator::new(name, &hash.to_string()))
         });
         let moderators = moderators.collect::<Result<_, String>>()?;
         self.accept.shared.hub.set_moderators(moderators).map_err(|_| "the hub has ended".into())

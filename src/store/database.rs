@@ -9,7 +9,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::StoreError;
 use super::files::{self, FileIdentity, beside, copy_into};
-use super::schema::{SCHEMA, migrate};
+use super::lock::Lock;
+use super::reading::open_for_reading;
+use super::schema::{SCHEMA, migrate, version};
 
 /// Files up to this size are checked completely at the start, in bytes. It takes some 20 ms.
 const CHECKED_BYTES: u64 = 16 * 1024 * 1024;
@@ -26,9 +28,22 @@ pub struct Database {
     connection: Connection,
     path: PathBuf,
     identity: FileIdentity,
-    /// Called before each commit.
+    /// Of a command, if no server has it.
+    _lock: Option<Lock>,
+    /// Called at the start of each transaction and before its commit.
     #[cfg(test)]
-    pub before_commit: Option<Box<dyn FnMut() -> rusqlite::Result<()> + Send>>,
+    pub hook: Option<Hook>,
+}
+
+#[cfg(test)]
+pub type Hook = Box<dyn FnMut(Point, &Connection) -> rusqlite::Result<()> + Send>;
+
+/// When [`Database::hook`] is called.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Point {
+    Begin,
+    Commit,
 }
 
 /// What is at the path of an open database.
@@ -53,9 +68,24 @@ impl Database {
     /// Opens the store, or creates it, for one change while a server may be running.
     ///
     /// # Errors
-    /// It cannot be used: see [`StoreError`].
+    /// It cannot be used: see [`StoreError`]. While a server of another version is running, its schema is not upgraded.
     pub fn open_for_command(path: &Path) -> Result<Self, StoreError> {
-        Self::open_unchecked(&files::resolve(path)?, COMMAND_BUSY_TIMEOUT)
+        let path = &files::resolve(path)?;
+        let is_new = files::is_new(path)?;
+        let lock = match Lock::take(path) {
+            Ok(lock) => Some(lock),
+            Err(StoreError::InUse { .. }) if !is_new => None,
+            Err(error) => return Err(error),
+        };
+        if lock.is_none() {
+            let server = open_for_reading(path)?;
+            let version = version(&server).map_err(|error| StoreError::sqlite(path, error))?;
+            if (version as usize) < SCHEMA.len() {
+                return Err(StoreError::OlderServer(path.clone()));
+            }
+        }
+        let database = Self::open_unchecked(path, COMMAND_BUSY_TIMEOUT)?;
+        Ok(Self { _lock: lock, ..database })
     }
 
     fn open_unchecked(path: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
@@ -99,8 +129,9 @@ impl Database {
             connection,
             path: path.into(),
             identity,
+            _lock: None,
             #[cfg(test)]
-            before_commit: None,
+            hook: None,
         })
     }
 
@@ -141,11 +172,16 @@ impl Database {
     ) -> rusqlite::Result<R> {
         // In WAL mode, FULL syncs the log at each commit, and NORMAL only at checkpoints.
         let synchronous = if is_synced { "FULL" } else { "NORMAL" };
-        self.connection.execute_batch(&format!("PRAGMA synchronous={synchronous}; BEGIN IMMEDIATE"))?;
+        self.connection.execute_batch(&format!("PRAGMA synchronous={synchronous}"))?;
+        #[cfg(test)]
+        if let Some(hook) = &mut self.hook {
+            hook(Point::Begin, &self.connection)?;
+        }
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let result = write(&self.connection).and_then(|result| {
             #[cfg(test)]
-            if let Some(hook) = &mut self.before_commit {
-                hook()?;
+            if let Some(hook) = &mut self.hook {
+                hook(Point::Commit, &self.connection)?;
             }
             self.connection.execute_batch("COMMIT")?;
             Ok(result)

@@ -52,6 +52,8 @@ pub enum StoreError {
         path.display()
     )]
     Newer { path: PathBuf, version: u32, known: u32 },
+    #[error("The store {} is in use by a server of an older version; restart that server first", .0.display())]
+    OlderServer(PathBuf),
     #[error(
         "The store {} is in use by another TinyChat{}; stop that server, or set another DATABASE_PATH",
         path.display(), process(*pid)

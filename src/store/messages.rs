@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::int;
 use super::queue::QueuedMessage;
 use crate::chat::{EntryTime, KeptMessage};
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 
 /// A message that is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +84,7 @@ pub fn read(row: &Row) -> rusqlite::Result<StoredMessage> {
     let is_public = kind == "public";
     let message =
         if is_public { KeptMessage::Public { username, content } } else { KeptMessage::System { content } };
-    let utc = Reading::from_unix_millis(unix_millis).utc();
+    let utc = clock::utc(unix_millis);
     // The encoder does not use the monotonic clock.
     let time = EntryTime { monotonic: Instant::now(), unix_millis, timestamp: timestamp.into(), utc };
     let mut json = Vec::new();

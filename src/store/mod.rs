@@ -27,7 +27,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::chat::{Ban, StoredTimeOut};
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 use crate::ops::metrics::Counters;
 use crate::ops::random::random;
 use database::Database;
@@ -38,7 +38,7 @@ pub use error::StoreError;
 pub use lock::server_pid;
 pub use messages::{StoredMessage, StoredPage};
 pub use moderators::StoredModerator;
-pub use queue::{PageRequest, QUEUE_BYTES, Queue, QueuedMessage};
+pub use queue::{PageRequest, Queue, QueuedMessage};
 pub use reading::{Inspection, audit, export, inspect, schema_version};
 pub use writer::{Running, StoreEvent, Writer};
 
@@ -125,7 +125,7 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
     let last_id = newest.max(reserved);
     let reserved_id = last_id + RESERVED_IDS;
     set_meta(connection, "reserved_id", &reserved_id.to_string())?;
-    let now = Reading::now().unix_millis();
+    let now = clock::unix_millis();
     Ok(StoredState {
         epoch,
         last_id,

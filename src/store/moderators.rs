@@ -10,7 +10,7 @@ use super::int;
 use super::moderation::username;
 use super::reading::open_for_reading;
 use crate::chat::Username;
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 
 /// A named moderator.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub fn add(path: &Path, name: &Username, hash: &str) -> Result<bool, StoreError>
     let added = database.write(true, |connection| {
         let replaced = delete(connection, name)?;
         let (spelling, skeleton) = (name.key().spelling(), name.key().skeleton());
-        let now = int(Reading::now().unix_millis());
+        let now = int(clock::unix_millis());
         connection.execute(
             "INSERT INTO moderators VALUES (?1, ?2, ?3, ?4, ?5)",
             params![name.shown(), spelling, skeleton, hash, now],

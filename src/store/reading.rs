@@ -17,7 +17,7 @@ use super::lock::server_pid;
 use super::messages::{COLUMNS, read};
 use super::schema::{SCHEMA, version};
 use crate::ops::Escaped;
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -76,16 +76,17 @@ pub fn audit(path: &Path, out: &mut dyn Write) -> Result<(), StoreError> {
 /// The server cannot use it.
 pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
     let path = &files::resolve(path)?;
-    if files::is_new(path)? {
+    let is_new = files::is_new(path)?;
+    if path.exists() {
+        let access = access(path, Access::READ_OK | Access::WRITE_OK);
+        access.map_err(|error| StoreError::io(path, error.into()))?;
+    } else {
         let folder = path.parent().unwrap_or(Path::new("/"));
-        let writable = access(folder, Access::WRITE_OK | Access::EXEC_OK);
-        return match writable {
-            Ok(()) => Ok(None),
-            Err(error) => Err(StoreError::FolderNotWritable { path: path.clone(), source: error.into() }),
-        };
+        access(folder, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| StoreError::FolderNotWritable { path: path.clone(), source: error.into() })?;
     }
-    if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK) {
-        return Err(StoreError::io(path, error.into()));
+    if is_new {
+        return Ok(None);
     }
     let in_use = server_pid(path)?;
     let connection = open_for_reading(path)?;
@@ -171,7 +172,7 @@ fn audit_line(row: &Row) -> rusqlite::Result<String> {
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
     let time = |column| -> rusqlite::Result<String> {
         let millis: Option<i64> = row.get(column)?;
-        Ok(millis.map(|millis| Reading::from_unix_millis(millis.cast_unsigned()).utc()).unwrap_or_default())
+        Ok(millis.map(|millis| clock::utc(millis.cast_unsigned())).unwrap_or_default())
     };
     let columns = [time(0)?, text(1)?, text(2)?, text(3)?, text(4)?, time(5)?, text(6)?];
     // A reason may contain tabs.

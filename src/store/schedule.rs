@@ -111,10 +111,6 @@ impl Schedule {
         self.unsynced_since.get_or_insert(now);
     }
 
-    pub fn is_failing(&self) -> bool {
-        self.retry.is_some()
-    }
-
     /// What is due.
     pub fn due(&self, now: Instant) -> Option<Due> {
         [
@@ -153,5 +149,125 @@ impl Schedule {
 
     fn not_before_retry(&self, at: Instant) -> Instant {
         self.retry.map_or(at, |retry| at.max(retry.at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Does what is due until the time `until`, and returns what, and how many milliseconds after `start`.
+    fn run(schedule: &mut Schedule, start: Instant, until: Duration) -> Vec<(Due, u128)> {
+        let mut done = Vec::new();
+        while let Some(at) = schedule.next().filter(|&at| at <= start + until) {
+            let due = schedule.due(at).unwrap();
+            done.push((due, (at - start).as_millis()));
+            match due {
+                Due::Commit => schedule.committed(at, false, None),
+                Due::Sync => schedule.committed(at, true, None),
+                Due::Checkpoint => schedule.checkpointed(at, true),
+            }
+        }
+        done
+    }
+
+    #[test]
+    fn a_message_is_committed_synced_and_moved_and_then_nothing_is_due() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        assert_eq!(schedule.next(), None);
+        schedule.added(start);
+        let done = run(&mut schedule, start, 1000 * SECOND);
+        assert_eq!(done, [(Due::Commit, 100), (Due::Sync, 1500), (Due::Checkpoint, 30_100)]);
+        assert_eq!(schedule.next(), None);
+    }
+
+    /// However messages and decisions arrive, in each minute there are at most 60 syncs, of which a checkpoint makes two,
+    /// and the first commit after it another; and nothing waits longer than two seconds.
+    #[test]
+    fn syncs_are_rare_and_never_late() {
+        for (messages, decisions) in [(10, 0), (130, 0), (700, 0), (10, 50), (3000, 900), (0, 100)] {
+            let (mut schedule, start) = (Schedule::default(), Instant::now());
+            let (mut syncs, mut unsynced): (Vec<u64>, Option<u64>) = (Vec::new(), None);
+            for millis in 0..180_000_u64 {
+                let now = start + Duration::from_millis(millis);
+                if messages > 0 && millis % messages == 0 {
+                    schedule.added(now);
+                    unsynced.get_or_insert(millis);
+                }
+                if decisions > 0 && millis % decisions == 0 {
+                    schedule.urgent(now);
+                    unsynced.get_or_insert(millis);
+                }
+                while let Some(due) = schedule.due(now) {
+                    match due {
+                        Due::Commit => schedule.committed(now, false, None),
+                        Due::Sync => {
+                            schedule.committed(now, true, None);
+                            syncs.push(millis);
+                            unsynced = None;
+                        }
+                        Due::Checkpoint => {
+                            schedule.checkpointed(now, true);
+                            syncs.extend([millis; 3]);
+                        }
+                    }
+                }
+                let waits = unsynced.map_or(0, |since| millis - since);
+                assert!(waits <= 2000, "{messages} {decisions}: {waits} ms");
+            }
+            assert!(syncs.len() > 67, "{messages} {decisions}");
+            for window in syncs.windows(61 + 6) {
+                assert!(window[66] - window[0] >= 60_000, "{messages} {decisions}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_decision_waits_at_most_a_second() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.urgent(start);
+        assert_eq!(schedule.due(start), Some(Due::Sync));
+        schedule.committed(start, true, None);
+        schedule.urgent(start + SECOND / 2);
+        assert_eq!(run(&mut schedule, start, 2 * SECOND), [(Due::Commit, 600), (Due::Sync, 1000)]);
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_less_and_less_often() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.urgent(start);
+        let mut at = start;
+        for expected in [1, 2, 4, 8, 16, 30, 30] {
+            schedule.failed(at);
+            assert!(schedule.retry.is_some());
+            assert_eq!(schedule.next(), Some(at + expected * SECOND));
+            at += expected * SECOND;
+            assert!(matches!(schedule.due(at), Some(Due::Commit | Due::Sync)));
+        }
+        schedule.committed(at, true, None);
+        assert!(schedule.retry.is_none());
+    }
+
+    #[test]
+    fn old_messages_are_deleted_in_groups() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.committed(start, true, Some(SECOND));
+        assert_eq!(schedule.next(), Some(start + EXPIRY_INTERVAL));
+        schedule.committed(start, true, Some(3600 * SECOND));
+        schedule.checkpointed(start, true);
+        assert_eq!(schedule.next(), Some(start + 3600 * SECOND));
+        schedule.committed(start, true, Some(Duration::MAX));
+        schedule.checkpointed(start, true);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn a_checkpoint_that_readers_prevent_is_repeated() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.committed(start, true, None);
+        schedule.checkpointed(start + CHECKPOINT_DELAY, false);
+        assert_eq!(schedule.next(), Some(start + CHECKPOINT_DELAY + CHECKPOINT_RETRY));
     }
 }

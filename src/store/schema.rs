@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(author, "Ann");
         let backup = backup_path(&path, 1);
         assert!(backup.ends_with("tinychat.db.v1-backup"));
-        assert_eq!(crate::store::files::is_new(&backup).unwrap(), false);
+        assert!(!crate::store::files::is_new(&backup).unwrap());
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&backup).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
         let copy = Connection::open(&backup).unwrap();

@@ -1,13 +1,18 @@
 //! Tests of the store as a whole.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use tempfile::TempDir;
 
+use super::database::Point;
+use super::queue::{Item, QUEUE_BYTES};
 use super::*;
 use crate::chat::{Act, Action, ConnectionId, Decision, EntryTime, KeptMessage, Outcome, Username};
 use crate::ops::metrics::Counters;
@@ -22,6 +27,7 @@ struct Running {
     thread: super::Running,
     events: Receiver<StoreEvent<u32>>,
     state: StoredState,
+    counters: Arc<Counters>,
 }
 
 struct Folder(TempDir);
@@ -40,10 +46,21 @@ impl Folder {
     }
 
     fn start(&self, limits: StoreLimits) -> Running {
-        let Opened { state, queue, writer } = self.open(limits);
+        self.start_with(limits, |_, _| Ok(()))
+    }
+
+    /// `hook`: called at the start of each transaction and before its commit.
+    fn start_with(
+        &self,
+        limits: StoreLimits,
+        hook: impl FnMut(Point, &Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Running {
+        let counters = Arc::new(Counters::default());
+        let Opened { state, queue, mut writer } = open(&self.path(), limits, counters.clone()).unwrap();
+        writer.set_hook(Box::new(hook));
         let (sender, events) = unbounded();
         let thread = writer.start(move |event| sender.send(event).unwrap()).unwrap();
-        Running { queue, thread, events, state }
+        Running { queue, thread, events, state, counters }
     }
 }
 
@@ -54,10 +71,22 @@ impl Running {
 
     fn page(&mut self, before: u64, limit: usize) -> StoredPage {
         self.queue.read_page(PageRequest { before, limit, max_bytes: 255 * 1024, tag: 7 }).unwrap();
-        match self.events.recv_timeout(TIMEOUT).unwrap() {
-            StoreEvent::Page(7, page) => page.unwrap(),
-            other => panic!("{other:?}"),
+        loop {
+            match self.events.recv_timeout(TIMEOUT).unwrap() {
+                StoreEvent::Page(7, page) => return page.unwrap(),
+                StoreEvent::Decided(..) => {}
+                other => panic!("{other:?}"),
+            }
         }
+    }
+
+    /// Waits until everything before is committed, or has failed.
+    fn settle(&mut self) {
+        self.page(0, 0);
+    }
+
+    fn ids(&mut self) -> Vec<u64> {
+        self.page(MAX_ID, 100_000).messages.iter().map(|message| message.id).collect()
     }
 
     fn decide(&mut self, unix_millis: u64, action: Action) -> Outcome {
@@ -75,7 +104,7 @@ impl Running {
 }
 
 fn json(id: u64, unix_millis: u64, username: &str, content: &str) -> Arc<[u8]> {
-    let utc = Reading::from_unix_millis(unix_millis).utc();
+    let utc = clock::utc(unix_millis);
     let time = EntryTime { monotonic: Instant::now(), unix_millis, timestamp: "12:34:56".into(), utc };
     let mut json = Vec::new();
     KeptMessage::Public { username, content }.encode(id, &time, &mut json);
@@ -95,6 +124,10 @@ fn decision(unix_millis: u64, action: Action) -> Box<Decision> {
 
 fn name(text: &str) -> Username {
     Username::parse(text).unwrap()
+}
+
+fn disk_full() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None)
 }
 
 #[test]
@@ -133,8 +166,8 @@ fn what_was_said_comes_back_as_it_was_sent() {
 fn decisions_are_stored_and_recorded() {
     let folder = Folder::new();
     let mut store = folder.start(LIMITS);
-    let far = Reading::now().unix_millis() + 1_000_000;
-    let now = Reading::now().unix_millis();
+    let far = clock::unix_millis() + 1_000_000;
+    let now = clock::unix_millis();
     let time_out = |text, until| Action::TimeOut { name: name(text), until };
     assert_eq!(store.decide(now, time_out("Bob", far)), Outcome::Stored);
     assert_eq!(store.decide(now, time_out("Bоb", far + 1)), Outcome::Stored);
@@ -163,5 +196,775 @@ fn decisions_are_stored_and_recorded() {
     assert_eq!(record.lines().count(), 5, "{record}");
     let ban = record.lines().nth(3).unwrap();
     assert!(ban.ends_with("\tAnn\t192.0.2.1\tban\tEve (192.0.2.7)\t\tspam"), "{ban}");
-    assert!(!fs::read(folder.path()).unwrap().windows(6).any(|bytes| bytes == b"secret"));
+    assert!(!contains(&folder.path(), b"secret"));
+}
+
+fn contains(path: &Path, text: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+}
+
+fn error(folder: &Folder) -> StoreError {
+    open::<u32>(&folder.path(), LIMITS, Arc::default()).err().expect("the store cannot be used")
+}
+
+/// `Missing`, `FolderNotWritable`, `NotWritable` and `InUse` are in `tests/integration/store.rs`: they need another user or
+/// another process.
+#[test]
+fn errors_name_the_file_the_reason_and_the_remedy() {
+    let folder = Folder::new();
+    let nested = folder.0.path().join("nowhere/tinychat.db");
+    let no_folder = open::<u32>(&nested, LIMITS, Arc::default()).err().unwrap();
+    assert!(matches!(no_folder, StoreError::NoFolder(_)), "{no_folder}");
+    fs::create_dir(folder.path()).unwrap();
+    let not_a_file = error(&folder);
+    assert!(matches!(not_a_file, StoreError::NotAFile(_)), "{not_a_file}");
+    fs::remove_dir(folder.path()).unwrap();
+    let mut all = vec![no_folder, not_a_file];
+    for text in ["x".to_owned(), "not a database ".repeat(1000)] {
+        fs::write(folder.path(), &text).unwrap();
+        let not_sqlite = error(&folder);
+        assert!(matches!(not_sqlite, StoreError::NotSqlite(_)), "{not_sqlite}");
+        assert_eq!(fs::read_to_string(folder.path()).unwrap(), text);
+        all.push(not_sqlite);
+    }
+    fs::remove_file(folder.path()).unwrap();
+    Connection::open(folder.path()).unwrap().execute_batch("CREATE TABLE notes (text)").unwrap();
+    let before = fs::read(folder.path()).unwrap();
+    let other = error(&folder);
+    assert!(matches!(other, StoreError::OtherProgram(_)), "{other}");
+    assert!(fs::read(folder.path()).unwrap() == before, "the other program's database was changed");
+    fs::remove_file(folder.path()).unwrap();
+    folder.start(LIMITS).close(1);
+    Connection::open(folder.path()).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let newer = error(&folder);
+    assert!(matches!(newer, StoreError::Newer { version: 99, .. }), "{newer}");
+    all.extend([other, newer]);
+    for error in all {
+        let text = error.to_string();
+        assert!(!text.contains('\n') && text.contains("tinychat.db") && text.contains("; "), "{text}");
+        assert!(!error.is_folder_not_writable());
+    }
+}
+
+#[test]
+fn damage_is_found_at_the_start() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    for id in 1..2000 {
+        store.keep(id, "some text that fills the pages of the database");
+    }
+    store.close(2000);
+    let good = fs::read(folder.path()).unwrap();
+    // The pages of the table of messages; what is overwritten in the header or in free space may not matter.
+    let mut bad = good.clone();
+    let page = bad.len() / 2 / 4096 * 4096;
+    bad[page..page + 4096].fill(0x5A);
+    fs::write(folder.path(), &bad).unwrap();
+    let damaged = error(&folder);
+    assert!(matches!(damaged, StoreError::Damaged { .. }), "{damaged}");
+    assert!(damaged.to_string().contains("restore a backup"), "{damaged}");
+    let damaged = inspect(&folder.path()).unwrap_err();
+    assert!(matches!(damaged, StoreError::Damaged { .. }), "{damaged}");
+    fs::write(folder.path(), &good[..good.len() / 2]).unwrap();
+    let damaged = error(&folder);
+    assert!(matches!(damaged, StoreError::Damaged { .. }), "{damaged}");
+    fs::write(folder.path(), &good).unwrap();
+    folder.open(LIMITS);
+}
+
+#[test]
+fn only_the_owner_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    store.keep(1, "hello");
+    store.settle();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder.0.path()).unwrap().map(Result::unwrap) {
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+        names.push(entry.file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(names, ["tinychat.db", "tinychat.db-shm", "tinychat.db-wal", "tinychat.db.lock"]);
+    store.close(1);
+    let names = fs::read_dir(folder.0.path()).unwrap().count();
+    assert_eq!(names, 2, "SQLite's files are gone");
+}
+
+#[test]
+fn ids_are_never_used_again() {
+    let folder = Folder::new();
+    let mut last = 0;
+    for _ in 0..5 {
+        // A start that is not followed by a regular end.
+        let Opened { state, .. } = folder.open(LIMITS);
+        assert!(state.last_id >= last, "{} < {last}", state.last_id);
+        last = state.reserved_id;
+    }
+    let mut store = folder.start(LIMITS);
+    assert_eq!(store.state.last_id, last);
+    store.queue.reserve(last + 100 * RESERVED_IDS);
+    let event = store.events.recv_timeout(TIMEOUT).unwrap();
+    assert!(matches!(event, StoreEvent::IdsReserved(id) if id == last + 100 * RESERVED_IDS), "{event:?}");
+    // The queue is dropped without the last id, as if the hub had panicked.
+    drop(store.queue);
+    assert!(store.thread.finish(TIMEOUT));
+    let state = folder.open(LIMITS).state;
+    assert_eq!(state.last_id, last + 100 * RESERVED_IDS);
+    folder.start(LIMITS).close(state.last_id + 5);
+    assert_eq!(folder.open(LIMITS).state.last_id, state.last_id + 5);
+}
+
+#[test]
+fn a_store_without_an_epoch_gets_a_new_one() {
+    let folder = Folder::new();
+    let first = folder.open(LIMITS).state.epoch;
+    assert!(first.len() == 16 && first.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
+    assert_eq!(folder.open(LIMITS).state.epoch, first);
+    Connection::open(folder.path()).unwrap().execute("DELETE FROM meta WHERE key = 'epoch'", []).unwrap();
+    assert_ne!(folder.open(LIMITS).state.epoch, first);
+}
+
+/// Copies of the file and its log, as a crash would leave them: the log may end anywhere.
+#[test]
+fn after_a_crash_the_store_holds_a_prefix_of_the_commits() {
+    let folder = Folder::new();
+    let commits = Arc::new(Mutex::new(vec![0]));
+    let recorded = commits.clone();
+    let mut store = folder.start_with(LIMITS, move |point, connection| {
+        if point == Point::Commit {
+            let sql = "SELECT ifnull(max(id), 0) FROM messages";
+            let newest = connection.query_row(sql, [], |row| row.get::<_, i64>(0))?;
+            recorded.lock().unwrap().push(newest.cast_unsigned());
+        }
+        Ok(())
+    });
+    let epoch = store.state.epoch.clone();
+    let mut random = 0x2545_F491_4F6C_DD1D_u64;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    let mut id = 0;
+    let mut crashes = Vec::new();
+    let wal = files::beside(&folder.path(), "-wal");
+    for _ in 0..60 {
+        for _ in 0..next(30) {
+            id += 1;
+            store.keep(id, &"x".repeat(next(600) as usize + 1));
+        }
+        // Commits.
+        store.settle();
+        let (database, log) = (fs::read(folder.path()).unwrap(), fs::read(&wal).unwrap());
+        let cut = next(log.len() as u64 + 1) as usize;
+        crashes.push((database.clone(), log[..cut].to_vec(), 0));
+        crashes.push((database, log, id));
+    }
+    store.close(id);
+    let commits = commits.lock().unwrap();
+    assert!(commits.len() > 50);
+    for (at, (database, log, committed)) in crashes.into_iter().enumerate() {
+        let crashed = Folder::new();
+        fs::write(crashed.path(), database).unwrap();
+        fs::write(files::beside(&crashed.path(), "-wal"), log).unwrap();
+        let state = crashed.open(LIMITS).state;
+        let ids: Vec<u64> = state.messages.iter().map(|message| message.id).collect();
+        let newest = ids.last().copied().unwrap_or(0);
+        assert_eq!(ids, (1..=newest).collect::<Vec<_>>(), "{at}");
+        assert!(commits.contains(&newest), "{at}: {newest} is within a commit");
+        assert!(newest >= committed, "{at}: {newest} < {committed}");
+        assert_eq!(state.epoch, epoch);
+        assert!(state.last_id >= id, "an id would be used again");
+    }
+}
+
+#[test]
+fn a_full_disk_delays_what_is_said() {
+    let folder = Folder::new();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let full = is_full.clone();
+    let (committing, commits) = unbounded();
+    let mut store = folder.start_with(LIMITS, move |point, connection| {
+        if point == Point::Commit {
+            committing.send(()).unwrap();
+        }
+        if point == Point::Begin {
+            // SQLite itself then reports that the disk is full.
+            let pages = if full.load(Relaxed) { 1 } else { 1 << 30 };
+            connection.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(()))?;
+        }
+        Ok(())
+    });
+    store.keep(1, "before");
+    store.settle();
+    is_full.store(true, Relaxed);
+    let text = "x".repeat(10_000);
+    store.keep(2, &text);
+    store.keep(3, &text);
+    let now = clock::unix_millis();
+    assert_eq!(store.decide(now, Action::EndTimeOut { name: name("Bob") }), Outcome::NotStored);
+    // What waits can be read.
+    let page = store.page(MAX_ID, 10);
+    let ids: Vec<u64> = page.messages.iter().map(|message| message.id).collect();
+    assert_eq!((ids, page.has_older), (vec![1, 2, 3], false));
+    let page = store.page(3, 1);
+    assert_eq!(
+        (page.messages[0].id, page.messages[0].author.as_deref(), page.has_older),
+        (2, Some("Bob"), true)
+    );
+    // A deletion that waits is not undone by reading.
+    assert_eq!(store.decide(now, Action::Delete { id: 2, is_own: false }), Outcome::NotStored);
+    assert_eq!(store.ids(), [1, 3]);
+    assert!(store.counters.store_failures() > 0);
+    commits.try_iter().for_each(drop);
+    is_full.store(false, Relaxed);
+    commits.recv_timeout(TIMEOUT).unwrap();
+    assert_eq!(store.decide(now, Action::EndTimeOut { name: name("Eve") }), Outcome::Stored);
+    store.close(3);
+    let state = folder.open(LIMITS).state;
+    assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 3]);
+    let mut record = Vec::new();
+    audit(&folder.path(), &mut record).unwrap();
+    let record = String::from_utf8(record).unwrap();
+    assert!(record.contains("end-time-out\tBob") && record.contains("delete\t2"), "{record}");
+    assert!(record.contains("end-time-out\tEve"), "{record}");
+}
+
+#[test]
+fn a_stalled_disk_stalls_nobody_and_loses_what_exceeds_the_queue() {
+    let folder = Folder::new();
+    let (stall, stalled) = bounded::<()>(0);
+    let (begun, has_begun) = unbounded();
+    let mut store = folder.start_with(LIMITS, move |point, _| {
+        if point == Point::Commit {
+            begun.send(()).unwrap();
+            // Until the other end is dropped.
+            let _ = stalled.recv();
+        }
+        Ok(())
+    });
+    store.keep(1, "first");
+    has_begun.recv_timeout(TIMEOUT).unwrap();
+    let text = "x".repeat(16_000);
+    let size = Item::<u32>::message_bytes(&message(1, &text));
+    let mut kept = 1;
+    // None of these waits for the disk: the test would not end.
+    while store.counters.store_lost_messages() == 0 {
+        kept += 1;
+        store.keep(kept, &text);
+    }
+    let waiting = store.counters.store_waiting_bytes();
+    assert!(waiting <= QUEUE_BYTES && waiting > QUEUE_BYTES - 256 * 1024 - 2 * size, "{waiting}");
+    store.keep(kept + 1, &text);
+    assert_eq!(store.counters.store_lost_messages(), 2);
+    // There is room for decisions, but not for any number of them.
+    let mut decisions = 0;
+    let now = clock::unix_millis();
+    while store.queue.decide(decision(now, Action::EndTimeOut { name: name("Bob") })).is_ok() {
+        decisions += 1;
+    }
+    assert!(decisions > 100 && store.counters.store_waiting_bytes() <= QUEUE_BYTES, "{decisions}");
+    let request = PageRequest { before: 1, limit: 1, max_bytes: 1, tag: 1 };
+    // Smaller than a decision.
+    while store.queue.read_page(request.clone()).is_ok() {}
+    assert!(store.counters.store_waiting_bytes() <= QUEUE_BYTES);
+    drop(stall);
+    let mut decided = 0;
+    while decided < decisions {
+        match store.events.recv_timeout(TIMEOUT).unwrap() {
+            StoreEvent::Decided(_, outcome) => {
+                assert_eq!(outcome, Outcome::Stored);
+                decided += 1;
+            }
+            StoreEvent::Page(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let counters = store.counters.clone();
+    store.close(kept + 1);
+    assert_eq!(counters.store_waiting_bytes(), 0);
+    let connection = Connection::open(folder.path()).unwrap();
+    let stored = connection.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0));
+    assert_eq!(stored, Ok(kept as i64 - 1));
+}
+
+#[test]
+fn a_commit_that_fails_is_repeated_without_duplicates() {
+    let folder = Folder::new();
+    let failures = Arc::new(AtomicUsize::new(0));
+    let left = failures.clone();
+    let mut store = folder.start_with(LIMITS, move |point, _| {
+        let fails =
+            point == Point::Commit && left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        if fails { Err(disk_full()) } else { Ok(()) }
+    });
+    failures.store(2, Relaxed);
+    for id in 1..=100 {
+        store.keep(id, "hello");
+    }
+    store.settle();
+    assert_eq!(store.ids(), (1..=100).collect::<Vec<_>>());
+    store.close(100);
+    assert_eq!(failures.load(Relaxed), 0);
+    let state = folder.open(LIMITS).state;
+    assert_eq!(state.messages.len(), 100);
+}
+
+#[test]
+fn a_file_that_has_vanished_is_written_again() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let epoch = store.state.epoch.clone();
+    store.keep(1, "before");
+    store.settle();
+    fs::remove_file(folder.path()).unwrap();
+    store.keep(2, "after");
+    let now = clock::unix_millis();
+    // A sync.
+    let until = now + 1_000_000;
+    assert_eq!(store.decide(now, Action::TimeOut { name: name("Bob"), until }), Outcome::Stored);
+    store.keep(3, "and later");
+    store.settle();
+    // As after a crash: from copies.
+    let crashed = Folder::new();
+    for suffix in ["", "-wal"] {
+        fs::copy(files::beside(&folder.path(), suffix), files::beside(&crashed.path(), suffix)).unwrap();
+    }
+    store.close(3);
+    for folder in [folder, crashed] {
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder.path()).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        let state = folder.open(LIMITS).state;
+        assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!((state.epoch, state.time_outs.len()), (epoch.clone(), 1));
+    }
+}
+
+#[test]
+fn a_file_in_the_stores_place_is_not_touched() {
+    let folder = Folder::new();
+    let (committing, commits) = unbounded();
+    let mut store = folder.start_with(LIMITS, move |point, _| {
+        if point == Point::Commit {
+            committing.send(()).unwrap();
+        }
+        Ok(())
+    });
+    store.keep(1, "before");
+    store.settle();
+    let (own, other) = (folder.0.path().join("own"), folder.0.path().join("other"));
+    fs::rename(folder.path(), &own).unwrap();
+    fs::write(&other, "other").unwrap();
+    fs::rename(&other, folder.path()).unwrap();
+    store.keep(2, "lost");
+    let now = clock::unix_millis();
+    let decide = || Action::EndTimeOut { name: name("Bob") };
+    assert_eq!(store.decide(now, decide()), Outcome::NotStored);
+    assert_eq!(fs::read_to_string(folder.path()).unwrap(), "other");
+    // Once it is back, it is used again.
+    commits.try_iter().for_each(drop);
+    fs::rename(&own, folder.path()).unwrap();
+    store.keep(3, "kept");
+    commits.recv_timeout(TIMEOUT).unwrap();
+    assert_eq!(store.decide(now, decide()), Outcome::Stored);
+    store.close(3);
+    let state = folder.open(LIMITS).state;
+    assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn the_oldest_messages_are_deleted() {
+    let folder = Folder::new();
+    let mut store = folder.start(StoreLimits { messages: 100, max_age: None });
+    for id in 1..=50 {
+        store.keep(id, "hello");
+    }
+    store.settle();
+    for id in 51..=1000 {
+        store.keep(id, "hello");
+    }
+    store.settle();
+    assert_eq!(store.ids(), (901..=1000).collect::<Vec<_>>());
+    // Another process deletes some: those that are left are within the limit.
+    Connection::open(folder.path()).unwrap().execute("DELETE FROM messages WHERE id <= 950", []).unwrap();
+    for id in 1001..=1020 {
+        store.keep(id, "hello");
+    }
+    store.settle();
+    assert_eq!(store.ids(), (951..=1020).collect::<Vec<_>>());
+    store.close(1020);
+    let state = folder.open(StoreLimits { messages: 10, max_age: None }).state;
+    assert_eq!((state.messages.len(), state.newest_older.is_some()), (10, true));
+    // A lower limit applies to what is in the file.
+    let store = folder.start(StoreLimits { messages: 10, max_age: None });
+    store.close(1020);
+    assert_eq!(folder.open(LIMITS).state.messages.len(), 10);
+    folder.start(StoreLimits { messages: 0, max_age: None }).close(1020);
+    assert!(folder.open(LIMITS).state.messages.is_empty());
+}
+
+/// After the clock was set back, messages that are newer have earlier times.
+#[test]
+fn old_messages_are_deleted_from_the_front_only() {
+    let folder = Folder::new();
+    let max_age = Some(Duration::from_secs(3600));
+    let now = clock::unix_millis();
+    let mut store = folder.start(LIMITS);
+    for (id, age) in [(1, 7000), (2, 5000), (3, 10), (4, 9000), (5, 20)] {
+        let unix_millis = now - age * 1000;
+        store.queue.keep(QueuedMessage {
+            id,
+            unix_millis,
+            json: json(id, unix_millis, "Bob", "hello"),
+            txn_id: None,
+        });
+    }
+    store.close(5);
+    let store = folder.start(StoreLimits { max_age, ..LIMITS });
+    store.close(5);
+    let state = folder.open(LIMITS).state;
+    assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [3, 4, 5]);
+    assert_eq!(state.last_id, 5);
+}
+
+/// Deletions at random places, so that SQLite moves rows between pages.
+#[test]
+fn what_was_deleted_is_in_no_file() {
+    let folder = Folder::new();
+    let mut store = folder.start(StoreLimits { messages: 400, max_age: None });
+    let text = |id: u64| format!("<{id:05}>{}", "x".repeat((id * 37 % 900) as usize));
+    for id in 1..=300 {
+        store.keep(id, &text(id));
+        if id % 40 == 0 {
+            store.settle();
+        }
+    }
+    let now = clock::unix_millis();
+    let deleted: Vec<u64> = (1..=300).filter(|id| id * id % 7 == 2).collect();
+    for &id in &deleted {
+        store.queue.decide(decision(now, Action::Delete { id, is_own: true })).unwrap();
+    }
+    for id in 301..=650 {
+        store.keep(id, &text(id));
+        if id % 30 == 0 {
+            store.settle();
+        }
+    }
+    store.close(650);
+    // A server that is running does the same within 45 seconds: see `schedule.rs`.
+    let kept: Vec<u64> = folder.open(LIMITS).state.messages.iter().map(|message| message.id).collect();
+    assert_eq!(kept.len(), 400);
+    let files: Vec<u8> = ["", "-wal"]
+        .iter()
+        .flat_map(|suffix| fs::read(files::beside(&folder.path(), suffix)).unwrap_or_default())
+        .collect();
+    let mut found: Vec<u64> = files
+        .split(|&byte| byte == b'<')
+        .filter_map(|part| std::str::from_utf8(part.get(..6)?).ok()?.strip_suffix('>')?.parse().ok())
+        .collect();
+    found.sort();
+    found.dedup();
+    assert_eq!(found, kept);
+}
+
+#[test]
+fn a_checkpoint_empties_the_log_unless_somebody_reads() {
+    let folder = Folder::new();
+    let mut database = Database::open(&folder.path()).unwrap();
+    let insert = |connection: &Connection, id| {
+        messages::Insert::new(connection)?.add(id, 0, &message(id, "secret").json, None).map(drop)
+    };
+    database.write(false, |connection| insert(connection, 1)).unwrap();
+    let reader = Connection::open(folder.path()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM messages").unwrap();
+    database.write(false, |connection| connection.execute("DELETE FROM messages", []).map(drop)).unwrap();
+    assert_eq!(database.checkpoint(), Ok(false));
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(database.checkpoint(), Ok(true));
+    assert_eq!(database.wal_bytes(), 0);
+    assert!(!contains(&folder.path(), b"secret"));
+}
+
+#[test]
+fn pages_are_read_backwards() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    // With gaps, and one message that is longer than a page.
+    for id in 1..=100 {
+        store.keep(id * 3, if id == 50 { "y".repeat(300_000) } else { "hello".into() }.as_str());
+    }
+    let mut read = Vec::new();
+    let mut before = MAX_ID;
+    loop {
+        let page = store.page(before, 7);
+        let Some(oldest) = page.messages.first() else { break };
+        assert!(page.messages.is_sorted_by_key(|message| message.id));
+        before = oldest.id;
+        read.extend(page.messages.iter().rev().map(|message| message.id));
+        assert_eq!(page.has_older, before != 3);
+    }
+    assert_eq!(read, (1..=100).rev().map(|id| id * 3).collect::<Vec<_>>());
+    assert_eq!(store.page(150, 3).messages.len(), 3);
+    // The long one comes alone.
+    assert_eq!(store.page(151, 3).messages.len(), 1);
+    let page = store.page(0, 5);
+    assert_eq!((page.messages.len(), page.has_older), (0, false));
+    store.close(300);
+    // At the start, at most 4 MiB are loaded.
+    let mut store = folder.start(LIMITS);
+    for id in 301..=400 {
+        store.keep(id, &"z".repeat(100_000));
+    }
+    store.close(400);
+    let state = folder.open(LIMITS).state;
+    let bytes: usize = state.messages.iter().map(|message| message.json.len()).sum();
+    assert!(bytes <= 4 << 20 && bytes > (4 << 20) - 110_000 && state.newest_older.is_some(), "{bytes}");
+}
+
+#[test]
+fn moderators_are_added_listed_and_removed_while_a_server_runs() {
+    let folder = Folder::new();
+    assert!(matches!(moderators::list(&folder.path()), Err(StoreError::Missing(_))));
+    assert!(matches!(moderators::remove(&folder.path(), &name("Ann")), Err(StoreError::Missing(_))));
+    assert!(moderators::add(&folder.path(), &name("Ann"), "hash 1").unwrap(), "the store is created");
+    let mut store = folder.start(LIMITS);
+    assert_eq!(store.state.moderators, [StoredModerator { name: name("Ann"), hash: "hash 1".into() }]);
+    assert!(moderators::add(&folder.path(), &name("Bob"), "hash 2").unwrap());
+    // The same name in another spelling.
+    assert!(!moderators::add(&folder.path(), &name("ANN"), "hash 3").unwrap());
+    store.queue.reload_moderators();
+    let event = store.events.recv_timeout(TIMEOUT).unwrap();
+    let StoreEvent::Moderators(all) = event else { panic!("{event:?}") };
+    assert_eq!(all, moderators::list(&folder.path()).unwrap());
+    assert_eq!(all.iter().map(|moderator| &*moderator.hash).collect::<Vec<_>>(), ["hash 2", "hash 3"]);
+    assert!(moderators::remove(&folder.path(), &name("bob")).unwrap());
+    assert!(!moderators::remove(&folder.path(), &name("bob")).unwrap());
+    store.close(1);
+    assert_eq!(moderators::list(&folder.path()).unwrap().len(), 1);
+}
+
+#[test]
+fn an_inspection_creates_and_changes_nothing() {
+    let folder = Folder::new();
+    assert!(inspect(&folder.path()).unwrap().is_none());
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
+    let mut store = folder.start(LIMITS);
+    for id in 1..=3 {
+        store.keep(id, "hello");
+    }
+    store.close(3);
+    let files = || -> Vec<_> {
+        let entries = fs::read_dir(folder.0.path()).unwrap().map(Result::unwrap);
+        entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect()
+    };
+    let before = files();
+    let inspection = inspect(&folder.path()).unwrap().unwrap();
+    export(&folder.path(), &mut Vec::new()).unwrap();
+    assert!(files() == before);
+    assert_eq!((inspection.messages, inspection.version, inspection.in_use), (3, 1, None));
+    assert_eq!(inspection.times, Some((1_700_000_000_001, 1_700_000_000_003)));
+    assert!(inspection.bytes >= 4096);
+}
+
+#[test]
+fn the_record_is_bounded() {
+    let folder = Folder::new();
+    let mut database = Database::open(&folder.path()).unwrap();
+    let act = decision(1, Action::Login).act;
+    let rows = database.write(false, |connection| {
+        moderation::record(connection, &act)?;
+        connection.execute("UPDATE audit SET id = ?1", [int(moderation::MAX_AUDIT_ROWS)])?;
+        moderation::record(connection, &act)?;
+        let count = |_| connection.query_row("SELECT count(*) FROM audit", [], |row| row.get(0));
+        let before: u64 = count(()).map(i64::cast_unsigned)?;
+        connection.execute("UPDATE audit SET id = 1 WHERE id = ?1", [int(moderation::MAX_AUDIT_ROWS)])?;
+        moderation::record(connection, &act)?;
+        Ok((before, count(()).map(i64::cast_unsigned)?))
+    });
+    assert_eq!(rows, Ok((2, 2)));
+}
+
+/// Tells [`child_process`] which store to use, and how.
+const CHILD_STORE: &str = "TINYCHAT_TEST_STORE";
+const CHILD_MODE: &str = "TINYCHAT_TEST_MODE";
+
+/// Not a test by itself: other tests run it as a process of its own, and end that process.
+#[test]
+fn child_process() {
+    let (Ok(path), Ok(mode)) = (std::env::var(CHILD_STORE), std::env::var(CHILD_MODE)) else { return };
+    let Opened { state, queue, writer } = open::<u32>(Path::new(&path), LIMITS, Arc::default()).unwrap();
+    let (sender, events) = unbounded();
+    let thread = writer.start(move |event| sender.send(event).unwrap()).unwrap();
+    println!("opened {} {}", state.epoch, state.last_id);
+    if mode == "hold" {
+        // Until this process is ended.
+        let _ = std::io::stdin().read_line(&mut String::new());
+    }
+    let mut store = Running { queue, thread, events, state, counters: Arc::default() };
+    if mode == "fill" {
+        // Files cannot grow any more.
+        let text = "x".repeat(10_000);
+        let mut id = store.state.last_id;
+        let decide = || Action::EndTimeOut { name: name("Bob") };
+        loop {
+            id += 1;
+            store.keep(id, &text);
+            if id.is_multiple_of(10) && store.decide(1, decide()) == Outcome::NotStored {
+                break;
+            }
+        }
+        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, unlimited).unwrap();
+        println!("full {id}");
+        store.close(id);
+        println!("closed");
+        return;
+    }
+    for id in store.state.last_id + 1.. {
+        store.keep(id, "hello");
+        if id % 5 == 0 {
+            store.settle();
+            println!("stored {id}");
+        }
+    }
+}
+
+/// A process that runs [`child_process`], killed at the end of the test.
+struct ChildProcess {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl ChildProcess {
+    fn start(folder: &Folder, mode: &str, shell: &str) -> Self {
+        let mut process = Command::new("sh")
+            .args(["-c", &format!("{shell} exec \"$@\""), "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::child_process", "--nocapture"])
+            .env(CHILD_STORE, folder.path())
+            .env(CHILD_MODE, mode)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = unbounded();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { process, lines }
+    }
+
+    /// The rest of the next line that begins with this word.
+    fn line(&self, word: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(TIMEOUT).expect("the child process writes a line");
+            // The test harness writes a part of the first line.
+            if let Some((_, rest)) = line.split_once(&format!("{word} ")) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    /// Ends the process at once, and returns all of its other lines.
+    fn kill(&mut self) -> Vec<String> {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let mut lines = Vec::new();
+        loop {
+            match self.lines.recv_timeout(TIMEOUT) {
+                Ok(line) => lines.push(line),
+                Err(error) => {
+                    assert_eq!(error, RecvTimeoutError::Disconnected);
+                    return lines;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `TINYCHAT_STORE_KILLS` sets how many.
+#[test]
+fn kills_lose_nothing_that_was_committed() {
+    let kills = std::env::var("TINYCHAT_STORE_KILLS").map_or(12, |kills| kills.parse().unwrap());
+    let folder = Folder::new();
+    let (mut epoch, mut newest, mut assigned) = (None, 0, 0);
+    for round in 0..kills {
+        let mut child = ChildProcess::start(&folder, "write", "");
+        let opened = child.line("opened");
+        let (this, last_id) = opened.split_once(' ').unwrap();
+        assert_eq!(epoch.get_or_insert(this.to_owned()), this);
+        let last_id: u64 = last_id.parse().unwrap();
+        assert!(last_id >= assigned, "{last_id} < {assigned}: an id is used again");
+        // At a different moment each time.
+        for _ in 0..round % 4 {
+            child.line("stored");
+        }
+        let stored = child.kill().iter().rev().find_map(|line| line.strip_prefix("stored ")?.parse().ok());
+        newest = stored.unwrap_or(newest);
+        let mut exported = Vec::new();
+        export(&folder.path(), &mut exported).unwrap();
+        let exported = String::from_utf8(exported).unwrap();
+        let last: Option<u64> = exported
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_u64());
+        assigned = last.unwrap_or(0);
+        assert!(assigned >= newest, "{round}: {assigned} < {newest}");
+        assert!(inspect(&folder.path()).unwrap().is_some(), "the integrity is checked");
+    }
+    assert!(newest > 0);
+}
+
+#[test]
+fn a_second_process_cannot_use_the_store_and_can_read_it() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    store.keep(1, "hello");
+    store.close(1);
+    let mut child = ChildProcess::start(&folder, "hold", "");
+    child.line("opened");
+    let pid = rustix::process::Pid::from_child(&child.process);
+    let in_use = error(&folder);
+    assert!(matches!(in_use, StoreError::InUse { pid: Some(by), .. } if by == pid), "{in_use}");
+    assert!(in_use.to_string().contains(&format!("(process {pid}); stop that server")), "{in_use}");
+    assert_eq!(server_pid(&folder.path()).unwrap(), Some(pid));
+    let mut exported = Vec::new();
+    export(&folder.path(), &mut exported).unwrap();
+    assert_eq!(exported.strip_suffix(b"\n"), Some(&*message(1, "hello").json));
+    assert_eq!(inspect(&folder.path()).unwrap().unwrap().in_use, Some(pid));
+    assert!(moderators::add(&folder.path(), &name("Ann"), "hash").unwrap());
+    child.kill();
+    assert_eq!(server_pid(&folder.path()).unwrap(), None);
+    assert_eq!(folder.open(LIMITS).state.moderators.len(), 1);
+}
+
+/// The kernel refuses to let the files grow, and later allows it.
+#[test]
+fn what_a_full_disk_has_refused_is_written_later() {
+    let folder = Folder::new();
+    let child = ChildProcess::start(&folder, "fill", "trap '' XFSZ; ulimit -S -f 1000;");
+    let full: u64 = child.line("full").parse().unwrap();
+    loop {
+        let line = child.lines.recv_timeout(TIMEOUT).expect("the child process ends regularly");
+        if line == "closed" {
+            break;
+        }
+    }
+    let mut exported = Vec::new();
+    export(&folder.path(), &mut exported).unwrap();
+    assert_eq!(exported.iter().filter(|&&byte| byte == b'\n').count() as u64, full);
+    assert!(full > 10 && inspect(&folder.path()).unwrap().unwrap().messages == full);
 }

@@ -18,12 +18,14 @@ use super::queue::{Item, LOG_INTERVAL, PageRequest, QueuedMessage, Waiting};
 use super::schedule::{Due, Schedule};
 use super::{StoreLimits, int};
 use crate::chat::{Act, Action, Decision, Outcome};
-use crate::ops::clock::Reading;
+use crate::ops::clock;
 
 /// The most messages that one commit deletes, apart from as many as it adds: a lower limit is reached in steps.
 const MAX_DELETED: u64 = 20_000;
 /// From this size on, the write-ahead log is moved into the database at once, in bytes.
 const LONG_LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// For how many waiting items memory is kept.
+const SPARE_ITEMS: usize = 4096;
 /// How long the end of the server waits for a disk that fails.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often it tries again.
@@ -66,6 +68,11 @@ impl<T: Send + 'static> Writer<T> {
         reserved_id: u64,
     ) -> Self {
         Self { database, lock, limits, waiting, reserved_id }
+    }
+
+    #[cfg(test)]
+    pub fn set_hook(&mut self, hook: super::database::Hook) {
+        self.database.hook = Some(hook);
     }
 
     /// Starts the thread. `on_event` runs on it, and may block.
@@ -206,17 +213,17 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
     fn receive(&mut self) {
         let is_counting = !self.count.is_complete() && matches!(self.health, Health::Good);
         let due = if is_counting { Some(Instant::now()) } else { self.schedule.next() };
-        if self.pending.is_empty() {
-            let first = match due {
-                Some(due) => self.waiting.items.recv_deadline(due).ok(),
-                None => self.waiting.items.recv().ok(),
-            };
-            if let Some(item) = first {
-                self.take(item);
+        let first = match due {
+            Some(due) if !self.pending.is_empty() => {
+                // Not for messages: waking this thread for each of them would cost the hub more than anything else it does.
+                let _ = self.waiting.doorbell.recv_deadline(due);
+                None
             }
-        } else if let Some(due) = due {
-            // Not for messages: waking this thread for each of them would cost the hub more than anything else it does.
-            let _ = self.waiting.doorbell.recv_deadline(due);
+            Some(due) => self.waiting.items.recv_deadline(due).ok(),
+            None => self.waiting.items.recv().ok(),
+        };
+        if let Some(item) = first {
+            self.take(item);
         }
         loop {
             match self.waiting.items.try_recv() {
@@ -266,7 +273,6 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
 
     /// Commits what waits, and deletes what exceeds a limit. `is_synced`: it survives a power cut.
     fn commit(&mut self, is_synced: bool) {
-        let now = Instant::now();
         if let Health::Stopped(stop) = self.health
             && !self.has_returned(stop)
         {
@@ -276,7 +282,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         if is_synced && !self.check_file() {
             return;
         }
-        let clock = Reading::now().unix_millis();
+        let clock = clock::unix_millis();
         let result = self.notice_other_writers().and_then(|()| {
             let batch = Batch {
                 items: &self.pending,
@@ -290,12 +296,13 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             self.database.write(is_synced, |connection| batch.write(connection))
         });
         match result {
-            Ok(written) => self.committed(now, is_synced, clock, written),
+            Ok(written) => self.committed(is_synced, clock, written),
             Err(error) => self.failed(&error),
         }
     }
 
-    fn committed(&mut self, now: Instant, is_synced: bool, clock: u64, written: Written) {
+    fn committed(&mut self, is_synced: bool, clock: u64, written: Written) {
+        let now = Instant::now();
         self.count.added(written.added);
         written.deleted.iter().for_each(|&id| self.count.deleted(id));
         self.count.deleted_oldest(written.expired);
@@ -326,6 +333,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
                 Pending::Reserve(id) => self.unsynced.push(Unsynced::Reserve(id)),
             }
         }
+        self.pending.shrink_to(SPARE_ITEMS);
         self.waiting.shared.remove(bytes);
         self.waiting.shared.committed();
         if is_synced {
@@ -395,7 +403,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         self.logged = Some(now);
         let shared = &self.waiting.shared;
         error!(
-            "The store {} cannot be written ({reason}): {remedy}. Chat continues; {} messages wait in memory ({} bytes), \
+            "The store {} has failed ({reason}): {remedy}. Chat continues; {} messages wait in memory ({} bytes), \
              {} are lost so far",
             self.database.path().display(),
             self.pending.len() + self.waiting.items.len(),

@@ -2,18 +2,21 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::{Value, json};
+use tungstenite::WebSocket;
+use tungstenite::protocol::Role;
+use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::support::client::{Client, line};
-use crate::support::http::get;
+use crate::support::client::{Client, ClientStream, line};
+use crate::support::http::{get, upgrade_request};
 use crate::support::over_ws_and_wss;
-use crate::support::program::{Folder, Output};
+use crate::support::program::{Folder, KillOnDrop, Output};
 use crate::support::server::{TestServer, Transport, hash};
 
 over_ws_and_wss! {
@@ -26,6 +29,7 @@ over_ws_and_wss! {
     wrong_passwords_of_joins_and_logins_count_together,
     many_attempts_at_once_are_no_more_than_five,
     login_compares_with_a_hash,
+    a_named_moderator_may_join_from_a_banned_address,
 }
 
 /// Passwords as text and as a hash.
@@ -278,6 +282,52 @@ fn login_compares_with_a_hash(transport: Transport) {
     assert_eq!(line(&ann.next_event()), "system: Ann is now a moderator.");
 }
 
+fn a_named_moderator_may_join_from_a_banned_address(transport: Transport) {
+    let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("RESUME_SECONDS", "86400")];
+    let server = TestServer::with_moderators(transport, &settings, &[("Meg", "only meg")]);
+    let mut ann = server.join("Ann");
+    ann.command("/login secret");
+    ann.command("/ban 192.0.2.7");
+    while !ann.next_line().contains("192.0.2.7") {}
+    let asking = json!({"type": "join", "username": "Meg", "password": "only meg", "history": 0});
+    for refused in [
+        json!({"type": "join", "username": "Meg"}),
+        json!({"type": "join", "username": "Bob", "password": "only meg"}),
+        json!({"type": "public", "username": "Meg", "content": "hi"}),
+        join("Meg", "guess"),
+    ] {
+        let mut client = connect_with_message(&server, "192.0.2.7", &refused);
+        let line = client.next_line();
+        assert!(line.starts_with("error: You are banned"), "{refused}: {line}");
+        assert_eq!(client.close_code(), Some(CloseCode::Policy));
+    }
+    let mut meg = connect_with_message(&server, "192.0.2.7", &asking);
+    assert_eq!(meg.next_event()["type"], "command_list");
+    let session = meg.next_event()["session"].clone();
+    ann.wait_for_users(&["Ann mod", "Meg mod"]);
+    drop(meg);
+    ann.wait_for_users(&["Ann mod", "Meg mod away"]);
+    let resuming = json!({"type": "join", "username": "Meg", "session": session});
+    let _meg = connect_with_message(&server, "192.0.2.7", &resuming);
+    ann.wait_for_users(&["Ann mod", "Meg mod"]);
+}
+
+/// A client with this address whose first message arrives together with its request: a banned one has to send it within
+/// a second.
+fn connect_with_message(server: &TestServer, address: &str, message: &Value) -> Client {
+    let mut stream = ClientStream::connect(server.address, server.transport);
+    let request = upgrade_request(&format!("X-Forwarded-For: {address}\r\n"));
+    let message = message.to_string();
+    // A text of 126 bytes or more, masked with zeros.
+    let mut frame = vec![0x81, 0x80 | 126, 0, 0, 0, 0, 0, 0];
+    let text = format!("{message:<126}");
+    frame[2..4].copy_from_slice(&(text.len() as u16).to_be_bytes());
+    stream.write_all(&[request.as_bytes(), &frame, text.as_bytes()].concat()).unwrap();
+    stream.flush().unwrap();
+    assert!(read_until(&mut stream, "\r\n\r\n").starts_with("HTTP/1.1 101 "));
+    Client::new(WebSocket::from_raw_socket(stream, Role::Client, None))
+}
+
 /// Runs `hash-password` with this standard input.
 fn hash_password(folder: &Folder, input: &str) -> Output {
     folder.write("input", input);
@@ -333,6 +383,91 @@ fn a_password_that_cannot_be_used_gets_no_hash() {
     }
     let output = folder.tinychat(&["hash-password", "hunter2"]).run();
     assert_eq!((output.status, output.stderr.contains("hunter2")), (Some(2), false), "{output:?}");
+}
+
+/// Runs `tinychat moderator` with these arguments and this standard input.
+fn moderator(folder: &Folder, arguments: &[&str], input: &str) -> Output {
+    folder.write("input", input);
+    folder.tinychat_in_shell("exec \"$@\" < input", &[&["moderator"], arguments].concat()).run()
+}
+
+#[test]
+fn moderators_are_added_listed_and_removed() {
+    let folder = Folder::new();
+    let run = |arguments: &[&str], input: &str| {
+        let output = moderator(&folder, arguments, input);
+        assert_eq!((output.status, &*output.stderr), (Some(0), ""), "{output:?}");
+        output.stdout
+    };
+    let no_server = "No server uses the store at the moment.\n";
+    assert_eq!(run(&["add", "Meg"], "only meg\n"), format!("Meg is now a moderator. {no_server}"));
+    assert_eq!(run(&["add", " Max Lee "], "only max\n"), format!("Max Lee is now a moderator. {no_server}"));
+    assert_eq!(run(&["add", "Meg"], "a new one"), format!("Meg has a new password. {no_server}"));
+    assert_eq!(run(&["list"], ""), "Max Lee\nMeg\n");
+    assert_eq!(run(&["list", "--database-path", "./tinychat.db"], ""), "Max Lee\nMeg\n");
+    assert_eq!(folder.mode("tinychat.db"), 0o600);
+    let stored = std::fs::read(folder.path("tinychat.db")).unwrap();
+    let contains = |text: &[u8]| stored.windows(text.len()).any(|window| window == text);
+    assert!(!contains(b"only meg") && !contains(b"only max") && !contains(b"a new one"));
+    // With a Cyrillic е.
+    assert_eq!(run(&["remove", "Mеg"], ""), format!("Mеg is no longer a moderator. {no_server}"));
+    assert_eq!(run(&["list"], ""), "Max Lee\n");
+}
+
+/// The lock says which process it is.
+#[test]
+fn the_server_that_uses_the_store_is_told_to_reload() {
+    let folder = Folder::new();
+    let script = "import fcntl, signal\n\
+                  signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])\n\
+                  lock = open('tinychat.db.lock', 'w')\n\
+                  fcntl.lockf(lock, fcntl.LOCK_EX)\n\
+                  print('locked', flush=True)\n\
+                  signal.sigwait([signal.SIGHUP])\n\
+                  print('reloads', flush=True)\n";
+    let server = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(folder.path("."))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(server) = server else { return eprintln!("skipped: python3 is not installed") };
+    let mut server = KillOnDrop(server);
+    let mut stdout = server.0.stdout.take().unwrap();
+    read_until(&mut stdout, "locked\n");
+    let told = format!("The server (process {}) has been told to reload.\n", server.0.id());
+    let output = moderator(&folder, &["add", "Meg"], "only meg");
+    assert_eq!(output.stdout, format!("Meg is now a moderator. {told}"), "{output:?}");
+    read_until(&mut stdout, "reloads\n");
+}
+
+#[test]
+fn a_moderator_that_cannot_be_added_or_removed_is_an_error() {
+    let folder = Folder::new();
+    assert!(moderator(&folder, &["list"], "").stderr.contains("There is no store at "));
+    assert_eq!(moderator(&folder, &["add", "Meg"], "only meg").status, Some(0));
+    for (arguments, input, status, error) in [
+        // With a Cyrillic е, and in another case.
+        (&["add", "Mеg"][..], "long enough", 1, "Mеg counts as the same name as Meg"),
+        (&["add", "MEG"], "long enough", 1, "MEG counts as the same name as Meg"),
+        (&["add", "Max"], "7 chars", 1, "at least 8 characters"),
+        (&["add", "Max"], "", 1, "no password was given"),
+        (&["add", "System"], "long enough", 2, "reserved"),
+        (&["add", "a\nb"], "long enough", 2, "U+000A"),
+        (&["add", "Max", "--database-path", "off"], "long enough", 1, "DATABASE_PATH is off"),
+        (&["add", "Max", "--database-path", "none/a.db"], "long enough", 1, "create the folder"),
+        (&["add"], "long enough", 2, "NAME"),
+        (&["remove", "Max"], "", 1, "there is no moderator with the name Max"),
+        (&["remove", "Max", "--database-path", "none.db"], "", 1, "There is no store at "),
+        (&["list", "Max"], "", 2, "Max"),
+        (&[], "", 2, "add"),
+    ] {
+        let output = moderator(&folder, arguments, input);
+        assert_eq!((output.status, &*output.stdout), (Some(status), ""), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains(error), "{arguments:?}: {output:?}");
+    }
+    assert_eq!(moderator(&folder, &["list"], "").stdout, "Meg\n");
+    assert_eq!(folder.files("."), ["input", "tinychat.db"]);
 }
 
 #[test]

@@ -114,10 +114,14 @@ fn the_check_report_is_what_check_prints() {
     let request = Request { cert: cert.clone(), key: key.clone(), days: 365, host, force: false };
     self_signed::generate(&request).unwrap();
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
-    let pairs = [("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key)];
+    let database = folder.path().join("tinychat.db");
+    let database = database.to_str().unwrap();
+    let pairs =
+        [("USE_SSL", "true"), ("SSL_CERT_PATH", cert), ("SSL_KEY_PATH", key), ("DATABASE_PATH", database)];
     let soon = SystemTime::now() + Duration::from_secs(60);
     let report = check(&Settings::from_pairs(pairs).unwrap(), None, soon);
-    let lines = report.lines.replace(folder.path().to_str().unwrap(), "./certs");
+    let lines = report.lines.replace(database, "./tinychat.db");
+    let lines = lines.replace(folder.path().to_str().unwrap(), "./certs");
     let section = section("docs/tls.md", "Check before you start");
     assert!(fenced(&section, "text").any(|shown| shown == lines.trim_end()), "{lines}");
 }

@@ -25,4 +25,5 @@ mod sessions;
 mod settings;
 mod shutdown;
 mod source_layout;
+mod store;
 mod websocket;

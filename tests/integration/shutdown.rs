@@ -103,6 +103,20 @@ fn clients_that_do_not_answer_do_not_delay_the_exit() {
     assert!(signaled.elapsed() < SHUTDOWN_LIMIT, "{:?}", signaled.elapsed());
 }
 
+/// A hash that takes seconds.
+#[test]
+fn clients_whose_passwords_are_compared_do_not_delay_the_exit() {
+    let password = format!("pbkdf2-sha256:10000000:{}:{}", "00".repeat(16), "11".repeat(32));
+    let server = Folder::new().tinychat(&["--port", "0", "--mod-password", &password]).start();
+    let mut members: Vec<Client> = (0..4).map(|number| server.join(&format!("Member {number}"))).collect();
+    members.iter_mut().for_each(|member| member.command("/login guess"));
+    let signaled = Instant::now();
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(signaled.elapsed() < SHUTDOWN_LIMIT, "{:?}", signaled.elapsed());
+}
+
 #[test]
 fn more_signals_during_the_shutdown_change_nothing() {
     let server = Folder::new().tinychat(&["--port", "0"]).start();
