@@ -28,10 +28,10 @@ pub struct Child {
 }
 
 impl Child {
-    /// The server with these settings, and the defaults of all others.
+    /// The server with these settings, and the defaults of all others, except that nothing is stored.
     pub fn server(directory: &TempDir, tls: bool, settings: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tinychat"));
-        command.env_clear().env("PORT", "0").envs(settings.iter().copied());
+        command.env_clear().env("PORT", "0").env("DATABASE_PATH", "off").envs(settings.iter().copied());
         let mut client = None;
         if tls {
             let [cert, key] = ["server.crt", "server.key"].map(|file| directory.path().join(file));

@@ -16,6 +16,13 @@ const COLUMNS: &[Column] = &[
     Column { title: "of floor's", show: ratio },
 ];
 
+const STORED_COLUMNS: &[Column] = &[
+    Column { title: "deliveries/s", show: millions },
+    Column { title: "of ws", show: ratio },
+    Column { title: "CPU each", show: microseconds },
+    Column { title: "of ws's", show: ratio },
+];
+
 /// One burst.
 struct Round {
     /// How many seconds it took, for each delivery.
@@ -28,21 +35,35 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     // About the same number of deliveries for both.
     for (clients, messages) in [(100, 8000), (1000, 2000)] {
         let clients = bench.size(clients, 20);
-        crowd(bench, clients, bench.size(messages, 100))?;
+        crowd(bench, "burst", COLUMNS, &Target::ALL, clients, bench.size(messages, 100))?;
     }
     Ok(())
 }
 
-/// Bursts of this many messages in all.
-fn crowd(bench: &mut Bench, clients: usize, messages: usize) -> Result<()> {
+/// Without and with the store.
+pub fn stored(bench: &mut Bench) -> Result<()> {
+    let (clients, messages) = (bench.size(100, 20), bench.size(8000, 100));
+    crowd(bench, "burst, stored", STORED_COLUMNS, &Target::STORED, clients, messages)
+}
+
+/// Bursts of this many messages in all. The targets are compared with the first of them.
+fn crowd(
+    bench: &mut Bench,
+    case: &'static str,
+    columns: &'static [Column],
+    all: &[Target],
+    clients: usize,
+    messages: usize,
+) -> Result<()> {
     let mut targets = Vec::new();
-    for target in Target::ALL {
+    for &target in all {
         let child = target.start(bench)?;
         let crowd = Crowd::join(&child, clients, target.sends(), Readers::Few)?;
         targets.push((target, child, crowd));
     }
     let senders: Vec<usize> = [1, 10, 50].into_iter().filter(|&senders| senders < clients).collect();
-    let mut rounds: Vec<[Vec<Round>; 3]> = senders.iter().map(|_| Default::default()).collect();
+    let mut rounds: Vec<Vec<Vec<Round>>> =
+        senders.iter().map(|_| all.iter().map(|_| Vec::new()).collect()).collect();
     for _ in 0..bench.rounds(9) {
         for (senders, rounds) in senders.iter().zip(&mut rounds) {
             for ((_, child, crowd), rounds) in targets.iter_mut().zip(rounds) {
@@ -50,21 +71,21 @@ fn crowd(bench: &mut Bench, clients: usize, messages: usize) -> Result<()> {
             }
         }
     }
-    let mut table = bench.report.table("burst", COLUMNS);
+    let mut table = bench.report.table(case, columns);
     for (senders, rounds) in senders.iter().zip(&rounds) {
         let what = format!("{clients} clients, {senders} send");
         let floor = &rounds[0];
         for ((target, ..), rounds) in targets.iter().zip(rounds) {
             let pairs = || rounds.iter().zip(floor);
-            let is_server = *target != Target::Floor;
+            let is_compared = *target != all[0];
             table.row(
                 &what,
                 target.name(),
                 &[
                     Some(median(rounds.iter().map(|round| 1.0 / round.each))),
-                    is_server.then(|| median(pairs().map(|(round, floor)| floor.each / round.each))),
+                    is_compared.then(|| median(pairs().map(|(round, floor)| floor.each / round.each))),
                     Some(median(rounds.iter().map(|round| round.processor))),
-                    is_server
+                    is_compared
                         .then(|| median(pairs().map(|(round, floor)| round.processor / floor.processor))),
                 ],
             );

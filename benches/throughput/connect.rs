@@ -203,7 +203,7 @@ impl Chat {
             let number = self.sent.len();
             let message = match self.target {
                 Target::Floor => frame(&public(SENDER, number, number as u64), None),
-                Target::Ws | Target::Wss => frame(&said(SENDER, number), Some(MASK)),
+                Target::Ws | Target::Wss | Target::Stored => frame(&said(SENDER, number), Some(MASK)),
             };
             self.sent.push(now);
             self.next = now + PROBE_INTERVAL;

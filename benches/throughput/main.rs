@@ -18,6 +18,7 @@ mod pace;
 mod relay;
 mod report;
 mod stalled;
+mod store;
 mod storm;
 #[path = "../support/mod.rs"]
 mod support;
@@ -56,6 +57,7 @@ const CASES: &[Case] = &[
     ("storm", storm::run, true),
     ("stalled", stalled::run, true),
     ("connect", connect::run, true),
+    ("store", store::run, true),
     ("many", many::run, false),
 ];
 

@@ -29,11 +29,31 @@ struct Round {
     max: f64,
 }
 
+const STORED_COLUMNS: &[Column] = &[
+    Column { title: "CPU each", show: microseconds },
+    Column { title: "of ws's", show: ratio },
+    Column { title: "p50", show: milliseconds },
+    Column { title: "of ws's", show: ratio },
+    Column { title: "p99", show: milliseconds },
+    Column { title: "of ws's", show: ratio },
+    Column { title: "max", show: milliseconds },
+];
+
 pub fn run(bench: &mut Bench) -> Result<()> {
+    compare(bench, "pace", COLUMNS, &Target::ALL)
+}
+
+/// Without and with the store.
+pub fn stored(bench: &mut Bench) -> Result<()> {
+    compare(bench, "pace, stored", STORED_COLUMNS, &Target::STORED)
+}
+
+/// The targets are compared with the first of them.
+fn compare(bench: &mut Bench, case: &'static str, columns: &'static [Column], all: &[Target]) -> Result<()> {
     let clients = bench.size(100, 20);
     let messages = bench.size(10, 1);
     let mut targets = Vec::new();
-    for target in Target::ALL {
+    for &target in all {
         let child = target.start(bench)?;
         let crowd = Crowd::join(&child, clients, target.sends(), Readers::All)?;
         targets.push((target, child, crowd, Vec::new()));
@@ -55,14 +75,13 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             });
         }
     }
-    let mut table = bench.report.table("pace", COLUMNS);
+    let mut table = bench.report.table(case, columns);
     let floor = &targets[0].3;
     for (target, _, _, rounds) in &targets {
         let figure = |figure: fn(&Round) -> f64| Some(median(rounds.iter().map(figure)));
         let of_floor = |figure: fn(&Round) -> f64| {
             let pairs = rounds.iter().zip(floor);
-            (*target != Target::Floor)
-                .then(|| median(pairs.map(|(round, floor)| figure(round) / figure(floor))))
+            (*target != all[0]).then(|| median(pairs.map(|(round, floor)| figure(round) / figure(floor))))
         };
         table.row(
             &format!("{clients} clients, {MESSAGES_PER_SECOND}/s"),

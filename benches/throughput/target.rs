@@ -1,4 +1,4 @@
-//! What is measured: the floor, and the server over `ws://` and `wss://`.
+//! What is measured: the floor, and the server over `ws://` and `wss://`, without and with its store.
 
 use std::env;
 use std::process::Command;
@@ -14,10 +14,13 @@ pub enum Target {
     Floor,
     Ws,
     Wss,
+    /// Over `ws://`, with what is said stored on disk.
+    Stored,
 }
 
 impl Target {
     pub const ALL: [Self; 3] = [Self::Floor, Self::Ws, Self::Wss];
+    pub const STORED: [Self; 2] = [Self::Ws, Self::Stored];
     pub const SERVERS: [Self; 2] = [Self::Ws, Self::Wss];
 
     pub fn name(self) -> &'static str {
@@ -25,6 +28,7 @@ impl Target {
             Self::Floor => "floor",
             Self::Ws => "ws",
             Self::Wss => "wss",
+            Self::Stored => "ws, stored",
         }
     }
 
@@ -53,6 +57,10 @@ impl Target {
             }
             Self::Ws | Self::Wss => {
                 Child::server(directory, self == Self::Wss, &settings).map_err(|error| error.to_string())
+            }
+            Self::Stored => {
+                let settings = [&settings[..], &[("DATABASE_PATH", "tinychat.db")]].concat();
+                Child::server(directory, false, &settings).map_err(|error| error.to_string())
             }
         };
         Ok(Cores::pin(bench.cores, start)??)

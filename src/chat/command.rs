@@ -131,6 +131,11 @@ impl Command {
     }
 }
 
+fn message_id(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&id| is_number && id <= MAX_ID)
+}
+
 /// The argument of `/login`; `None`: the text is another command.
 pub fn login_password(text: &str) -> Option<&str> {
     let (name, password) = split(text);
@@ -142,11 +147,6 @@ fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let (name, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     (name, arguments.trim_start())
-}
-
-fn message_id(text: &str) -> Option<u64> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|&id| is_number && id <= MAX_ID)
 }
 
 fn help_about(name: &str) -> Result<Option<&'static CommandUsage>, String> {

@@ -7,8 +7,9 @@ use std::fmt;
 use std::time::Instant;
 
 use super::access::Access;
+use super::history::{HistoryEntry, OlderPage, Place};
 use super::moderation::{Decision, Outcome};
-use super::protocol::{ClientMessage, MessageError};
+use super::protocol::{ClientMessage, MessageError, TxnId};
 use super::username::Username;
 use crate::limits::Network;
 
@@ -57,12 +58,35 @@ pub enum Input {
         session: Option<SessionSecret>,
     },
     Disconnected(Departure),
+    /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder).
+    Older(Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
     /// What became of a decision, which now takes effect. From the connection that asked for it.
     Decided(Box<Decision>, Outcome),
     /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
     #[allow(dead_code)]
     Moderators(Vec<Username>),
 }
+
+/// A member's request for messages that only the store has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OlderRequest {
+    pub viewer: Place,
+    pub txn_id: Option<TxnId>,
+    pub page: OlderPage,
+}
+
+/// The newest messages for an [`OlderPage`].
+#[derive(Clone, Debug)]
+pub struct OlderMessages {
+    /// The newest first.
+    pub entries: Vec<HistoryEntry>,
+    /// Whether the store has more.
+    pub more: bool,
+}
+
+/// The store cannot be read, or too many requests wait for it.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreUnavailable;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]

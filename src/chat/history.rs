@@ -11,6 +11,8 @@ use super::roster::JoinOrder;
 pub const MAX_HISTORY_BYTES: usize = 4 * 1024 * 1024;
 /// The longest array of messages in an answer, in bytes: the other fields fit into the rest of 256 KiB.
 pub const MAX_PAGE_BYTES: usize = 255 * 1024;
+/// How many deletions a page from the store may have missed.
+const MAX_DELETED: usize = 256;
 /// What an entry takes in memory without its texts, in bytes: itself, with as much spare room in the queue, and its
 /// allocations' headers.
 const ENTRY_BYTES: usize = 2 * size_of::<HistoryEntry>() + 48;
@@ -28,12 +30,43 @@ pub struct History {
     entries: VecDeque<HistoryEntry>,
     limits: HistoryLimits,
     bytes: usize,
+    /// How many of the entries are not whispers.
+    public: usize,
     /// The id of the newest evicted message; 0: none was evicted.
     last_evicted: u64,
+    /// Messages from before this time are too old, in milliseconds since 1970.
+    oldest_millis: u64,
+    is_stored: bool,
+    /// The messages that were deleted last, the newest first: a page from the store may have been read before.
+    deleted: VecDeque<u64>,
+    /// Whether the store may have messages that are older than those in memory.
+    has_older: bool,
+}
+
+/// What the store has kept.
+#[derive(Debug, Default)]
+pub struct StoredHistory {
+    /// The newest messages, the oldest first.
+    pub entries: Vec<HistoryEntry>,
+    /// The id of the newest message before these; `None`: there is none.
+    pub newest_older: Option<u64>,
+}
+
+/// A page of which memory has only the newer part, or nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OlderPage {
+    /// Messages before the one with this id are still missing.
+    pub before: u64,
+    /// How many of the newest of them.
+    pub count: u16,
+    /// How many bytes their JSON may have, with a comma after each. The first message of an answer may exceed this.
+    pub bytes: usize,
+    /// From memory, the newest first.
+    newer: Vec<HistoryEntry>,
 }
 
 /// A message that was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEntry {
     pub id: u64,
     pub unix_millis: u64,
@@ -45,7 +78,7 @@ pub struct HistoryEntry {
     pub author: Option<JoinOrder>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Visibility {
     All,
     /// A whisper: its author, and the member that it is for.
@@ -69,17 +102,45 @@ pub struct Page {
 }
 
 impl History {
-    pub fn new(limits: HistoryLimits) -> Self {
-        Self { entries: VecDeque::new(), limits, bytes: 0, last_evicted: 0 }
+    /// `stored`: what the store has kept; `None`: there is no store.
+    pub fn new(limits: HistoryLimits, stored: Option<StoredHistory>) -> Self {
+        let mut history = Self {
+            entries: VecDeque::new(),
+            limits,
+            bytes: 0,
+            public: 0,
+            last_evicted: 0,
+            oldest_millis: 0,
+            is_stored: stored.is_some(),
+            deleted: VecDeque::new(),
+            has_older: false,
+        };
+        let StoredHistory { entries, newest_older } = stored.unwrap_or_default();
+        history.has_older = newest_older.is_some();
+        history.last_evicted = newest_older.unwrap_or(0);
+        entries.into_iter().for_each(|entry| history.push(entry));
+        history
+    }
+
+    /// Whether messages are kept in the store as well.
+    pub fn is_stored(&self) -> bool {
+        self.is_stored && self.limits.messages > 0
     }
 
     /// Adds a message, and evicts those that exceed a limit.
     pub fn push(&mut self, entry: HistoryEntry) {
         let now = entry.unix_millis;
         self.bytes += entry.bytes();
+        self.public += usize::from(entry.is_public());
         self.entries.push_back(entry);
         while self.entries.len() > self.limits.messages || self.bytes > MAX_HISTORY_BYTES {
-            self.evict();
+            // Beyond the limit, the store deletes it as well.
+            let is_kept = self.public <= self.limits.messages;
+            let evicted = self.evict();
+            self.has_older |= self.is_stored && is_kept && evicted.is_some_and(|entry| entry.is_public());
+        }
+        if self.public >= self.limits.messages {
+            self.has_older = false;
         }
         self.evict_old(now);
     }
@@ -87,26 +148,76 @@ impl History {
     /// Evicts the messages that are too old.
     pub fn evict_old(&mut self, now_unix_millis: u64) {
         let Some(age) = self.limits.age_millis else { return };
-        let oldest = now_unix_millis.saturating_sub(age);
-        while self.entries.front().is_some_and(|entry| entry.unix_millis < oldest) {
+        self.oldest_millis = now_unix_millis.saturating_sub(age);
+        while self.entries.front().is_some_and(|entry| self.is_old(entry)) {
             self.evict();
         }
     }
 
-    /// At most `count` of the newest messages before the one with the id `before`.
+    fn is_old(&self, entry: &HistoryEntry) -> bool {
+        entry.unix_millis < self.oldest_millis
+    }
+
+    /// At most `count` of the newest messages before the one with the id `before`, from memory alone.
     pub fn page(&self, viewer: &Place, before: Option<u64>, count: u16) -> Page {
         let end = before.map_or(self.entries.len(), |id| self.position(id));
+        let (messages, _) = self.select(viewer, end, count);
+        self.finish(messages, end, viewer)
+    }
+
+    /// The same, or what is missing for it, which the store has.
+    pub fn page_with_older(
+        &self,
+        viewer: &Place,
+        before: Option<u64>,
+        count: u16,
+    ) -> Result<Page, OlderPage> {
+        let end = before.map_or(self.entries.len(), |id| self.position(id));
+        let (messages, is_full) = self.select(viewer, end, count);
+        if is_full || !self.has_older {
+            return Ok(self.finish(messages, end, viewer));
+        }
+        let oldest = self.entries.front().map_or(u64::MAX, |entry| entry.id);
+        let selected = messages.entries.len() as u16;
+        Err(OlderPage {
+            before: before.map_or(oldest, |before| before.min(oldest)),
+            count: count - selected,
+            bytes: MAX_PAGE_BYTES.saturating_sub(messages.bytes),
+            newer: messages.entries.into_iter().cloned().collect(),
+        })
+    }
+
+    /// Completes a page. `older`: what the store has for it, the newest first; `more`: whether it has more.
+    pub fn complete(&self, viewer: &Place, page: &OlderPage, older: &[HistoryEntry], more: bool) -> Page {
+        let mut messages = Selection::default();
+        let mut is_cut = false;
+        let kept = older.iter().filter(|entry| !self.is_old(entry));
+        for entry in page.newer.iter().chain(kept).filter(|entry| !self.deleted.contains(&entry.id)) {
+            let size = entry.page_bytes(viewer);
+            is_cut = !messages.has_room(size) && !messages.entries.is_empty();
+            if is_cut {
+                break;
+            }
+            messages.add(entry, size);
+        }
+        Page { json: messages.encode(viewer), more: more || is_cut }
+    }
+
+    /// The newest `count` messages before this index, as far as they fit into an answer, and whether no more fit or
+    /// were wanted.
+    fn select(&self, viewer: &Place, end: usize, count: u16) -> (Selection<'_>, bool) {
         let visible = self.entries.range(..end).rev().filter(|entry| entry.is_visible_to(viewer));
         let mut messages = Selection::default();
         for entry in visible.take(count.into()) {
             let size = entry.page_bytes(viewer);
             // A message that is longer than an answer is sent alone; otherwise paging would stop at it.
             if !messages.has_room(size) && !messages.entries.is_empty() {
-                break;
+                return (messages, true);
             }
             messages.add(entry, size);
         }
-        self.finish(messages, end, viewer)
+        let is_full = messages.entries.len() >= count.into();
+        (messages, is_full)
     }
 
     /// The newest `count` messages, and in any case all of `unread` and, if there is room, what came after the first of
@@ -160,7 +271,7 @@ impl History {
     /// more.
     fn finish(&self, messages: Selection, end: usize, viewer: &Place) -> Page {
         let start = messages.entries.last().map_or(end, |oldest| self.position(oldest.id).min(end));
-        let more = self.entries.range(..start).any(|entry| entry.is_visible_to(viewer));
+        let more = self.has_older || self.entries.range(..start).any(|entry| entry.is_visible_to(viewer));
         Page { json: messages.encode(viewer), more }
     }
 
@@ -168,11 +279,16 @@ impl History {
         self.entries.get(self.position(id)).filter(|entry| entry.id == id)
     }
 
-    /// Removes a message that was deleted. It was not evicted: an answer without it is complete.
+    /// Removes a message that was deleted, if it is in memory. It was not evicted: an answer without it is complete.
     pub fn remove(&mut self, id: u64) -> Option<HistoryEntry> {
+        if self.is_stored {
+            self.deleted.truncate(MAX_DELETED - 1);
+            self.deleted.push_front(id);
+        }
         self.get(id)?;
         let entry = self.entries.remove(self.position(id))?;
         self.bytes -= entry.bytes();
+        self.public -= usize::from(entry.is_public());
         Some(entry)
     }
 
@@ -187,11 +303,12 @@ impl History {
         self.entries.len()
     }
 
-    fn evict(&mut self) {
-        if let Some(entry) = self.entries.pop_front() {
-            self.bytes -= entry.bytes();
-            self.last_evicted = entry.id;
-        }
+    fn evict(&mut self) -> Option<HistoryEntry> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.bytes();
+        self.public -= usize::from(entry.is_public());
+        self.last_evicted = entry.id;
+        Some(entry)
     }
 
     /// The index of the first message whose id is at least this.
@@ -265,6 +382,11 @@ impl HistoryEntry {
         is_own.then_some(txn_id)
     }
 
+    /// Whether it is for all members. Only such messages are in the store.
+    fn is_public(&self) -> bool {
+        matches!(self.visibility, Visibility::All)
+    }
+
     pub fn is_visible_to(&self, viewer: &Place) -> bool {
         match &self.visibility {
             Visibility::All => true,
@@ -300,7 +422,7 @@ mod tests {
 
     #[test]
     fn memory_holds_four_mebibytes() {
-        let mut history = History::new(HistoryLimits { messages: 1_000_000, age_millis: None });
+        let mut history = History::new(HistoryLimits { messages: 1_000_000, age_millis: None }, None);
         for id in 1..100_000 {
             history.push(entry(id, 100));
         }
@@ -315,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_deleted_message_is_not_missing() {
-        let mut history = History::new(HistoryLimits { messages: 3, age_millis: None });
+        let mut history = History::new(HistoryLimits { messages: 3, age_millis: None }, None);
         (1..=3).for_each(|id| history.push(entry(id, 10)));
         assert_eq!(history.remove(1).map(|entry| entry.id), Some(1));
         assert!(history.remove(1).is_none() && history.remove(4).is_none());
@@ -330,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_longer_than_an_answer_does_not_end_paging() {
-        let mut history = History::new(HistoryLimits { messages: 10, age_millis: None });
+        let mut history = History::new(HistoryLimits { messages: 10, age_millis: None }, None);
         for (id, length) in [(1, 10), (2, MAX_PAGE_BYTES + 1), (3, 10)] {
             history.push(entry(id, length));
         }

@@ -28,8 +28,11 @@ mod username;
 pub use access::{Access, Attempt, Attempts, Verdict};
 pub use away::AwayLimits;
 pub use bans::Bans;
-pub use entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
-pub use history::HistoryLimits;
+pub use entry::{
+    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
+    StoreUnavailable,
+};
+pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
@@ -40,6 +43,6 @@ pub use name_key::NameKey;
 pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
-pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage};
-pub use room::{Audience, Effect, Room, RoomSettings};
+pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
+pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
 pub use username::Username;

@@ -95,6 +95,15 @@ pub struct Recipient {
 }
 
 impl TxnId {
+    /// One that was parsed when its message was sent.
+    pub fn from_store(text: Arc<str>) -> Self {
+        Self(text)
+    }
+
+    pub fn text(&self) -> &Arc<str> {
+        &self.0
+    }
+
     pub fn bytes(&self) -> usize {
         self.0.len()
     }

@@ -13,8 +13,11 @@ use super::access::{Access, Verdict};
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
-use super::entry::{Address, ConnectionId, Departure, Entry, EntryTime, Input, SessionSecret};
-use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, Visibility};
+use super::entry::{
+    Address, ConnectionId, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest, SessionSecret,
+    StoreUnavailable,
+};
+use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility};
 use super::list_budget::JoinPace;
 use super::moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::name_key::NameKey;
@@ -55,6 +58,10 @@ pub enum Effect {
     OpenSession(SessionSecret, Arc<NameKey>),
     CloseSession(SessionSecret),
     Send(Audience, ServerMessage),
+    /// To be stored.
+    Keep(KeptEntry),
+    /// The member on this connection asks for messages that only the store has. [`Input::Older`] answers.
+    ReadOlder(ConnectionId, Box<OlderRequest>),
     /// Have this stored, and pass it back to the room as an entry.
     Decide(Box<Decision>),
     /// Record an act that has taken effect.
@@ -80,6 +87,15 @@ pub enum Audience {
     Only(Vec<ConnectionId>),
 }
 
+/// A message to all members, as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptEntry {
+    pub id: u64,
+    pub unix_millis: u64,
+    pub json: Arc<[u8]>,
+    pub txn_id: Option<TxnId>,
+}
+
 /// What a room is created with. By default, nothing is kept.
 #[derive(Default)]
 pub struct RoomSettings {
@@ -90,6 +106,8 @@ pub struct RoomSettings {
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
+    /// `None`: there is no store.
+    pub stored: Option<StoredHistory>,
     pub away: AwayLimits,
     /// The named moderators, whose names are reserved.
     pub moderators: Vec<Username>,
@@ -151,6 +169,7 @@ impl Room {
             requires_password,
             epoch,
             history,
+            stored,
             away,
             moderators,
             bans,
@@ -163,7 +182,7 @@ impl Room {
             epoch,
             guests: HashMap::new(),
             roster: Roster::default(),
-            history: History::new(history),
+            history: History::new(history, stored),
             away: AwaySchedule::new(away),
             lists: UserListSchedule::default(),
             timeouts: moderation::stored_time_outs(time_outs, time),
@@ -196,11 +215,17 @@ impl Room {
                 self.message(context, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
+            Input::Older(request, answer) => self.older(id, time, from, *request, answer),
             Input::Decided(decision, outcome) => {
                 let Decision { act, connection, txn_id } = *decision;
-                let access = Access::default();
-                let txn_id = txn_id.as_ref();
-                let context = Context { id, time, from: connection, txn_id, access, session: None };
+                let context = Context {
+                    id,
+                    time,
+                    from: connection,
+                    txn_id: txn_id.as_ref(),
+                    access: Access::default(),
+                    session: None,
+                };
                 self.decided(context, act, outcome)
             }
             Input::Moderators(names) => {
@@ -414,14 +439,15 @@ impl Room {
         options: Option<&JoinOptions>,
     ) -> Result<Vec<Effect>, String> {
         let Context { time, from, access, .. } = context;
-        let role = self.role_at_join(&name, access.join)?;
-        if role != Role::Named
+        let role = self.role_at_join(&name, access.join);
+        if role != Ok(Role::Named)
             && let Some(ban) = self.ban_on(context, &name, address)
         {
             let effects = moderation::refuse(context, ban);
             self.guests.remove(&from);
             return Ok(effects);
         }
+        let role = role?;
         if let Some(owner) = self.roster.by_name(name.key()) {
             return Err(NameError::InUse(owner.name.shown().clone()).to_string());
         }
@@ -611,24 +637,29 @@ impl Room {
         let Some(sender) = self.roster.by_connection(context.from) else { return Vec::new() };
         let username = sender.name.shown().clone();
         let (txn, author) = (context.txn(sender), Some(sender.order));
-        let message = self.keep(context, KeptMessage::Public { username: &username, content }, txn, author);
-        vec![Effect::Send(Audience::AllExcept(context.from), message)]
+        let message = KeptMessage::Public { username: &username, content };
+        self.keep(context, Audience::AllExcept(context.from), message, txn, author)
     }
 
-    /// Adds a message to all members to the history.
+    /// Sends a message to all members, or all except its author, and keeps it.
     fn keep(
         &mut self,
         context: Context,
+        audience: Audience,
         message: KeptMessage,
         txn: Option<(TxnId, Arc<NameKey>)>,
         author: Option<JoinOrder>,
-    ) -> ServerMessage {
+    ) -> Vec<Effect> {
         let json = self.encode(context, message);
-        let unix_millis = context.time.unix_millis;
-        let visibility = Visibility::All;
-        let entry = HistoryEntry { id: context.id, unix_millis, json: json.clone(), txn, visibility, author };
-        self.history.push(entry);
-        ServerMessage::Kept(json)
+        let Context { id, time: &EntryTime { unix_millis, .. }, .. } = context;
+        let mut effects = Vec::with_capacity(3);
+        effects.push(Effect::Send(audience, ServerMessage::Kept(json.clone())));
+        if self.history.is_stored() {
+            let txn_id = txn.as_ref().map(|(txn_id, _)| txn_id.clone());
+            effects.push(Effect::Keep(KeptEntry { id, unix_millis, json: json.clone(), txn_id }));
+        }
+        self.history.push(HistoryEntry { id, unix_millis, json, txn, visibility: Visibility::All, author });
+        effects
     }
 
     /// Encodes a message in one allocation of its size.
@@ -642,7 +673,36 @@ impl Room {
     fn page(&mut self, context: Context, before: Option<u64>, limit: u16) -> Vec<Effect> {
         let Some(member) = self.roster.by_connection(context.from) else { return Vec::new() };
         self.history.evict_old(context.time.unix_millis);
-        let page = self.history.page(&member.place(), before, limit);
+        let viewer = member.place();
+        match self.history.page_with_older(&viewer, before, limit) {
+            Ok(page) => vec![self.answer(context, page, None, None)],
+            Err(page) => {
+                let request = OlderRequest { viewer, txn_id: context.txn_id.cloned(), page };
+                vec![Effect::ReadOlder(context.from, request.into())]
+            }
+        }
+    }
+
+    /// Answers a request with what the store has for it.
+    fn older(
+        &mut self,
+        id: u64,
+        time: &EntryTime,
+        from: ConnectionId,
+        request: OlderRequest,
+        answer: Result<OlderMessages, StoreUnavailable>,
+    ) -> Vec<Effect> {
+        let OlderRequest { viewer, txn_id, page } = request;
+        let access = Access::default();
+        let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session: None };
+        if self.roster.by_connection(from).is_none_or(|member| member.order != viewer.order) {
+            return Vec::new();
+        }
+        let Ok(OlderMessages { entries, more }) = answer else {
+            return vec![error(context, "Older messages are not available now: try again later.")];
+        };
+        self.history.evict_old(time.unix_millis);
+        let page = self.history.complete(&viewer, &page, &entries, more);
         vec![self.answer(context, page, None, None)]
     }
 
@@ -769,8 +829,10 @@ impl Room {
     /// Tells all members of a moderator's action, which has changed the list.
     fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
         self.lists.changed(context.time.monotonic);
-        let message = self.keep(context, KeptMessage::System { content: &content }, None, None);
-        vec![Effect::Send(Audience::All, message), Effect::Moderated(content)]
+        let mut effects =
+            self.keep(context, Audience::All, KeptMessage::System { content: &content }, None, None);
+        effects.push(Effect::Moderated(content));
+        effects
     }
 
     fn user_list(&self) -> ServerMessage {

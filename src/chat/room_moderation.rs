@@ -190,8 +190,13 @@ impl Room {
         let ends = format!("{}{}", ban.for_duration(), reason_after(&ban.reason));
         if !names.is_empty() {
             let content = format!("{} banned {}{ends}", act.by, list(&names));
-            let message = self.keep(context, KeptMessage::System { content: &content }, None, None);
-            effects.push(Effect::Send(Audience::All, message));
+            effects.extend(self.keep(
+                context,
+                Audience::All,
+                KeptMessage::System { content: &content },
+                None,
+                None,
+            ));
         }
         let mut reply = format!("Banned {}{ends}", ban.subject());
         let note = self.why_not_the_address(act, &ban);

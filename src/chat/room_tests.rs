@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::away::{MAX_UNREAD, MAX_UNREAD_BYTES};
+use crate::chat::history::OlderPage;
 use crate::chat::name_key::NameKey;
 use crate::chat::protocol::Position;
 
@@ -24,9 +25,13 @@ struct Script {
     last_id: u64,
     members: BTreeSet<u64>,
     received: BTreeMap<u64, Vec<String>>,
+    /// What the store has.
+    stored: BTreeMap<u64, HistoryEntry>,
+    /// Whether it can be read.
+    is_store_available: bool,
     /// What becomes of decisions; `None`: they wait.
     outcome: Option<Outcome>,
-    waiting: Vec<Box<Decision>>,
+    waiting: Vec<Decision>,
     recorded: Vec<Act>,
     published: Bans,
 }
@@ -47,6 +52,8 @@ impl Script {
             last_id: 0,
             members,
             received,
+            stored: BTreeMap::new(),
+            is_store_available: true,
             outcome: Some(Outcome::Stored),
             waiting: Vec::new(),
             recorded: Vec::new(),
@@ -134,6 +141,18 @@ impl Script {
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Moderated(_) => {}
+                Effect::Keep(KeptEntry { id, unix_millis, json, txn_id }) => {
+                    let author =
+                        serde_json::from_slice::<Value>(&json).unwrap()["username"].as_str().map(NameKey::of);
+                    let txn = txn_id.zip(author.map(Arc::new));
+                    let visibility = Visibility::All;
+                    let entry = HistoryEntry { id, unix_millis, json, txn, visibility, author: None };
+                    self.stored.insert(id, entry);
+                }
+                Effect::ReadOlder(ConnectionId(number), request) => {
+                    let answer = self.read_older(&request.page);
+                    self.input(number, Input::Older(request, answer));
+                }
                 Effect::Send(audience, message) => {
                     let recipients: Vec<u64> = match audience {
                         Audience::All => self.members.iter().copied().collect(),
@@ -151,11 +170,20 @@ impl Script {
         }
     }
 
+    fn read_older(&self, page: &OlderPage) -> Result<OlderMessages, StoreUnavailable> {
+        if !self.is_store_available {
+            return Err(StoreUnavailable);
+        }
+        let mut older = self.stored.range(..page.before).rev().map(|(_, entry)| entry.clone());
+        let entries = older.by_ref().take(page.count.into()).collect();
+        Ok(OlderMessages { entries, more: older.next().is_some() })
+    }
+
     /// Applies a decision as the next entry, unless decisions wait.
     fn decide(&mut self, decision: Box<Decision>) {
         match self.outcome {
             Some(outcome) => self.input(decision.connection.0, Input::Decided(decision, outcome)),
-            None => self.waiting.push(decision),
+            None => self.waiting.push(*decision),
         }
     }
 
@@ -174,6 +202,7 @@ fn settings() -> RoomSettings {
         allows_login: true,
         epoch: "an epoch".into(),
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
+        stored: None,
         away: AwayLimits { timeout: AWAY, members: 8, members_per_network: Some(2) },
         ..RoomSettings::default()
     }
@@ -753,6 +782,8 @@ proptest! {
                     | Effect::LeaveAway(..)
                     | Effect::OpenSession(..)
                     | Effect::CloseSession(_)
+                    | Effect::Keep(_)
+                    | Effect::ReadOlder(..)
                     | Effect::Moderated(_) => {}
                     Effect::Send(Audience::One(id), _) => {
                         prop_assert!(connected.contains(&id.0) && !closed.contains(&id.0));
@@ -1108,6 +1139,115 @@ fn messages_older_than_the_limit_are_evicted() {
     };
     assert_eq!(history(&mut script, day), "history: Ann: old");
     assert_eq!(history(&mut script, day + 1), "history: ");
+}
+
+/// Messages to all members are kept in the store as well, whispers are not.
+#[test]
+fn older_pages_come_from_the_store() {
+    let stored = Some(StoredHistory::default());
+    let history = HistoryLimits { messages: 4, age_millis: None };
+    let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
+    for (number, name) in [(1, "Ann"), (2, "Bob"), (3, "Cid")] {
+        script.connect(number);
+        script.join(number, name);
+    }
+    for content in ["0", "1", "2"] {
+        let message = json!({"type": "public", "content": content, "txn_id": content});
+        script.json(1, message);
+    }
+    script.public(2, "3");
+    // Memory has room for four messages, whispers included.
+    script.private(1, "Bob", "psst");
+    script.private(1, "Bob", "hey");
+    script.received.clear();
+    let page = |script: &mut Script, before: Option<u64>, limit: u64| {
+        script.json(1, json!({"type": "history", "before": before.unwrap_or(9999), "limit": limit}));
+        script.received(1).remove(0)
+    };
+    let first = *script.stored.first_key_value().unwrap().0;
+    assert_eq!(script.stored.len(), 4);
+    assert_eq!(page(&mut script, None, 3), "history more: Bob: 3, Ann to Bob: psst, Ann to Bob: hey");
+    assert_eq!(
+        page(&mut script, None, 5),
+        "history more: Ann: 1 [1], Ann: 2 [2], Bob: 3, Ann to Bob: psst, Ann to Bob: hey",
+        "the older part comes from the store"
+    );
+    assert_eq!(page(&mut script, Some(first + 2), 5), "history: Ann: 0 [0], Ann: 1 [1]");
+    assert_eq!(page(&mut script, Some(first + 2), 1), "history more: Ann: 1 [1]");
+    assert_eq!(page(&mut script, Some(first), 5), "history: ");
+    assert_eq!(page(&mut script, None, 0), "history more: ", "the store is not read");
+    script.json(3, json!({"type": "history", "limit": 5}));
+    assert_eq!(script.received(3), ["history: Ann: 0, Ann: 1, Ann: 2, Bob: 3"]);
+    script.is_store_available = false;
+    assert_eq!(page(&mut script, None, 5), "error: Older messages are not available now: try again later.");
+}
+
+/// Memory has everything that the store has: asking the store would only delay the answer.
+#[test]
+fn the_store_is_not_asked_for_what_it_has_deleted() {
+    let stored = Some(StoredHistory { entries: Vec::new(), newest_older: Some(1) });
+    let history = HistoryLimits { messages: 2, age_millis: None };
+    let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
+    script.is_store_available = false;
+    script.last_id = 10;
+    script.connect(1);
+    script.join(1, "Ann");
+    script.received.clear();
+    for (content, answer) in [
+        ("0", "error: Older messages are not available now: try again later."),
+        ("1", "history: Ann: 0, Ann: 1"),
+        ("2", "history: Ann: 1, Ann: 2"),
+    ] {
+        script.public(1, content);
+        script.json(1, json!({"type": "history", "limit": 5}));
+        assert_eq!(script.received(1), [answer]);
+    }
+}
+
+#[test]
+fn a_room_continues_with_what_the_store_has_kept() {
+    let mut before = Script::with_room(RoomSettings { stored: Some(StoredHistory::default()), ..settings() });
+    before.connect(1);
+    before.join(1, "Ann");
+    (0..4).for_each(|number| before.public(1, &number.to_string()));
+    let mut entries: Vec<HistoryEntry> = before.stored.values().cloned().collect();
+    let newest_older = Some(entries.remove(0).id);
+    let known = newest_older.unwrap();
+    let stored = Some(StoredHistory { entries, newest_older });
+    let mut script = Script::with_room(RoomSettings { stored, ..settings() });
+    script.stored = before.stored;
+    script.last_id = 1000;
+    for (number, name, since, answer) in [
+        (1, "Bob", known, "history more recovered: Ann: 1, Ann: 2, Ann: 3"),
+        (2, "Cid", known - 1, "history more not recovered: Ann: 1, Ann: 2, Ann: 3"),
+        (3, "Dan", known + 2, "history more recovered: Ann: 3"),
+    ] {
+        let place = Resumable { name, session: SessionSecret::new([number as u8; SessionSecret::BYTES]) };
+        script.resume(number, &place, since);
+        assert_eq!(script.received(number)[2], answer);
+    }
+    script.json(1, json!({"type": "history", "limit": 200}));
+    assert_eq!(script.received(1).last().unwrap(), "history: Ann: 0, Ann: 1, Ann: 2, Ann: 3");
+}
+
+#[test]
+fn an_answer_from_the_store_to_a_connection_that_has_left_is_dropped() {
+    let mut script = Script::with(&["Ann"]);
+    let viewer = Place { order: JoinOrder(0), name: Arc::new(NameKey::of("Ann")) };
+    let page = History::new(
+        HistoryLimits { messages: 1, age_millis: None },
+        Some(StoredHistory { entries: Vec::new(), newest_older: Some(5) }),
+    );
+    let page = page.page_with_older(&viewer, None, 3).unwrap_err();
+    let older = |viewer: &Place| {
+        let request = OlderRequest { viewer: viewer.clone(), txn_id: None, page: page.clone() };
+        Input::Older(request.into(), Ok(OlderMessages { entries: Vec::new(), more: true }))
+    };
+    script.input(1, older(&viewer));
+    assert_eq!(script.received(1), ["history more: "]);
+    script.input(2, older(&viewer));
+    script.input(1, older(&Place { order: JoinOrder(7), name: viewer.name.clone() }));
+    assert!(script.received.is_empty());
 }
 
 #[test]

@@ -178,9 +178,10 @@ pub mod tests {
     use std::thread;
 
     use super::*;
+    use crate::chat::{SessionSecret, Username};
     use crate::config::{PasswordHash, SALT_BYTES};
     use crate::connection::tests::shared;
-    use crate::hub::SharedState;
+    use crate::hub::{Moderator, SharedState};
     use crate::transport::Stream;
 
     /// A client's connection, upgraded, and its own end of it.
@@ -193,6 +194,116 @@ pub mod tests {
         let peer = Peer { name: "a client".into(), network, charged: None };
         let stream = Stream::plain(Arc::new(socket));
         (Upgraded { stream, peer, leftover: Vec::new(), permit: None }, client)
+    }
+
+    fn ban(network: &str) -> Ban {
+        Ban {
+            id: 1,
+            name: None,
+            network: Some(network.parse().unwrap()),
+            by: "Ann".into(),
+            since: 0,
+            until: None,
+            reason: "spam".into(),
+        }
+    }
+
+    fn hash(password: &str) -> String {
+        PasswordHash::new(password, [0; SALT_BYTES], NonZeroU32::MIN).to_string()
+    }
+
+    /// A named moderator.
+    fn ann() -> Moderator {
+        Moderator::new(Username::parse("Ann").unwrap(), &hash("only ann"))
+    }
+
+    /// A masked text frame.
+    fn text_frame(text: &str) -> Vec<u8> {
+        let length = u8::try_from(text.len()).unwrap();
+        assert!(length < 126);
+        [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+    }
+
+    /// A connection from 192.0.2.1, which is banned.
+    fn banned() -> (Upgraded, TcpStream, SharedState) {
+        let (mut upgraded, client) = upgraded();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let network = IpAddr::from([192, 0, 2, 1]).into();
+        upgraded.peer = Peer { network, charged: Some(network), ..upgraded.peer };
+        let state = SharedState::default();
+        state.publish_ban(Arc::new(ban("192.0.2.0/24")));
+        (upgraded, client, state)
+    }
+
+    #[test]
+    fn a_banned_address_is_refused_without_the_hub() {
+        let (upgraded, mut client, state) = banned();
+        let network = upgraded.peer.network;
+        let (inbox, events) = crossbeam_channel::bounded(8);
+        let shared = shared(&[("CONNECT_RATE", "1")], HubHandle::new(inbox, state).0);
+        let take = |tokens| shared.rates.connect.take(network, tokens, Instant::now());
+        let debt_ends = take(1e6).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| run(ConnectionId(7), upgraded, &shared));
+            let mut received = Vec::new();
+            client.read_to_end(&mut received).unwrap();
+            drop(client);
+            let text = String::from_utf8_lossy(&received);
+            assert!(text.contains(r#""content":"You are banned: spam""#), "{text}");
+            // Close code 1008.
+            assert!(received.ends_with(b"\x88\x06\x03\xF0spam"), "{received:?}");
+        });
+        assert!(events.is_empty(), "the hub does not learn of it");
+        // One token is a second.
+        let cost = Duration::from_secs_f64(BANNED_COST - 0.5);
+        assert!(take(0.0).unwrap() > debt_ends + cost, "it is charged for more than one connection");
+    }
+
+    /// From a banned address, only the join of a named moderator is passed on.
+    #[test]
+    fn a_named_moderator_may_join_from_a_banned_address() {
+        for (text, is_passed_on) in [
+            (r#"{"type":"join","username":"ann","password":"only ann"}"#, true),
+            (r#"{"type":"join","username":"ann","session":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"}"#, true),
+            (r#"{"type":"join","username":"ann","session":"0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"}"#, false),
+            (r#"{"type":"join","username":"Ann","password":"guess"}"#, false),
+            (r#"{"type":"join","username":"Ann"}"#, false),
+            (r#"{"type":"join","username":"Bob","password":"only ann"}"#, false),
+            (r#"{"type":"public","username":"Ann","content":"hi"}"#, false),
+            ("nonsense", false),
+        ] {
+            let (upgraded, mut client, state) = banned();
+            state.set_moderators(vec![ann()]);
+            let session = SessionSecret::parse(&"0a".repeat(16)).unwrap();
+            state.open_session(session, ann().name.key().clone());
+            let (inbox, events) = crossbeam_channel::bounded(8);
+            let shared = shared(&[], HubHandle::new(inbox, state).0);
+            thread::scope(|scope| {
+                client.write_all(&text_frame(text)).unwrap();
+                scope.spawn(|| run(ConnectionId(7), upgraded, &shared));
+                if is_passed_on {
+                    assert!(matches!(events.recv(), Ok(Event::Connected(..))));
+                    assert!(matches!(events.recv(), Ok(Event::Message(_, Ok(_), _, Some(_)))), "{text}");
+                } else {
+                    let mut first = [0; 1];
+                    client.read_exact(&mut first).unwrap();
+                    assert_eq!((first, events.len()), ([0x81], 0), "{text}");
+                }
+                drop(client);
+            });
+        }
+        // One that sends nothing is refused after a second.
+        let (upgraded, mut client, state) = banned();
+        state.set_moderators(vec![ann()]);
+        let (inbox, events) = crossbeam_channel::bounded(8);
+        let shared = shared(&[], HubHandle::new(inbox, state).0);
+        thread::scope(|scope| {
+            scope.spawn(|| run(ConnectionId(7), upgraded, &shared));
+            let mut first = [0; 1];
+            client.read_exact(&mut first).unwrap();
+            assert_eq!((first, events.len()), ([0x81], 0));
+            drop(client);
+        });
     }
 
     #[test]
@@ -237,19 +348,13 @@ pub mod tests {
         });
     }
 
-    /// The frame of a text of less than 126 bytes, masked with zeros.
-    fn text_frame(text: &str) -> Vec<u8> {
-        [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
-    }
-
     const JOIN: &str = r#"{"type":"join","username":"Bob","password":"open sesame"}"#;
 
     #[test]
     fn a_password_that_waits_for_its_turn_delays_only_its_own_client() {
         let (inbox, events) = crossbeam_channel::bounded(16);
         let (hub, _queries) = HubHandle::new(inbox, SharedState::default());
-        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
-        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        let shared = shared(&[("JOIN_PASSWORD", &hash("open sesame"))], hub);
         thread::scope(|scope| {
             let turn = shared.passwords.hold();
             let [mut bob, mut ann] = [1, 2].map(|number| {
@@ -278,8 +383,7 @@ pub mod tests {
         let state = SharedState::default();
         state.shut_down();
         let (hub, _queries) = HubHandle::new(inbox, state);
-        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
-        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        let shared = shared(&[("JOIN_PASSWORD", &hash("open sesame"))], hub);
         thread::scope(|scope| {
             let (upgraded, mut client) = upgraded();
             scope.spawn(|| run(ConnectionId(1), upgraded, &shared));

@@ -6,6 +6,7 @@
 mod delivery;
 mod handle;
 mod retries;
+mod storage;
 mod tape;
 
 use std::fmt;
@@ -19,7 +20,7 @@ use log::info;
 
 use crate::chat::{
     Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
-    EntryTime, Input, MessageError, Outcome, Room, RoomSettings, SessionSecret,
+    EntryTime, Input, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::clock::Reading;
@@ -30,6 +31,7 @@ use delivery::Delivery;
 use handle::Query;
 
 pub use handle::{Admission, Admitted, HubHandle, Moderator, SharedState};
+pub use storage::{Report, Storage, Tag, named_moderators, stored_history};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -51,9 +53,9 @@ pub enum Event {
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
-    /// A decision takes effect: it was stored, or could not be.
-    #[allow(dead_code)] // Until decisions are stored.
-    Decided(Box<Decision>, Outcome),
+    Store(Box<Report>),
+    /// Reads the named moderators from the store again.
+    Reload,
     /// Wakes the hub to answer queries, which do not wait in the inbox.
     Wakeup,
     /// Close all connections and end.
@@ -83,13 +85,24 @@ impl fmt::Display for Peer {
     }
 }
 
+/// What the hub starts with. By default, nothing is kept.
+#[cfg_attr(any(fuzzing, test), derive(Default))]
+pub struct HubSettings {
+    pub room: RoomSettings,
+    pub storage: Storage,
+    /// The named moderators. Those in the room's settings are ignored.
+    pub moderators: Vec<Moderator>,
+    /// The next id is the one after it.
+    pub last_id: u64,
+}
+
 /// Starts the hub. After [`Event::Shutdown`] it ends as soon as every client has disconnected, or after 3 seconds.
 /// `on_end` is called when it ends, even by a panic.
 ///
 /// # Errors
 /// The system cannot create a thread.
 pub fn start(
-    settings: RoomSettings,
+    settings: HubSettings,
     counters: Arc<Counters>,
     client_log: ClientLog,
     on_end: impl FnOnce() + Send + 'static,
@@ -110,6 +123,7 @@ struct Hub {
     room: Room,
     /// The id of the last entry.
     last_id: u64,
+    storage: Storage,
     tape: Tape,
     delivery: Delivery,
     /// Connections to close once the batch has been sent, with the reasons.
@@ -124,18 +138,22 @@ struct Hub {
 }
 
 impl Hub {
-    fn new(settings: RoomSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
+    fn new(settings: HubSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
+        let HubSettings { room, storage, moderators, last_id } = settings;
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
-        let room = Room::new(settings, &entry_time());
+        let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
+        state.set_moderators(moderators);
+        let room = Room::new(RoomSettings { moderators: names, ..room }, &entry_time());
         state.publish_bans(room.bans().clone());
         let hub = Self {
             inbox,
             queries,
             state,
             room,
-            last_id: 0,
+            last_id,
+            storage,
             tape: Tape::default(),
             delivery: Delivery::new(counters),
             removed: Vec::new(),
@@ -148,6 +166,11 @@ impl Hub {
     }
 
     fn run(mut self) {
+        self.serve();
+        self.storage.close(self.last_id);
+    }
+
+    fn serve(&mut self) {
         self.state.set_join_pace(self.room.join_pace(), Admitted::default());
         loop {
             match self.next_event() {
@@ -159,6 +182,9 @@ impl Hub {
             let now = Instant::now();
             if self.shutdown_deadline.is_some_and(|deadline| now >= deadline || self.delivery.is_finished()) {
                 return;
+            }
+            while let Some(decision) = self.storage.pop_overdue(now) {
+                self.decided(&entry_time(), decision, Outcome::NotStored);
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
                 let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
@@ -191,7 +217,12 @@ impl Hub {
 
     /// The next event, or `Timeout` when something else is due.
     fn next_event(&self) -> Result<Event, RecvTimeoutError> {
-        let deadlines = [self.room_deadline(), self.delivery.next_retry(), self.shutdown_deadline];
+        let deadlines = [
+            self.room_deadline(),
+            self.storage.next_deadline(),
+            self.delivery.next_retry(),
+            self.shutdown_deadline,
+        ];
         match deadlines.into_iter().flatten().min() {
             Some(due) => self.inbox.recv_deadline(due),
             None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -245,18 +276,14 @@ impl Hub {
                     self.handled_admissions.handled(&admission, joined);
                 }
             }
-            Event::Moderators(moderators) => {
-                let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
-                // First the room: what was compared with the earlier ones is then refused.
-                self.input(time, ConnectionId::SERVER, Input::Moderators(names));
-                self.state.set_moderators(moderators);
-            }
+            Event::Moderators(moderators) => self.set_moderators(time, moderators),
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
             Event::Disconnected(id, departure) => {
                 self.input(time, id, Input::Disconnected(departure));
                 self.delivery.remove(id);
             }
-            Event::Decided(decision, outcome) => self.decided(time, decision, outcome),
+            Event::Store(report) => self.report(time, *report),
+            Event::Reload => self.storage.reload_moderators(),
             // Queries are answered after the batch.
             Event::Wakeup => {}
             Event::Shutdown => {
@@ -268,6 +295,34 @@ impl Hub {
         }
     }
 
+    fn report(&mut self, time: &EntryTime, report: Report) {
+        match report {
+            Report::Decided(decision, outcome) => {
+                if self.storage.decided(&decision) {
+                    self.decided(time, decision, outcome);
+                }
+            }
+            Report::Older((connection, request), answer) => {
+                self.input(time, connection, Input::Older(request, answer));
+            }
+            Report::Moderators(moderators) => self.set_moderators(time, moderators),
+            Report::IdsReserved(id) => self.storage.reserved(id),
+        }
+    }
+
+    fn set_moderators(&mut self, time: &EntryTime, moderators: Vec<Moderator>) {
+        let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
+        // First the room: what was compared with the earlier ones is then refused.
+        self.input(time, ConnectionId::SERVER, Input::Moderators(names));
+        self.state.set_moderators(moderators);
+    }
+
+    fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, time: &EntryTime) {
+        if let Err(error) = self.storage.read_older(connection, request) {
+            self.input(time, connection, Input::Older(request.clone().into(), Err(error)));
+        }
+    }
+
     /// Passes an input to the room as the next entry, and returns whether the client has joined with it. Ignored during
     /// the shutdown, when clients are sent nothing more.
     fn input(&mut self, time: &EntryTime, from: ConnectionId, input: Input) -> bool {
@@ -275,6 +330,7 @@ impl Hub {
             return false;
         }
         self.last_id += 1;
+        self.storage.assigned(self.last_id);
         let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
         self.apply(Some(from), &effects, time);
         let has_joined =
@@ -282,22 +338,25 @@ impl Hub {
         for effect in effects {
             match effect {
                 Effect::Decide(decision) => self.decide(time, decision),
-                // Nothing is stored, so nothing is recorded.
-                Effect::Record(_) => {}
+                Effect::Record(act) => self.storage.record(act),
                 _ => {}
             }
         }
         has_joined
     }
 
-    /// Has a decision stored. As nothing is stored, it takes effect at once. Otherwise the answer would be an
-    /// [`Event::Decided`].
+    /// Has a decision stored. It takes effect with the store's answer.
     fn decide(&mut self, time: &EntryTime, decision: Box<Decision>) {
-        let outcome = match decision.act.action {
-            Action::Delete { id, .. } if !self.room.holds(id) => Outcome::NotFound,
-            _ => Outcome::Stored,
-        };
-        self.decided(time, decision, outcome);
+        if self.storage.is_off() {
+            let outcome = match decision.act.action {
+                Action::Delete { id, .. } if !self.room.holds(id) => Outcome::NotFound,
+                _ => Outcome::Stored,
+            };
+            return self.decided(time, decision, outcome);
+        }
+        if let Err(decision) = self.storage.decide(decision, time.monotonic) {
+            self.decided(time, decision, Outcome::NotStored);
+        }
     }
 
     fn decided(&mut self, time: &EntryTime, decision: Box<Decision>, outcome: Outcome) {
@@ -315,6 +374,8 @@ impl Hub {
                 Effect::WithdrawBan(id) => self.state.withdraw_ban(*id),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
+                Effect::Keep(entry) => self.storage.keep(entry),
+                Effect::ReadOlder(connection, request) => self.read_older(*connection, request, time),
                 _ => {}
             }
         }
@@ -352,6 +413,8 @@ impl Hub {
                 Effect::CloseReplaced(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::Keep(_)
+                | Effect::ReadOlder(..)
                 | Effect::Decide(_)
                 | Effect::Record(_)
                 | Effect::PublishBan(_)
@@ -425,7 +488,7 @@ mod tests {
     use crate::config::{PasswordHash, SALT_BYTES};
 
     fn hub() -> (HubHandle, Hub) {
-        Hub::new(RoomSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
+        Hub::new(HubSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
     }
 
     /// While 4,000 members joined at once, 4 of 5 health checks timed out.

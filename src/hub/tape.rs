@@ -108,6 +108,8 @@ impl Tape {
             Effect::LeaveAway(..)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
+            | Effect::Keep(_)
+            | Effect::ReadOlder(..)
             | Effect::Decide(_)
             | Effect::Record(_)
             | Effect::PublishBan(_)

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::signals::Wakeups;
 use crate::chat::ConnectionId;
 use crate::connection::{self, HANDSHAKE_STACK_BYTES, Incoming, Shared};
+use crate::hub::Event;
 use crate::limits::{LimitExceeded, Permit, REPORT_INTERVAL};
 use crate::ops::systemd;
 use crate::tls::Renewal;
@@ -99,6 +100,8 @@ impl AcceptLoop {
         self.wakeups.clear_reload();
         systemd::reloading();
         self.renewal.reload(Instant::now());
+        // If the hub has ended, the server is stopping.
+        let _ = self.shared.hub.send(Event::Reload);
         systemd::ready();
     }
 

@@ -8,20 +8,23 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{error, info, warn};
 use thiserror::Error;
 
 use crate::chat::{AwayLimits, HistoryLimits, RoomSettings, Username};
-use crate::config::{Host, PasswordHash, Settings};
+use crate::config::{DatabasePath, Host, PasswordHash, Settings};
 use crate::connection::{Passwords, Shared};
 use crate::http::{Monitoring, Router, TrustedProxies};
-use crate::hub::{self, Event, HubHandle, Moderator};
+use crate::hub::{
+    self, Event, HubHandle, HubSettings, Moderator, Report, Storage, Tag, named_moderators, stored_history,
+};
 use crate::limits::{ClientLog, Permits, Rates};
 use crate::ops::metrics::Counters;
 use crate::ops::random::random;
 use crate::ops::systemd;
+use crate::store::{self, Opened, Running, StoreError, StoreLimits};
 use crate::tls::{Renewal, TlsError};
 use accept::AcceptLoop;
 use listen::{listen, raise_descriptor_limit};
@@ -29,10 +32,15 @@ use signals::wakeups;
 
 pub use signals::Handle;
 
+/// How long the shutdown may take in total.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(4800);
+
 /// A server that is listening. It serves clients once it [runs](Server::run).
 pub struct Server {
     accept: AcceptLoop,
     hub: JoinHandle<()>,
+    /// `None`: nothing is stored.
+    store: Option<Running>,
     handle: Handle,
     /// The first address that it listens on.
     address: SocketAddr,
@@ -43,7 +51,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads the certificate and binds the listeners.
+    /// Loads the certificate, binds the listeners and opens the store.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -61,15 +69,20 @@ impl Server {
         let (handle, wakeups) = wakeups()?;
         let on_end = handle.clone();
         let client_log = ClientLog::new(counters.clone());
+        let opened = open_store(settings, &counters)?;
+        let (hub_settings, writer) = hub_settings(settings, opened)?;
         let (hub, hub_thread) =
-            hub::start(room_settings(settings)?, counters.clone(), client_log.clone(), move || {
-                on_end.stop()
-            })?;
+            hub::start(hub_settings, counters.clone(), client_log.clone(), move || on_end.stop())?;
+        let reports = hub.clone();
+        // Once the hub has ended, nobody is told what was stored.
+        let report = move |event| drop(reports.send(Event::Store(Box::new(Report::from(event)))));
+        let store = writer.map(|writer| writer.start(report)).transpose()?;
         let is_tls = renewal.config().is_some();
         let shared = Arc::new(shared(settings, hub, counters, client_log)?);
         Ok(Self {
             accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 1 },
             hub: hub_thread,
+            store,
             handle,
             address,
             url: format!("{}://{}:{}", if is_tls { "wss" } else { "ws" }, settings.host, address.port()),
@@ -114,28 +127,78 @@ impl Server {
         self.accept.renewal.report();
         let accepted = self.accept.run();
         info!("Stopping: accepting no new connections and closing all others");
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         systemd::stopping();
         let AcceptLoop { listeners, shared, .. } = self.accept;
         drop(listeners);
         // If the hub has ended already, `join` reports why.
         let _ = shared.hub.send(Event::Shutdown);
         let ended = self.hub.join().map_err(|_| io::Error::other("the hub has panicked"));
+        if let Some(store) = self.store {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !store.finish(left) {
+                error!("The disk did not respond in time: what was said last may not be stored");
+            }
+        }
         shared.client_log.report_all();
         accepted.and(ended)
     }
 }
 
+/// `None`: nothing is stored.
+fn open_store(settings: &Settings, counters: &Arc<Counters>) -> Result<Option<Opened<Tag>>, StoreError> {
+    let Some(path) = settings.database.path() else { return Ok(None) };
+    let limits = StoreLimits { messages: settings.history.messages, max_age: settings.history.max_age };
+    match store::open(path, limits, counters.clone()) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error)
+            if matches!(settings.database, DatabasePath::Default(_)) && error.is_folder_not_writable() =>
+        {
+            warn!("{error}. Nothing is stored: a restart loses the history and all bans");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the hub starts with, and the store's thread, which is not started yet.
+///
 /// # Errors
 /// getrandom(2) fails.
-fn room_settings(settings: &Settings) -> io::Result<RoomSettings> {
+fn hub_settings(
+    settings: &Settings,
+    opened: Option<Opened<Tag>>,
+) -> io::Result<(HubSettings, Option<store::Writer<Tag>>)> {
+    let Some(Opened { state, queue, writer }) = opened else {
+        // Ids start over with each start of the server.
+        let epoch = format!("{:016x}", u64::from_be_bytes(random()?)).into();
+        let room = RoomSettings { epoch, stored: None, ..room_settings(settings) };
+        let (storage, moderators) = (Storage::default(), Vec::new());
+        return Ok((HubSettings { room, storage, moderators, last_id: 0 }, None));
+    };
+    let stored = Some(stored_history(state.messages, state.newest_older));
+    let room = RoomSettings {
+        epoch: state.epoch.into(),
+        stored,
+        bans: state.bans,
+        time_outs: state.time_outs,
+        ..room_settings(settings)
+    };
+    let storage = Storage::new(queue, state.reserved_id);
+    let moderators = named_moderators(state.moderators);
+    Ok((HubSettings { room, storage, moderators, last_id: state.last_id }, Some(writer)))
+}
+
+/// Without what the store has kept.
+fn room_settings(settings: &Settings) -> RoomSettings {
     let Settings { mod_password, join_password, history, resume_timeout, limits, .. } = settings;
     let age_millis = |age: Duration| age.as_millis().try_into().unwrap_or(u64::MAX);
-    Ok(RoomSettings {
-        // Ids start over with each start of the server.
-        epoch: format!("{:016x}", u64::from_be_bytes(random()?)).into(),
+    RoomSettings {
+        epoch: Arc::default(),
         allows_login: mod_password.is_some(),
         requires_password: join_password.is_some(),
         history: HistoryLimits { messages: history.messages, age_millis: history.max_age.map(age_millis) },
+        stored: None,
         away: AwayLimits {
             timeout: *resume_timeout,
             members: limits.connections,
@@ -143,7 +206,7 @@ fn room_settings(settings: &Settings) -> io::Result<RoomSettings> {
         },
         proxies: settings.trusted_proxies.clone(),
         ..RoomSettings::default()
-    })
+    }
 }
 
 /// # Errors
@@ -196,6 +259,8 @@ pub enum StartError {
         #[source]
         error: io::Error,
     },
+    #[error("{0}")]
+    Store(#[from] StoreError),
     #[error("Cannot start the server: {0}")]
     System(#[from] io::Error),
 }

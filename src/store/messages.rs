@@ -130,3 +130,10 @@ pub fn page(
     page.messages.reverse();
     Ok(page)
 }
+
+/// The id of the newest message before this one.
+pub fn newest_before(connection: &Connection, id: u64) -> rusqlite::Result<Option<u64>> {
+    let newest: Option<i64> =
+        connection.query_row("SELECT max(id) FROM messages WHERE id < ?1", [int(id)], |row| row.get(0))?;
+    Ok(newest.map(i64::cast_unsigned))
+}

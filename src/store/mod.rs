@@ -74,8 +74,8 @@ pub struct StoredState {
     pub reserved_id: u64,
     /// The newest messages, the oldest first, up to 4 MiB of JSON.
     pub messages: Vec<StoredMessage>,
-    /// Whether there are older ones.
-    pub has_older: bool,
+    /// The id of the newest message that is older than these; `None`: there is none.
+    pub newest_older: Option<u64>,
     /// The bans that have not ended.
     pub bans: Vec<Ban>,
     /// The time-outs that have not ended.
@@ -117,6 +117,10 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
     };
     let page = messages::page(connection, MAX_ID, limits.messages, MAX_LOADED_BYTES)?;
     let newest = page.messages.last().map_or(0, |message| message.id);
+    let newest_older = match page.messages.first() {
+        Some(oldest) if page.has_older => messages::newest_before(connection, oldest.id)?,
+        _ => None,
+    };
     let reserved = meta(connection, "reserved_id")?.and_then(|id| id.parse().ok()).unwrap_or(0);
     let last_id = newest.max(reserved);
     let reserved_id = last_id + RESERVED_IDS;
@@ -127,7 +131,7 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
         last_id,
         reserved_id,
         messages: page.messages,
-        has_older: page.has_older,
+        newest_older,
         bans: moderation::bans(connection, now)?,
         time_outs: moderation::time_outs(connection, now)?,
         moderators: moderators::all(connection)?,

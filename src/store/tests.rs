@@ -148,7 +148,7 @@ fn what_was_said_comes_back_as_it_was_sent() {
     assert_eq!(page.messages[0].json, message(first + 1, contents[1]).json);
     store.close(first + 9);
     let state = folder.open(LIMITS).state;
-    assert_eq!((state.epoch, state.last_id, state.has_older), (epoch, first + 9, false));
+    assert_eq!((state.epoch, state.last_id, state.newest_older), (epoch, first + 9, None));
     assert_eq!(state.messages.len(), 4);
     for (at, content) in contents.iter().enumerate() {
         let expected = message(first + at as u64, content);
@@ -597,7 +597,7 @@ fn the_oldest_messages_are_deleted() {
     assert_eq!(store.ids(), (951..=1020).collect::<Vec<_>>());
     store.close(1020);
     let state = folder.open(StoreLimits { messages: 10, max_age: None }).state;
-    assert_eq!((state.messages.len(), state.has_older), (10, true));
+    assert_eq!((state.messages.len(), state.newest_older.is_some()), (10, true));
     // A lower limit applies to what is in the file.
     let store = folder.start(StoreLimits { messages: 10, max_age: None });
     store.close(1020);
@@ -721,7 +721,7 @@ fn pages_are_read_backwards() {
     store.close(400);
     let state = folder.open(LIMITS).state;
     let bytes: usize = state.messages.iter().map(|message| message.json.len()).sum();
-    assert!(bytes <= 4 << 20 && bytes > (4 << 20) - 110_000 && state.has_older, "{bytes}");
+    assert!(bytes <= 4 << 20 && bytes > (4 << 20) - 110_000 && state.newest_older.is_some(), "{bytes}");
 }
 
 #[test]

@@ -119,6 +119,8 @@ fn the_unit_reloads_by_sighup_and_runs_as_its_own_user() {
         "User=tinychat",
         "WatchdogSec=30",
         "NoNewPrivileges=yes",
+        "StateDirectory=tinychat",
+        "Environment=DATABASE_PATH=/var/lib/tinychat/tinychat.db",
     ] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }

@@ -157,7 +157,11 @@ fn the_server_sends_what_the_protocol_shows() {
     let types = ["error", "user_list", "command_list", "history", "system", "private", "ack"];
     let mut sent: HashMap<&str, String> = types.map(|kind| (kind, next_of_type(&mut bob, kind))).into();
     bob.public("Hello, everybody");
-    sent.insert("public", next_of_type(&mut ann, "public"));
+    let public = next_of_type(&mut ann, "public");
+    let id = &serde_json::from_str::<Value>(&public).unwrap()["id"];
+    bob.command(&format!("/delete {id}"));
+    sent.insert("deleted", next_of_type(&mut bob, "deleted"));
+    sent.insert("public", public);
 
     let section = section("docs/protocol.md", "From server to client");
     let examples: Vec<&str> = fenced(&section, "json").flat_map(str::lines).collect();

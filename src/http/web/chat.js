@@ -10,6 +10,7 @@ import {
   addNotice,
   addOlder,
   clearLog,
+  deleteMessage,
   jumpToLatest,
   onOlderWanted,
   removeRow,
@@ -19,7 +20,8 @@ import {
 } from "./message-log.js";
 import { Sender } from "./sender.js";
 
-const [joinForm, nameInput, room, messageInput] = ["join-form", "name", "room", "message-input"].map($);
+const [joinForm, nameInput, passwordInput] = ["join-form", "name", "password"].map($);
+const [room, messageInput] = ["room", "message-input"].map($);
 
 let me = null; // this member's name as the server writes it; null before the join
 let isModerator = false;
@@ -37,18 +39,21 @@ const connection = new Connection(url.href, {
       backoff: `${loss}. Retrying in ${Math.max(1, Math.round(seconds))} s`,
       "name-in-use": "Your name is in use. Waiting for it…",
       replaced: "Open in another tab",
+      removed: "Removed",
     }[state];
     $("status").dataset.state = state;
     $("retry").hidden = state !== "backoff";
-    $("take-over").hidden = state !== "replaced";
+    $("rejoin").hidden = state !== "replaced" && state !== "removed";
+    $("rejoin").textContent = state === "removed" ? "Join again" : "Use here";
     $("join").disabled = me === null && state === "connecting";
     sender.showStates();
   },
 
   onJoined(answer) {
-    if (room.hidden) showRoom(true);
+    passwordInput.value = "";
     if (lossNotice) removeRow(lossNotice);
     lossNotice = null;
+    if (room.hidden) showRoom(true);
     const isFirst = startEpoch(answer.epoch);
     if (isFirst) suppressAnnouncements();
     else if (answer.recovered !== true) addDivider("Some messages may be missing here");
@@ -62,11 +67,18 @@ const connection = new Connection(url.href, {
     addOlder(() => messages.forEach((message) => show(message, false)), more);
   },
 
-  onJoinRejected(reason) {
+  onJoinRejected(reason, needsPassword) {
+    if (connection.name !== null) nameInput.value = connection.name;
     showRoom(false);
-    $("join-error").textContent = reason;
-    nameInput.setAttribute("aria-invalid", "true");
-    nameInput.select();
+    $("join-error").textContent = sender.hasUnsent ? `${reason} Your unsent messages have been kept.` : reason;
+    const input = needsPassword ? passwordInput : nameInput;
+    if (needsPassword) {
+      $("password-field").hidden = false;
+      nameInput.autocomplete = "username"; // for password managers
+    }
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
+    input.select();
   },
 
   onDisconnected(code, reason) {
@@ -82,12 +94,19 @@ const connection = new Connection(url.href, {
     }
   },
 
+  onRemoved(reason, joinError) {
+    if (lossNotice) removeRow(lossNotice);
+    lossNotice = null;
+    addNotice("connection", joinError || `You've been removed from the room${reason ? `: ${reason}` : "."}`);
+  },
+
   onMessage(message) {
     const { type, content } = message;
     if (type === "ack") sender.onAck(message);
     else if (type === "error") sender.onError(message) || addNotice(type, content);
     else if (type === "user_list") updateMembers(content);
     else if (type === "command_list") completions.commands = content;
+    else if (type === "deleted") deleteMessage(message.id);
     else show(message, true);
   },
 });
@@ -121,25 +140,27 @@ showRoom(connection.resume(sender.position));
 joinForm.addEventListener("submit", (event) => {
   event.preventDefault();
   $("join-error").textContent = "";
-  nameInput.removeAttribute("aria-invalid");
+  for (const input of [nameInput, passwordInput]) input.removeAttribute("aria-invalid");
   me = null;
-  connection.join(nameInput.value.trim());
+  // Browsers may fill in hidden fields.
+  connection.join(nameInput.value.trim(), $("password-field").hidden ? "" : passwordInput.value);
 });
 
 $("leave").addEventListener("click", () => {
   connection.leave();
   sender.clear();
   clearLog();
+  setDraft("");
+  lossNotice = null;
   showRoom(false);
 });
 
 $("retry").addEventListener("click", () => connection.check());
-$("take-over").addEventListener("click", () => connection.takeOver());
+$("rejoin").addEventListener("click", () => connection.rejoin());
 
 function showRoom(isJoined) {
   me = isJoined ? connection.name : null;
   if (!isJoined) isModerator = false;
-  lossNotice = null;
   joinForm.hidden = isJoined;
   for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
   showDrawer(false);
@@ -172,7 +193,7 @@ function updateMembers(users) {
 
 function startWhisper(name) {
   showDrawer(false);
-  const draft = messageInput.value.startsWith("/") ? "" : messageInput.value;
+  const draft = messageInput.value.trimStart().startsWith("/") ? "" : messageInput.value;
   setDraft(`/whisper ${quoteName(name)} ${draft}`);
   messageInput.focus();
 }

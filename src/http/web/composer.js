@@ -1,8 +1,10 @@
 // The message input, and the completion of commands and names in a listbox above it.
 
 import { $, element } from "./dom.js";
+import { load, save } from "./storage.js";
 
 const MAX_NAMES = 8; // in the listbox
+const COMMAND = /^\s*\/(?!whisper\s)/; // a whisper is a message
 
 // What can be completed: `commands` maps "/name" to { usage }, and `present` has all names, the user's own included.
 export const completions = { commands: {}, names: [], present: [] };
@@ -15,6 +17,10 @@ export function setDraft(text) {
   input.value = text;
   input.setSelectionRange(text.length, text.length);
   onInput();
+}
+
+export function isLogin(text) {
+  return /^\s*\/login\s/.test(text);
 }
 
 function closeSuggestions() {
@@ -48,6 +54,9 @@ function submit() {
 }
 
 function onInput() {
+  // Commands may contain passwords.
+  save("draft", COMMAND.test(input.value) ? null : input.value || null);
+  input.spellcheck = !input.classList.toggle("secret", isLogin(input.value));
   // As high as the text, up to max-height in style.css.
   input.style.height = "auto";
   input.style.height = `${input.scrollHeight + 2}px`;
@@ -64,19 +73,19 @@ function suggest() {
     const matches = startingWith(command, Object.keys(commands));
     showSuggestions(matches.map((name) => [`${name} `, commands[name].usage]));
     if (matches.includes(command)) select(-1); // Enter sends a complete command.
-  } else if (isCommand && usage.split(" ")[1] === "[user]") {
-    const matches = startingWith(rest.join(" "), names).slice(0, MAX_NAMES);
+  } else if (isCommand && usage.split(" ")[1]?.startsWith("[user")) {
+    const matches = startingWith(rest.join(" ").replace(/^"/, ""), names).slice(0, MAX_NAMES);
     showSuggestions(matches.map((name) => [`${command} ${quoteName(name)} `, name]));
   } else {
     closeSuggestions();
   }
 }
 
-// The name for a command, in quotes if another member's name would make it ambiguous.
+// The name for a command, in quotes if the command could mean another member, now or once this one has left.
 export function quoteName(name) {
-  const isPrefix = (one, other) => other.toLowerCase().startsWith(`${one.toLowerCase()} `);
-  const isAmbiguous = completions.present.some((other) => isPrefix(name, other) || isPrefix(other, name));
-  return isAmbiguous || name.startsWith('"') ? `"${name.replaceAll('"', '""')}"` : name;
+  const isPrefix = (other) => other.toLowerCase().startsWith(`${name.toLowerCase()} `);
+  const needsQuotes = /^"| /.test(name) || completions.present.some(isPrefix);
+  return needsQuotes ? `"${name.replaceAll('"', '""')}"` : name;
 }
 
 function startingWith(prefix, names) {
@@ -108,6 +117,8 @@ function accept(option) {
   setDraft(option.dataset.draft);
   input.focus();
 }
+
+setDraft(load("draft") ?? "");
 
 listbox.addEventListener("mousedown", (event) => {
   event.preventDefault(); // The input keeps the focus.

@@ -1,14 +1,16 @@
 // The WebSocket and the session. When the connection is lost, it reconnects and takes back its place in the room.
 //
 // It calls these methods of its listener:
-//   onState(state, seconds)      "idle", "connecting", "online", "backoff" (retry in `seconds`), "name-in-use" or
-//                                "replaced" (the session was taken over, as by a copy of this tab)
+//   onState(state, seconds)      "idle", "connecting", "online", "backoff" (retry in `seconds`), "name-in-use",
+//                                "replaced" (the session was taken over, as by a copy of this tab) or "removed" (by a
+//                                moderator)
 //   onMessage(message)           any message but `history`. On a first join, user_list and command_list precede
 //                                onJoined(); on a resume, user_list may follow it
 //   onJoined(answer)             the `history` that answers a join
 //   onOlder(answer)              the `history` that answers requestOlder()
-//   onJoinRejected(reason)       the join failed and is not retried
+//   onJoinRejected(reason, needsPassword)  the join failed and is not retried
 //   onDisconnected(code, reason) the connection of a member was lost and is retried
+//   onRemoved(reason, joinError) a moderator has removed the member, or keeps it out (`joinError`). It is not retried
 
 import { load, save } from "./storage.js";
 
@@ -26,6 +28,10 @@ const PROBE_TIMEOUT_MS = 5_000;
 const MAX_PROBE_MS = 15_000; // with other messages before the answer, as on a slow connection
 const NORMAL_CLOSE = 1000; // close code: the member leaves
 const REPLACED = 4001; // close code: another connection has taken the place
+const POLICY = 1008; // close code: removed by a moderator, unless the reason contains TOO_SLOW
+const TOO_SLOW = "HANDSHAKE_TIMEOUT";
+// The error that answers a join. A name and the reason of a ban may contain the word as well.
+const ASKS_FOR_PASSWORD = /^(?!You are banned|.* is in use).*\bpassword/i;
 
 export class Connection {
   #url;
@@ -33,10 +39,13 @@ export class Connection {
   #socket = null;
   #name = null;
   #session = null; // the secret that takes back the place
+  #password = null; // in memory only, for a join after the session has ended
+  #sentPassword = false; // with the last join
   #position = null; // { epoch, since }: the newest message received
   #isMember = false;
   #wasMember = false; // under this name, on this or an earlier socket
-  #isReplaced = false;
+  #isHeld = false; // reconnects only when the user asks for it
+  #joinError = ""; // on this socket
   #requests = []; // for history, not yet answered: "probe" or "older"
   #failures = 0;
   #nameRetries = 0;
@@ -74,9 +83,12 @@ export class Connection {
     return this.#isMember && this.#socket.readyState === WebSocket.OPEN;
   }
 
-  join(name) {
+  // `password` may be empty.
+  join(name, password) {
+    if (name !== this.#name) this.#reset();
     this.#name = name;
-    this.#session = this.#position = null;
+    this.#password = password;
+    this.#isHeld = false;
     if (this.#socket?.readyState === WebSocket.OPEN) this.#sendJoin();
     else this.#open();
   }
@@ -111,9 +123,9 @@ export class Connection {
     return this.#request("older", { before: id, limit: PAGE_LENGTH });
   }
 
-  // Takes the place back from the connection that replaced this one.
-  takeOver() {
-    this.#isReplaced = false;
+  // Takes the place back from the connection that replaced this one, or joins again after a removal.
+  rejoin() {
+    this.#isHeld = false;
     this.#reopen();
   }
 
@@ -134,11 +146,12 @@ export class Connection {
   }
 
   #reopen() {
-    if (this.#name !== null && !this.#isReplaced) this.#open();
+    if (this.#name !== null && !this.#isHeld) this.#open();
   }
 
   #open() {
     this.#close();
+    this.#joinError = "";
     this.#listener.onState("connecting");
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
@@ -151,9 +164,12 @@ export class Connection {
     socket.onclose = ({ code, reason }) => this.#onClose(code, reason);
   }
 
-  #sendJoin() {
+  // A session needs no password, which would cost the server a hash.
+  #sendJoin(withPassword = this.#session === null) {
+    this.#sentPassword = withPassword;
     const session = this.#session ?? undefined; // undefined fields are not sent
-    const options = { history: PAGE_LENGTH, session, ...this.#position };
+    const password = (withPassword && this.#password) || undefined;
+    const options = { password, history: PAGE_LENGTH, session, ...this.#position };
     this.#socket.send(JSON.stringify({ type: "join", username: this.#name, ...options }));
     this.#startTimeout();
   }
@@ -192,6 +208,7 @@ export class Connection {
     save("session", { name: this.#name, session: this.#session });
     this.#isMember = this.#wasMember = true;
     this.#failures = 0;
+    this.#joinError = "";
     this.#listener.onState("online");
     this.#listener.onJoined(answer);
   }
@@ -202,9 +219,12 @@ export class Connection {
   }
 
   #onJoinError(reason) {
-    if (this.#wasMember && this.#nameRetries < NAME_RETRIES) {
+    this.#joinError = reason;
+    if (ASKS_FOR_PASSWORD.test(reason)) {
+      this.#onPasswordNeeded(reason);
+    } else if (this.#wasMember && this.#nameRetries < NAME_RETRIES) {
       this.#nameRetries += 1;
-      this.#listener.onState("name-in-use");
+      if (reason.includes("in use")) this.#listener.onState("name-in-use");
       this.#setTimer(NAME_RETRY_MS, () => this.#sendJoin());
     } else {
       // The socket stays open for another name.
@@ -213,13 +233,30 @@ export class Connection {
     }
   }
 
+  #onPasswordNeeded(reason) {
+    if (this.#password && !this.#sentPassword) {
+      this.#sendJoin(true);
+    } else if (this.#wasMember) {
+      // Keeps the position, so that nothing is lost meanwhile.
+      this.#hold("idle");
+      this.#listener.onJoinRejected(reason, true);
+    } else {
+      clearTimeout(this.#timer);
+      this.#rejectJoin(reason, true);
+    }
+  }
+
   #onClose(code, reason) {
     const wasJoined = this.#isMember;
     this.#close();
-    if (this.#name === null) return;
+    if (this.#name === null || this.#isHeld) return;
     if (code === REPLACED) {
-      this.#isReplaced = true;
-      this.#listener.onState("replaced");
+      this.#hold("replaced");
+      return;
+    }
+    if (code === POLICY && !reason.includes(TOO_SLOW) && this.#wasMember) {
+      this.#hold("removed");
+      this.#listener.onRemoved(reason, this.#joinError);
       return;
     }
     if (!this.#wasMember) {
@@ -240,15 +277,21 @@ export class Connection {
     this.#reopen(); // at once, as the server may be fine
   }
 
-  #rejectJoin(reason) {
+  #hold(state) {
+    clearTimeout(this.#timer);
+    this.#isHeld = true;
+    this.#listener.onState(state);
+  }
+
+  #rejectJoin(reason, needsPassword = false) {
     this.#reset();
     this.#listener.onState("idle");
-    this.#listener.onJoinRejected(reason);
+    this.#listener.onJoinRejected(reason, needsPassword);
   }
 
   #reset() {
-    this.#name = this.#session = this.#position = null;
-    this.#wasMember = this.#isReplaced = false;
+    this.#name = this.#session = this.#position = this.#password = null;
+    this.#wasMember = this.#isHeld = false;
     this.#failures = 0;
     save("session", null);
   }

@@ -1,7 +1,7 @@
 // The message log: which rows it has and in which order, scrolling, and the number of unread messages.
 
 import { $ } from "./dom.js";
-import { dividerRow, messageRow, noticeRow, setDeliveryState, setTime } from "./message-row.js";
+import { dividerRow, messageRow, noticeRow, setDeleted, setDeliveryState, setTime } from "./message-row.js";
 
 const MAX_ROWS = 2_000; // the oldest are removed
 const MAX_ROWS_SCROLLED_UP = 10_000; // while the user reads older messages
@@ -15,7 +15,7 @@ const box = $("log");
 const jumpButton = $("jump-to-latest");
 const rowData = new WeakMap(); // from row to { id, group, time }
 let epoch = null; // of the ids
-let ids = new Map(); // from id to row
+let ids = new Map(); // from id to row, or to null if a message was deleted that is not shown
 let queue = []; // rows to append
 let appendTimer = 0;
 let pending = []; // the user's rows without a place in the order yet; they stay at the bottom
@@ -73,6 +73,20 @@ export function addNotice(kind, text, id) {
   if (id !== undefined) setId(row, id);
   append(row);
   return row;
+}
+
+// Replaces the text of the message with this id. If it is still to come, it will not be shown.
+export function deleteMessage(id) {
+  const row = ids.get(id);
+  if (!row) {
+    ids.set(id, null);
+    return;
+  }
+  const { scrollHeight } = box;
+  const isAbove = row.getBoundingClientRect().top < box.getBoundingClientRect().top;
+  setDeleted(row);
+  if (isPinned) scrollToBottom();
+  else if (isAbove) box.scrollTop += box.scrollHeight - scrollHeight;
 }
 
 export function addDivider(text) {
@@ -163,6 +177,7 @@ new ResizeObserver(() => isPinned && scrollToBottom()).observe(box);
 function setId(row, id) {
   ids.set(id, row);
   rowData.get(row).id = id;
+  row.title += `${row.title && ", "}ID ${id}`;
 }
 
 function endPending(row) {

@@ -48,6 +48,13 @@ export function setDeliveryState(row, state, onRetry = null) {
   row.lastChild.append(line);
 }
 
+export function setDeleted(row) {
+  row.classList.add("deleted");
+  const text = row.querySelector(".message-text") ?? row.firstChild;
+  text.classList.remove("emoji");
+  text.textContent = "Message deleted";
+}
+
 // `kind` is "system", "error" or "connection".
 export function noticeRow(kind, text) {
   const body = element("p", {}, kind === "error" ? element("b", {}, "Error: ") : "", ...linkify(text));

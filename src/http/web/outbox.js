@@ -71,7 +71,7 @@ export class Outbox {
       item.state = isAbsent && item.kind !== "command" ? "waiting" : "unknown";
     }
     // Most commands are not in the history, so it does not show whether they ran.
-    const commands = this.#items.filter(({ kind, state }) => kind === "command" && state === "unknown");
+    const commands = this.#items.filter(({ kind }) => kind === "command");
     this.#items = this.#items.filter((item) => !commands.includes(item));
     this.#onChange();
     return commands;

@@ -1,6 +1,6 @@
 // Sends what the user writes, resends it after a lost connection if necessary, and shows its delivery state.
 
-import { setDraft } from "./composer.js";
+import { isLogin, setDraft } from "./composer.js";
 import { $ } from "./dom.js";
 import { addMessage, addNotice, confirmMessage, failMessage, removeRow } from "./message-log.js";
 import { setDeliveryState } from "./message-row.js";
@@ -22,6 +22,10 @@ export class Sender {
 
   get position() {
     return this.#outbox.position;
+  }
+
+  get hasUnsent() {
+    return this.#outbox.items.length > 0;
   }
 
   // Returns an error message, or null on success.
@@ -77,7 +81,7 @@ export class Sender {
   // After the messages of the answer to a join have been passed to confirm().
   onJoined(answer) {
     for (const { content } of this.#outbox.reconcile(answer)) {
-      const shown = content.startsWith("/login") ? "/login" : content; // without the password
+      const shown = isLogin(content) ? "/login" : content; // without the password
       const isReturned = returnText(content);
       const where = isReturned ? " It is back in the message box." : "";
       addNotice("error", `The connection was lost, so this command may not have run: ${shown}.${where}`);
@@ -130,9 +134,10 @@ export class Sender {
   }
 }
 
-// Puts the text back into the message box, unless the user is writing something else. Returns whether it did.
+// Puts the text back into the message box, unless it contains a password or the user is writing something else. Returns
+// whether it did.
 function returnText(text) {
-  if ($("message-input").value !== "") return false;
+  if (isLogin(text) || $("message-input").value !== "") return false;
   setDraft(text);
   return true;
 }

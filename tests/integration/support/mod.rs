@@ -7,6 +7,7 @@ pub mod http;
 pub mod program;
 pub mod proxy;
 pub mod random;
+pub mod scripted;
 pub mod server;
 pub mod webdriver;
 

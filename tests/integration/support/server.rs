@@ -52,7 +52,8 @@ impl TestServer {
     }
 
     fn bind(transport: Transport, changed: &[(&str, &str)]) -> Server {
-        let mut pairs = vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0")];
+        let mut pairs =
+            vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0"), ("DATABASE_PATH", "off")];
         if transport == Transport::Wss {
             let files = localhost();
             let (cert, key) = (files.cert.to_str().unwrap(), files.key.to_str().unwrap());
@@ -68,7 +69,8 @@ impl TestServer {
         settings: &[(&str, String)],
         interval: Duration,
     ) -> Self {
-        let pairs = settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("PORT", "0")]);
+        let pairs = settings.iter().map(|(name, value)| (*name, value.as_str()));
+        let pairs = pairs.chain([("PORT", "0"), ("DATABASE_PATH", "off")]);
         let mut settings = Settings::from_pairs(pairs.chain([("MESSAGE_RATE", "0")])).unwrap();
         settings.tls.as_mut().unwrap().check_interval = interval;
         Self::run(transport, Server::bind(&settings).unwrap())

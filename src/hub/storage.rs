@@ -1,0 +1,174 @@
+//! The hub's side of the store: what it passes on, and the decisions that it waits for.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handle::Moderator;
+use crate::chat::{
+    Act, ConnectionId, Decision, HistoryEntry, KeptEntry, NameKey, OlderMessages, OlderRequest, Outcome,
+    StoreUnavailable, StoredHistory, TxnId, Visibility,
+};
+use crate::store::{
+    self, PageRequest, QueuedMessage, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage,
+};
+
+/// How long the store has to make a decision durable. After that, the decision takes effect all the same.
+const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A member's request for older messages, with its connection.
+pub type Tag = (ConnectionId, Box<OlderRequest>);
+pub type Queue = store::Queue<Tag>;
+
+/// What the store reports to the hub.
+pub enum Report {
+    Decided(Box<Decision>, Outcome),
+    Older(Tag, Result<OlderMessages, StoreUnavailable>),
+    Moderators(Vec<Moderator>),
+    IdsReserved(u64),
+}
+
+impl From<StoreEvent<Tag>> for Report {
+    /// To be called on the store's thread: comparing names costs more than the hub may spend on a page.
+    fn from(event: StoreEvent<Tag>) -> Self {
+        match event {
+            StoreEvent::Decided(decision, outcome) => Self::Decided(decision, outcome),
+            StoreEvent::Page(tag, page) => Self::Older(tag, page.map(older_messages).ok_or(StoreUnavailable)),
+            StoreEvent::Moderators(moderators) => Self::Moderators(named_moderators(moderators)),
+            StoreEvent::IdsReserved(id) => Self::IdsReserved(id),
+        }
+    }
+}
+
+/// The hub's end of the store, or of none.
+#[derive(Default)]
+pub struct Storage {
+    queue: Option<Queue>,
+    /// Ids up to this one are reserved.
+    reserved_id: u64,
+    /// Whether more are being reserved.
+    is_reserving: bool,
+    /// Decisions that are not durable yet, and when they take effect all the same, in this order.
+    waiting: VecDeque<(Instant, Box<Decision>)>,
+}
+
+impl Storage {
+    /// `reserved_id`: ids up to this one are reserved.
+    pub fn new(queue: Queue, reserved_id: u64) -> Self {
+        Self { queue: Some(queue), reserved_id, ..Self::default() }
+    }
+
+    pub fn keep(&mut self, entry: &KeptEntry) {
+        let Some(queue) = &mut self.queue else { return };
+        let KeptEntry { id, unix_millis, json, txn_id } = entry.clone();
+        let txn_id = txn_id.map(|txn_id| txn_id.text().clone());
+        queue.keep(QueuedMessage { id, unix_millis, json, txn_id });
+    }
+
+    pub fn record(&mut self, act: Box<Act>) {
+        if let Some(queue) = &mut self.queue {
+            queue.record(act);
+        }
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_off(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// Has a decision stored. The store answers with [`Report::Decided`].
+    ///
+    /// # Errors
+    /// Too much waits for the store.
+    pub fn decide(&mut self, decision: Box<Decision>, now: Instant) -> Result<(), Box<Decision>> {
+        let Some(queue) = &mut self.queue else { return Err(decision) };
+        queue.decide(decision.clone())?;
+        self.waiting.push_back((now + DECISION_TIMEOUT, decision));
+        Ok(())
+    }
+
+    /// The store has answered. `false`: the decision has already taken effect.
+    pub fn decided(&mut self, decision: &Decision) -> bool {
+        let position = self.waiting.iter().position(|(_, waiting)| **waiting == *decision);
+        position.and_then(|position| self.waiting.remove(position)).is_some()
+    }
+
+    /// When to call [`Self::pop_overdue`] next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.waiting.front().map(|&(deadline, _)| deadline)
+    }
+
+    /// A decision for which the store has taken too long.
+    pub fn pop_overdue(&mut self, now: Instant) -> Option<Box<Decision>> {
+        self.next_deadline().filter(|&deadline| deadline <= now)?;
+        self.waiting.pop_front().map(|(_, decision)| decision)
+    }
+
+    /// Asks for messages.
+    ///
+    /// # Errors
+    /// Too much waits for the store.
+    pub fn read_older(
+        &mut self,
+        connection: ConnectionId,
+        request: &OlderRequest,
+    ) -> Result<(), StoreUnavailable> {
+        let queue = self.queue.as_mut().ok_or(StoreUnavailable)?;
+        let page = &request.page;
+        queue
+            .read_page(PageRequest {
+                before: page.before,
+                limit: page.count.into(),
+                max_bytes: page.bytes,
+                tag: (connection, request.clone().into()),
+            })
+            .map_err(|_| StoreUnavailable)
+    }
+
+    /// Has more ids reserved when half of them are assigned.
+    pub fn assigned(&mut self, id: u64) {
+        let Some(queue) = &mut self.queue else { return };
+        if !self.is_reserving && id + RESERVED_IDS / 2 > self.reserved_id {
+            self.is_reserving = true;
+            queue.reserve(id + RESERVED_IDS);
+        }
+    }
+
+    pub fn reserved(&mut self, id: u64) {
+        (self.reserved_id, self.is_reserving) = (id, false);
+    }
+
+    pub fn reload_moderators(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.reload_moderators();
+        }
+    }
+
+    /// Ends the store's thread once everything is written.
+    pub fn close(&mut self, last_id: u64) {
+        if let Some(queue) = self.queue.take() {
+            queue.close(last_id);
+        }
+    }
+}
+
+fn older_messages(page: StoredPage) -> OlderMessages {
+    let StoredPage { messages, has_older } = page;
+    OlderMessages { entries: messages.into_iter().rev().map(history_entry).collect(), more: has_older }
+}
+
+pub fn named_moderators(stored: Vec<StoredModerator>) -> Vec<Moderator> {
+    stored.into_iter().map(|StoredModerator { name, hash, .. }| Moderator::new(name, &hash)).collect()
+}
+
+/// What the room continues with.
+pub fn stored_history(messages: Vec<StoredMessage>, newest_older: Option<u64>) -> StoredHistory {
+    StoredHistory { entries: messages.into_iter().map(history_entry).collect(), newest_older }
+}
+
+fn history_entry(message: StoredMessage) -> HistoryEntry {
+    let StoredMessage { id, unix_millis, json, author, txn_id } = message;
+    let author = author.as_deref().map(|author| Arc::new(NameKey::of(author)));
+    let txn = txn_id.map(TxnId::from_store).zip(author);
+    HistoryEntry { id, unix_millis, json, txn, visibility: Visibility::All, author: None }
+}
