@@ -49,6 +49,13 @@ fn a_new_member_gets_the_user_list_the_commands_and_its_own_join(transport: Tran
             "/login": {"usage": "/login [password]"},
             "/to": {"usage": "/to [user] [seconds]"},
             "/help": {"usage": "/help [command]"},
+            "/unto": {"usage": "/unto [user]"},
+            "/kick": {"usage": "/kick [user] [reason]"},
+            "/ban": {"usage": "/ban [user, address or network] [duration] [reason]"},
+            "/unban": {"usage": "/unban [user, address or network]"},
+            "/bans": {"usage": "/bans"},
+            "/info": {"usage": "/info [user]"},
+            "/delete": {"usage": "/delete [id]"},
         })
     );
     assert_eq!(bob.next_message()["content"], "Bob joined.");
