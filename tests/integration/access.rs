@@ -414,6 +414,21 @@ fn moderators_are_added_listed_and_removed() {
     assert_eq!(run(&["list"], ""), "Max Lee\n");
 }
 
+#[test]
+fn a_server_starts_with_the_moderators_of_its_store() {
+    let folder = Folder::new();
+    assert_eq!(moderator(&folder, &["add", "Meg"], "only meg").status, Some(0));
+    let server = folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).start();
+    let mut meg = server.connect();
+    let reserved = "The name meg is reserved: it requires its password.";
+    assert_refused(&mut meg, json!({"type": "join", "username": "meg"}), reserved);
+    assert_joins(&mut meg, "Meg", "only meg");
+    assert_eq!(meg.users, ["Meg mod"]);
+    drop(meg);
+    let log = server.stop();
+    assert!(!log.contains("only meg"), "{log}");
+}
+
 /// The lock says which process it is.
 #[test]
 fn the_server_that_uses_the_store_is_told_to_reload() {
