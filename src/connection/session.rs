@@ -178,7 +178,7 @@ pub mod tests {
     use std::thread;
 
     use super::*;
-    use crate::chat::Username;
+    use crate::chat::{SessionSecret, Username};
     use crate::config::{PasswordHash, SALT_BYTES};
     use crate::connection::tests::shared;
     use crate::hub::{Moderator, SharedState};
@@ -206,6 +206,22 @@ pub mod tests {
             until: None,
             reason: "spam".into(),
         }
+    }
+
+    fn hash(password: &str) -> String {
+        PasswordHash::new(password, [0; SALT_BYTES], NonZeroU32::MIN).to_string()
+    }
+
+    /// A named moderator.
+    fn ann() -> Moderator {
+        Moderator::new(Username::parse("Ann").unwrap(), &hash("only ann"))
+    }
+
+    /// The frame of a text of less than 126 bytes, masked with zeros.
+    fn text_frame(text: &str) -> Vec<u8> {
+        let length = u8::try_from(text.len()).unwrap();
+        assert!(length < 126);
+        [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
     }
 
     /// A connection from 192.0.2.1, which is banned.
@@ -243,25 +259,23 @@ pub mod tests {
         assert!(take(0.0).unwrap() > debt_ends + cost, "it is charged for more than one connection");
     }
 
-    /// The named moderator Ann, with the password `secret`.
-    fn ann() -> Moderator {
-        let hash = PasswordHash::new("secret", [0; SALT_BYTES], NonZeroU32::MIN);
-        Moderator { name: Username::parse("Ann").unwrap(), hash: Some(hash) }
-    }
-
-    /// From a banned address, only a join under the name of a named moderator is passed on.
+    /// From a banned address, only the join of a named moderator is passed on.
     #[test]
     fn a_named_moderator_may_join_from_a_banned_address() {
         for (text, is_passed_on) in [
-            (r#"{"type":"join","username":"ann","password":"secret"}"#, true),
-            (r#"{"type":"join","username":"ann","password":"wrong"}"#, false),
-            (r#"{"type":"join","username":"ann","session":"x"}"#, false),
-            (r#"{"type":"join","username":"Bob"}"#, false),
+            (r#"{"type":"join","username":"ann","password":"only ann"}"#, true),
+            (r#"{"type":"join","username":"ann","session":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"}"#, true),
+            (r#"{"type":"join","username":"ann","session":"0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"}"#, false),
+            (r#"{"type":"join","username":"Ann","password":"guess"}"#, false),
+            (r#"{"type":"join","username":"Ann"}"#, false),
+            (r#"{"type":"join","username":"Bob","password":"only ann"}"#, false),
             (r#"{"type":"public","username":"Ann","content":"hi"}"#, false),
             ("nonsense", false),
         ] {
             let (upgraded, mut client, state) = banned();
             state.set_moderators(vec![ann()]);
+            let session = SessionSecret::parse(&"0a".repeat(16)).unwrap();
+            state.open_session(session, ann().name.key().clone());
             let (inbox, events) = crossbeam_channel::bounded(8);
             let shared = shared(&[], HubHandle::new(inbox, state).0);
             thread::scope(|scope| {
@@ -334,19 +348,13 @@ pub mod tests {
         });
     }
 
-    /// The frame of a text of less than 126 bytes, masked with zeros.
-    fn text_frame(text: &str) -> Vec<u8> {
-        [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
-    }
-
     const JOIN: &str = r#"{"type":"join","username":"Bob","password":"open sesame"}"#;
 
     #[test]
     fn a_password_that_waits_for_its_turn_delays_only_its_own_client() {
         let (inbox, events) = crossbeam_channel::bounded(16);
         let (hub, _queries) = HubHandle::new(inbox, SharedState::default());
-        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
-        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        let shared = shared(&[("JOIN_PASSWORD", &hash("open sesame"))], hub);
         thread::scope(|scope| {
             let turn = shared.passwords.hold();
             let [mut bob, mut ann] = [1, 2].map(|number| {
@@ -375,8 +383,7 @@ pub mod tests {
         let state = SharedState::default();
         state.shut_down();
         let (hub, _queries) = HubHandle::new(inbox, state);
-        let hash = PasswordHash::new("open sesame", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
-        let shared = shared(&[("JOIN_PASSWORD", &hash)], hub);
+        let shared = shared(&[("JOIN_PASSWORD", &hash("open sesame"))], hub);
         thread::scope(|scope| {
             let (upgraded, mut client) = upgraded();
             scope.spawn(|| run(ConnectionId(1), upgraded, &shared));

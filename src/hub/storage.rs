@@ -4,14 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::error;
-
 use super::handle::Moderator;
 use crate::chat::{
     Act, ConnectionId, Decision, HistoryEntry, KeptEntry, NameKey, OlderMessages, OlderRequest, Outcome,
     StoreUnavailable, StoredHistory, TxnId, Visibility,
 };
-use crate::config::PasswordHash;
 use crate::store::{
     self, PageRequest, QueuedMessage, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage,
 };
@@ -160,19 +157,9 @@ fn older_messages(page: StoredPage) -> OlderMessages {
     OlderMessages { entries: messages.into_iter().rev().map(history_entry).collect(), more: has_older }
 }
 
-/// The named moderators. One whose stored hash is damaged cannot join, but its name remains reserved.
+/// The named moderators.
 pub fn named_moderators(stored: Vec<StoredModerator>) -> Vec<Moderator> {
-    let parse = |StoredModerator { name, hash }| {
-        let hash = PasswordHash::parse(&hash).ok();
-        if hash.is_none() {
-            let name = name.shown();
-            error!(
-                "The stored password of the moderator {name} is damaged: set a new one (tinychat moderator add)"
-            );
-        }
-        Moderator { name, hash }
-    };
-    stored.into_iter().map(parse).collect()
+    stored.into_iter().map(|StoredModerator { name, hash }| Moderator::new(name, &hash)).collect()
 }
 
 /// What the room continues with.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -13,7 +14,7 @@ use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::support::client::{Client, ClientStream, line};
+use crate::support::client::{Client, ClientStream, TIMEOUT, line};
 use crate::support::http::{get, upgrade_request};
 use crate::support::over_ws_and_wss;
 use crate::support::program::{Folder, KillOnDrop, Output};
@@ -412,6 +413,46 @@ fn moderators_are_added_listed_and_removed() {
     // With a Cyrillic е.
     assert_eq!(run(&["remove", "Mеg"], ""), format!("Mеg is no longer a moderator. {no_server}"));
     assert_eq!(run(&["list"], ""), "Max Lee\n");
+}
+
+#[test]
+fn a_server_starts_with_the_moderators_of_its_store() {
+    let folder = Folder::new();
+    assert_eq!(moderator(&folder, &["add", "Meg"], "only meg").status, Some(0));
+    let server = folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).start();
+    let mut meg = server.connect();
+    let reserved = "The name meg is reserved: it requires its password.";
+    assert_refused(&mut meg, json!({"type": "join", "username": "meg"}), reserved);
+    assert_joins(&mut meg, "Meg", "only meg");
+    assert_eq!(meg.users, ["Meg mod"]);
+    drop(meg);
+    let log = server.stop();
+    assert!(!log.contains("only meg"), "{log}");
+}
+
+#[test]
+fn a_running_server_applies_changes_of_moderators() {
+    let folder = Folder::new();
+    let server = folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).start();
+    let told = format!("The server (process {}) has been told to reload.\n", server.id());
+    let output = moderator(&folder, &["add", "Meg"], "only meg");
+    assert_eq!(output.stdout, format!("Meg is now a moderator. {told}"), "{output:?}");
+    // Until the server has reloaded, the name is free, and the password is ignored.
+    let start = Instant::now();
+    let mut meg = loop {
+        let mut meg = server.connect();
+        assert_joins(&mut meg, "Meg", "only meg");
+        if meg.users == ["Meg mod"] {
+            break meg;
+        }
+        meg.leave();
+        assert!(start.elapsed() < TIMEOUT, "the server does not reload");
+    };
+    let output = moderator(&folder, &["remove", "Meg"], "");
+    assert_eq!(output.stdout, format!("Meg is no longer a moderator. {told}"), "{output:?}");
+    meg.wait_for_users(&["Meg"]);
+    meg.leave();
+    server.stop();
 }
 
 /// The lock says which process it is.

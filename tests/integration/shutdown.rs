@@ -81,7 +81,9 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 fn clients_that_do_not_answer_do_not_delay_the_exit() {
     let folder = Folder::new();
     folder.tinychat(&["generate-certs"]).run();
-    let start = |arguments: &[&str]| folder.tinychat(&[&["--port", "0"], arguments].concat()).start();
+    let start = |arguments: &[&str]| {
+        folder.tinychat(&[&["--port", "0", "--database-path", "off"], arguments].concat()).start()
+    };
     let (plain, secure) = (start(&[]), start(&["--use-ssl"]));
     let _silent = plain.join("Silent");
     let mut silent = Client::trusting(&folder.path("certs/server.crt"), "localhost", secure.address);
