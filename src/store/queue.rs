@@ -145,8 +145,8 @@ impl<T> Queue<T> {
     }
 
     /// Has the ids up to this one reserved, so that no later start assigns them again. The thread reports that as
-    /// [`StoreEvent::IdsReserved`](super::StoreEvent::IdsReserved); until then, an id after the earlier reservation could
-    /// be assigned again after a crash. So ask long before the earlier one is used up.
+    /// [`StoreEvent::IdsReserved`](super::StoreEvent::IdsReserved); until then, an id after the earlier reservation
+    /// could be assigned again after a crash. So ask long before the earlier one is used up.
     pub fn reserve(&mut self, up_to: u64) {
         // Without a bound: a few bytes, and seldom.
         self.send(Item::Reserve(up_to));

@@ -215,7 +215,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         let due = if is_counting { Some(Instant::now()) } else { self.schedule.next() };
         let first = match due {
             Some(due) if !self.pending.is_empty() => {
-                // Not for messages: waking this thread for each of them would cost the hub more than anything else it does.
+                // Not for messages: to wake this thread for each of them would cost the hub more than sending them.
                 let _ = self.waiting.doorbell.recv_deadline(due);
                 None
             }
@@ -579,7 +579,8 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         if let Health::Stopped(_) = self.health {
             return;
         }
-        if let Err(error) = self.database.checkpoint().map(drop).and_then(|()| self.database.close()) {
+        let moved = self.database.checkpoint().map(drop);
+        if let Err(error) = moved.and_then(|()| self.database.close()) {
             warn!("The store was not closed completely ({error}); the next start completes it");
         }
     }
