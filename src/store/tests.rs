@@ -455,7 +455,7 @@ fn a_stalled_disk_stalls_nobody_and_loses_what_exceeds_the_queue() {
         kept += 1;
         store.keep(kept, &text);
     }
-    let waiting = store.counters.store_waiting_bytes();
+    let waiting = store.counters.store_queue_bytes();
     assert!(waiting <= QUEUE_BYTES && waiting > QUEUE_BYTES - 256 * 1024 - 2 * size, "{waiting}");
     store.keep(kept + 1, &text);
     assert_eq!(store.counters.store_lost_messages(), 2);
@@ -465,11 +465,11 @@ fn a_stalled_disk_stalls_nobody_and_loses_what_exceeds_the_queue() {
     while store.queue.decide(decision(now, Action::EndTimeOut { name: name("Bob") })).is_ok() {
         decisions += 1;
     }
-    assert!(decisions > 100 && store.counters.store_waiting_bytes() <= QUEUE_BYTES, "{decisions}");
+    assert!(decisions > 100 && store.counters.store_queue_bytes() <= QUEUE_BYTES, "{decisions}");
     let request = PageRequest { before: 1, limit: 1, max_bytes: 1, tag: 1 };
     // Smaller than a decision.
     while store.queue.read_page(request.clone()).is_ok() {}
-    assert!(store.counters.store_waiting_bytes() <= QUEUE_BYTES);
+    assert!(store.counters.store_queue_bytes() <= QUEUE_BYTES);
     drop(stall);
     let mut decided = 0;
     while decided < decisions {
@@ -484,7 +484,7 @@ fn a_stalled_disk_stalls_nobody_and_loses_what_exceeds_the_queue() {
     }
     let counters = store.counters.clone();
     store.close(kept + 1);
-    assert_eq!(counters.store_waiting_bytes(), 0);
+    assert_eq!(counters.store_queue_bytes(), 0);
     let connection = Connection::open(folder.path()).unwrap();
     let stored = connection.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0));
     assert_eq!(stored, Ok(kept as i64 - 1));
