@@ -118,9 +118,19 @@ impl Counters {
         self.suppressed_lines.fetch_add(1, Relaxed);
     }
 
-    /// Sets how many bytes wait to be stored.
-    pub fn store_queue_bytes(&self, bytes: usize) {
-        self.store_queue_bytes.store(bytes, Relaxed);
+    /// Adds to the bytes that wait to be stored.
+    pub fn store_queue_add(&self, bytes: usize) {
+        self.store_queue_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Subtracts bytes that were added before.
+    pub fn store_queue_remove(&self, bytes: usize) {
+        self.store_queue_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// How many bytes wait to be stored.
+    pub fn store_queue_bytes(&self) -> usize {
+        self.store_queue_bytes.load(Relaxed)
     }
 
     /// Counts a message that could not be stored.
@@ -136,12 +146,6 @@ impl Counters {
     /// How many messages could not be stored since the start.
     pub fn store_lost_messages(&self) -> u64 {
         self.store_lost_messages.load(Relaxed)
-    }
-
-    /// How many bytes wait to be stored.
-    #[cfg(test)]
-    pub fn store_waiting_bytes(&self) -> usize {
-        self.store_queue_bytes.load(Relaxed)
     }
 
     /// How many attempts to write or read the store have failed since the start.

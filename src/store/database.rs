@@ -30,7 +30,7 @@ pub struct Database {
     identity: FileIdentity,
     /// Of a command, if no server has it.
     _lock: Option<Lock>,
-    /// Called at the start of each transaction and before its commit.
+    /// Called at the start of each transaction, before its commit, and before a checkpoint.
     #[cfg(test)]
     pub hook: Option<Hook>,
 }
@@ -44,6 +44,7 @@ pub type Hook = Box<dyn FnMut(Point, &Connection) -> rusqlite::Result<()> + Send
 pub enum Point {
     Begin,
     Commit,
+    Checkpoint,
 }
 
 /// What is at the path of an open database.
@@ -195,7 +196,14 @@ impl Database {
 
     /// Moves the write-ahead log into the database file, and empties it: what was deleted is then in neither of them.
     /// Returns `false` if a reader in another process prevents that for now.
-    pub fn checkpoint(&self) -> rusqlite::Result<bool> {
+    ///
+    /// # Errors
+    /// The database cannot be written. The log still has everything.
+    pub fn checkpoint(&mut self) -> rusqlite::Result<bool> {
+        #[cfg(test)]
+        if let Some(hook) = &mut self.hook {
+            hook(Point::Checkpoint, &self.connection)?;
+        }
         self.connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
         let is_busy =
             self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));

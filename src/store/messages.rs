@@ -115,7 +115,7 @@ pub fn page(
 ) -> rusqlite::Result<StoredPage> {
     let sql = format!("SELECT {COLUMNS} FROM messages WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
     let mut select = connection.prepare(&sql)?;
-    let mut rows = select.query(params![int(before), int(limit as u64 + 1)])?;
+    let mut rows = select.query(params![int(before), int((limit as u64).saturating_add(1))])?;
     let mut page = StoredPage::default();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {

@@ -8,8 +8,8 @@ use crate::chat::{Act, Action, Ban, Decision, Outcome, StoredTimeOut, Username};
 /// The most acts in the record. Beyond that, the oldest are deleted.
 pub const MAX_AUDIT_ROWS: u64 = 1_000_000;
 
-/// Stores a decision and its record, and deletes the bans and time-outs that have ended. Returns how many messages it has
-/// deleted.
+/// Stores a decision and its record, and deletes the bans and time-outs that have ended. Returns how many messages it
+/// has deleted.
 pub fn decide(connection: &Connection, decision: &Decision) -> rusqlite::Result<(Outcome, u64)> {
     let Act { unix_millis, by, action, .. } = &decision.act;
     let now = int(*unix_millis);

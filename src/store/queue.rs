@@ -1,7 +1,7 @@
 //! The way from the hub to the store's thread. Nothing here waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -62,7 +62,6 @@ pub struct Queue<T> {
 /// What the hub and the store's thread share.
 #[derive(Default)]
 pub struct QueueState {
-    bytes: AtomicUsize,
     /// How often the thread has written something.
     commits: AtomicU64,
     counters: Arc<Counters>,
@@ -145,8 +144,8 @@ impl<T> Queue<T> {
     }
 
     /// Has the ids up to this one reserved, so that no later start assigns them again. The thread reports that as
-    /// [`StoreEvent::IdsReserved`](super::StoreEvent::IdsReserved); until then, an id after the earlier reservation could
-    /// be assigned again after a crash. So ask long before the earlier one is used up.
+    /// [`StoreEvent::IdsReserved`](super::StoreEvent::IdsReserved); until then, an id after the earlier reservation
+    /// could be assigned again after a crash. So ask long before the earlier one is used up.
     pub fn reserve(&mut self, up_to: u64) {
         // Without a bound: a few bytes, and seldom.
         self.send(Item::Reserve(up_to));
@@ -188,21 +187,21 @@ impl QueueState {
     /// Returns whether there was room.
     fn add(&self, bytes: usize, limit: usize) -> bool {
         // Only the hub adds.
-        let waiting = self.bytes.load(Relaxed);
-        if waiting + bytes > limit {
-            return false;
+        let has_room = self.bytes() + bytes <= limit;
+        if has_room {
+            self.counters.store_queue_add(bytes);
         }
-        self.counters.store_queue_bytes(self.bytes.fetch_add(bytes, Relaxed) + bytes);
-        true
+        has_room
     }
 
     /// Makes room once an item is written.
     pub fn remove(&self, bytes: usize) {
-        self.counters.store_queue_bytes(self.bytes.fetch_sub(bytes, Relaxed) - bytes);
+        self.counters.store_queue_remove(bytes);
     }
 
+    /// How many bytes wait. The counters of one process belong to one queue.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        self.counters.store_queue_bytes()
     }
 
     pub fn committed(&self) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use log::{error, info, warn};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::count::Count;
 use super::database::{Database, FileState};
@@ -215,7 +215,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         let due = if is_counting { Some(Instant::now()) } else { self.schedule.next() };
         let first = match due {
             Some(due) if !self.pending.is_empty() => {
-                // Not for messages: waking this thread for each of them would cost the hub more than anything else it does.
+                // Not for messages: to wake this thread for each of them would cost the hub more than sending them.
                 let _ = self.waiting.doorbell.recv_deadline(due);
                 None
             }
@@ -579,7 +579,8 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         if let Health::Stopped(_) = self.health {
             return;
         }
-        if let Err(error) = self.database.checkpoint().map(drop).and_then(|()| self.database.close()) {
+        let moved = self.database.checkpoint().map(drop);
+        if let Err(error) = moved.and_then(|()| self.database.close()) {
             warn!("The store was not closed completely ({error}); the next start completes it");
         }
     }
@@ -662,14 +663,13 @@ impl Batch<'_> {
         let most = MAX_DELETED.max(written.added);
         let rows = self.rows.map(|rows| rows + written.added - written.deleted.len() as u64);
         let excess = rows.map_or(0, |rows| rows.saturating_sub(self.limits.messages as u64));
-        let last_in_excess = |excess: u64| {
-            connection.query_row(
-                "SELECT id FROM messages ORDER BY id LIMIT 1 OFFSET ?1",
-                [int(excess - 1)],
-                |row| row.get::<_, i64>(0),
-            )
-        };
-        let mut last = if excess > 0 { Some(last_in_excess(excess.min(most))?) } else { None };
+        let mut last: Option<i64> = None;
+        if excess > 0 {
+            let sql = "SELECT id FROM messages ORDER BY id LIMIT 1 OFFSET ?1";
+            let offset = int(excess.min(most) - 1);
+            // There is none if another process has deleted messages in this moment.
+            last = connection.query_row(sql, [offset], |row| row.get(0)).optional()?;
+        }
         if let (Some(max_age), Some(_)) = (self.limits.max_age, rows) {
             let max_age = max_age.as_millis().try_into().unwrap_or(u64::MAX);
             let oldest_kept = int(self.clock.saturating_sub(max_age));
