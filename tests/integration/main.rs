@@ -26,4 +26,5 @@ mod settings;
 mod shutdown;
 mod source_layout;
 mod store;
+mod store_server;
 mod websocket;

@@ -1,0 +1,188 @@
+//! The store (docs/operations.md) of a running server: restarts, kills, two servers, files that cannot be used.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::client::{TIMEOUT, id, lines};
+use crate::support::program::{Folder, Process};
+
+/// Starts a server whose store is in the folder.
+fn start(folder: &Folder) -> Process {
+    folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).start()
+}
+
+/// Waits until the newest stored message has this text. Other processes can read the store while the server runs.
+fn wait_until_stored(folder: &Folder, text: &str) {
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    loop {
+        let output = folder.tinychat(&["export"]).run();
+        assert_eq!(output.status, Some(0), "{output:?}");
+        let newest = output.stdout.lines().last().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        if newest.is_some_and(|message| message["content"] == text) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{text:?} is not stored");
+    }
+}
+
+#[test]
+fn a_restart_keeps_what_was_said() {
+    let folder = Folder::new();
+    let server = start(&folder);
+    let mut ann = server.connect();
+    let before = ann.join_asking("Ann", json!({"history": 0}));
+    ann.next_event();
+    ann.public_with_txn_id("one");
+    ann.public_with_txn_id("two");
+    let acks = [ann.next_event(), ann.next_event()].map(|ack| id(&ack));
+    drop(ann);
+    server.stop();
+    let server = start(&folder);
+    let since = json!({"epoch": before["epoch"], "since": before["id"]});
+    let answer = server.connect().join_asking("Ann", since);
+    assert_eq!(answer["epoch"], before["epoch"]);
+    assert_eq!(answer["recovered"], true);
+    assert_eq!(lines(&answer), ["Ann: one", "Ann: two"]);
+    let messages = answer["messages"].as_array().unwrap();
+    assert_eq!(messages.iter().map(id).collect::<Vec<_>>(), acks);
+    assert_eq!(messages[1]["txn_id"], "two");
+    assert!(id(&answer) > acks[1]);
+    server.stop();
+    assert_eq!(folder.mode("tinychat.db"), 0o600);
+}
+
+#[test]
+fn a_kill_keeps_what_was_stored_and_no_id_is_used_again() {
+    let folder = Folder::new();
+    let mut last = 0;
+    for text in ["one", "two", "three"] {
+        let server = start(&folder);
+        let mut ann = server.join("Ann");
+        ann.public_with_txn_id(text);
+        let ack = id(&ann.next_event());
+        assert!(ack > last, "{ack} <= {last}");
+        last = ack;
+        wait_until_stored(&folder, text);
+        server.signal(Signal::KILL);
+        assert_eq!(server.wait().0.code(), None);
+    }
+    let server = start(&folder);
+    let answer = server.connect().join_asking("Bob", json!({"history": 10}));
+    assert_eq!(lines(&answer), ["Ann: one", "Ann: two", "Ann: three"]);
+    let check = folder.tinychat(&["check"]).run();
+    let expected = format!("in use: by the server with process id {}\nmessages kept: 3\n", server.id());
+    assert!(check.status == Some(0) && check.stdout.contains(&expected), "{check:?}");
+    assert!(check.stdout.contains("integrity: good"), "{check:?}");
+    server.stop();
+}
+
+#[test]
+fn a_second_server_does_not_start() {
+    let folder = Folder::new();
+    let server = start(&folder);
+    let second = folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).run();
+    assert_eq!(second.status, Some(1), "{second:?}");
+    let expected = format!("is in use by another TinyChat (process {}); stop that server", server.id());
+    assert!(second.stderr.contains(&expected), "{second:?}");
+    server.stop();
+}
+
+#[test]
+fn older_pages_come_from_the_store() {
+    let folder = Folder::new();
+    let arguments = ["--port", "0", "--message-rate", "0", "--send-queue-bytes", "33554432"];
+    let server = folder.tinychat(&arguments).start();
+    let mut ann = server.connect();
+    ann.join_asking("Ann", json!({"history": 0}));
+    ann.next_event();
+    // More than memory holds.
+    for number in 0..500 {
+        ann.public_with_txn_id(&format!("{number:03}"));
+        ann.public(&"x".repeat(12_000));
+        ann.next_event();
+    }
+    let (mut before, mut seen) = (None, 0);
+    loop {
+        let options =
+            before.map_or(json!({"limit": 200}), |before: u64| json!({"limit": 200, "before": before}));
+        let page = ann.page(options);
+        let messages = page["messages"].as_array().unwrap();
+        assert!(messages.is_sorted_by_key(|message| message["id"].as_u64()));
+        seen += messages.len();
+        before = messages.first().map(id);
+        assert_eq!(page["more"], seen < 1000, "{seen}");
+        if messages.is_empty() || seen == 1000 {
+            break;
+        }
+    }
+    assert_eq!(seen, 1000);
+    server.stop();
+}
+
+#[test]
+fn a_store_that_cannot_be_used_prevents_the_start() {
+    let folder = Folder::new();
+    folder.write("notes.txt", "x".repeat(5000));
+    folder.write("folder/file", "");
+    for (path, reason) in [
+        ("notes.txt", "is not a SQLite database; "),
+        ("folder", "is not a file; "),
+        ("nowhere/tinychat.db", "its folder does not exist; "),
+    ] {
+        let output = folder.tinychat(&["--port", "0", "--database-path", path]).run();
+        assert_eq!(output.status, Some(1), "{output:?}");
+        assert!(output.stderr.contains("[ERROR]") && output.stderr.contains(reason), "{output:?}");
+    }
+    assert_eq!(folder.read("notes.txt"), "x".repeat(5000));
+}
+
+#[test]
+fn without_a_writable_folder_the_server_runs_in_memory_unless_a_path_is_set() {
+    let folder = Folder::new();
+    let default = folder.tinychat_as_nobody(&["--port", "0"]);
+    folder.set_mode(".", 0o555);
+    let server = default.start();
+    server.join("Ann").leave();
+    let log = server.stop();
+    assert!(log.contains("[WARNING]") || log.contains("[WARN]"), "{log}");
+    assert!(log.contains("its folder is not writable"), "{log}");
+    folder.set_mode(".", 0o755);
+    let explicit = folder.tinychat_as_nobody(&["--port", "0", "--database-path", "./tinychat.db"]);
+    folder.set_mode(".", 0o555);
+    let output = explicit.run();
+    folder.set_mode(".", 0o755);
+    assert_eq!(output.status, Some(1), "{output:?}");
+    assert!(output.stderr.contains("its folder is not writable"), "{output:?}");
+}
+
+#[test]
+fn off_writes_nothing() {
+    let folder = Folder::new();
+    let server = folder.tinychat(&["--port", "0", "--database-path", "off"]).start();
+    let mut ann = server.join("Ann");
+    ann.public_with_txn_id("hello");
+    ann.next_event();
+    drop(ann);
+    server.stop();
+    assert!(folder.files(".").is_empty());
+}
+
+#[test]
+fn a_store_that_vanishes_is_written_again() {
+    let folder = Folder::new();
+    let mut server = start(&folder);
+    let mut ann = server.join("Ann");
+    ann.public_with_txn_id("one");
+    ann.next_event();
+    wait_until_stored(&folder, "one");
+    fs::remove_file(folder.path("tinychat.db")).unwrap();
+    ann.public_with_txn_id("two");
+    ann.next_event();
+    server.wait_for_line("had vanished: it was written again, completely");
+    wait_until_stored(&folder, "two");
+    drop(ann);
+    server.stop();
+    assert_eq!(folder.tinychat(&["export"]).run().stdout.lines().count(), 2);
+}
