@@ -11,6 +11,7 @@ use super::moderation::Ban;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use crate::limits::Network;
+use crate::ops::clock::readable_utc;
 
 /// How many bans there may be.
 pub const MAX_BANS: usize = 10_000;
@@ -180,7 +181,7 @@ fn kind(network: IpNet) -> (Family, u8) {
 impl Ban {
     /// What a client that is banned is told.
     pub fn notice(&self) -> String {
-        let until = self.until.map(|until| format!(" until {}", duration::utc(until))).unwrap_or_default();
+        let until = self.until.map(|until| format!(" until {}", readable_utc(until))).unwrap_or_default();
         format!("You are banned{until}{}", reason_after(&self.reason))
     }
 

@@ -1,6 +1,4 @@
-//! Durations and times, as moderators type and read them.
-
-use time::OffsetDateTime;
+//! Durations, as moderators type and read them.
 
 /// The longest duration, in seconds: ten years.
 pub const MAX_SECONDS: u64 = 10 * 365 * DAY;
@@ -34,16 +32,6 @@ pub fn shown(seconds: u64) -> String {
     let is_whole = |(_, unit): &(char, u64)| seconds.is_multiple_of(*unit);
     let (unit, length) = UNITS.into_iter().find(is_whole).unwrap_or(('s', 1));
     format!("{} {unit}", seconds / length)
-}
-
-/// A time in milliseconds since 1970, as in `2026-11-28 12:00:00 UTC`.
-pub fn utc(unix_millis: u64) -> String {
-    let seconds = i64::try_from(unix_millis / 1000).unwrap_or(i64::MAX);
-    let Ok(time) = OffsetDateTime::from_unix_timestamp(seconds) else { return "the far future".into() };
-    let (year, month, day) = time.to_calendar_date();
-    let (hour, minute, second) = time.to_hms();
-    let month = u8::from(month);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]
@@ -80,13 +68,6 @@ mod tests {
         {
             assert!(matches!(parse(word), Some(Err(_))), "{word}");
         }
-    }
-
-    #[test]
-    fn times_are_shown_in_utc() {
-        assert_eq!(utc(1_795_867_200_999), "2026-11-28 12:00:00 UTC");
-        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(u64::MAX), "the far future");
     }
 
     proptest! {

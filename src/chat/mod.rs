@@ -36,12 +36,12 @@ pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
-pub use moderation::{Act, StoredTimeOut};
-pub use moderation::{Action, Ban, Decision, Outcome};
+pub use moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use name_key::NameKey;
 pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
 pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
+pub use time_outs::whole_seconds;
 pub use username::Username;

@@ -96,11 +96,11 @@ pub struct Recipient {
 
 impl TxnId {
     /// One that was parsed when its message was sent.
-    pub fn from_store(text: Arc<str>) -> Self {
-        Self(text)
+    pub fn from_store(text: &str) -> Self {
+        Self(text.into())
     }
 
-    pub fn text(&self) -> &Arc<str> {
+    pub fn text(&self) -> &str {
         &self.0
     }
 

@@ -86,12 +86,15 @@ pub enum Audience {
     Only(Vec<ConnectionId>),
 }
 
-/// A message to all members, as it is stored.
+/// A message to all members, for the store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptEntry {
     pub id: u64,
+    /// The wall clock, in milliseconds since 1970.
     pub unix_millis: u64,
+    /// As it is sent: a `public` or a `system` message.
     pub json: Arc<[u8]>,
+    /// The author's own id for the message.
     pub txn_id: Option<TxnId>,
 }
 

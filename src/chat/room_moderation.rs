@@ -20,6 +20,7 @@ use crate::chat::duration;
 use crate::chat::moderation::{Act, Action, Decision};
 use crate::chat::target::quoted;
 use crate::chat::time_outs::MAX_SECONDS;
+use crate::ops::clock::readable_utc;
 
 /// How many of the removed members a line names.
 const MAX_NAMED: usize = 20;
@@ -275,10 +276,9 @@ impl Room {
     fn list_bans(&self) -> String {
         let mut text = format!("Bans: {}.", self.bans.len());
         for (at, ban) in self.bans.iter().enumerate() {
-            let until =
-                ban.until.map_or("for ever".into(), |until| format!("until {}", duration::utc(until)));
+            let until = ban.until.map_or("for ever".into(), |until| format!("until {}", readable_utc(until)));
             let (subject, reason) = (ban.subject(), reason_after(&ban.reason));
-            let line = format!("\n{subject}, by {} on {}, {until}{reason}", ban.by, duration::utc(ban.since));
+            let line = format!("\n{subject}, by {} on {}, {until}{reason}", ban.by, readable_utc(ban.since));
             if text.len() + line.len() > MAX_LIST_BYTES {
                 text.push_str(&format!("\n… and {} earlier ones.", self.bans.len() - at));
                 break;
@@ -298,7 +298,7 @@ impl Room {
             Role::Named => "named moderator",
         };
         let away = if member.connection().is_none() { ", away" } else { "" };
-        let joined = duration::utc(member.joined);
+        let joined = readable_utc(member.joined);
         let mut text = format!("{}: {role}{away}, from {address}, here since {joined}.", member.name.shown());
         if let Some(seconds) = self.timeouts.seconds_left(key, context.time.monotonic) {
             text.push_str(&format!("\nTimed out: {seconds} seconds left."));

@@ -84,7 +84,7 @@ impl Timeouts {
 }
 
 /// A duration in seconds, rounded up.
-fn whole_seconds(left: Duration) -> u64 {
+pub fn whole_seconds(left: Duration) -> u64 {
     left.as_nanos().div_ceil(1_000_000_000) as u64
 }
 

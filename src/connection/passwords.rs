@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::warn;
 use ring::hmac;
 
-use crate::chat::{Attempt, NameKey, Verdict};
+use crate::chat::{Attempt, NameKey, Verdict, whole_seconds};
 use crate::config::{Password, PasswordHash};
 use crate::hub::{HubHandle, Peer};
 use crate::limits::PasswordThrottle;
@@ -175,11 +175,6 @@ impl Passwords {
 
 fn wait(throttle: &PasswordThrottle, peer: &Peer) -> Option<Outcome> {
     throttle.wait(peer.network, Instant::now()).map(|left| Outcome::Wait(whole_seconds(left)))
-}
-
-/// Rounded up.
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

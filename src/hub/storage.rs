@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 use super::handle::Moderator;
 use crate::chat::{
     Act, ConnectionId, Decision, HistoryEntry, KeptEntry, NameKey, OlderMessages, OlderRequest, Outcome,
-    StoreUnavailable, StoredHistory, TxnId, Visibility,
+    StoreUnavailable, StoredHistory, Visibility,
 };
-use crate::store::{
-    self, PageRequest, QueuedMessage, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage,
-};
+use crate::store::{self, PageRequest, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage};
 
 /// How long the store has to make a decision durable. After that, the decision takes effect all the same.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,10 +57,9 @@ impl Storage {
     }
 
     pub fn keep(&mut self, entry: &KeptEntry) {
-        let Some(queue) = &mut self.queue else { return };
-        let KeptEntry { id, unix_millis, json, txn_id } = entry.clone();
-        let txn_id = txn_id.map(|txn_id| txn_id.text().clone());
-        queue.keep(QueuedMessage { id, unix_millis, json, txn_id });
+        if let Some(queue) = &mut self.queue {
+            queue.keep(entry.clone());
+        }
     }
 
     pub fn record(&mut self, act: Box<Act>) {
@@ -170,6 +167,6 @@ pub fn stored_history(messages: Vec<StoredMessage>, newest_older: Option<u64>) -
 fn history_entry(message: StoredMessage) -> HistoryEntry {
     let StoredMessage { id, unix_millis, json, author, txn_id } = message;
     let author = author.as_deref().map(|author| Arc::new(NameKey::of(author)));
-    let txn = txn_id.map(TxnId::from_store).zip(author);
+    let txn = txn_id.zip(author);
     HistoryEntry { id, unix_millis, json, txn, visibility: Visibility::All, author: None }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use time::{OffsetDateTime, UtcOffset};
+use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
 /// A clock that formats its readings, most of them only once per second: that takes longer than to handle a message.
 #[derive(Default)]
@@ -50,17 +50,26 @@ pub fn unix_millis() -> u64 {
     since_1970.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// A time in milliseconds since 1970 as RFC 3339 in UTC, with milliseconds. A number that is no time counts as 1970.
+/// A time in milliseconds since 1970 as RFC 3339 in UTC, with milliseconds.
 pub fn utc(unix_millis: u64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp((unix_millis / 1000).cast_signed());
-    let millis = unix_millis % 1000;
-    format!("{}.{millis:03}Z", utc_seconds(time.unwrap_or(OffsetDateTime::UNIX_EPOCH)))
+    format!("{}.{:03}Z", utc_seconds(time_at(unix_millis)), unix_millis % 1000)
+}
+
+/// The same for text, to the second: `2026-11-28 12:00:00 UTC`.
+pub fn readable_utc(unix_millis: u64) -> String {
+    format!("{} UTC", utc_seconds(time_at(unix_millis)).replace('T', " "))
 }
 
 /// The server's local time as `HH:MM:SS`. It follows changes to and from summer time. UTC if the system does not know
 /// its time zone.
 pub fn local_time() -> String {
     local_time_at(OffsetDateTime::now_utc())
+}
+
+/// The year 9999 if the number is too large for a time.
+fn time_at(unix_millis: u64) -> OffsetDateTime {
+    let time = OffsetDateTime::from_unix_timestamp((unix_millis / 1000).cast_signed());
+    time.unwrap_or(PrimitiveDateTime::MAX.assume_utc())
 }
 
 fn local_time_at(now: OffsetDateTime) -> String {
@@ -95,5 +104,12 @@ mod tests {
             assert_eq!(reading, Clock::default().at(since_1970));
             assert_eq!(super::utc(reading.unix_millis), utc);
         }
+    }
+
+    #[test]
+    fn utc_in_text_has_no_fraction() {
+        assert_eq!(readable_utc(1_795_867_200_999), "2026-11-28 12:00:00 UTC");
+        assert_eq!(readable_utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(readable_utc(u64::MAX), "9999-12-31 23:59:59 UTC");
     }
 }

@@ -8,8 +8,7 @@ use rusqlite::{Connection, Row, params};
 use serde::Deserialize;
 
 use super::int;
-use super::queue::QueuedMessage;
-use crate::chat::{EntryTime, KeptMessage};
+use crate::chat::{EntryTime, KeptEntry, KeptMessage, TxnId};
 use crate::ops::clock;
 
 /// A message that is kept.
@@ -23,7 +22,7 @@ pub struct StoredMessage {
     /// The name of its author; `None`: it is from the server.
     pub author: Option<Arc<str>>,
     /// The author's own id for the message.
-    pub txn_id: Option<Arc<str>>,
+    pub txn_id: Option<TxnId>,
 }
 
 /// Messages from the store.
@@ -63,12 +62,20 @@ impl<'a> Insert<'a> {
         id: u64,
         unix_millis: u64,
         json: &[u8],
-        txn_id: Option<&str>,
+        txn_id: Option<&TxnId>,
     ) -> rusqlite::Result<bool> {
         let Ok(Columns { kind, username, content, timestamp }) = serde_json::from_slice(json) else {
             return Ok(false);
         };
-        self.0.execute(params![int(id), int(unix_millis), timestamp, kind, username, content, txn_id])?;
+        self.0.execute(params![
+            int(id),
+            int(unix_millis),
+            timestamp,
+            kind,
+            username,
+            content,
+            txn_id.map(TxnId::text)
+        ])?;
         Ok(true)
     }
 }
@@ -94,13 +101,13 @@ pub fn read(row: &Row) -> rusqlite::Result<StoredMessage> {
         unix_millis,
         json: json.into(),
         author: is_public.then(|| username.into()),
-        txn_id: row.get_ref(6)?.as_str_or_null()?.map(Arc::from),
+        txn_id: row.get_ref(6)?.as_str_or_null()?.map(TxnId::from_store),
     })
 }
 
 /// A message that is not in the table yet. `None`: it is neither a public nor a system message.
-pub fn from_queued(message: &QueuedMessage) -> Option<StoredMessage> {
-    let QueuedMessage { id, unix_millis, json, txn_id } = message.clone();
+pub fn from_queued(message: &KeptEntry) -> Option<StoredMessage> {
+    let KeptEntry { id, unix_millis, json, txn_id } = message.clone();
     let Columns { kind, username, .. } = serde_json::from_slice(&json).ok()?;
     let author = (kind == "public").then(|| Arc::from(&*username));
     Some(StoredMessage { id, unix_millis, author, txn_id, json })

@@ -38,7 +38,7 @@ pub use error::StoreError;
 pub use lock::server_pid;
 pub use messages::{StoredMessage, StoredPage};
 pub use moderators::StoredModerator;
-pub use queue::{PageRequest, Queue, QueuedMessage};
+pub use queue::{PageRequest, Queue};
 pub use reading::{Inspection, audit, export, inspect, schema_version};
 pub use writer::{Running, StoreEvent, Writer};
 
@@ -115,7 +115,7 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
             epoch
         }
     };
-    let page = messages::page(connection, MAX_ID, limits.messages, MAX_LOADED_BYTES)?;
+    let page = messages::page(connection, u64::MAX, limits.messages, MAX_LOADED_BYTES)?;
     let newest = page.messages.last().map_or(0, |message| message.id);
     let newest_older = match page.messages.first() {
         Some(oldest) if page.has_older => messages::newest_before(connection, oldest.id)?,
@@ -137,9 +137,6 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
         moderators: moderators::all(connection)?,
     })
 }
-
-/// Greater than every id.
-const MAX_ID: u64 = 1 << 53;
 
 /// A number as SQLite stores it. Ids and times are far below the limit.
 fn int(value: u64) -> i64 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::error;
 
-use crate::chat::{Act, Action, Decision};
+use crate::chat::{Act, Action, Decision, KeptEntry, TxnId};
 use crate::ops::metrics::Counters;
 
 /// The most that may wait to be stored, in bytes.
@@ -21,18 +21,6 @@ const ITEM_BYTES: usize = 192;
 const STALL: Duration = Duration::from_secs(10);
 /// How often a disk that stalls or fails is logged.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-/// A message to keep.
-#[derive(Clone, Debug)]
-pub struct QueuedMessage {
-    pub id: u64,
-    /// The wall clock, in milliseconds since 1970.
-    pub unix_millis: u64,
-    /// As it is sent: a `public` or a `system` message.
-    pub json: Arc<[u8]>,
-    /// The author's own id for the message.
-    pub txn_id: Option<Arc<str>>,
-}
 
 /// A request for messages that memory no longer holds.
 #[derive(Clone, Debug)]
@@ -75,7 +63,7 @@ pub struct Waiting<T> {
 }
 
 pub enum Item<T> {
-    Message(QueuedMessage),
+    Message(KeptEntry),
     Act(Box<Act>),
     Decision(Box<Decision>),
     /// Ids up to this one may be assigned.
@@ -98,7 +86,7 @@ pub fn queue<T>(counters: Arc<Counters>) -> (Queue<T>, Waiting<T>) {
 
 impl<T> Queue<T> {
     /// Has a message stored, within some 100 ms. If too much waits, it is not stored, but counted.
-    pub fn keep(&mut self, message: QueuedMessage) {
+    pub fn keep(&mut self, message: KeptEntry) {
         self.stall_log.check(&self.shared);
         if self.push(Item::Message(message), QUEUE_BYTES - RESERVED_BYTES).is_err() {
             self.shared.counters.store_lost_message();
@@ -225,8 +213,8 @@ impl<T> Item<T> {
         }
     }
 
-    pub fn message_bytes(message: &QueuedMessage) -> usize {
-        ITEM_BYTES + message.json.len() + message.txn_id.as_ref().map_or(0, |id| id.len())
+    pub fn message_bytes(message: &KeptEntry) -> usize {
+        ITEM_BYTES + message.json.len() + message.txn_id.as_ref().map_or(0, TxnId::bytes)
     }
 
     pub fn act_bytes(act: &Act) -> usize {

@@ -14,7 +14,9 @@ use tempfile::TempDir;
 use super::database::Point;
 use super::queue::{Item, QUEUE_BYTES};
 use super::*;
-use crate::chat::{Act, Action, ConnectionId, Decision, EntryTime, KeptMessage, Outcome, Username};
+use crate::chat::{
+    Act, Action, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, Outcome, TxnId, Username,
+};
 use crate::ops::metrics::Counters;
 
 /// Longer than a busy machine needs.
@@ -86,7 +88,7 @@ impl Running {
     }
 
     fn ids(&mut self) -> Vec<u64> {
-        self.page(MAX_ID, 100_000).messages.iter().map(|message| message.id).collect()
+        self.page(u64::MAX, 100_000).messages.iter().map(|message| message.id).collect()
     }
 
     fn decide(&mut self, unix_millis: u64, action: Action) -> Outcome {
@@ -111,9 +113,9 @@ fn json(id: u64, unix_millis: u64, username: &str, content: &str) -> Arc<[u8]> {
     json.into()
 }
 
-fn message(id: u64, content: &str) -> QueuedMessage {
+fn message(id: u64, content: &str) -> KeptEntry {
     let unix_millis = 1_700_000_000_000 + id;
-    QueuedMessage { id, unix_millis, json: json(id, unix_millis, "Bob", content), txn_id: None }
+    KeptEntry { id, unix_millis, json: json(id, unix_millis, "Bob", content), txn_id: None }
 }
 
 fn decision(unix_millis: u64, action: Action) -> Box<Decision> {
@@ -141,7 +143,7 @@ fn what_was_said_comes_back_as_it_was_sent() {
         store.keep(first + at as u64, content);
     }
     let mut with_txn_id = message(first + 3, "mine");
-    with_txn_id.txn_id = Some("t\"1".into());
+    with_txn_id.txn_id = Some(TxnId::from_store("t\"1"));
     store.queue.keep(with_txn_id);
     let page = store.page(first + 3, 2);
     assert_eq!((page.messages.len(), page.has_older), (2, true));
@@ -156,7 +158,7 @@ fn what_was_said_comes_back_as_it_was_sent() {
         assert_eq!((id, unix_millis, json), (&expected.id, &expected.unix_millis, &expected.json));
         assert_eq!((author.as_deref(), txn_id), (Some("Bob"), &None));
     }
-    assert_eq!(state.messages[3].txn_id.as_deref(), Some("t\"1"));
+    assert_eq!(state.messages[3].txn_id, Some(TxnId::from_store("t\"1")));
     let mut exported = Vec::new();
     export(&folder.path(), &mut exported).unwrap();
     assert_eq!(exported.split(|&byte| byte == b'\n').count(), 5);
@@ -406,7 +408,7 @@ fn a_full_disk_delays_what_is_said() {
     let now = clock::unix_millis();
     assert_eq!(store.decide(now, Action::EndTimeOut { name: name("Bob") }), Outcome::NotStored);
     // What waits can be read.
-    let page = store.page(MAX_ID, 10);
+    let page = store.page(u64::MAX, 10);
     let ids: Vec<u64> = page.messages.iter().map(|message| message.id).collect();
     assert_eq!((ids, page.has_older), (vec![1, 2, 3], false));
     let page = store.page(3, 1);
@@ -617,7 +619,7 @@ fn old_messages_are_deleted_from_the_front_only() {
     let mut store = folder.start(LIMITS);
     for (id, age) in [(1, 7000), (2, 5000), (3, 10), (4, 9000), (5, 20)] {
         let unix_millis = now - age * 1000;
-        store.queue.keep(QueuedMessage {
+        store.queue.keep(KeptEntry {
             id,
             unix_millis,
             json: json(id, unix_millis, "Bob", "hello"),
@@ -699,7 +701,7 @@ fn pages_are_read_backwards() {
         store.keep(id * 3, if id == 50 { "y".repeat(300_000) } else { "hello".into() }.as_str());
     }
     let mut read = Vec::new();
-    let mut before = MAX_ID;
+    let mut before = u64::MAX;
     loop {
         let page = store.page(before, 7);
         let Some(oldest) = page.messages.first() else { break };

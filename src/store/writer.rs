@@ -14,10 +14,10 @@ use super::lock::Lock;
 use super::messages::{self, Insert, StoredPage, from_queued};
 use super::moderation::{self, meta, set_meta};
 use super::moderators::{self, StoredModerator};
-use super::queue::{Item, LOG_INTERVAL, PageRequest, QueuedMessage, Waiting};
+use super::queue::{Item, LOG_INTERVAL, PageRequest, Waiting};
 use super::schedule::{Due, Schedule};
 use super::{StoreLimits, int};
-use crate::chat::{Act, Action, Decision, Outcome};
+use crate::chat::{Act, Action, Decision, KeptEntry, Outcome};
 use crate::ops::clock;
 
 /// The most messages that one commit deletes, apart from as many as it adds: a lower limit is reached in steps.
@@ -136,7 +136,7 @@ struct StoreThread<T, F> {
 }
 
 enum Pending {
-    Message(QueuedMessage),
+    Message(KeptEntry),
     Act(Box<Act>),
     /// `is_answered`: the hub was told that it is not stored. It is written all the same.
     Decision {
@@ -630,8 +630,8 @@ impl Batch<'_> {
         for item in self.items {
             match item {
                 Pending::Message(_) if skipped > 0 => skipped -= 1,
-                Pending::Message(QueuedMessage { id, unix_millis, json, txn_id }) => {
-                    written.added += u64::from(insert.add(*id, *unix_millis, json, txn_id.as_deref())?);
+                Pending::Message(KeptEntry { id, unix_millis, json, txn_id }) => {
+                    written.added += u64::from(insert.add(*id, *unix_millis, json, txn_id.as_ref())?);
                 }
                 Pending::Act(act) => moderation::record(connection, act)?,
                 Pending::Decision { decision, .. } => {
