@@ -1,6 +1,6 @@
 //! The store of the simulation: what is committed, what is synced, and what still waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -29,6 +29,8 @@ pub struct Disk {
 #[derive(Clone, Default)]
 pub struct Kept {
     pub messages: BTreeMap<u64, HistoryEntry>,
+    /// Messages that decisions have deleted.
+    pub deleted: BTreeSet<u64>,
     pub bans: Vec<Ban>,
     pub time_outs: Vec<StoredTimeOut>,
 }
@@ -168,6 +170,7 @@ impl Kept {
                 if self.messages.remove(id).is_none() {
                     return Outcome::NotFound;
                 }
+                self.deleted.insert(*id);
             }
             Action::Login | Action::Kick { .. } => {}
         }
