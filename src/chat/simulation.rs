@@ -1,7 +1,11 @@
 //! A simulation of clients that talk, lose their connections and come back (CONTRIBUTING.md).
 //!
-//! A seed decides every step. Messages wait on simulated connections, in both directions, so that any of them can
+//! Half of the rooms have a store, which loses what it had not committed or synced when the server is killed or the power
+//! is cut. A seed decides every step. Messages wait on simulated connections, in both directions, so that any of them can
 //! be lost or late. Each client follows docs/protocol.md, and checks what it receives against what was said.
+
+#[path = "simulation_disk.rs"]
+mod disk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -12,6 +16,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::away::AwayLimits;
+use disk::{Disk, End, Kept};
+
 use super::entry::*;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::moderation::{Action, Ban, Decision, Outcome};
@@ -28,6 +34,12 @@ const MAX_STEPS: u64 = 400;
 const AWAY: Duration = Duration::from_secs(30);
 const MAX_AWAY: usize = 3;
 const MAX_AWAY_PER_NETWORK: usize = 2;
+/// How many clients send `/login` before anything else.
+const MODERATORS: usize = 2;
+/// How many of the kept messages are in memory after a start.
+const LOADED_MESSAGES: usize = 2;
+/// How many ids are left out at a start.
+const RESERVED_IDS: u64 = 1000;
 
 #[test]
 fn invariants_hold_for_every_seed() {
@@ -47,12 +59,16 @@ fn invariants_hold_for_every_seed() {
         }
     }
     let expected = [
+        "a crash lost messages",
+        "a decision was overdue",
         "a deletion found nothing",
         "a guest was refused",
         "a member was removed",
         "a member was removed while away",
         "a message was deleted",
         "a moderator was gone",
+        "a time-out survived a restart",
+        "older messages were read",
     ];
     assert!(seeds < SEEDS || seen == expected.into(), "only these cases have occurred: {seen:?}");
 }
@@ -120,12 +136,26 @@ struct World {
     reports: BTreeMap<usize, usize>,
     /// The client and the address of each place.
     holders: BTreeMap<usize, (usize, Network)>,
-    /// Decisions that are being stored, with the clients that made them.
-    decisions: VecDeque<(usize, Decision)>,
+    /// `None`: nothing is stored.
+    disk: Option<Disk>,
+    /// What the room has started with.
+    base: Base,
+    /// Decisions that take effect next, with the clients that made them. `None`: the outcome is left to chance.
+    decisions: VecDeque<(usize, Decision, Option<Outcome>)>,
+    /// Requests for older messages.
+    reads: VecDeque<(ConnectionId, Box<OlderRequest>)>,
     /// The one that takes effect.
     deciding: Option<(usize, Decision)>,
     bans: Vec<Arc<Ban>>,
     seen: BTreeSet<&'static str>,
+}
+
+/// What a room starts with.
+#[derive(Default)]
+struct Base {
+    /// `None`: nothing is stored.
+    kept: Option<Kept>,
+    elapsed: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -174,6 +204,8 @@ struct Client {
     asks: bool,
     connection: Option<ConnectionId>,
     is_joined: bool,
+    /// Whether it has sent `/login` on this connection.
+    has_logged_in: bool,
     session: Option<String>,
     epoch: Option<String>,
     place: Option<usize>,
@@ -208,10 +240,12 @@ impl World {
             .map(|number| Client::new(number, !random.one_in(5)))
             .collect();
         let start = Instant::now();
+        let disk = random.one_in(2).then(|| Disk::new(history_messages));
+        let base = Base { kept: disk.as_ref().map(|_| Kept::default()), elapsed: Duration::ZERO };
         Self {
             start,
             elapsed: Duration::ZERO,
-            room: room(history_messages, 0, start),
+            room: room(history_messages, 0, start, &base),
             history_messages,
             epoch: 0,
             last_entry: 0,
@@ -225,7 +259,10 @@ impl World {
             unread: BTreeMap::new(),
             reports: BTreeMap::new(),
             holders: BTreeMap::new(),
+            disk,
+            base,
             decisions: VecDeque::new(),
+            reads: VecDeque::new(),
             deciding: None,
             bans: Vec::new(),
             seen: BTreeSet::new(),
@@ -239,13 +276,16 @@ impl World {
             10..35 => self.talk(client, random),
             35..60 => self.deliver_to_server(random),
             60..81 => self.deliver_to_client(random),
-            81..85 => self.decide(random),
+            81..85 => {
+                self.store(random);
+                self.decide(random);
+            }
             85..87 => self.cut(client, random),
             87..90 => self.abandon(client, random),
             90..92 => self.notice_loss(random),
             92 => self.leave(client),
             93..99 => self.pass_time(random),
-            _ if random.one_in(3) => self.restart(random),
+            _ if random.one_in(2) => self.restart(random),
             _ => {}
         }
         self.check_bounds();
@@ -284,7 +324,12 @@ impl World {
         let number = client.next_txn;
         let content = format!("{} {number}", client.name);
         let to = random.pick(&others);
-        let (message, is_resent) = match random.below(12) {
+        let (message, is_resent) = match random.below(14) {
+            // Otherwise, too few have a role.
+            _ if at < MODERATORS && client.is_joined && !client.has_logged_in => {
+                client.has_logged_in = true;
+                (json!({"type": "command", "content": "/login secret"}), false)
+            }
             0..6 => (json!({"type": "public", "content": content}), true),
             6 => (json!({"type": "private", "to": to, "content": content}), true),
             7 => (json!({"type": "command", "content": format!("/whisper {to} {content}")}), true),
@@ -302,7 +347,7 @@ impl World {
                 };
                 let network = format!("10.0.{}.{}", random.below(2), random.below(3));
                 let text = match random.below(12) {
-                    0 => format!("/to {to} 5"),
+                    0 | 9 => format!("/to {to} {}", 1 + random.below(400)),
                     1 => format!("/unto {to}"),
                     2 => format!("/kick {to}"),
                     3 => format!("/ban {to} {}s", 1 + random.below(60)),
@@ -316,7 +361,7 @@ impl World {
                 (json!({"type": "command", "content": text}), false)
             }
             _ => {
-                let (before, limit) = (random.below(2 + client.last_id), random.below(5));
+                let (before, limit) = (random.below(2 + client.last_id), random.below(12));
                 if client.asks && client.is_joined {
                     client.send(
                         &mut self.connections,
@@ -382,19 +427,41 @@ impl World {
         }
     }
 
+    /// The store does something.
+    fn store(&mut self, random: &mut Random) {
+        let Some(disk) = &mut self.disk else { return };
+        match random.below(7) {
+            0..2 => disk.commit(random),
+            2..4 => self.decisions.extend(disk.sync().into_iter().map(decided)),
+            4 if random.one_in(3) => {
+                if let Some(overdue) = disk.overdue() {
+                    self.seen.insert("a decision was overdue");
+                    self.decisions.push_back(decided(overdue));
+                }
+            }
+            _ => {
+                let Some((connection, request)) = self.reads.pop_front() else { return };
+                let answer = disk.read(&request);
+                if !answer.entries.is_empty() {
+                    self.seen.insert("older messages were read");
+                }
+                self.apply(connection, Input::Older(request, Ok(answer)));
+            }
+        }
+    }
+
     /// The oldest decision takes effect.
     fn decide(&mut self, random: &mut Random) {
-        let Some((client, decision)) = self.decisions.pop_front() else { return };
+        let Some((client, decision, outcome)) = self.decisions.pop_front() else { return };
         self.deciding = Some((client, decision.clone()));
         if self.connections.get(&decision.connection).is_none_or(|it| it.place.is_none()) {
             self.seen.insert("a moderator was gone");
         }
-        let mut outcome = if random.one_in(4) { Outcome::NotStored } else { Outcome::Stored };
-        if let Action::Delete { id, .. } = decision.act.action
-            && (random.one_in(4) || !self.room.holds(id))
-        {
-            outcome = Outcome::NotFound;
-        }
+        let outcome = outcome.unwrap_or_else(|| match decision.act.action {
+            Action::Delete { id, .. } if random.one_in(4) || !self.room.holds(id) => Outcome::NotFound,
+            _ if random.one_in(4) => Outcome::NotStored,
+            _ => Outcome::Stored,
+        });
         self.apply(decision.connection, Input::Decided(decision.clone().into(), outcome));
         self.deciding = None;
         if let Action::Delete { id, .. } = decision.act.action {
@@ -480,29 +547,74 @@ impl World {
     /// The server starts again: with the same entries, or with nothing.
     fn restart(&mut self, random: &mut Random) {
         self.decisions.clear();
-        if random.one_in(2) {
+        self.reads.clear();
+        if self.disk.is_some() {
             self.replay();
-            self.room = room(self.history_messages, self.epoch, self.start);
+            self.start_from_disk(*random.pick(&[End::Regular, End::Killed, End::PowerCut]));
+        } else if random.one_in(2) {
+            self.replay();
+            self.room = room(self.history_messages, self.epoch, self.start, &self.base);
             for (applied, _) in &self.record {
                 apply(&mut self.room, applied);
             }
         } else {
             self.epoch += 1;
-            self.room = room(self.history_messages, self.epoch, self.start);
+            self.room = room(self.history_messages, self.epoch, self.start, &self.base);
             self.last_entry = 0;
-            self.record.clear();
             self.said.clear();
-            self.sessions.clear();
-            self.unread.clear();
-            self.reports.clear();
-            self.holders.clear();
             self.bans.clear();
-            for connection in self.connections.values_mut() {
-                (connection.place, connection.is_guest) = (None, false);
-            }
+            self.forget();
         }
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             self.disconnect(id, Departure::Lost);
+        }
+    }
+
+    /// The server ends, and starts again with what its disk has.
+    fn start_from_disk(&mut self, end: End) {
+        let disk = self.disk.as_mut().expect("it has a disk");
+        let kept = disk.restart(end).clone();
+        let waiting = self.said.iter().filter(|said| said.between.is_none() && said.deleted.is_none());
+        let newest: Vec<u64> = waiting.map(|said| said.id).collect();
+        let newest = &newest[newest.len().saturating_sub(self.history_messages)..];
+        // A deletion may be stored that nobody has been told of.
+        let is_kept = |id: &u64| kept.messages.contains_key(id) || kept.deleted.contains(id);
+        let lost = newest.iter().filter(|id| !is_kept(id)).count();
+        if end == End::Regular {
+            assert_eq!(lost, 0, "a regular end loses nothing");
+        } else if lost > 0 {
+            self.seen.insert("a crash lost messages");
+        }
+        self.said.retain(|said| kept.messages.contains_key(&said.id));
+        // A deletion that was not stored has not survived.
+        self.said.iter_mut().for_each(|said| said.deleted = None);
+        let found: Vec<u64> = self.said.iter().map(|said| said.id).collect();
+        assert!(found.iter().eq(kept.messages.keys()), "only what was said is stored");
+        self.last_entry += RESERVED_IDS;
+        self.base = Base { kept: Some(kept), elapsed: self.elapsed };
+        self.room = room(self.history_messages, self.epoch, self.start, &self.base);
+        let older = found.len().saturating_sub(self.history_messages.min(LOADED_MESSAGES));
+        assert!(found[older..].iter().all(|&id| self.room.holds(id)), "what was committed is back");
+        assert_eq!(self.room.history().len(), found.len() - older, "and nothing else");
+        let now = entry_time(self.start, self.elapsed).unix_millis;
+        let kept = self.base.kept.as_ref().expect("it was just stored");
+        self.bans = kept.bans(now).into_iter().map(Arc::new).collect();
+        assert_eq!(self.room.bans().iter().count(), self.bans.len());
+        if kept.time_outs.iter().any(|time_out| time_out.until > now) {
+            self.seen.insert("a time-out survived a restart");
+        }
+        self.forget();
+    }
+
+    /// Forgets what the server had in memory only.
+    fn forget(&mut self) {
+        self.record.clear();
+        self.sessions.clear();
+        self.unread.clear();
+        self.reports.clear();
+        self.holders.clear();
+        for connection in self.connections.values_mut() {
+            (connection.place, connection.is_guest) = (None, false);
         }
     }
 
@@ -581,7 +693,10 @@ impl World {
                     let count = effects.iter().filter(others).count();
                     assert_eq!(count, 1, "nothing happens before it is stored: {effects:?}");
                     let client = self.connections[&decision.connection].client;
-                    self.decisions.push_back((client, Decision::clone(decision)));
+                    match &mut self.disk {
+                        Some(disk) => disk.decide(client, Decision::clone(decision)),
+                        None => self.decisions.push_back((client, Decision::clone(decision), None)),
+                    }
                 }
                 Effect::PublishBan(ban) => {
                     assert!(self.deciding.is_some(), "{ban:?} was not decided");
@@ -604,11 +719,11 @@ impl World {
                     undelivered += self.end_unread(place);
                 }
                 Effect::Send(audience, message) => self.send(from, audience, message),
+                Effect::Keep(entry) => self.disk.as_mut().expect("it has a disk").keep(entry),
+                Effect::ReadOlder(id, request) => self.reads.push_back((*id, request.clone())),
                 Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Record(_)
-                | Effect::Keep(_)
-                | Effect::ReadOlder(..)
                 | Effect::Moderated(_) => {}
             }
         }
@@ -873,6 +988,9 @@ impl World {
             }
             (0..self.clients.len()).for_each(|at| self.connect(at, random));
             loop {
+                while !self.reads.is_empty() || self.disk.as_ref().is_some_and(Disk::has_decisions) {
+                    self.store(random);
+                }
                 while !self.decisions.is_empty() {
                     self.decide(random);
                 }
@@ -914,7 +1032,7 @@ impl World {
 
     /// The same entries give the same effects.
     fn replay(&self) {
-        let mut room = room(self.history_messages, self.epoch, self.start);
+        let mut room = room(self.history_messages, self.epoch, self.start, &self.base);
         for (applied, effects) in &self.record {
             assert_eq!(&apply(&mut room, applied), effects, "{applied:?}");
         }
@@ -928,6 +1046,7 @@ impl Client {
             asks,
             connection: None,
             is_joined: false,
+            has_logged_in: false,
             session: None,
             epoch: None,
             place: None,
@@ -954,7 +1073,7 @@ impl Client {
 
     /// Forgets the connection, and returns it.
     fn lose_connection(&mut self) -> Option<ConnectionId> {
-        self.is_joined = false;
+        (self.is_joined, self.has_logged_in) = (false, false);
         self.connection.take()
     }
 
@@ -1027,12 +1146,16 @@ fn ids(messages: &Value) -> Vec<u64> {
     messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect()
 }
 
-fn room(history_messages: usize, epoch: u64, start: Instant) -> Room {
+fn room(history_messages: usize, epoch: u64, start: Instant, base: &Base) -> Room {
+    let time = entry_time(start, base.elapsed);
+    let kept = base.kept.as_ref();
     let settings = RoomSettings {
         allows_login: true,
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
-        stored: None,
+        stored: kept.map(|kept| kept.history(history_messages.min(LOADED_MESSAGES))),
+        bans: kept.map(|kept| kept.bans(time.unix_millis)).unwrap_or_default(),
+        time_outs: kept.map(|kept| kept.time_outs.clone()).unwrap_or_default(),
         away: AwayLimits {
             timeout: AWAY,
             members: MAX_AWAY,
@@ -1040,7 +1163,12 @@ fn room(history_messages: usize, epoch: u64, start: Instant) -> Room {
         },
         ..RoomSettings::default()
     };
-    Room::new(settings, &entry_time(start, Duration::ZERO))
+    Room::new(settings, &time)
+}
+
+/// A decision of the store, as it waits to take effect.
+fn decided((client, decision, outcome): (usize, Decision, Outcome)) -> (usize, Decision, Option<Outcome>) {
+    (client, decision, Some(outcome))
 }
 
 fn entry_time(start: Instant, elapsed: Duration) -> EntryTime {

@@ -295,7 +295,7 @@ fn what_cannot_be_banned(transport: Transport) {
          Only the name is banned: the address is loopback or a trusted proxy.",
     );
     removal(&mut bob);
-    server.join("Eve");
+    let _eve = server.join("Eve");
     // Without the role, nothing.
     let mut cid = server.join("Cid");
     for command in ["/ban Ann", "/unban Bob", "/bans", "/info Ann", "/kick Ann", "/unto Ann"] {
