@@ -1,5 +1,4 @@
-//! store: bursts and a conversation, without and with the store. What is said is stored on the disk of the folder for
-//! temporary files.
+//! store: bursts and a conversation, without and with the store, which is in the folder for temporary files.
 
 use crate::support::Result;
 use crate::{Bench, burst, pace};

@@ -14,7 +14,7 @@ pub enum Target {
     Floor,
     Ws,
     Wss,
-    /// Over `ws://`, with what is said stored on disk.
+    /// Over `ws://`, with a store.
     Stored,
 }
 

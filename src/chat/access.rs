@@ -1,4 +1,4 @@
-//! Passwords that clients send, and what comparing them has shown. They are compared before an entry is made, so that
+//! Passwords that clients send, and the results of comparing them. They are compared before an entry is made, so that
 //! no entry contains a password.
 
 /// A password that a client has sent. It does not implement `Debug`, so that it cannot be logged.
@@ -25,7 +25,7 @@ pub struct Attempts {
     pub login: Option<Attempt>,
 }
 
-/// What comparing the passwords of a message has shown.
+/// The results of comparing the passwords of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Access {
     pub join: Verdict,
@@ -37,9 +37,9 @@ pub enum Verdict {
     /// There was no password, or none that matters.
     #[default]
     NotCompared,
-    /// It is the one for everyone: `JOIN_PASSWORD`, or for `/login` `MOD_PASSWORD`.
+    /// It is the shared one: `JOIN_PASSWORD`, or `MOD_PASSWORD` for `/login`.
     Shared,
-    /// It is the one of the named moderator who has this name.
+    /// It is the password of the named moderator with this name.
     Own,
     Wrong,
     /// It was not compared: too many wrong passwords came from the address, which has to wait for this many seconds.

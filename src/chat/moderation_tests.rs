@@ -598,7 +598,7 @@ fn bans_and_info_are_shown_to_the_moderator() {
     assert_eq!(
         script.reply(1, "/bans"),
         format!(
-            "system: Bans: 2.\nEve, by Ann on {at}, for ever.\n\
+            "system: Bans: 2.\nEve, by Ann on {at}, forever.\n\
              192.0.2.0/24, by Ann on {at}, until 2026-11-29 12:00:00 UTC: spam"
         )
     );

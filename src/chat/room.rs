@@ -103,7 +103,7 @@ pub struct KeptEntry {
 pub struct RoomSettings {
     /// Whether `/login` can make a member a moderator.
     pub allows_login: bool,
-    /// Whether a join needs the password for everyone.
+    /// Whether a join needs `JOIN_PASSWORD`.
     pub requires_password: bool,
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,

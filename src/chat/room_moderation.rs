@@ -173,7 +173,7 @@ impl Room {
         let until = seconds.map(|seconds| since.saturating_add(seconds * 1000));
         let ban = Ban { id: context.id, name, network, by, since, until, reason };
         let replaces = self.bans.replaced_by(&ban);
-        // Decisions that are being stored may add a few more.
+        // Bans that are being stored are not counted, so there can be a few more.
         if self.bans.len() - replaces.len() >= MAX_BANS {
             return Err(format!("There are already {MAX_BANS} bans: end some with /unban first."));
         }
@@ -210,7 +210,7 @@ impl Room {
             reply.push_str(&format!("\nThis replaces the ban of {}.", earlier.subject()));
         }
         reply.push_str(note);
-        let log = format!("{} banned {}{ends} (also affected: {others})", act.by, ban.subject());
+        let log = format!("{} banned {} (also affected: {others}){ends}", act.by, ban.subject());
         effects.push(Effect::Moderated(log));
         reply
     }
@@ -276,7 +276,7 @@ impl Room {
     fn list_bans(&self) -> String {
         let mut text = format!("Bans: {}.", self.bans.len());
         for (at, ban) in self.bans.iter().enumerate() {
-            let until = ban.until.map_or("for ever".into(), |until| format!("until {}", readable_utc(until)));
+            let until = ban.until.map_or("forever".into(), |until| format!("until {}", readable_utc(until)));
             let (subject, reason) = (ban.subject(), reason_after(&ban.reason));
             let line = format!("\n{subject}, by {} on {}, {until}{reason}", ban.by, readable_utc(ban.since));
             if text.len() + line.len() > MAX_LIST_BYTES {

@@ -137,7 +137,7 @@ impl Roster {
         self.members.values()
     }
 
-    /// The same.
+    /// All members, in order of joining.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.members.values_mut()
     }

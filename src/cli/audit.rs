@@ -1,4 +1,4 @@
-//! `tinychat audit`: prints the record of moderation.
+//! `tinychat audit`: prints the audit log of moderation.
 
 use std::io::{BufWriter, stdout};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ pub const NAME: &str = "audit";
 
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Print the record of moderation, oldest first, whether or not the server is running")
+        .about("Print the audit log of moderation, oldest first, whether or not the server is running")
         .args(flags::all())
 }
 

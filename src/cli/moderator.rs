@@ -34,8 +34,8 @@ pub fn command() -> Command {
                 .arg(name())
                 .args(database()),
         )
-        .subcommand(Command::new("remove").about("Free a name").arg(name()).args(database()))
-        .subcommand(Command::new("list").about("Print the names").args(database()))
+        .subcommand(Command::new("remove").about("Remove a moderator, which frees the name").arg(name()).args(database()))
+        .subcommand(Command::new("list").about("Print the names of all moderators").args(database()))
 }
 
 /// `matches`: of the subcommand with this name.

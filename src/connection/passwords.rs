@@ -15,7 +15,7 @@ use crate::limits::PasswordThrottle;
 use crate::ops::metrics::Counters;
 use crate::ops::random::random;
 
-/// How many hashes have the password that was right for them remembered. Beyond that, all are forgotten.
+/// The most passwords that are remembered as right. Beyond that, all are forgotten.
 const MAX_KNOWN: usize = 1000;
 
 /// The passwords of the settings, and what has been compared with them.
@@ -31,9 +31,9 @@ pub struct Passwords {
     counters: Arc<Counters>,
 }
 
-/// What a password turned out to be.
+/// The result of comparing a password.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Outcome {
+enum Comparison {
     Right,
     Wrong,
     /// The address has to wait for this many seconds.
@@ -46,8 +46,8 @@ impl Passwords {
     /// # Errors
     /// The kernel has no getrandom(2).
     pub fn new(login: Option<Password>, join: Option<Password>, counters: Arc<Counters>) -> io::Result<Self> {
-        let (throttle, hashing) = Default::default();
-        Ok(Self { login, join, throttle, hashing, known: Known::new(random()?), counters })
+        let known = Known::new(random()?);
+        Ok(Self { login, join, throttle: Mutex::default(), hashing: Mutex::default(), known, counters })
     }
 
     /// The verdict on the password of a join under this name. `is_needed`: whether the client still waits for it.
@@ -69,11 +69,11 @@ impl Passwords {
             (None, None) => return Verdict::NotCompared,
         };
         match (outcome, moderator) {
-            (Outcome::Right, Some(_)) => Verdict::Own,
-            (Outcome::Right, None) => Verdict::Shared,
-            (Outcome::Wait(seconds), _) => Verdict::Wait(seconds),
-            (Outcome::Abandoned, _) => Verdict::NotCompared,
-            (Outcome::Wrong, moderator) => {
+            (Comparison::Right, Some(_)) => Verdict::Own,
+            (Comparison::Right, None) => Verdict::Shared,
+            (Comparison::Wait(seconds), _) => Verdict::Wait(seconds),
+            (Comparison::Abandoned, _) => Verdict::NotCompared,
+            (Comparison::Wrong, moderator) => {
                 match moderator {
                     Some(moderator) => {
                         warn!("{peer}: wrong password for the name {}", moderator.name.shown());
@@ -90,10 +90,10 @@ impl Passwords {
     pub fn login(&self, attempt: &Attempt, peer: &Peer, is_needed: impl Fn() -> bool) -> Verdict {
         let Some(password) = &self.login else { return Verdict::NotCompared };
         match self.compare(password, attempt, peer, is_needed) {
-            Outcome::Right => Verdict::Shared,
-            Outcome::Wait(seconds) => Verdict::Wait(seconds),
-            Outcome::Abandoned => Verdict::NotCompared,
-            Outcome::Wrong => {
+            Comparison::Right => Verdict::Shared,
+            Comparison::Wait(seconds) => Verdict::Wait(seconds),
+            Comparison::Abandoned => Verdict::NotCompared,
+            Comparison::Wrong => {
                 warn!("{peer}: wrong moderator password");
                 self.counters.wrong_password();
                 Verdict::Wrong
@@ -107,7 +107,7 @@ impl Passwords {
         attempt: &Attempt,
         peer: &Peer,
         is_needed: impl Fn() -> bool,
-    ) -> Outcome {
+    ) -> Comparison {
         match password {
             Password::Hash(hash) => self.compare_with_hash(hash, attempt, peer, is_needed),
             Password::Plain(password) => self.compare_at_once(peer, || password.matches(attempt.expose())),
@@ -115,17 +115,17 @@ impl Passwords {
     }
 
     /// For a comparison that takes no time.
-    fn compare_at_once(&self, peer: &Peer, is_right: impl FnOnce() -> bool) -> Outcome {
+    fn compare_at_once(&self, peer: &Peer, is_right: impl FnOnce() -> bool) -> Comparison {
         // Locked until a wrong one is recorded, so that several connections together have no more attempts.
         let mut throttle = self.throttle();
         if let Some(wait) = wait(&throttle, peer) {
             return wait;
         }
         if is_right() {
-            return Outcome::Right;
+            return Comparison::Right;
         }
         throttle.record_wrong(peer.network, Instant::now());
-        Outcome::Wrong
+        Comparison::Wrong
     }
 
     fn compare_with_hash(
@@ -134,14 +134,14 @@ impl Passwords {
         attempt: &Attempt,
         peer: &Peer,
         is_needed: impl Fn() -> bool,
-    ) -> Outcome {
+    ) -> Comparison {
         if let Some(wait) = wait(&self.throttle(), peer) {
             return wait;
         }
-        // What has been right before is not hashed again: all can return at once after an interruption, and nobody who
-        // knows the password waits for those who guess.
+        // After an interruption, all members reconnect at once. Hashing for each of them would take minutes, and clients
+        // that guess would delay them further.
         if self.known.is_right(hash, attempt) {
-            return Outcome::Right;
+            return Comparison::Right;
         }
         let _turn = lock(&self.hashing);
         // Others may have used up the attempts of this address, or the same password may have been right for them.
@@ -149,17 +149,17 @@ impl Passwords {
             return wait;
         }
         if self.known.is_right(hash, attempt) {
-            return Outcome::Right;
+            return Comparison::Right;
         }
         if !is_needed() {
-            return Outcome::Abandoned;
+            return Comparison::Abandoned;
         }
         if hash.matches(attempt.expose()) {
             self.known.add(hash, attempt);
-            return Outcome::Right;
+            return Comparison::Right;
         }
         self.throttle().record_wrong(peer.network, Instant::now());
-        Outcome::Wrong
+        Comparison::Wrong
     }
 
     /// While this is held, no password is hashed.
@@ -173,8 +173,8 @@ impl Passwords {
     }
 }
 
-fn wait(throttle: &PasswordThrottle, peer: &Peer) -> Option<Outcome> {
-    throttle.wait(peer.network, Instant::now()).map(|left| Outcome::Wait(whole_seconds(left)))
+fn wait(throttle: &PasswordThrottle, peer: &Peer) -> Option<Comparison> {
+    throttle.wait(peer.network, Instant::now()).map(|left| Comparison::Wait(whole_seconds(left)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -34,7 +34,7 @@ pub fn run(id: ConnectionId, upgraded: Upgraded, shared: &Shared) {
     debug!("{peer}: connected");
     let mut reader = Reader::new(&link, &peer, shared);
     let mut first = None;
-    // Before it is registered, so that clients that keep coming back cost the hub nothing.
+    // Before it is registered, so that clients that reconnect in a loop cost the hub nothing.
     if let Some(ban) = shared.hub.ban_on(peer.network, clock::unix_millis()) {
         first = moderators_join(&mut reader, shared);
         if first.is_none() {

@@ -1,4 +1,4 @@
-//! The hub's side of the store: what it passes on, and the decisions that it waits for.
+//! The hub's side of the store: requests to it, and the decisions that are not durable yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::chat::{
 };
 use crate::store::{self, PageRequest, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage};
 
-/// How long the store has to make a decision durable. After that, the decision takes effect all the same.
+/// How long the store has to make a decision durable. After that, the decision takes effect without being stored.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A member's request for older messages, with its connection.
@@ -27,7 +27,7 @@ pub enum Report {
 }
 
 impl From<StoreEvent<Tag>> for Report {
-    /// To be called on the store's thread: comparing names costs more than the hub may spend on a page.
+    /// Call this on the store's thread: to compute the keys of a page's names would delay the hub.
     fn from(event: StoreEvent<Tag>) -> Self {
         match event {
             StoreEvent::Decided(decision, outcome) => Self::Decided(decision, outcome),
@@ -38,7 +38,7 @@ impl From<StoreEvent<Tag>> for Report {
     }
 }
 
-/// The hub's end of the store, or of none.
+/// The hub's access to the store. By default there is none.
 #[derive(Default)]
 pub struct Storage {
     queue: Option<Queue>,
@@ -46,7 +46,7 @@ pub struct Storage {
     reserved_id: u64,
     /// Whether more are being reserved.
     is_reserving: bool,
-    /// Decisions that are not durable yet, and when they take effect all the same, in this order.
+    /// Decisions that are not durable yet, and when they take effect without being stored, in this order.
     waiting: VecDeque<(Instant, Box<Decision>)>,
 }
 

@@ -74,7 +74,7 @@ impl Server {
         let (hub, hub_thread) =
             hub::start(hub_settings, counters.clone(), client_log.clone(), move || on_end.stop())?;
         let reports = hub.clone();
-        // Once the hub has ended, nobody is told what was stored.
+        // If the hub has ended, nobody waits for the event.
         let report = move |event| drop(reports.send(Event::Store(Box::new(Report::from(event)))));
         let store = writer.map(|writer| writer.start(report)).transpose()?;
         let is_tls = renewal.config().is_some();
@@ -137,7 +137,7 @@ impl Server {
         if let Some(store) = self.store {
             let left = deadline.saturating_duration_since(Instant::now());
             if !store.finish(left) {
-                error!("The disk did not respond in time: what was said last may not be stored");
+                error!("The disk did not respond in time: the newest messages may not be stored");
             }
         }
         shared.client_log.report_all();

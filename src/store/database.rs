@@ -1,4 +1,4 @@
-//! The SQLite connection that writes: opening, transactions, checkpoints, and the file that may vanish under it.
+//! The SQLite connection that writes: opening, transactions, checkpoints, and a file that was deleted while it is open.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ pub struct Database {
     connection: Connection,
     path: PathBuf,
     identity: FileIdentity,
-    /// Of a command, if no server has it.
+    /// For a command while no server is running.
     _lock: Option<Lock>,
     /// Called at the start of each transaction, before its commit, and before a checkpoint.
     #[cfg(test)]
@@ -51,7 +51,7 @@ pub enum Point {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FileState {
     Same,
-    Vanished,
+    Deleted,
     Replaced,
 }
 
@@ -227,11 +227,11 @@ impl Database {
         Ok(match FileIdentity::of(&self.path)? {
             Some(identity) if identity == self.identity => FileState::Same,
             Some(_) => FileState::Replaced,
-            None => FileState::Vanished,
+            None => FileState::Deleted,
         })
     }
 
-    /// Writes the complete database to its path again after its file has vanished, and continues with the new file.
+    /// Writes the complete database to its path again after its file was deleted, and continues with the new file.
     ///
     /// # Errors
     /// It cannot be written. The database is as before.

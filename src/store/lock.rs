@@ -42,7 +42,8 @@ impl Lock {
     }
 }
 
-/// The server that uses the store at `path`. Only for other processes: if a process asks for its own lock, it loses it.
+/// The server that uses the store at `path`. Not for the process that holds the lock: closing the file
+/// here would release it.
 ///
 /// # Errors
 /// The lock's file exists and cannot be opened, or the store's folder does not exist.

@@ -1,8 +1,8 @@
-//! The store: what was said, bans, time-outs, named moderators and the record, in one SQLite file (docs/operations.md).
+//! The store: the history, bans, time-outs, named moderators and the audit log, in one SQLite file (docs/operations.md).
 //!
-//! [`open`] takes the lock, checks the file and loads what the room needs. Afterwards, only a thread of its own touches
-//! the file. The hub passes it what must be kept through a [`Queue`], which never waits; the thread answers with
-//! [`StoreEvent`]s, and may wait for the hub.
+//! [`open`] takes the lock, checks the file and loads what the room needs. Afterwards, only the store's thread uses the
+//! file. The hub passes it what must be stored through a [`Queue`], which never blocks; the thread answers with
+//! [`StoreEvent`]s, and may block until the hub takes them.
 
 mod count;
 mod database;

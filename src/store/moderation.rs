@@ -5,10 +5,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::int;
 use crate::chat::{Act, Action, Ban, Decision, Outcome, StoredTimeOut, Username};
 
-/// The most acts in the record. Beyond that, the oldest are deleted.
+/// The most acts in the audit log. Beyond that, the oldest are deleted.
 pub const MAX_AUDIT_ROWS: u64 = 1_000_000;
 
-/// Stores a decision and its record, and deletes the bans and time-outs that have ended. Returns how many messages it
+/// Stores a decision, adds it to the audit log, and deletes the bans and time-outs that have ended. Returns how many messages it
 /// has deleted.
 pub fn decide(connection: &Connection, decision: &Decision) -> rusqlite::Result<(Outcome, u64)> {
     let Act { unix_millis, by, action, .. } = &decision.act;
@@ -49,7 +49,7 @@ pub fn decide(connection: &Connection, decision: &Decision) -> rusqlite::Result<
     Ok((Outcome::Stored, deleted))
 }
 
-/// Adds an act to the record. What authors do with their own messages is not recorded.
+/// Adds an act to the audit log, unless an author has deleted a message of its own.
 pub fn record(connection: &Connection, act: &Act) -> rusqlite::Result<()> {
     let Act { unix_millis, by, address, action } = act;
     let name = |name: &Username| Some(name.shown().to_string());

@@ -21,7 +21,7 @@ pub struct StoredModerator {
 }
 
 /// Adds a moderator, or replaces its hash and the spelling of its name. The store is created if there is none. A server
-/// may be running; it has to be told. Returns whether the moderator is new.
+/// that is running applies the change on SIGHUP. Returns whether the moderator is new.
 ///
 /// # Errors
 /// The store cannot be used.

@@ -1,4 +1,4 @@
-//! The way from the hub to the store's thread. Nothing here waits.
+//! The queue from the hub to the store's thread. Nothing here blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,14 +12,14 @@ use crate::ops::metrics::Counters;
 
 /// The most that may wait to be stored, in bytes.
 pub const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// How much of it messages leave free for everything else, in bytes.
+/// The part of it that is not for messages, in bytes.
 const RESERVED_BYTES: usize = 256 * 1024;
 /// What an item takes in memory without its texts, in bytes: itself, with spare room in the channel, and the headers of
 /// its allocations.
 const ITEM_BYTES: usize = 192;
 /// After this time without a commit, the disk counts as stalled.
 const STALL: Duration = Duration::from_secs(10);
-/// How often a disk that stalls or fails is logged.
+/// The least time between two log lines about a disk that stalls or fails.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A request for messages that memory no longer holds.

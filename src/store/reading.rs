@@ -55,7 +55,7 @@ pub fn export(path: &Path, out: &mut dyn Write) -> Result<(), StoreError> {
     out.flush().map_err(StoreError::Output)
 }
 
-/// Writes the record of moderation, the oldest act first: one line for each, with the columns of the table `audit`
+/// Writes the audit log, the oldest act first: one line for each, with the columns of the table `audit`
 /// separated by tabs.
 ///
 /// # Errors

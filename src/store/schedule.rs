@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How long messages are collected for one commit.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// After this time, what was said is synced.
+/// The longest that a message waits for its sync.
 const SYNC_DELAY: Duration = Duration::from_millis(1500);
 /// The least time between two syncs, except that a checkpoint makes two in a row.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const CHECKPOINT_DELAY: Duration = Duration::from_secs(30);
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(3);
 /// The least time between two deletions of messages that are too old, while nothing else is written.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a failed commit waits before it is tried again: doubled each time, up to the second.
+/// Delay before the first retry of a failed commit. It doubles with each failure, up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -24,7 +24,7 @@ pub struct Schedule {
     commit_at: Option<Instant>,
     /// Since when something has not been synced.
     unsynced_since: Option<Instant>,
-    /// Whether somebody waits for a sync.
+    /// Whether the hub waits for a sync.
     is_urgent: bool,
     /// The end of the last sync, or a second after it if that was a checkpoint.
     synced_at: Option<Instant>,
@@ -58,7 +58,7 @@ impl Schedule {
         self.unsynced_since.get_or_insert(now);
     }
 
-    /// Somebody waits until what was added is synced.
+    /// The hub waits until what was added is synced.
     pub fn urgent(&mut self, now: Instant) {
         self.added(now);
         self.is_urgent = true;
@@ -104,7 +104,7 @@ impl Schedule {
     pub fn failed(&mut self, now: Instant) {
         let delay = self.retry.map_or(FIRST_RETRY, |retry| (retry.delay * 2).min(LAST_RETRY));
         self.retry = Some(Retry { at: now + delay, delay });
-        // Who waited has been told.
+        // The hub has been told, and no longer waits.
         self.is_urgent = false;
         // What was committed before may have been lost with it.
         self.commit_at.get_or_insert(now);

@@ -133,7 +133,7 @@ fn disk_full() -> rusqlite::Error {
 }
 
 #[test]
-fn what_was_said_comes_back_as_it_was_sent() {
+fn messages_are_loaded_as_they_were_sent() {
     let folder = Folder::new();
     let mut store = folder.start(LIMITS);
     let first = store.state.last_id + 1;
@@ -515,7 +515,7 @@ fn a_commit_that_fails_is_repeated_without_duplicates() {
 }
 
 #[test]
-fn a_file_that_has_vanished_is_written_again() {
+fn a_deleted_file_is_written_again() {
     let folder = Folder::new();
     // No checkpoint between the copies of the two files.
     let no_checkpoint = |point, _: &_| if point == Point::Checkpoint { Err(disk_full()) } else { Ok(()) };

@@ -1,4 +1,4 @@
-//! The store's thread: it writes what the hub passes it, in groups, and answers what the hub asks.
+//! The store's thread: it commits what the hub has queued, in groups, and answers the hub's requests.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -34,7 +34,7 @@ const CLOSE_RETRY: Duration = Duration::from_millis(200);
 /// What the store's thread tells the hub.
 #[derive(Debug)]
 pub enum StoreEvent<T> {
-    /// What became of a decision: it is durable, or why not.
+    /// A decision is durable, or could not be stored.
     Decided(Box<Decision>, Outcome),
     /// The answer to a [`PageRequest`], with its tag. `None`: the store cannot be read.
     Page(T, Option<StoredPage>),
@@ -138,7 +138,7 @@ struct StoreThread<T, F> {
 enum Pending {
     Message(KeptEntry),
     Act(Box<Act>),
-    /// `is_answered`: the hub was told that it is not stored. It is written all the same.
+    /// `is_answered`: the hub was told that it is not stored. It is still written later.
     Decision {
         decision: Box<Decision>,
         is_answered: bool,
@@ -375,7 +375,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             self.health = Health::Failing { lost_before: counters.store_lost_messages() };
         }
         self.schedule.failed(now);
-        // Maybe the commit took place all the same.
+        // The commit may have succeeded.
         self.count = Count::default();
         for item in &mut self.pending {
             if let Pending::Decision { decision, is_answered: is_answered @ false } = item {
@@ -412,23 +412,23 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         );
     }
 
-    /// Checks whether the file is still at its path, and writes it again if it has vanished. Returns whether it can be
+    /// Checks whether the file is still at its path, and writes it again if it was deleted. Returns whether it can be
     /// used.
     fn check_file(&mut self) -> bool {
         match self.database.file_state() {
             Ok(FileState::Same) => true,
-            Ok(FileState::Vanished) => match self.database.write_again() {
+            Ok(FileState::Deleted) => match self.database.write_again() {
                 Ok(()) => {
                     self.data_version = None;
                     error!(
-                        "The store {} had vanished: it was written again, completely. Find out what has deleted it",
+                        "The store {} was deleted: it was written again, completely. Find out what deletes it",
                         self.database.path().display()
                     );
                     true
                 }
                 Err(error) => {
                     self.fail(
-                        &format!("its file has vanished, and cannot be written again: {error}"),
+                        &format!("its file was deleted, and cannot be written again: {error}"),
                         "check its folder",
                     );
                     false
@@ -456,7 +456,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         let has_returned =
             stop == Stop::Replaced && matches!(self.database.file_state(), Ok(FileState::Same));
         if has_returned {
-            info!("The store {} is back", self.database.path().display());
+            info!("The store {} is at its path again", self.database.path().display());
             self.health = Health::Good;
         }
         has_returned
@@ -568,7 +568,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             }
             if Instant::now() >= deadline {
                 error!(
-                    "The store {} could not be written: what was said last, {} messages, is lost",
+                    "The store {} could not be written: the last {} changes are lost",
                     self.database.path().display(),
                     self.pending.len()
                 );

@@ -93,7 +93,7 @@ impl Renewal {
     /// Reloads the files now, as on SIGHUP.
     pub fn reload(&mut self, now: Instant) {
         if self.files.is_none() {
-            info!("Nothing to reload: USE_SSL is false");
+            info!("No certificate to reload: USE_SSL is false");
             return;
         }
         self.changes.loaded(snapshot(self.files.as_ref()), now);

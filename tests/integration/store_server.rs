@@ -180,7 +180,7 @@ fn a_store_that_vanishes_is_written_again() {
     fs::remove_file(folder.path("tinychat.db")).unwrap();
     ann.public_with_txn_id("two");
     ann.next_event();
-    server.wait_for_line("had vanished: it was written again, completely");
+    server.wait_for_line("was deleted: it was written again, completely");
     wait_until_stored(&folder, "two");
     drop(ann);
     server.stop();
