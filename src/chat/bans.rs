@@ -10,6 +10,7 @@ use super::duration;
 use super::moderation::Ban;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
+use super::username::Username;
 use crate::limits::Network;
 use crate::ops::clock::readable_utc;
 
@@ -81,11 +82,23 @@ impl Bans {
         self.by_id.values().rev()
     }
 
-    /// Adds a ban, and removes those that it [replaces](Self::replaced_by).
-    pub fn add(&mut self, ban: Arc<Ban>) {
-        for earlier in self.replaced_by(&ban) {
-            self.remove(earlier);
-        }
+    /// Adds a ban. Returns the earlier ones that it replaces, in whole or in part, each with what is left of it.
+    pub fn add(&mut self, ban: Arc<Ban>) -> Vec<(Arc<Ban>, Option<Arc<Ban>>)> {
+        let earlier: Vec<Arc<Ban>> =
+            self.replaced_by(&ban).into_iter().filter_map(|id| self.remove(id)).collect();
+        let replaced: Vec<_> = earlier
+            .into_iter()
+            .map(|earlier| {
+                let rest = earlier.without(&ban).filter(|rest| rest.id != ban.id).map(Arc::new);
+                (earlier, rest)
+            })
+            .collect();
+        replaced.iter().filter_map(|(_, rest)| rest.clone()).for_each(|rest| self.insert(rest));
+        self.insert(ban);
+        replaced
+    }
+
+    fn insert(&mut self, ban: Arc<Ban>) {
         if let Some(name) = &ban.name {
             self.by_name.insert(name.key(), ban.id);
         }
@@ -98,12 +111,18 @@ impl Bans {
     }
 
     /// The ids of the bans of the same name or the same network.
-    pub fn replaced_by(&self, ban: &Ban) -> Vec<u64> {
+    fn replaced_by(&self, ban: &Ban) -> Vec<u64> {
         let by_name = ban.name.iter().flat_map(|name| self.by_name.all(name.key()));
         let by_network = ban.network.iter().filter_map(|network| self.by_network.get(network).copied());
         let ids: BTreeSet<u64> =
             by_name.chain(by_network).chain(self.get(ban.id).map(|ban| ban.id)).collect();
         ids.into_iter().collect()
+    }
+
+    /// Whether one ban less is left once this one is added.
+    pub fn replaces_one(&self, ban: &Ban) -> bool {
+        let earlier = self.replaced_by(ban).into_iter().filter_map(|id| self.get(id));
+        earlier.into_iter().any(|earlier| earlier.without(ban).is_none())
     }
 
     pub fn get(&self, id: u64) -> Option<&Arc<Ban>> {
@@ -185,6 +204,14 @@ impl Ban {
         format!("You are banned{until}{}", reason_after(&self.reason))
     }
 
+    /// What is left of this ban without the name and the network of another one; `None`: nothing.
+    pub fn without(&self, other: &Self) -> Option<Self> {
+        let is_other = |name: &Username| other.name.as_ref().is_some_and(|it| it.key().is_same(name.key()));
+        let name = self.name.clone().filter(|name| !is_other(name));
+        let network = self.network.filter(|network| other.network != Some(*network));
+        (name.is_some() || network.is_some()).then(|| Self { name, network, ..self.clone() })
+    }
+
     /// The reason for the close frame.
     pub fn close_reason(&self) -> String {
         close_reason(&self.reason, "banned")
@@ -238,7 +265,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::chat::username::Username;
 
     fn ban(id: u64, name: Option<&str>, network: Option<&str>, until: Option<u64>) -> Arc<Ban> {
         let name = name.map(|name| Username::parse(name).unwrap());
@@ -268,6 +294,20 @@ mod tests {
         assert_eq!(ids(bans.of_name(&NameKey::of("lan"))), [3, 2]);
         bans.add(ban(4, Some("lan"), None, None));
         assert_eq!(ids(bans.iter()), [4, 1], "it replaces both");
+    }
+
+    /// A short ban of an address once ended the ban of the name that it was set with.
+    #[test]
+    fn a_ban_replaces_only_what_it_bans_itself() {
+        let mut bans = Bans::default();
+        bans.add(ban(1, Some("Bob"), Some("192.0.2.1/32"), None));
+        let replaced = bans.add(ban(2, None, Some("192.0.2.1/32"), Some(5)));
+        let rest = ban(1, Some("Bob"), None, None);
+        assert_eq!(replaced, [(ban(1, Some("Bob"), Some("192.0.2.1/32"), None), Some(rest.clone()))]);
+        assert_eq!(bans.pop_ended(5).map(|ban| ban.id), Some(2));
+        assert_eq!(bans.iter().collect::<Vec<_>>(), [&rest]);
+        assert_eq!(bans.add(ban(3, Some("bob"), None, Some(9))), [(rest, None)]);
+        assert_eq!(ids(bans.iter()), [3]);
     }
 
     #[test]
@@ -390,13 +430,11 @@ mod tests {
                     let at = model.iter().position(|ban| ban.id == id / 2);
                     prop_assert_eq!(removed, at.map(|at| model.remove(at)));
                 }
+                if name.is_none() && network.is_none() {
+                    continue;
+                }
                 let new = ban(id, name.as_deref(), network.map(|net| net.to_string()).as_deref(), until);
-                let is_replaced = |old: &Arc<Ban>| {
-                    let names = old.name.as_ref().zip(new.name.as_ref());
-                    names.is_some_and(|(old, new)| old.key().is_same(new.key()))
-                        || new.network.is_some() && old.network == new.network
-                };
-                model.retain(|old| !is_replaced(old));
+                model = model.iter().filter_map(|old| old.without(&new)).map(Arc::new).collect();
                 model.push(new.clone());
                 bans.add(new);
             }

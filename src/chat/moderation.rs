@@ -58,10 +58,8 @@ pub enum Action {
         name: Username,
         reason: String,
     },
-    /// `replaces`: the ids of earlier bans.
     Ban {
         ban: Ban,
-        replaces: Vec<u64>,
     },
     /// `target`: as the moderator wrote it. `bans`: their ids.
     Unban {

@@ -68,7 +68,7 @@ impl Room {
                     self.moderation(context, format!("{} ended the time-out of {}.", act.by, name.shown()));
                 None
             }
-            Action::Ban { ban, .. } => Some(self.apply_ban(context, &act, ban.clone().into(), &mut effects)),
+            Action::Ban { ban } => Some(self.apply_ban(context, &act, ban.clone().into(), &mut effects)),
             Action::Unban { target, bans } => Some(self.apply_unban(&act, target, bans, &mut effects)),
             Action::Delete { id, is_own } => {
                 match self.apply_delete(&act, *id, *is_own, outcome, &mut effects) {
@@ -172,20 +172,20 @@ impl Room {
             (moderator.name.shown().clone(), context.time.unix_millis, checked_reason(reason)?);
         let until = seconds.map(|seconds| since.saturating_add(seconds * 1000));
         let ban = Ban { id: context.id, name, network, by, since, until, reason };
-        let replaces = self.bans.replaced_by(&ban);
         // Bans that are being stored are not counted, so there can be a few more.
-        if self.bans.len() - replaces.len() >= MAX_BANS {
+        if self.bans.len() >= MAX_BANS && !self.bans.replaces_one(&ban) {
             return Err(format!("There are already {MAX_BANS} bans: end some with /unban first."));
         }
-        Ok(Action::Ban { ban, replaces })
+        Ok(Action::Ban { ban })
     }
 
     /// Bans, removes those to whom the ban applies, and returns what the moderator is told.
     fn apply_ban(&mut self, context: Context, act: &Act, ban: Arc<Ban>, effects: &mut Vec<Effect>) -> String {
-        let replaced: Vec<Arc<Ban>> =
-            self.bans.replaced_by(&ban).into_iter().filter_map(|id| self.bans.remove(id)).collect();
-        effects.extend(replaced.iter().map(|ban| Effect::WithdrawBan(ban.id)));
-        self.bans.add(ban.clone());
+        let replaced = self.bans.add(ban.clone());
+        for (earlier, rest) in &replaced {
+            effects.push(Effect::WithdrawBan(earlier.id));
+            effects.extend(rest.clone().map(Effect::PublishBan));
+        }
         effects.push(Effect::PublishBan(ban.clone()));
         let (names, others, removed) = self.affected(&ban);
         let ends = format!("{}{}", ban.for_duration(), reason_after(&ban.reason));
@@ -206,8 +206,9 @@ impl Room {
         }
         let others = if others.is_empty() { "nobody".into() } else { list(&others) };
         reply.push_str(&format!("\nAlso affected: {others}."));
-        for earlier in replaced {
-            reply.push_str(&format!("\nThis replaces the ban of {}.", earlier.subject()));
+        for (earlier, rest) in replaced {
+            let part = rest.and_then(|rest| earlier.without(&rest)).unwrap_or_else(|| Ban::clone(&earlier));
+            reply.push_str(&format!("\nThis replaces the ban of {}.", part.subject()));
         }
         reply.push_str(note);
         let log = format!("{} banned {} (also affected: {others}){ends}", act.by, ban.subject());
@@ -415,7 +416,7 @@ pub(super) fn refuse(context: Context, ban: &Ban) -> Vec<Effect> {
 
 /// The table of stored bans.
 pub(super) fn stored_bans(mut table: Bans, bans: Vec<Ban>) -> Bans {
-    bans.into_iter().for_each(|ban| table.add(ban.into()));
+    bans.into_iter().for_each(|ban| drop(table.add(ban.into())));
     table
 }
 

@@ -134,7 +134,7 @@ impl Script {
                     self.received.entry(number).or_default().push(format!("close: {reason}"));
                 }
                 Effect::Decide(decision) => self.decide(decision),
-                Effect::PublishBan(ban) => self.published.add(ban),
+                Effect::PublishBan(ban) => drop(self.published.add(ban)),
                 Effect::WithdrawBan(id) => drop(self.published.remove(id)),
                 Effect::Record(act) => self.recorded.push(*act),
                 Effect::LeaveAway(..)

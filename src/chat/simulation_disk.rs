@@ -161,8 +161,8 @@ impl Kept {
             Action::EndTimeOut { name } => {
                 self.time_outs.retain(|time_out| !time_out.name.key().is_same(name.key()));
             }
-            Action::Ban { ban, replaces } => {
-                self.bans.retain(|ban| !replaces.contains(&ban.id));
+            Action::Ban { ban } => {
+                self.bans = self.bans.iter().filter_map(|earlier| earlier.without(ban)).collect();
                 self.bans.push(ban.clone());
             }
             Action::Unban { bans, .. } => self.bans.retain(|ban| !bans.contains(&ban.id)),

@@ -33,8 +33,11 @@ impl PasswordThrottle {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Records a wrong password from an address that is not blocked.
+    /// Records a wrong password. If the address was blocked while the password was compared, the block stays as it is.
     pub fn record_wrong(&mut self, address: Network, now: Instant) {
+        if self.wait(address, now).is_some() {
+            return;
+        }
         if self.wrong.len() >= MAX_ADDRESSES && !self.wrong.contains_key(&address) {
             self.evict(now);
         }
@@ -89,6 +92,16 @@ mod tests {
         assert_eq!(throttle.wait(eve, at(64)), None);
         throttle.record_wrong(eve, at(64));
         assert_eq!(throttle.wait(eve, at(64)), None);
+    }
+
+    /// A hash that took its time once ended the block that faster comparisons had caused in the meantime.
+    #[test]
+    fn a_late_wrong_password_does_not_end_a_block() {
+        let (start, eve) = (Instant::now(), network(1));
+        let mut throttle = PasswordThrottle::default();
+        (0..6).for_each(|_| throttle.record_wrong(eve, start));
+        throttle.record_wrong(eve, start + WINDOW / 2);
+        assert_eq!(throttle.wait(eve, start + WINDOW / 2), Some(WINDOW / 2));
     }
 
     #[test]

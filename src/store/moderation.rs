@@ -24,15 +24,16 @@ pub fn decide(connection: &Connection, decision: &Decision) -> rusqlite::Result<
             )?;
         }
         Action::EndTimeOut { name } => end_time_out(connection, name)?,
-        Action::Ban { ban, replaces } => {
-            end_bans(connection, replaces)?;
-            let Ban { id, name, network, by, since, until, reason } = ban;
-            let (name, network) =
-                (name.as_ref().map(Username::shown), network.map(|network| network.to_string()));
-            connection.execute(
-                "INSERT OR REPLACE INTO bans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![int(*id), name, network, by, int(*since), until.map(int), reason],
-            )?;
+        Action::Ban { ban } => {
+            // As the room does it: others may have been set since the moderator's command.
+            for earlier in bans(connection, *unix_millis)? {
+                let rest = earlier.without(ban);
+                if rest.as_ref() != Some(&earlier) {
+                    end_bans(connection, &[earlier.id])?;
+                    rest.iter().try_for_each(|rest| insert_ban(connection, rest))?;
+                }
+            }
+            insert_ban(connection, ban)?;
         }
         Action::Unban { bans, .. } => end_bans(connection, bans)?,
         Action::Delete { id, .. } => {
@@ -110,6 +111,17 @@ fn ban(row: &Row) -> rusqlite::Result<Ban> {
         until: row.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned),
         reason: row.get(6)?,
     })
+}
+
+fn insert_ban(connection: &Connection, ban: &Ban) -> rusqlite::Result<()> {
+    let Ban { id, name, network, by, since, until, reason } = ban;
+    let (name, network) = (name.as_ref().map(Username::shown), network.map(|network| network.to_string()));
+    connection
+        .execute(
+            "INSERT OR REPLACE INTO bans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![int(*id), name, network, by, int(*since), until.map(int), reason],
+        )
+        .map(drop)
 }
 
 /// Ends the time-outs of all names that count as the same.

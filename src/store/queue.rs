@@ -234,7 +234,7 @@ fn texts(action: &Action) -> usize {
     match action {
         Action::Login | Action::TimeOut { .. } | Action::EndTimeOut { .. } | Action::Delete { .. } => 0,
         Action::Kick { reason, .. } => reason.len(),
-        Action::Ban { ban, replaces } => ban.reason.len() + size_of_val(replaces.as_slice()),
+        Action::Ban { ban } => ban.reason.len(),
         Action::Unban { target, bans } => target.len() + size_of_val(bans.as_slice()),
     }
 }

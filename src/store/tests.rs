@@ -182,8 +182,8 @@ fn decisions_are_stored_and_recorded() {
         until,
         reason: "spam".into(),
     };
-    assert_eq!(store.decide(now, Action::Ban { ban: ban(5, Some(far)), replaces: vec![] }), Outcome::Stored);
-    assert_eq!(store.decide(now, Action::Ban { ban: ban(6, None), replaces: vec![5] }), Outcome::Stored);
+    assert_eq!(store.decide(now, Action::Ban { ban: ban(5, Some(far)) }), Outcome::Stored);
+    assert_eq!(store.decide(now, Action::Ban { ban: ban(6, None) }), Outcome::Stored);
     assert_eq!(store.decide(now, Action::Delete { id: 99, is_own: false }), Outcome::NotFound);
     store.keep(7, "secret");
     assert_eq!(store.decide(now, Action::Delete { id: 7, is_own: false }), Outcome::Stored);

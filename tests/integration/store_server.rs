@@ -186,3 +186,101 @@ fn a_store_that_vanishes_is_written_again() {
     server.stop();
     assert_eq!(folder.tinychat(&["export"]).run().stdout.lines().count(), 2);
 }
+
+/// Bans, time-outs and deletions are durable before anyone is told: a kill right after does not undo them.
+#[test]
+fn a_kill_keeps_bans_time_outs_and_deletions() {
+    let folder = Folder::new();
+    let start = || {
+        let flags = ["--port", "0", "--mod-password", "secret", "--resume-seconds", "0"];
+        folder.tinychat(&flags).env("DATABASE_PATH", "tinychat.db").start()
+    };
+    let server = start();
+    let mut ann = server.connect();
+    ann.join_asking("Ann", json!({"history": 0}));
+    assert_eq!(ann.next_line(), "system: Ann joined.");
+    let mut bob = server.join("Bob");
+    assert_eq!(ann.next_line(), "system: Bob joined.");
+    bob.public("spam");
+    let spam = id(&ann.next_event());
+    ann.command("/login secret");
+    assert_eq!(ann.next_line(), "system: Ann is now a moderator.");
+    for (command, line) in [
+        (format!("/delete {spam}"), "deleted"),
+        ("/to Bob 600".to_owned(), "system: Ann timed out Bob for 600 seconds."),
+        ("/ban Bob a reason".to_owned(), "system: Ann banned Bob: a reason"),
+    ] {
+        ann.command(&command);
+        loop {
+            let event = ann.next_event();
+            if event["type"] == line || crate::support::client::line(&event) == line {
+                break;
+            }
+        }
+    }
+    server.signal(Signal::KILL);
+    server.wait();
+    let server = start();
+    let mut bob = server.connect();
+    bob.join("Bob");
+    assert_eq!(bob.next_line(), "error: You are banned: a reason");
+    let mut ann = server.connect();
+    let answer = ann.join_asking("Ann", json!({"history": 200}));
+    assert_eq!(
+        lines(&answer),
+        [
+            "system: Ann is now a moderator.",
+            "system: Ann timed out Bob for 600 seconds.",
+            "system: Ann banned Bob: a reason",
+        ]
+    );
+    assert_eq!(ann.next_line(), "system: Ann joined.");
+    ann.command("/login secret");
+    assert_eq!(ann.next_line(), "system: Ann is now a moderator.");
+    ann.command("/unban Bob");
+    assert_eq!(ann.next_line(), "system: The ban of Bob has ended.");
+    let mut bob = server.join("Bob");
+    bob.public("again");
+    assert!(bob.next_line().starts_with("system: You are timed out: "));
+    server.stop();
+    let record = folder.tinychat(&["audit"]).run().stdout;
+    let actions: Vec<&str> = record.lines().filter_map(|line| line.split('\t').nth(3)).collect();
+    assert_eq!(actions, ["login", "delete", "time-out", "ban", "login", "unban"], "{record}");
+}
+
+/// While another process has the database locked, it is like a disk that stalls, and then one that fails.
+#[test]
+fn chat_continues_while_the_store_cannot_be_written() {
+    let folder = Folder::new();
+    let server = folder.tinychat(&["--port", "0", "--mod-password", "secret"]).start();
+    let mut ann = server.join("Ann");
+    let mut bob = server.join("Bob");
+    assert_eq!(ann.next_line(), "system: Bob joined.");
+    ann.command("/login secret");
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.next_line(), "system: Ann is now a moderator.");
+    }
+    wait_until_stored(&folder, "Ann is now a moderator.");
+    let connection = rusqlite::Connection::open(folder.path("tinychat.db")).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for number in 0..100 {
+        let text = format!("message {number}");
+        ann.public(&text);
+        assert_eq!(bob.next_line(), format!("Ann: {text}"));
+    }
+    // It takes effect all the same, and the moderator is told.
+    ann.command("/ban \"Eve\"");
+    let replies = [ann.next_line(), ann.next_line(), ann.next_line()];
+    assert!(replies.contains(&"system: Ann banned Eve.".to_owned()), "{replies:?}");
+    assert!(replies.iter().any(|reply| reply.contains("could not be stored")), "{replies:?}");
+    let mut eve = server.connect();
+    eve.join("Eve");
+    assert_eq!(eve.next_line(), "error: You are banned.");
+    connection.execute_batch("ROLLBACK").unwrap();
+    wait_until_stored(&folder, "Ann banned Eve.");
+    let export = folder.tinychat(&["export"]).run().stdout;
+    assert_eq!(export.lines().filter(|line| line.contains("message ")).count(), 100);
+    let mut process = server;
+    process.wait_for_line("The store");
+    process.stop();
+}
