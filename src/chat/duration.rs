@@ -6,25 +6,29 @@ const DAY: u64 = 24 * 60 * 60;
 /// The units, with their lengths in seconds, the longest first.
 const UNITS: [(char, u64); 5] = [('w', 7 * DAY), ('d', DAY), ('h', 60 * 60), ('m', 60), ('s', 1)];
 
-/// A number of whole seconds, minutes, hours, days or weeks, such as `2h`, in seconds. `None`: the word has another
-/// form.
+/// A number of whole seconds, minutes, hours, days or weeks, such as `2h`, in seconds. `None`: the word does not begin
+/// with a digit.
 ///
 /// # Errors
-/// It is zero or longer than [`MAX_SECONDS`]. A message for the user.
+/// It has another form, or is zero or longer than [`MAX_SECONDS`]. A message for the user. Otherwise, `2hours` would be
+/// the reason of a ban that never ends.
 pub fn parse(word: &str) -> Option<Result<u64, String>> {
+    word.starts_with(|first: char| first.is_ascii_digit()).then(|| {
+        seconds(word).ok_or_else(|| {
+            "A duration is at least 1s and at most 10 years, as in 30m, 12h, 7d or 4w. A reason must not begin \
+             with a digit."
+                .into()
+        })
+    })
+}
+
+fn seconds(word: &str) -> Option<u64> {
     let (_, unit_seconds) = UNITS.into_iter().find(|(unit, _)| word.ends_with(*unit))?;
     let number = &word[..word.len() - 1];
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
     // A number that is too large for the type is too long as well.
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_seconds));
-    let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
-    Some(
-        seconds.ok_or_else(|| {
-            "A duration is at least 1s and at most 10 years, as in 30m, 12h, 7d or 4w.".into()
-        }),
-    )
+    let seconds = number.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(unit_seconds)?;
+    (1..=MAX_SECONDS).contains(&seconds).then_some(seconds)
 }
 
 /// As in `2 h`, in the longest unit that needs no fraction.
@@ -53,10 +57,11 @@ mod tests {
         ] {
             assert_eq!(parse(word), Some(Ok(seconds)), "{word}");
         }
-        for word in
-            ["", "s", "7", "7x", "7S", "-7s", "+7s", "7.5h", "7 s", "h7", "spam", "７s", "7ｓ", "1h30m"]
-        {
+        for word in ["", "s", "-7s", "+7s", "h7", "spam", "７s"] {
             assert_eq!(parse(word), None, "{word}");
+        }
+        for word in ["7", "7x", "7S", "7.5h", "7 s", "7ｓ", "1h30m", "2hours"] {
+            assert!(parse(word).is_some_and(|duration| duration.is_err()), "{word}");
         }
     }
 

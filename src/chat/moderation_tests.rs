@@ -498,7 +498,7 @@ fn durations_and_reasons_are_checked() {
     for duration in ["0s", "3651d", "99999999999999999999w"] {
         assert_eq!(
             script.reply(1, &format!("/ban Bob {duration}")),
-            "error: A duration is at least 1s and at most 10 years, as in 30m, 12h, 7d or 4w."
+            "error: A duration is at least 1s and at most 10 years, as in 30m, 12h, 7d or 4w. A reason must not begin with a digit."
         );
     }
     let long = "x".repeat(MAX_REASON_BYTES + 1);

@@ -329,6 +329,8 @@ impl Room {
         let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
         let is_asking = member.session.is_some();
         let seconds_left = self.timeouts.seconds_left(member.name.key(), time.monotonic);
+        // The name of another member, which counts as the same, may be timed out.
+        let seconds_left = seconds_left.filter(|_| member.role != Role::Named);
         // A member that is timed out can read.
         let is_reading = matches!(body, Ok(Body::History { .. }));
         if let Some(seconds) = seconds_left.filter(|_| !is_reading) {

@@ -70,7 +70,7 @@ impl Roster {
         let user = |member: &Member| User {
             username: member.name.shown().clone(),
             is_mod: member.role >= Role::Moderator,
-            is_timed_out: timeouts.contains(member.name.key()),
+            is_timed_out: member.role != Role::Named && timeouts.contains(member.name.key()),
             is_away: matches!(member.presence, Presence::Away(..)),
         };
         self.members.values().map(user).collect()
