@@ -60,6 +60,9 @@ pub fn client_bytes(bytes: &[u8]) {
     simulation.finish();
 }
 
+/// What becomes of decisions, in turn.
+const OUTCOMES: [Outcome; 2] = [Outcome::Stored, Outcome::NotStored];
+
 struct Simulation {
     room: Room,
     tape: Tape,
@@ -311,9 +314,10 @@ impl Simulation {
         }
         for effect in effects {
             match effect {
-                // It is stored at once.
+                // The answer of the store comes at once.
                 Effect::Decide(decision) => {
-                    self.handle(decision.connection, Input::Decided(decision, Outcome::Stored), length);
+                    let outcome = OUTCOMES[self.last_entry as usize % OUTCOMES.len()];
+                    self.handle(decision.connection, Input::Decided(decision, outcome), length);
                 }
                 Effect::Close(id, reason) => self.removed.push((id, reason)),
                 _ => {}

@@ -75,6 +75,8 @@ mod tests {
             "J(Ann|Bob|Cid)",
             "p.{1,40}",
             "c/(whisper|to|login|help) ?(Ann|Bob|Bob I|secret)? ?[0-9a-z]{0,4}",
+            "c/(kick|ban|unban|unto|info|bans) ?(Ann|Bob|Bob I|\"Cid\"|192.0.2.[12])? ?([1-9][sm])? ?[a-z]{0,3}",
+            "c/delete [1-9][0-9]?",
             "t\\{\"type\":\"(join|public)\",\"(username|content)\":\"[a-z]{0,5}\"\\}",
             "a[0-7]",
             "t\\{\"type\":\"(public|history)\",\"content\":\"x\",\"txn_id\":\"[a-z]{0,3}\"\\}",

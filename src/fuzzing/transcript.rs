@@ -26,6 +26,8 @@ pub struct Transcript {
     answer: Option<Value>,
     /// The greatest id that the client has seen.
     last_id: u64,
+    /// The ids of messages that were deleted since.
+    deleted: HashSet<u64>,
 }
 
 impl Transcript {
@@ -97,7 +99,7 @@ impl Transcript {
             self.is_member() || matches!(kind, "error" | "user_list"),
             "for members only, and it has not joined: {message}"
         );
-        if let Some(id) = message["id"].as_u64().filter(|_| kind != "history") {
+        if let Some(id) = message["id"].as_u64().filter(|_| !matches!(kind, "history" | "deleted")) {
             // A message follows its own ack.
             assert!(id >= self.last_id, "out of order: {message}");
             self.last_id = id;
@@ -134,6 +136,9 @@ impl Transcript {
                 assert!((1..=64).contains(&text("txn_id").chars().count()), "{message}");
                 assert!(message["id"].is_u64() && message["time"].is_string(), "{message}");
             }
+            "deleted" => {
+                self.deleted.insert(message["id"].as_u64().expect("an id"));
+            }
             "history" => self.check_history(message),
             "command_list" => assert!(message["content"]["/help"]["usage"].is_string(), "{message}"),
             _ => panic!("an unknown type: {message}"),
@@ -146,6 +151,7 @@ impl Transcript {
         assert!(messages.len() <= 200 && answer["more"].is_boolean() && answer["epoch"].is_string());
         let ids: Vec<u64> = messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect();
         assert!(ids.is_sorted_by(|a, b| a < b) && ids.iter().all(|&other| other < id), "{ids:?}");
+        assert!(ids.iter().all(|id| !self.deleted.contains(id)), "a deleted message came back: {answer}");
         for message in messages.iter().filter(|message| message["type"] == "private") {
             let names = [&message["from"], &message["to"]].map(|name| name.as_str().expect("a name"));
             assert!(names.contains(&self.name.as_deref().expect("a member")), "for others: {message}");

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::error::StoreError;
 use super::schema::APPLICATION_ID;
 
-/// The start of every SQLite database (https://www.sqlite.org/fileformat.html, section 1.3).
+/// The start of every SQLite database (<https://www.sqlite.org/fileformat.html>, section 1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// The length of the header, and where the application id is in it.
 const HEADER_BYTES: usize = 100;

@@ -140,7 +140,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// A URI (https://www.sqlite.org/uri.html) that opens the file without locks and without other files beside it.
+/// A URI (<https://www.sqlite.org/uri.html>) that opens the file without locks and without other files beside it.
 fn immutable(path: &Path) -> OsString {
     let mut uri = b"file:".to_vec();
     for &byte in path.as_os_str().as_bytes() {

@@ -13,7 +13,7 @@ use crate::support::client::{Client, id};
 use crate::support::program::{Folder, Process};
 use crate::support::random::Random;
 
-const DEFAULT_KILLS: usize = 12;
+const DEFAULT_KILLS: usize = 6;
 /// The most messages before a kill.
 const MAX_MESSAGES: usize = 3000;
 /// How many messages may be without their `ack`.

@@ -44,6 +44,7 @@ fn stopping_sends_close_notify_over_tls() {
         assert_eq!(ann.close_code(), Some(CloseCode::Away));
         // rustls reports an end without it as an error.
         assert_eq!(ann.socket.get_mut().read(&mut [0; 1]).expect("close_notify"), 0);
+        drop(ann);
         server.wait();
     }
 }

@@ -5,12 +5,20 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::client::{TIMEOUT, id, lines};
+use crate::support::client::{Client, TIMEOUT, id, lines};
 use crate::support::program::{Folder, Process};
 
 /// Starts a server whose store is in the folder.
 fn start(folder: &Folder) -> Process {
     folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).start()
+}
+
+/// Ann, who gets an `ack` for each `txn_id`.
+fn join(server: &Process) -> Client {
+    let mut ann = server.connect();
+    ann.join_asking("Ann", json!({"history": 0}));
+    assert_eq!(ann.next_line(), "system: Ann joined.");
+    ann
 }
 
 /// Waits until the newest stored message has this text. Other processes can read the store while the server runs.
@@ -59,7 +67,7 @@ fn a_kill_keeps_what_was_stored_and_no_id_is_used_again() {
     let mut last = 0;
     for text in ["one", "two", "three"] {
         let server = start(&folder);
-        let mut ann = server.join("Ann");
+        let mut ann = join(&server);
         ann.public_with_txn_id(text);
         let ack = id(&ann.next_event());
         assert!(ack > last, "{ack} <= {last}");
@@ -94,9 +102,7 @@ fn older_pages_come_from_the_store() {
     let folder = Folder::new();
     let arguments = ["--port", "0", "--message-rate", "0", "--send-queue-bytes", "33554432"];
     let server = folder.tinychat(&arguments).start();
-    let mut ann = server.connect();
-    ann.join_asking("Ann", json!({"history": 0}));
-    ann.next_event();
+    let mut ann = join(&server);
     // More than memory holds.
     for number in 0..500 {
         ann.public_with_txn_id(&format!("{number:03}"));
@@ -161,7 +167,7 @@ fn without_a_writable_folder_the_server_runs_in_memory_unless_a_path_is_set() {
 fn off_writes_nothing() {
     let folder = Folder::new();
     let server = folder.tinychat(&["--port", "0", "--database-path", "off"]).start();
-    let mut ann = server.join("Ann");
+    let mut ann = join(&server);
     ann.public_with_txn_id("hello");
     ann.next_event();
     drop(ann);
@@ -173,7 +179,7 @@ fn off_writes_nothing() {
 fn a_store_that_vanishes_is_written_again() {
     let folder = Folder::new();
     let mut server = start(&folder);
-    let mut ann = server.join("Ann");
+    let mut ann = join(&server);
     ann.public_with_txn_id("one");
     ann.next_event();
     wait_until_stored(&folder, "one");

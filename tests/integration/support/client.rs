@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, SocketType};
@@ -149,9 +149,11 @@ impl Client {
         message
     }
 
-    /// The text of the next message.
+    /// The text of the next message. Panics after [`TIMEOUT`], whatever pings arrive.
     pub fn next_text(&mut self) -> String {
+        let start = Instant::now();
         loop {
+            assert!(start.elapsed() < TIMEOUT, "no message arrives");
             match self.socket.read().expect("a message arrives") {
                 Message::Text(text) => return text.to_string(),
                 Message::Ping(_) | Message::Pong(_) => {}
