@@ -459,6 +459,8 @@ fn a_running_server_applies_changes_of_moderators() {
 #[test]
 fn the_server_that_uses_the_store_is_told_to_reload() {
     let folder = Folder::new();
+    // Creates the store, for which a command needs the lock itself.
+    assert_eq!(moderator(&folder, &["add", "Max"], "only max").status, Some(0));
     let script = "import fcntl, signal\n\
                   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])\n\
                   lock = open('tinychat.db.lock', 'w')\n\
@@ -508,7 +510,7 @@ fn a_moderator_that_cannot_be_added_or_removed_is_an_error() {
         assert!(output.stderr.contains(error), "{arguments:?}: {output:?}");
     }
     assert_eq!(moderator(&folder, &["list"], "").stdout, "Meg\n");
-    assert_eq!(folder.files("."), ["input", "tinychat.db"]);
+    assert_eq!(folder.files("."), ["input", "tinychat.db", "tinychat.db.lock"]);
 }
 
 #[test]

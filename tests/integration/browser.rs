@@ -1,140 +1,23 @@
 //! The chat page in a real browser, served by the program itself over http and https.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::support::chat_page::{
+    BACKSPACE, LATEST, SELECT_ALL, SHOWN, Server, assert_empty_console, assert_only_connection_errors, send,
+    wait_for_messages, wait_until_back,
+};
 use crate::support::client::{Client, TIMEOUT};
 use crate::support::over_ws_and_wss;
-use crate::support::program::{Folder, Process};
 use crate::support::proxy::Proxy;
 use crate::support::server::Transport;
 use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
 
-/// The latest message or notice.
-pub const LATEST: &str = "#log > :last-child";
-/// The texts of the messages in the log, in their order.
-const SHOWN: &str = "[...document.querySelectorAll('#log .message-text')].map((text) => text.innerText)";
 /// How many messages the page keeps that the server has not confirmed.
 const MAX_UNSENT: usize = 50;
-
-pub const BACKSPACE: &str = "\u{e003}";
-/// Ctrl+A, so that what follows replaces the text.
-pub const SELECT_ALL: &str = "\u{e009}a\u{e000}";
-
-/// The running program and its address.
-struct Server {
-    process: Option<Process>,
-    transport: Transport,
-    port: u16,
-    folder: Folder,
-    flags: Vec<&'static str>,
-}
-
-impl Server {
-    fn start(transport: Transport) -> Self {
-        Self::with_flags(transport, &[])
-    }
-
-    fn with_flags(transport: Transport, flags: &[&'static str]) -> Self {
-        let folder = Folder::new();
-        if transport == Transport::Wss {
-            folder.tinychat(&["generate-certs"]).run();
-        }
-        let mut server = Self { process: None, transport, port: 0, folder, flags: flags.to_vec() };
-        server.resume();
-        server
-    }
-
-    /// Starts the program, on the same port as before if it was stopped.
-    fn resume(&mut self) {
-        let port = self.port.to_string();
-        let ssl = if self.transport == Transport::Wss { "true" } else { "false" };
-        // Members can resume however slow the machine is.
-        let flags = ["--port", &port, "--mod-password", "secret", "--message-rate", "0", "--use-ssl", ssl];
-        let resume: &[&str] =
-            if self.flags.contains(&"--resume-seconds") { &[] } else { &["--resume-seconds", "3600"] };
-        let store: &[&str] =
-            if self.flags.contains(&"--database-path") { &[] } else { &["--database-path", "off"] };
-        let process = self.folder.tinychat(&[&flags, resume, store, &self.flags].concat()).start();
-        self.port = process.address.port();
-        self.process = Some(process);
-    }
-
-    fn stop(&mut self) {
-        self.process.take().unwrap().stop();
-    }
-
-    fn signal(&self, signal: Signal) {
-        self.process.as_ref().unwrap().signal(signal);
-    }
-
-    fn url(&self) -> String {
-        self.url_at(self.port)
-    }
-
-    fn url_at(&self, port: u16) -> String {
-        let scheme = if self.transport == Transport::Wss { "https" } else { "http" };
-        format!("{scheme}://localhost:{port}/")
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.process.as_ref().unwrap().address
-    }
-
-    /// Joins with a client that is not a browser.
-    fn client(&self, name: &str) -> Client {
-        let mut client = self.connect();
-        client.join_and_wait(name);
-        client
-    }
-
-    fn connect(&self) -> Client {
-        match self.transport {
-            Transport::Ws => Client::connect(self.address(), Transport::Ws),
-            Transport::Wss => {
-                Client::trusting(&self.folder.path("certs/server.crt"), "localhost", self.address())
-            }
-        }
-    }
-
-    /// Opens the page in a browser and joins.
-    fn enter(&self, browser: &Browser, name: &str) {
-        self.enter_at(&self.url(), browser, name);
-    }
-
-    fn enter_at(&self, url: &str, browser: &Browser, name: &str) {
-        browser.open(url);
-        browser.wait_for("document.activeElement.id === 'name'");
-        browser.type_into("#name", &format!("{name}{ENTER}"));
-        browser.wait_for_text("#log", &format!("{name} joined."));
-    }
-}
-
-pub fn send(browser: &Browser, text: &str) {
-    browser.type_into("#message-input", &format!("{text}{ENTER}"));
-    browser.wait_for("document.querySelector('#message-input').value === ''");
-}
-
-/// Waits until the connection is back after it was lost.
-fn wait_until_back(browser: &Browser) {
-    browser.wait_for(
-        "document.querySelector('#status').dataset.state === 'online' && !document.querySelector('#log').innerText.includes('sent once you')",
-    );
-}
-
-/// Waits until the log has exactly these messages, in this order, and each has been delivered.
-pub fn wait_for_messages(browser: &Browser, texts: &[&str]) {
-    let is_shown = format!("JSON.stringify({SHOWN}) === JSON.stringify({})", json!(texts));
-    browser.wait_for(&format!("{is_shown} && !document.querySelector('.pending, .delivery-state')"));
-}
-
-pub fn assert_empty_console(browser: &Browser) {
-    assert_eq!(browser.console(), Vec::<String>::new());
-}
 
 fn members_chat_whisper_and_moderate(transport: Transport) {
     let Some(driver) = Driver::start() else { return };
@@ -394,13 +277,6 @@ fn a_connection_that_cannot_send_is_detected() {
     ann.wait_for_text("#log", "I hear nothing");
     assert_eq!(bob.next_line(), "Ann: Can you hear me?");
     wait_for_messages(&ann, &["I hear nothing", "Can you hear me?"]);
-}
-
-/// Browsers log every failed connection to the console, and a page cannot prevent it.
-pub fn assert_only_connection_errors(browser: &Browser) {
-    for entry in browser.console() {
-        assert!(entry.contains("WebSocket connection to"), "{entry}");
-    }
 }
 
 /// The server closes the connection on a message over its limit. The text returns to the input.

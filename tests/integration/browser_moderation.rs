@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::browser::{
+use crate::support::chat_page::{
     BACKSPACE, LATEST, SELECT_ALL, assert_empty_console, assert_only_connection_errors, send,
     wait_for_messages,
 };

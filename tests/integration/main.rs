@@ -5,6 +5,7 @@ mod support;
 mod access;
 mod browser;
 mod browser_moderation;
+mod browser_removals;
 mod certificates;
 mod chat;
 mod command_line;

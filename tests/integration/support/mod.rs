@@ -2,6 +2,7 @@
 //! browsers.
 
 pub mod certificates;
+pub mod chat_page;
 pub mod client;
 pub mod http;
 pub mod program;
