@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::entry::{OlderMessages, OlderRequest};
-use super::super::history::{HistoryEntry, StoredHistory, Visibility};
-use super::super::moderation::{Action, Ban, Decision, Outcome, StoredTimeOut};
-use super::super::name_key::NameKey;
-use super::super::room::KeptEntry;
 use super::Random;
+use crate::chat::entry::{OlderMessages, OlderRequest};
+use crate::chat::history::{HistoryEntry, StoredHistory, Visibility};
+use crate::chat::moderation::{Action, Ban, Decision, Outcome, StoredTimeOut};
+use crate::chat::name_key::NameKey;
+use crate::chat::room::KeptEntry;
 
 #[derive(Default)]
 pub struct Disk {

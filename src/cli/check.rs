@@ -114,9 +114,8 @@ impl Report {
         }
         self.line(format_args!("messages kept: {messages}"));
         if let Some((oldest, newest)) = times {
-            let utc = |millis| clock::utc(millis);
-            self.line(format_args!("from: {}", utc(oldest)));
-            self.line(format_args!("to: {}", utc(newest)));
+            self.line(format_args!("from: {}", clock::utc(oldest)));
+            self.line(format_args!("to: {}", clock::utc(newest)));
         }
         self.line(format_args!("size: {} KiB", bytes.div_ceil(1024)));
         self.line(format_args!("integrity: good"));

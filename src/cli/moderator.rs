@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::hash_password::new_hash;
 use super::password_prompt::{PasswordError, read_password};
 use super::{EXIT_FAILURE, EXIT_USAGE, flags, print};
-use crate::chat::{NameKey, Username};
+use crate::chat::Username;
 use crate::config::Settings;
 use crate::store::{StoreError, moderators, server_pid};
 
@@ -88,8 +88,7 @@ fn add(path: &Path, name: &Username) -> Result<String, ModeratorError> {
         Err(error) => return Err(error.into()),
     };
     let other = existing.into_iter().map(|moderator| moderator.name);
-    if let Some(existing) = other.into_iter().find(|other| other != name && is_same(other.key(), name.key()))
-    {
+    if let Some(existing) = other.into_iter().find(|other| other != name && other.key().is_same(name.key())) {
         return Err(ModeratorError::LooksAlike { name: name.clone(), existing });
     }
     let hash = new_hash(&read_password(MIN_PASSWORD_CHARS)?)?;
@@ -109,11 +108,6 @@ fn remove(path: &Path, name: &Username) -> Result<String, ModeratorError> {
 /// The names, one on each line.
 fn list(path: &Path) -> Result<String, ModeratorError> {
     Ok(moderators::list(path)?.into_iter().map(|moderator| format!("{}\n", moderator.name)).collect())
-}
-
-/// Whether a member cannot have one of these names while another has the other.
-fn is_same(one: &NameKey, other: &NameKey) -> bool {
-    one.spelling() == other.spelling() || one.skeleton() == other.skeleton()
 }
 
 /// What became of the server that uses the store: it reloads the moderators on SIGHUP.

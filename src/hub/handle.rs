@@ -100,11 +100,6 @@ impl HubHandle {
         })
     }
 
-    /// Replaces the named moderators.
-    pub fn set_moderators(&self, moderators: Vec<Moderator>) -> Result<(), HubEnded> {
-        self.send(Event::Moderators(moderators))
-    }
-
     /// The named moderator for whom this name is reserved.
     pub fn moderator(&self, name: &NameKey) -> Option<Arc<Moderator>> {
         self.state.moderators().get(name)

@@ -48,8 +48,6 @@ pub enum Event {
     Connected(ConnectionId, Arc<Link>, Peer),
     /// `Some`: the client may join with this message.
     Message(ConnectionId, Result<ClientMessage, MessageError>, Access, Option<Arc<Admission>>),
-    /// The named moderators have changed: these are all of them.
-    Moderators(Vec<Moderator>),
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
@@ -281,7 +279,6 @@ impl Hub {
                     self.handled_admissions.handled(&admission, joined);
                 }
             }
-            Event::Moderators(moderators) => self.set_moderators(time, moderators),
             Event::Pending(id) => self.delivery.schedule_flush(id, now),
             Event::Disconnected(id, departure) => {
                 self.input(time, id, Input::Disconnected(departure));
@@ -569,13 +566,13 @@ mod tests {
         assert!(joins(&mut hub, 1, Verdict::NotCompared) && !handle.has_moderators());
         let hash = PasswordHash::new("only meg", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
         let moderator = Moderator::new(Username::parse("MEG").unwrap(), &hash);
-        hub.handle(&time, Event::Moderators(vec![moderator]));
+        hub.handle(&time, Event::Store(Box::new(Report::Moderators(vec![moderator]))));
         let published = handle.moderator(&meg).and_then(|moderator| moderator.hash.clone());
         assert!(published.is_some_and(|hash| hash.matches("only meg")));
         assert!(handle.has_moderators() && handle.moderator(&NameKey::of("Max")).is_none());
         assert!(!joins(&mut hub, 2, Verdict::NotCompared) && !joins(&mut hub, 3, Verdict::Shared));
         assert!(joins(&mut hub, 4, Verdict::Own));
-        hub.handle(&time, Event::Moderators(Vec::new()));
+        hub.handle(&time, Event::Store(Box::new(Report::Moderators(Vec::new()))));
         assert!(joins(&mut hub, 5, Verdict::NotCompared) && handle.moderator(&meg).is_none());
     }
 }

@@ -99,7 +99,7 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Replaces the named moderators.
+    /// Replaces the named moderators, for tests.
     ///
     /// # Errors
     /// What is wrong with the first name that cannot be used.
@@ -110,7 +110,8 @@ impl Server {
             Ok(Moderator::new(name, &hash.to_string()))
         });
         let moderators = moderators.collect::<Result<_, String>>()?;
-        self.accept.shared.hub.set_moderators(moderators).map_err(|_| "the hub has ended".into())
+        let report = Report::Moderators(moderators);
+        self.accept.shared.hub.send(Event::Store(Box::new(report))).map_err(|_| "the hub has ended".into())
     }
 
     /// Serves clients until a [`Handle`] or a signal stops it, and returns when all connections are closed.

@@ -1,7 +1,7 @@
-//! Kills: the server is killed at random moments while a client talks, and starts again with the same database.
+//! Kills: the server is killed at random moments while a client sends messages, and starts again with the same store.
 //!
-//! TINYCHAT_KILLS sets the number of kills. If it is set, the test also asserts that nothing is lost that was said
-//! more than 200 ms before, which a busy machine could miss.
+//! TINYCHAT_KILLS sets the number of kills. If it is set, the test also asserts that no message is lost that was sent
+//! more than 200 ms before a kill. A busy machine could fail to keep that.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ const DEFAULT_KILLS: usize = 6;
 const MAX_MESSAGES: usize = 3000;
 /// How many messages may be without their `ack`.
 const WINDOW: usize = 20;
-/// How old a message is at most that a kill of the process loses (SPEC in docs/operations.md).
+/// The greatest age of a message that is lost when the process is killed (docs/operations.md, "What is safe").
 const LOSS: Duration = Duration::from_millis(200);
 
 #[test]
-fn a_killed_server_loses_only_what_was_said_last() {
+fn a_killed_server_loses_only_the_newest_messages() {
     let kills: Option<usize> = std::env::var("TINYCHAT_KILLS").ok().map(|text| text.parse().unwrap());
     let loss = kills.map_or(Duration::from_secs(60), |_| LOSS);
     let folder = Folder::new();
@@ -57,9 +57,9 @@ fn start(folder: &Folder) -> Process {
 #[derive(Default)]
 struct Chat {
     epoch: Option<Value>,
-    /// What was found after a start, by its id: it must not be lost any more.
+    /// The messages that were found after a start, by id: they must not be lost any more.
     found: BTreeMap<u64, String>,
-    /// What was acknowledged since then, and when.
+    /// The messages that were acknowledged since then, and when.
     acknowledged: BTreeMap<u64, (String, Instant)>,
     killed: Option<Instant>,
     /// How many messages were sent before the last kill.
@@ -71,7 +71,7 @@ struct Chat {
 }
 
 impl Chat {
-    /// Says up to `count` messages, and kills the server.
+    /// Sends up to `count` messages, and kills the server.
     fn talk(&mut self, server: Process, mut client: Client, round: usize, count: usize) {
         (self.round, self.sent) = (round, 0);
         let mut acknowledged = 0;
@@ -98,7 +98,7 @@ impl Chat {
         self.acknowledged.insert(self.newest_id, (content, Instant::now()));
     }
 
-    /// Compares the history with what was said.
+    /// Compares the history with the messages that were sent.
     fn verify(&mut self, client: &mut Client, loss: Duration) {
         let mut page = client.join_asking("Ann", json!({"history": 200}));
         assert!(client.next_line().starts_with("system: Ann joined"));

@@ -36,7 +36,7 @@ fn wait_until_stored(folder: &Folder, text: &str) {
 }
 
 #[test]
-fn a_restart_keeps_what_was_said() {
+fn a_restart_keeps_the_history() {
     let folder = Folder::new();
     let server = start(&folder);
     let mut ann = server.connect();
@@ -62,7 +62,7 @@ fn a_restart_keeps_what_was_said() {
 }
 
 #[test]
-fn a_kill_keeps_what_was_stored_and_no_id_is_used_again() {
+fn a_kill_keeps_the_stored_messages_and_no_id_is_used_again() {
     let folder = Folder::new();
     let mut last = 0;
     for text in ["one", "two", "three"] {
@@ -176,7 +176,7 @@ fn off_writes_nothing() {
 }
 
 #[test]
-fn a_store_that_vanishes_is_written_again() {
+fn a_deleted_store_is_written_again() {
     let folder = Folder::new();
     let mut server = start(&folder);
     let mut ann = join(&server);
