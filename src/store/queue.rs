@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use log::error;
 
 use crate::chat::{Act, Action, Decision, KeptEntry, TxnId};
@@ -14,6 +14,9 @@ use crate::ops::metrics::Counters;
 pub const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// The part of it that is not for messages, in bytes.
 const RESERVED_BYTES: usize = 256 * 1024;
+/// The most requests for pages that may wait. They have a queue of their own, because messages and decisions must not
+/// wait for them, nor lack the room that they take.
+pub const MAX_PAGE_REQUESTS: usize = 64;
 /// What an item takes in memory without its texts, in bytes: itself, with spare room in the channel, and the headers of
 /// its allocations.
 const ITEM_BYTES: usize = 192;
@@ -37,10 +40,12 @@ pub struct PageRequest<T> {
 
 /// How the hub reaches the store's thread. `T`: what comes back with a page.
 ///
-/// Everything is handled in the order in which it was passed. [`QUEUE_BYTES`] may wait; what exceeds that is refused.
+/// Everything but the requests for pages is handled in the order in which it was passed. [`QUEUE_BYTES`] may wait, and
+/// [`MAX_PAGE_REQUESTS`] requests for pages; what exceeds that is refused.
 /// Once this is dropped, the thread writes what waits, and ends.
 pub struct Queue<T> {
-    items: Sender<Item<T>>,
+    items: Sender<Item>,
+    pages: Sender<PageRequest<T>>,
     /// Wakes the thread while it waits for more messages to write at once.
     doorbell: Sender<()>,
     shared: Arc<QueueState>,
@@ -57,18 +62,18 @@ pub struct QueueState {
 
 /// The thread's end of the queue.
 pub struct Waiting<T> {
-    pub items: Receiver<Item<T>>,
+    pub items: Receiver<Item>,
+    pub pages: Receiver<PageRequest<T>>,
     pub doorbell: Receiver<()>,
     pub shared: Arc<QueueState>,
 }
 
-pub enum Item<T> {
+pub enum Item {
     Message(KeptEntry),
     Act(Box<Act>),
     Decision(Box<Decision>),
     /// Ids up to this one may be assigned.
     Reserve(u64),
-    Page(PageRequest<T>),
     ReloadModerators,
     /// The last id that was assigned.
     Close(u64),
@@ -78,10 +83,12 @@ pub enum Item<T> {
 /// `counters`.
 pub fn queue<T>(counters: Arc<Counters>) -> (Queue<T>, Waiting<T>) {
     let (sender, items) = unbounded();
+    let (pages, page_requests) = bounded(MAX_PAGE_REQUESTS);
     let (doorbell, rung) = bounded(1);
     let shared = Arc::new(QueueState { counters, ..QueueState::default() });
-    let queue = Queue { items: sender, doorbell, shared: shared.clone(), stall_log: StallLog::default() };
-    (queue, Waiting { items, doorbell: rung, shared })
+    let queue =
+        Queue { items: sender, pages, doorbell, shared: shared.clone(), stall_log: StallLog::default() };
+    (queue, Waiting { items, pages: page_requests, doorbell: rung, shared })
 }
 
 impl<T> Queue<T> {
@@ -116,19 +123,15 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Asks for messages. They come back as [`StoreEvent::Page`](super::StoreEvent::Page).
+    /// Asks for messages. They come back as [`StoreEvent::Page`](super::StoreEvent::Page), with what was passed
+    /// before, unless the store is closed first.
     ///
     /// # Errors
-    /// Too much waits: there will be no answer.
+    /// [`MAX_PAGE_REQUESTS`] wait: there will be no answer.
     pub fn read_page(&mut self, request: PageRequest<T>) -> Result<(), PageRequest<T>> {
-        match self.push(Item::Page(request), QUEUE_BYTES) {
-            Ok(()) => {
-                self.ring();
-                Ok(())
-            }
-            Err(Item::Page(request)) => Err(request),
-            Err(_) => unreachable!("a refused item comes back unchanged"),
-        }
+        self.pages.try_send(request).map_err(TrySendError::into_inner)?;
+        self.ring();
+        Ok(())
     }
 
     /// Has the ids up to this one reserved, so that no later start assigns them again. The thread reports that as
@@ -152,7 +155,7 @@ impl<T> Queue<T> {
     }
 
     /// Passes an item on, unless more than `limit` bytes would wait.
-    fn push(&self, item: Item<T>, limit: usize) -> Result<(), Item<T>> {
+    fn push(&self, item: Item, limit: usize) -> Result<(), Item> {
         let bytes = item.bytes();
         if !self.shared.add(bytes, limit) {
             return Err(item);
@@ -162,7 +165,7 @@ impl<T> Queue<T> {
     }
 
     /// If the thread has ended, by a panic, the item is dropped.
-    fn send(&self, item: Item<T>) {
+    fn send(&self, item: Item) {
         let _ = self.items.send(item);
     }
 
@@ -201,14 +204,13 @@ impl QueueState {
     }
 }
 
-impl<T> Item<T> {
+impl Item {
     /// What it takes in memory, in bytes.
     fn bytes(&self) -> usize {
         match self {
             Self::Message(message) => Self::message_bytes(message),
             Self::Act(act) => Self::act_bytes(act),
             Self::Decision(decision) => Self::decision_bytes(decision),
-            Self::Page(_) => Self::page_bytes(),
             Self::Reserve(_) | Self::ReloadModerators | Self::Close(_) => 0,
         }
     }
@@ -223,10 +225,6 @@ impl<T> Item<T> {
 
     pub fn decision_bytes(decision: &Decision) -> usize {
         ITEM_BYTES + size_of::<Decision>() + texts(&decision.act.action)
-    }
-
-    pub fn page_bytes() -> usize {
-        ITEM_BYTES + size_of::<T>()
     }
 }
 

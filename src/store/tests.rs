@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use tempfile::TempDir;
 
 use super::database::Point;
-use super::queue::{Item, QUEUE_BYTES};
+use super::queue::{Item, MAX_PAGE_REQUESTS, QUEUE_BYTES};
 use super::*;
 use crate::chat::{
     Act, Action, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, Outcome, TxnId, Username,
@@ -450,7 +450,7 @@ fn a_stalled_disk_stalls_nobody_and_loses_what_exceeds_the_queue() {
     store.keep(1, "first");
     has_begun.recv_timeout(TIMEOUT).unwrap();
     let text = "x".repeat(16_000);
-    let size = Item::<u32>::message_bytes(&message(1, &text));
+    let size = Item::message_bytes(&message(1, &text));
     let mut kept = 1;
     // None of these waits for the disk: the test would not end.
     while store.counters.store_lost_messages() == 0 {
@@ -469,8 +469,11 @@ fn a_stalled_disk_stalls_nobody_and_loses_what_exceeds_the_queue() {
     }
     assert!(decisions > 100 && store.counters.store_queue_bytes() <= QUEUE_BYTES, "{decisions}");
     let request = PageRequest { before: 1, limit: 1, max_bytes: 1, tag: 1 };
-    // Smaller than a decision.
-    while store.queue.read_page(request.clone()).is_ok() {}
+    // Requests for pages have a queue of their own.
+    for _ in 0..MAX_PAGE_REQUESTS {
+        store.queue.read_page(request.clone()).unwrap();
+    }
+    assert!(store.queue.read_page(request.clone()).is_err());
     assert!(store.counters.store_queue_bytes() <= QUEUE_BYTES);
     drop(stall);
     let mut decided = 0;
@@ -490,6 +493,54 @@ fn a_stalled_disk_stalls_nobody_and_loses_what_exceeds_the_queue() {
     let connection = Connection::open(folder.path()).unwrap();
     let stored = connection.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0));
     assert_eq!(stored, Ok(kept as i64 - 1));
+}
+
+#[test]
+fn decisions_and_syncs_do_not_wait_for_pages() {
+    let folder = Folder::new();
+    let Opened { mut queue, writer, .. } = folder.open(LIMITS);
+    let (sender, events) = unbounded();
+    let (go_on, may_go_on) = unbounded::<()>();
+    let thread = writer.start(move |event| {
+        let is_page = matches!(event, StoreEvent::Page(..));
+        sender.send(event).unwrap();
+        if is_page {
+            // Until the other end is dropped.
+            let _ = may_go_on.recv();
+        }
+    });
+    let thread = thread.unwrap();
+    // Each request is replaced before it is answered completely: there is never none.
+    let request = PageRequest { before: u64::MAX, limit: 100, max_bytes: 1000, tag: 7 };
+    let fill = |queue: &mut Queue<u32>| while queue.read_page(request.clone()).is_ok() {};
+    fill(&mut queue);
+    let deadline = Instant::now() + TIMEOUT;
+    for id in 1..=2 {
+        queue.keep(message(id, "hello"));
+        queue.decide(decision(1, Action::EndTimeOut { name: name("Bob") })).unwrap();
+        loop {
+            assert!(Instant::now() < deadline, "the decision waits for pages");
+            match events.recv_timeout(TIMEOUT).unwrap() {
+                StoreEvent::Decided(_, outcome) => {
+                    assert_eq!(outcome, Outcome::Stored);
+                    break;
+                }
+                StoreEvent::Page(..) => {
+                    fill(&mut queue);
+                    go_on.send(()).unwrap();
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Those that wait at the end are dropped.
+    fill(&mut queue);
+    queue.close(2);
+    drop(go_on);
+    assert!(thread.finish(TIMEOUT));
+    assert_eq!(folder.open(LIMITS).state.messages.len(), 2);
+    let answered = events.try_iter().filter(|event| matches!(event, StoreEvent::Page(..))).count();
+    assert!(answered <= 2, "{answered}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, at, bounded, never, select};
 use log::{error, info, warn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
@@ -194,7 +194,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         // Deletes what has become too old since the last start.
         self.schedule.more_to_delete(Instant::now());
         while self.closing.is_none() {
-            self.receive();
+            let page = self.receive();
             while self.closing.is_none()
                 && let Some(due) = self.schedule.due(Instant::now())
             {
@@ -204,40 +204,61 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
                     Due::Checkpoint => self.checkpoint(),
                 }
             }
+            // At most one before the next turn: what is due does not wait for the others. At the end, they are dropped.
+            if let Some(page) = page
+                && self.closing.is_none()
+            {
+                self.answer(page);
+            }
             self.count();
         }
         self.close();
     }
 
-    /// Takes what has arrived, or waits until something is due or arrives.
-    fn receive(&mut self) {
-        let is_counting = !self.count.is_complete() && matches!(self.health, Health::Good);
-        let due = if is_counting { Some(Instant::now()) } else { self.schedule.next() };
-        let first = match due {
-            Some(due) if !self.pending.is_empty() => {
-                // Not for messages: to wake this thread for each of them would cost the hub more than sending them.
-                let _ = self.waiting.doorbell.recv_deadline(due);
-                None
-            }
-            Some(due) => self.waiting.items.recv_deadline(due).ok(),
-            None => self.waiting.items.recv().ok(),
-        };
-        if let Some(item) = first {
-            self.take(item);
+    /// Waits until something is due or arrives, and takes what has arrived, but at most one request for a page.
+    fn receive(&mut self) -> Option<PageRequest<T>> {
+        // First: whatever was passed before the request is then among the items.
+        let mut page = self.waiting.pages.try_recv().ok();
+        if page.is_none() {
+            page = self.wait();
         }
         loop {
             match self.waiting.items.try_recv() {
                 Ok(item) => self.take(item),
-                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Empty) => return page,
                 Err(TryRecvError::Disconnected) => {
                     self.closing.get_or_insert_default();
-                    return;
+                    return page;
                 }
             }
         }
     }
 
-    fn take(&mut self, item: Item<T>) {
+    /// Waits until something is due or arrives.
+    fn wait(&mut self) -> Option<PageRequest<T>> {
+        let is_counting = !self.count.is_complete() && matches!(self.health, Health::Good);
+        let due = if is_counting { Some(Instant::now()) } else { self.schedule.next() };
+        if let Some(due) = due
+            && !self.pending.is_empty()
+        {
+            // Not for messages: to wake this thread for each of them would cost the hub more than sending them.
+            let _ = self.waiting.doorbell.recv_deadline(due);
+            return None;
+        }
+        let is_due = due.map_or_else(never, at);
+        select! {
+            recv(self.waiting.items) -> item => {
+                if let Ok(item) = item {
+                    self.take(item);
+                }
+                None
+            }
+            recv(self.waiting.pages) -> page => page.ok(),
+            recv(is_due) -> _ => None,
+        }
+    }
+
+    fn take(&mut self, item: Item) {
         let now = Instant::now();
         match item {
             Item::Message(message) => {
@@ -260,7 +281,6 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
                 self.pending.push(Pending::Reserve(id));
                 self.schedule.urgent(now);
             }
-            Item::Page(request) => self.answer(request),
             Item::ReloadModerators => match moderators::all(self.database.connection()) {
                 Ok(moderators) => (self.on_event)(StoreEvent::Moderators(moderators)),
                 Err(error) => warn!("The named moderators cannot be read from the store ({error})"),
@@ -321,7 +341,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         let mut outcomes = written.outcomes.into_iter();
         let mut bytes = 0;
         for item in self.pending.drain(..) {
-            bytes += item.bytes::<T>();
+            bytes += item.bytes();
             match item {
                 Pending::Message(_) | Pending::Act(_) => {}
                 Pending::Decision { decision, is_answered } => {
@@ -466,7 +486,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
     fn discard(&mut self, stop: Stop) {
         let now = Instant::now();
         let messages = self.pending.iter().filter(|item| !matches!(item, Pending::Decision { .. })).count();
-        let bytes = self.pending.drain(..).map(|item| item.bytes::<T>()).sum();
+        let bytes = self.pending.drain(..).map(|item| item.bytes()).sum();
         self.waiting.shared.remove(bytes);
         self.waiting.shared.counters().store_lost(messages as u64);
         self.schedule = Schedule::default();
@@ -527,13 +547,13 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             self.waiting.shared.counters().store_failure();
             self.log_failure(&error.to_string(), remedy(error.sqlite_error_code()));
         }
-        self.waiting.shared.remove(Item::<T>::page_bytes());
         (self.on_event)(StoreEvent::Page(tag, page.ok()));
     }
 
     /// Messages that could not be written yet are read from memory.
     fn page(&self, before: u64, limit: usize, max_bytes: usize) -> rusqlite::Result<StoredPage> {
-        let is_deleted = |id| self.pending.iter().any(|item| item.deletes(id));
+        let deleted: Vec<u64> = self.pending.iter().filter_map(Pending::deletes).collect();
+        let is_deleted = |id| deleted.contains(&id);
         let mut newest = Vec::new();
         let mut bytes = 0;
         let mut first_waiting = before;
@@ -697,22 +717,23 @@ impl Batch<'_> {
 
 impl Pending {
     /// What it has taken from the queue's bytes.
-    fn bytes<T>(&self) -> usize {
+    fn bytes(&self) -> usize {
         match self {
-            Self::Message(message) => Item::<T>::message_bytes(message),
-            Self::Act(act) => Item::<T>::act_bytes(act),
-            Self::Decision { decision, .. } => Item::<T>::decision_bytes(decision),
+            Self::Message(message) => Item::message_bytes(message),
+            Self::Act(act) => Item::act_bytes(act),
+            Self::Decision { decision, .. } => Item::decision_bytes(decision),
             Self::Reserve(_) => 0,
         }
     }
 
-    /// Whether it deletes the message with this id.
-    fn deletes(&self, id: u64) -> bool {
+    /// The id of the message that it deletes.
+    fn deletes(&self) -> Option<u64> {
         match self {
-            Self::Decision { decision, .. } => {
-                matches!(decision.act.action, Action::Delete { id: deleted, .. } if deleted == id)
-            }
-            _ => false,
+            Self::Decision { decision, .. } => match decision.act.action {
+                Action::Delete { id, .. } => Some(id),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }
