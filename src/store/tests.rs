@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -89,6 +90,14 @@ impl Running {
 
     fn ids(&mut self) -> Vec<u64> {
         self.page(u64::MAX, 100_000).messages.iter().map(|message| message.id).collect()
+    }
+
+    /// Waits until these messages are left: what exceeds a limit is deleted once the thread has counted what there is.
+    fn wait_for_ids(&mut self, expected: RangeInclusive<u64>) {
+        let start = Instant::now();
+        while self.ids() != expected.clone().collect::<Vec<_>>() {
+            assert!(start.elapsed() < TIMEOUT, "{:?} are left", self.ids());
+        }
     }
 
     fn decide(&mut self, unix_millis: u64, action: Action) -> Outcome {
@@ -641,15 +650,13 @@ fn the_oldest_messages_are_deleted() {
     for id in 51..=1000 {
         store.keep(id, "hello");
     }
-    store.settle();
-    assert_eq!(store.ids(), (901..=1000).collect::<Vec<_>>());
+    store.wait_for_ids(901..=1000);
     // Another process deletes some: those that are left are within the limit.
     Connection::open(folder.path()).unwrap().execute("DELETE FROM messages WHERE id <= 950", []).unwrap();
     for id in 1001..=1020 {
         store.keep(id, "hello");
     }
-    store.settle();
-    assert_eq!(store.ids(), (951..=1020).collect::<Vec<_>>());
+    store.wait_for_ids(951..=1020);
     store.close(1020);
     let state = folder.open(StoreLimits { messages: 10, max_age: None }).state;
     assert_eq!((state.messages.len(), state.newest_older.is_some()), (10, true));
