@@ -15,7 +15,9 @@ use super::error::StoreError;
 use super::files::{self, beside};
 use super::lock::server_pid;
 use super::messages::{COLUMNS, read};
+use super::moderation::meta;
 use super::schema::{SCHEMA, version};
+use super::{MAX_AGE_KEY, int};
 use crate::ops::Escaped;
 use crate::ops::clock;
 
@@ -41,13 +43,17 @@ pub fn schema_version() -> u32 {
     SCHEMA.len() as u32
 }
 
-/// Writes the kept messages as JSON lines, the oldest first, as they were sent.
+/// Writes the kept messages as JSON lines, the oldest first, as they were sent, without those that are too old by the
+/// limit of the last server.
 ///
 /// # Errors
 /// The store cannot be read, or the output cannot be written.
 pub fn export(path: &Path, out: &mut dyn Write) -> Result<(), StoreError> {
     let connection = open_for_reading(path)?;
-    let sql = format!("SELECT {COLUMNS} FROM messages ORDER BY id");
+    let max_age = meta(&connection, MAX_AGE_KEY).map_err(|error| StoreError::sqlite(path, error))?;
+    let max_age: u64 = max_age.and_then(|millis| millis.parse().ok()).unwrap_or(u64::MAX);
+    let oldest_kept = int(clock::unix_millis().saturating_sub(max_age));
+    let sql = format!("SELECT {COLUMNS} FROM messages WHERE +time >= {oldest_kept} ORDER BY id");
     for_each(path, &connection, &sql, |row| {
         let message = read(row).map_err(|error| StoreError::sqlite(path, error))?;
         out.write_all(&message.json).and_then(|()| out.write_all(b"\n")).map_err(StoreError::Output)

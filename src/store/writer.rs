@@ -185,7 +185,7 @@ struct Written {
     expired: u64,
     /// Whether more messages exceed a limit.
     is_over_limit: bool,
-    /// When the oldest message was sent.
+    /// The earliest time of a message.
     oldest: Option<u64>,
 }
 
@@ -552,6 +552,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
 
     /// Messages that could not be written yet are read from memory.
     fn page(&self, before: u64, limit: usize, max_bytes: usize) -> rusqlite::Result<StoredPage> {
+        let oldest_kept = self.limits.oldest_kept(clock::unix_millis());
         let deleted: Vec<u64> = self.pending.iter().filter_map(Pending::deletes).collect();
         let is_deleted = |id| deleted.contains(&id);
         let mut newest = Vec::new();
@@ -559,7 +560,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         let mut first_waiting = before;
         for item in self.pending.iter().rev() {
             let Pending::Message(message) = item else { continue };
-            if message.id >= before || is_deleted(message.id) {
+            if message.id >= before || message.unix_millis < oldest_kept || is_deleted(message.id) {
                 continue;
             }
             if newest.len() == limit || (bytes + message.json.len() > max_bytes && !newest.is_empty()) {
@@ -572,7 +573,8 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
         newest.reverse();
         let left = (limit - newest.len(), max_bytes.saturating_sub(bytes));
-        let mut page = messages::page(self.database.connection(), first_waiting, left.0, left.1)?;
+        let mut page =
+            messages::page(self.database.connection(), first_waiting, oldest_kept, left.0, left.1)?;
         page.messages.retain(|message| !is_deleted(message.id));
         page.messages.extend(newest);
         Ok(page)
@@ -690,27 +692,21 @@ impl Batch<'_> {
             // There is none if another process has deleted messages in this moment.
             last = connection.query_row(sql, [offset], |row| row.get(0)).optional()?;
         }
-        if let (Some(max_age), Some(_)) = (self.limits.max_age, rows) {
-            let max_age = max_age.as_millis().try_into().unwrap_or(u64::MAX);
-            let oldest_kept = int(self.clock.saturating_sub(max_age));
-            // Only from the front: after the clock was set back, a later message may have an earlier time.
-            let mut select = connection.prepare("SELECT id, time FROM messages ORDER BY id LIMIT ?1")?;
-            let mut found = select.query([int(most)])?;
-            while let Some(row) = found.next()? {
-                let (id, time): (i64, i64) = (row.get(0)?, row.get(1)?);
-                if time >= oldest_kept {
-                    break;
-                }
-                last = last.max(Some(id));
-            }
-        }
         if let Some(last) = last {
             written.expired = connection.execute("DELETE FROM messages WHERE id <= ?1", [last])? as u64;
         }
+        // By time: a message with a time in the future, from a clock that was wrong, keeps no others.
+        if self.limits.max_age.is_some() && rows.is_some() {
+            let sql = "DELETE FROM messages WHERE id IN \
+                       (SELECT id FROM messages WHERE time < ?1 ORDER BY time LIMIT ?2)";
+            let oldest_kept = int(self.limits.oldest_kept(self.clock));
+            let left = int(most.saturating_sub(written.expired));
+            written.expired += connection.execute(sql, [oldest_kept, left])? as u64;
+        }
         written.is_over_limit = written.expired >= most || excess > written.expired;
-        let mut oldest = connection.prepare("SELECT time FROM messages ORDER BY id LIMIT 1")?;
-        written.oldest =
-            oldest.query([])?.next()?.map(|row| row.get::<_, i64>(0)).transpose()?.map(i64::cast_unsigned);
+        let oldest: Option<i64> =
+            connection.query_row("SELECT min(time) FROM messages", [], |row| row.get(0))?;
+        written.oldest = oldest.map(i64::cast_unsigned);
         Ok(())
     }
 }
