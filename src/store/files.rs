@@ -1,11 +1,12 @@
 //! The store's file: what it is, how it is created, and how it is copied.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use log::{info, warn};
 use rusqlite::Connection;
 
 use super::error::StoreError;
@@ -25,10 +26,16 @@ impl FileIdentity {
     /// `None`: there is no file.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
-            Ok(file) => Ok(Some(Self(file.dev(), file.ino()))),
+            Ok(file) => Ok(Some(Self::from(&file))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl From<&Metadata> for FileIdentity {
+    fn from(file: &Metadata) -> Self {
+        Self(file.dev(), file.ino())
     }
 }
 
@@ -97,6 +104,24 @@ pub fn create(path: &Path) -> Result<(), StoreError> {
             Err(StoreError::FolderNotWritable { path: path.into(), source })
         }
         Err(error) => Err(StoreError::io(path, error)),
+    }
+}
+
+/// Takes all permissions of the database and its log from the group and others.
+pub fn make_private(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = beside(path, suffix);
+        let Ok(file) = fs::metadata(&path) else { continue };
+        let mode = file.permissions().mode() & 0o7777;
+        if mode & 0o077 == 0 {
+            continue;
+        }
+        match fs::set_permissions(&path, Permissions::from_mode(mode & 0o700)) {
+            Ok(()) => {
+                info!("The permissions of {} were {mode:o}: now only its owner can read it", path.display())
+            }
+            Err(error) => warn!("Others than its owner can use {} (mode {mode:o}; {error})", path.display()),
+        }
     }
 }
 

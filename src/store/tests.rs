@@ -290,6 +290,9 @@ fn only_the_owner_can_read_the_files() {
     store.close(1);
     let names = fs::read_dir(folder.0.path()).unwrap().count();
     assert_eq!(names, 2, "SQLite's files are gone");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o664)).unwrap();
+    folder.start(LIMITS).close(1);
+    assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -1021,6 +1024,27 @@ fn a_second_process_cannot_use_the_store_and_can_read_it() {
     child.kill();
     assert_eq!(server_pid(&folder.path()).unwrap(), None);
     assert_eq!(folder.open(LIMITS).state.moderators.len(), 1);
+}
+
+#[test]
+fn a_lock_that_was_deleted_is_taken_again() {
+    let folder = Folder::new();
+    let child = ChildProcess::start(&folder, "write", "");
+    child.line("opened");
+    let pid = rustix::process::Pid::from_child(&child.process);
+    let deadline = Instant::now() + TIMEOUT;
+    for suffix in [".lock", ""] {
+        fs::remove_file(files::beside(&folder.path(), suffix)).unwrap();
+        if suffix.is_empty() {
+            fs::remove_file(files::beside(&folder.path(), ".lock")).unwrap();
+        }
+        while server_pid(&folder.path()).unwrap() != Some(pid) {
+            assert!(Instant::now() < deadline, "the lock is not taken again");
+            child.line("stored");
+        }
+        let in_use = error(&folder);
+        assert!(matches!(in_use, StoreError::InUse { pid: Some(by), .. } if by == pid), "{in_use}");
+    }
 }
 
 /// The kernel refuses to let the files grow, and later allows it.

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::count::Count;
 use super::database::{Database, FileState};
+use super::error::StoreError;
 use super::lock::Lock;
 use super::messages::{self, Insert, StoredPage, from_queued};
 use super::moderation::{self, meta, set_meta};
@@ -85,6 +86,7 @@ impl<T: Send + 'static> Writer<T> {
             let Self { database, lock, limits, waiting, reserved_id } = self;
             StoreThread {
                 database,
+                lock,
                 limits,
                 waiting,
                 on_event,
@@ -99,7 +101,7 @@ impl<T: Send + 'static> Writer<T> {
                 logged: None,
             }
             .run();
-            drop::<(Lock, Sender<()>)>((lock, ending));
+            drop::<Sender<()>>(ending);
         })?;
         Ok(Running { thread, ended })
     }
@@ -115,6 +117,7 @@ impl Running {
 
 struct StoreThread<T, F> {
     database: Database,
+    lock: Lock,
     limits: StoreLimits,
     waiting: Waiting<T>,
     on_event: F,
@@ -435,7 +438,14 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
     /// Checks whether the file is still at its path, and writes it again if it was deleted. Returns whether it can be
     /// used.
     fn check_file(&mut self) -> bool {
-        match self.database.file_state() {
+        let state = self.database.file_state();
+        if let Ok(FileState::Same | FileState::Deleted) = state
+            && let Err(error) = self.keep_lock()
+        {
+            self.fail(&error.to_string(), "its lock was deleted, and nothing is stored without it");
+            return false;
+        }
+        match state {
             Ok(FileState::Same) => true,
             Ok(FileState::Deleted) => match self.database.write_again() {
                 Ok(()) => {
@@ -465,6 +475,16 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
                 false
             }
         }
+    }
+
+    /// Takes the lock again if its file was deleted.
+    fn keep_lock(&mut self) -> Result<(), StoreError> {
+        let path = self.database.path();
+        if !self.lock.is_in_place(path).map_err(|error| StoreError::io(path, error))? {
+            self.lock = Lock::take(path)?;
+            warn!("The lock of the store {} was deleted, and is taken again", path.display());
+        }
+        Ok(())
     }
 
     fn stop(&mut self, stop: Stop) {
