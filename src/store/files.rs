@@ -42,7 +42,7 @@ impl From<&Metadata> for FileIdentity {
 /// The path without symbolic links, so that all servers lock the same file.
 ///
 /// # Errors
-/// The folder does not exist, or cannot be searched.
+/// The folder does not exist, or cannot be searched, or the path is a symbolic link that leads nowhere.
 pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     match fs::canonicalize(path) {
         Ok(path) => return Ok(path),
@@ -51,6 +51,9 @@ pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
             return Err(StoreError::NoFolder(path.into()));
         }
         Err(error) => return Err(StoreError::io(path, error)),
+    }
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(StoreError::DanglingLink(path.into()));
     }
     let name = path.file_name().ok_or_else(|| StoreError::NotAFile(path.into()))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

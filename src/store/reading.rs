@@ -98,9 +98,6 @@ pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
     let connection = open_for_reading(path)?;
     let sqlite = |error| StoreError::sqlite(path, error);
     let version = version(&connection).map_err(sqlite)?;
-    if version > schema_version() {
-        return Err(StoreError::Newer { path: path.clone(), version, known: schema_version() });
-    }
     let integrity: String =
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
     if integrity != "ok" {
@@ -124,7 +121,7 @@ pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
 /// Opens an existing store for reading.
 ///
 /// # Errors
-/// There is none, or it is not TinyChat's.
+/// There is none, or it is not TinyChat's, or it is of a newer one.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     // SQLite's other files are beside the file itself, not beside a symbolic link to it.
     let path = &files::resolve(path)?;
@@ -142,7 +139,12 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
         Err(source) => StoreError::io(path, source),
         Ok(_) => StoreError::sqlite(path, error),
     })?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| StoreError::sqlite(path, error))?;
+    let sqlite = |error| StoreError::sqlite(path, error);
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+    let version = version(&connection).map_err(sqlite)?;
+    if version > schema_version() {
+        return Err(StoreError::Newer { path: path.into(), version, known: schema_version() });
+    }
     Ok(connection)
 }
 

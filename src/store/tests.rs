@@ -239,7 +239,19 @@ fn errors_name_the_file_the_reason_and_the_remedy() {
     Connection::open(folder.path()).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let newer = error(&folder);
     assert!(matches!(newer, StoreError::Newer { version: 99, .. }), "{newer}");
-    all.extend([other, newer]);
+    for read in [export, audit] {
+        let newer = read(&folder.path(), &mut Vec::new()).unwrap_err();
+        assert!(matches!(newer, StoreError::Newer { version: 99, .. }), "{newer}");
+    }
+    fs::remove_file(folder.path()).unwrap();
+    fs::remove_file(files::beside(&folder.path(), ".lock")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path()).unwrap();
+    let dangling = error(&folder);
+    assert!(matches!(dangling, StoreError::DanglingLink(_)), "{dangling}");
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "only the link");
+    let reason = "Tree 2:\n  page 3".to_owned();
+    all.push(StoreError::Damaged { path: folder.path(), reason });
+    all.extend([other, newer, dangling]);
     for error in all {
         let text = error.to_string();
         assert!(!text.contains('\n') && text.contains("tinychat.db") && text.contains("; "), "{text}");
