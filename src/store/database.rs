@@ -94,6 +94,7 @@ impl Database {
         if files::is_new(path)? {
             files::create(path)?;
         }
+        files::make_private(path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(|error| {
             // SQLite does not say why.

@@ -42,8 +42,8 @@ pub enum StoreError {
     )]
     OtherProgram(PathBuf),
     #[error(
-        "The store {} is damaged ({reason}); restore a backup, or move the file away to start with an empty store",
-        path.display()
+        "The store {} is damaged ({}); restore a backup, or move the file away to start with an empty store",
+        path.display(), one_line(reason)
     )]
     Damaged { path: PathBuf, reason: String },
     #[error(
@@ -59,11 +59,20 @@ pub enum StoreError {
         path.display(), process(*pid)
     )]
     InUse { path: PathBuf, pid: Option<Pid> },
+    #[error(
+        "The store {} is a symbolic link to a file that does not exist; remove the link, \
+         or set DATABASE_PATH to another file",
+        .0.display()
+    )]
+    DanglingLink(PathBuf),
     #[error("There is no store at {}; it is created when the server starts", .0.display())]
     Missing(PathBuf),
     #[error("The store {} cannot be used ({source}); check the disk and the file's permissions", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("The store {} cannot be used ({source}); check the disk and the file's permissions", path.display())]
+    #[error(
+        "The store {} cannot be used ({}); check the disk and the file's permissions",
+        path.display(), one_line(&source.to_string())
+    )]
     Sqlite { path: PathBuf, source: rusqlite::Error },
     #[error("The output cannot be written ({0})")]
     Output(io::Error),
@@ -98,6 +107,11 @@ impl StoreError {
             _ => Self::Io { path, source },
         }
     }
+}
+
+/// SQLite's reasons can have several lines.
+fn one_line(reason: &str) -> String {
+    reason.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn process(pid: Option<Pid>) -> String {

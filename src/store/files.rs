@@ -1,11 +1,12 @@
 //! The store's file: what it is, how it is created, and how it is copied.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use log::{info, warn};
 use rusqlite::Connection;
 
 use super::error::StoreError;
@@ -25,17 +26,23 @@ impl FileIdentity {
     /// `None`: there is no file.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
-            Ok(file) => Ok(Some(Self(file.dev(), file.ino()))),
+            Ok(file) => Ok(Some(Self::from(&file))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
+impl From<&Metadata> for FileIdentity {
+    fn from(file: &Metadata) -> Self {
+        Self(file.dev(), file.ino())
+    }
+}
+
 /// The path without symbolic links, so that all servers lock the same file.
 ///
 /// # Errors
-/// The folder does not exist, or cannot be searched.
+/// The folder does not exist, or cannot be searched, or the path is a symbolic link that leads nowhere.
 pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     match fs::canonicalize(path) {
         Ok(path) => return Ok(path),
@@ -44,6 +51,9 @@ pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
             return Err(StoreError::NoFolder(path.into()));
         }
         Err(error) => return Err(StoreError::io(path, error)),
+    }
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(StoreError::DanglingLink(path.into()));
     }
     let name = path.file_name().ok_or_else(|| StoreError::NotAFile(path.into()))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -97,6 +107,24 @@ pub fn create(path: &Path) -> Result<(), StoreError> {
             Err(StoreError::FolderNotWritable { path: path.into(), source })
         }
         Err(error) => Err(StoreError::io(path, error)),
+    }
+}
+
+/// Takes all permissions of the database and its log from the group and others.
+pub fn make_private(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = beside(path, suffix);
+        let Ok(file) = fs::metadata(&path) else { continue };
+        let mode = file.permissions().mode() & 0o7777;
+        if mode & 0o077 == 0 {
+            continue;
+        }
+        match fs::set_permissions(&path, Permissions::from_mode(mode & 0o700)) {
+            Ok(()) => {
+                info!("The permissions of {} were {mode:o}: now only its owner can read it", path.display())
+            }
+            Err(error) => warn!("Others than its owner can use {} (mode {mode:o}; {error})", path.display()),
+        }
     }
 }
 

@@ -10,11 +10,11 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::error::StoreError;
-use super::files::{beside, resolve};
+use super::files::{FileIdentity, beside, resolve};
 
 /// Held until it is dropped. It does not exclude a second store in the same process.
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -33,12 +33,23 @@ impl Lock {
             _ => StoreError::io(&lock_path, source),
         })?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::PermissionDenied) => {
                 Err(StoreError::InUse { path: path.into(), pid: holder(&file).ok().flatten() })
             }
             Err(error) => Err(StoreError::io(&lock_path, error.into())),
         }
+    }
+}
+
+impl Lock {
+    /// Whether the locked file is still the one at its path: otherwise others can take the lock of another file.
+    ///
+    /// # Errors
+    /// The folder cannot be searched.
+    pub fn is_in_place(&self, path: &Path) -> io::Result<bool> {
+        let own = FileIdentity::from(&self.file.metadata()?);
+        Ok(FileIdentity::of(&lock_path(path))? == Some(own))
     }
 }
 

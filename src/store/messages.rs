@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 
 use super::int;
@@ -114,15 +114,20 @@ pub fn from_queued(message: &KeptEntry) -> Option<StoredMessage> {
 }
 
 /// At most `limit` of the newest messages before the id `before`, and at most `max_bytes` of JSON, but at least one.
+/// `oldest_kept`: those with an earlier time are left out.
 pub fn page(
     connection: &Connection,
     before: u64,
+    oldest_kept: u64,
     limit: usize,
     max_bytes: usize,
 ) -> rusqlite::Result<StoredPage> {
-    let sql = format!("SELECT {COLUMNS} FROM messages WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+    // The plus keeps SQLite from using the index on the time, which would mean to sort.
+    let sql =
+        format!("SELECT {COLUMNS} FROM messages WHERE id < ?1 AND +time >= ?2 ORDER BY id DESC LIMIT ?3");
     let mut select = connection.prepare(&sql)?;
-    let mut rows = select.query(params![int(before), int((limit as u64).saturating_add(1))])?;
+    let mut rows =
+        select.query(params![int(before), int(oldest_kept), int((limit as u64).saturating_add(1))])?;
     let mut page = StoredPage::default();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
@@ -138,9 +143,9 @@ pub fn page(
     Ok(page)
 }
 
-/// The id of the newest message before this one.
-pub fn newest_before(connection: &Connection, id: u64) -> rusqlite::Result<Option<u64>> {
-    let newest: Option<i64> =
-        connection.query_row("SELECT max(id) FROM messages WHERE id < ?1", [int(id)], |row| row.get(0))?;
-    Ok(newest.map(i64::cast_unsigned))
+/// The id of the newest message before this one that is not too old.
+pub fn newest_before(connection: &Connection, id: u64, oldest_kept: u64) -> rusqlite::Result<Option<u64>> {
+    let sql = "SELECT id FROM messages WHERE id < ?1 AND +time >= ?2 ORDER BY id DESC LIMIT 1";
+    let newest = connection.query_row(sql, [int(id), int(oldest_kept)], |row| row.get::<_, i64>(0));
+    Ok(newest.optional()?.map(i64::cast_unsigned))
 }

@@ -47,6 +47,9 @@ const MAX_LOADED_BYTES: usize = 4 * 1024 * 1024;
 /// How many ids are reserved at once.
 pub const RESERVED_IDS: u64 = 1 << 24;
 
+/// In the table `meta`: how long the server keeps messages, in milliseconds.
+const MAX_AGE_KEY: &str = "max_age";
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
@@ -54,6 +57,13 @@ pub struct StoreLimits {
     pub messages: usize,
     /// `None`: forever.
     pub max_age: Option<Duration>,
+}
+
+impl StoreLimits {
+    /// Messages with an earlier time are too old. `clock`: the wall clock. Both are in milliseconds since 1970.
+    fn oldest_kept(self, clock: u64) -> u64 {
+        self.max_age.map_or(0, |age| clock.saturating_sub(age.as_millis().try_into().unwrap_or(u64::MAX)))
+    }
 }
 
 /// An open store. `T`: what comes back with a page.
@@ -115,17 +125,21 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
             epoch
         }
     };
-    let page = messages::page(connection, u64::MAX, limits.messages, MAX_LOADED_BYTES)?;
+    let now = clock::unix_millis();
+    let oldest_kept = limits.oldest_kept(now);
+    // For `export`.
+    let max_age = limits.max_age.map_or(u64::MAX, |age| age.as_millis().try_into().unwrap_or(u64::MAX));
+    set_meta(connection, MAX_AGE_KEY, &max_age.to_string())?;
+    let page = messages::page(connection, u64::MAX, oldest_kept, limits.messages, MAX_LOADED_BYTES)?;
     let newest = page.messages.last().map_or(0, |message| message.id);
     let newest_older = match page.messages.first() {
-        Some(oldest) if page.has_older => messages::newest_before(connection, oldest.id)?,
+        Some(oldest) if page.has_older => messages::newest_before(connection, oldest.id, oldest_kept)?,
         _ => None,
     };
     let reserved = meta(connection, "reserved_id")?.and_then(|id| id.parse().ok()).unwrap_or(0);
     let last_id = newest.max(reserved);
     let reserved_id = last_id + RESERVED_IDS;
     set_meta(connection, "reserved_id", &reserved_id.to_string())?;
-    let now = clock::unix_millis();
     Ok(StoredState {
         epoch,
         last_id,

@@ -15,7 +15,9 @@ use super::error::StoreError;
 use super::files::{self, beside};
 use super::lock::server_pid;
 use super::messages::{COLUMNS, read};
+use super::moderation::meta;
 use super::schema::{SCHEMA, version};
+use super::{MAX_AGE_KEY, int};
 use crate::ops::Escaped;
 use crate::ops::clock;
 
@@ -41,13 +43,17 @@ pub fn schema_version() -> u32 {
     SCHEMA.len() as u32
 }
 
-/// Writes the kept messages as JSON lines, the oldest first, as they were sent.
+/// Writes the kept messages as JSON lines, the oldest first, as they were sent, without those that are too old by the
+/// limit of the last server.
 ///
 /// # Errors
 /// The store cannot be read, or the output cannot be written.
 pub fn export(path: &Path, out: &mut dyn Write) -> Result<(), StoreError> {
     let connection = open_for_reading(path)?;
-    let sql = format!("SELECT {COLUMNS} FROM messages ORDER BY id");
+    let max_age = meta(&connection, MAX_AGE_KEY).map_err(|error| StoreError::sqlite(path, error))?;
+    let max_age: u64 = max_age.and_then(|millis| millis.parse().ok()).unwrap_or(u64::MAX);
+    let oldest_kept = int(clock::unix_millis().saturating_sub(max_age));
+    let sql = format!("SELECT {COLUMNS} FROM messages WHERE +time >= {oldest_kept} ORDER BY id");
     for_each(path, &connection, &sql, |row| {
         let message = read(row).map_err(|error| StoreError::sqlite(path, error))?;
         out.write_all(&message.json).and_then(|()| out.write_all(b"\n")).map_err(StoreError::Output)
@@ -92,9 +98,6 @@ pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
     let connection = open_for_reading(path)?;
     let sqlite = |error| StoreError::sqlite(path, error);
     let version = version(&connection).map_err(sqlite)?;
-    if version > schema_version() {
-        return Err(StoreError::Newer { path: path.clone(), version, known: schema_version() });
-    }
     let integrity: String =
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
     if integrity != "ok" {
@@ -118,7 +121,7 @@ pub fn inspect(path: &Path) -> Result<Option<Inspection>, StoreError> {
 /// Opens an existing store for reading.
 ///
 /// # Errors
-/// There is none, or it is not TinyChat's.
+/// There is none, or it is not TinyChat's, or it is of a newer one.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     // SQLite's other files are beside the file itself, not beside a symbolic link to it.
     let path = &files::resolve(path)?;
@@ -136,7 +139,12 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
         Err(source) => StoreError::io(path, source),
         Ok(_) => StoreError::sqlite(path, error),
     })?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| StoreError::sqlite(path, error))?;
+    let sqlite = |error| StoreError::sqlite(path, error);
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+    let version = version(&connection).map_err(sqlite)?;
+    if version > schema_version() {
+        return Err(StoreError::Newer { path: path.into(), version, known: schema_version() });
+    }
     Ok(connection)
 }
 

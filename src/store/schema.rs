@@ -22,6 +22,7 @@ pub const SCHEMA: &[&str] = &["
         content TEXT NOT NULL,
         txn_id TEXT
     ) STRICT;
+    CREATE INDEX messages_by_time ON messages (time);
     CREATE TABLE bans (
         id INTEGER PRIMARY KEY,
         name TEXT,

@@ -248,7 +248,19 @@ fn errors_name_the_file_the_reason_and_the_remedy() {
     Connection::open(folder.path()).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let newer = error(&folder);
     assert!(matches!(newer, StoreError::Newer { version: 99, .. }), "{newer}");
-    all.extend([other, newer]);
+    for read in [export, audit] {
+        let newer = read(&folder.path(), &mut Vec::new()).unwrap_err();
+        assert!(matches!(newer, StoreError::Newer { version: 99, .. }), "{newer}");
+    }
+    fs::remove_file(folder.path()).unwrap();
+    fs::remove_file(files::beside(&folder.path(), ".lock")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path()).unwrap();
+    let dangling = error(&folder);
+    assert!(matches!(dangling, StoreError::DanglingLink(_)), "{dangling}");
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "only the link");
+    let reason = "Tree 2:\n  page 3".to_owned();
+    all.push(StoreError::Damaged { path: folder.path(), reason });
+    all.extend([other, newer, dangling]);
     for error in all {
         let text = error.to_string();
         assert!(!text.contains('\n') && text.contains("tinychat.db") && text.contains("; "), "{text}");
@@ -299,6 +311,9 @@ fn only_the_owner_can_read_the_files() {
     store.close(1);
     let names = fs::read_dir(folder.0.path()).unwrap().count();
     assert_eq!(names, 2, "SQLite's files are gone");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o664)).unwrap();
+    folder.start(LIMITS).close(1);
+    assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -361,6 +376,8 @@ fn after_a_crash_the_store_holds_a_prefix_of_the_commits() {
     let mut id = 0;
     let mut crashes = Vec::new();
     let wal = files::beside(&folder.path(), "-wal");
+    // The start was synced: no crash undoes it.
+    let synced = fs::metadata(&wal).unwrap().len();
     for _ in 0..60 {
         for _ in 0..next(30) {
             id += 1;
@@ -369,7 +386,7 @@ fn after_a_crash_the_store_holds_a_prefix_of_the_commits() {
         // Commits.
         store.settle();
         let (database, log) = (fs::read(folder.path()).unwrap(), fs::read(&wal).unwrap());
-        let cut = next(log.len() as u64 + 1) as usize;
+        let cut = (synced + next(log.len() as u64 - synced + 1)) as usize;
         crashes.push((database.clone(), log[..cut].to_vec(), 0));
         crashes.push((database, log, id));
     }
@@ -668,28 +685,43 @@ fn the_oldest_messages_are_deleted() {
     assert!(folder.open(LIMITS).state.messages.is_empty());
 }
 
-/// After the clock was set back, messages that are newer have earlier times.
+/// After the clock was wrong, messages have times in the future, or earlier times than older ones.
 #[test]
-fn old_messages_are_deleted_from_the_front_only() {
+fn messages_are_deleted_by_their_time() {
     let folder = Folder::new();
-    let max_age = Some(Duration::from_secs(3600));
+    let aged = StoreLimits { max_age: Some(Duration::from_secs(3600)), ..LIMITS };
     let now = clock::unix_millis();
     let mut store = folder.start(LIMITS);
-    for (id, age) in [(1, 7000), (2, 5000), (3, 10), (4, 9000), (5, 20)] {
-        let unix_millis = now - age * 1000;
-        store.queue.keep(KeptEntry {
-            id,
-            unix_millis,
-            json: json(id, unix_millis, "Bob", "hello"),
-            txn_id: None,
-        });
+    for (id, unix_millis) in [
+        (1, now + 90 * 86_400_000),
+        (2, now - 7_000_000),
+        (3, now - 10_000),
+        (4, now - 9_000_000),
+        (5, now - 20_000),
+        (6, now - 8_000_000),
+    ] {
+        let json = json(id, unix_millis, "Bob", "hello");
+        store.queue.keep(KeptEntry { id, unix_millis, json, txn_id: None });
     }
-    store.close(5);
-    let store = folder.start(StoreLimits { max_age, ..LIMITS });
-    store.close(5);
+    store.close(6);
+    // They are not read before they are deleted.
+    let state = folder.open(aged).state;
+    assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 3, 5]);
+    assert_eq!((state.last_id - 6, state.newest_older), (0, None));
+    let mut exported = Vec::new();
+    export(&folder.path(), &mut exported).unwrap();
+    assert_eq!(exported.iter().filter(|&&byte| byte == b'\n').count(), 3);
+    let connection = Connection::open(folder.path()).unwrap();
+    let page = messages::page(&connection, 5, aged.oldest_kept(now), 1, 1000).unwrap();
+    assert_eq!((page.messages[0].id, page.has_older), (3, true));
+    assert_eq!(messages::newest_before(&connection, 3, aged.oldest_kept(now)).unwrap(), Some(1));
+    assert_eq!(messages::newest_before(&connection, 1, aged.oldest_kept(now)).unwrap(), None);
+    drop(connection);
+    let mut store = folder.start(aged);
+    assert_eq!(store.ids(), [1, 3, 5]);
+    store.close(6);
     let state = folder.open(LIMITS).state;
-    assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [3, 4, 5]);
-    assert_eq!(state.last_id, 5);
+    assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 3, 5]);
 }
 
 /// Deletions at random places, so that SQLite moves rows between pages.
@@ -1011,6 +1043,27 @@ fn a_second_process_cannot_use_the_store_and_can_read_it() {
     child.kill();
     assert_eq!(server_pid(&folder.path()).unwrap(), None);
     assert_eq!(folder.open(LIMITS).state.moderators.len(), 1);
+}
+
+#[test]
+fn a_lock_that_was_deleted_is_taken_again() {
+    let folder = Folder::new();
+    let child = ChildProcess::start(&folder, "write", "");
+    child.line("opened");
+    let pid = rustix::process::Pid::from_child(&child.process);
+    let deadline = Instant::now() + TIMEOUT;
+    for suffix in [".lock", ""] {
+        fs::remove_file(files::beside(&folder.path(), suffix)).unwrap();
+        if suffix.is_empty() {
+            fs::remove_file(files::beside(&folder.path(), ".lock")).unwrap();
+        }
+        while server_pid(&folder.path()).unwrap() != Some(pid) {
+            assert!(Instant::now() < deadline, "the lock is not taken again");
+            child.line("stored");
+        }
+        let in_use = error(&folder);
+        assert!(matches!(in_use, StoreError::InUse { pid: Some(by), .. } if by == pid), "{in_use}");
+    }
 }
 
 /// The kernel refuses to let the files grow, and later allows it.

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::count::Count;
 use super::database::{Database, FileState};
+use super::error::StoreError;
 use super::lock::Lock;
 use super::messages::{self, Insert, StoredPage, from_queued};
 use super::moderation::{self, meta, set_meta};
@@ -85,6 +86,7 @@ impl<T: Send + 'static> Writer<T> {
             let Self { database, lock, limits, waiting, reserved_id } = self;
             StoreThread {
                 database,
+                lock,
                 limits,
                 waiting,
                 on_event,
@@ -99,7 +101,7 @@ impl<T: Send + 'static> Writer<T> {
                 logged: None,
             }
             .run();
-            drop::<(Lock, Sender<()>)>((lock, ending));
+            drop::<Sender<()>>(ending);
         })?;
         Ok(Running { thread, ended })
     }
@@ -115,6 +117,7 @@ impl Running {
 
 struct StoreThread<T, F> {
     database: Database,
+    lock: Lock,
     limits: StoreLimits,
     waiting: Waiting<T>,
     on_event: F,
@@ -185,7 +188,7 @@ struct Written {
     expired: u64,
     /// Whether more messages exceed a limit.
     is_over_limit: bool,
-    /// When the oldest message was sent.
+    /// The earliest time of a message.
     oldest: Option<u64>,
 }
 
@@ -435,7 +438,14 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
     /// Checks whether the file is still at its path, and writes it again if it was deleted. Returns whether it can be
     /// used.
     fn check_file(&mut self) -> bool {
-        match self.database.file_state() {
+        let state = self.database.file_state();
+        if let Ok(FileState::Same | FileState::Deleted) = state
+            && let Err(error) = self.keep_lock()
+        {
+            self.fail(&error.to_string(), "its lock was deleted, and nothing is stored without it");
+            return false;
+        }
+        match state {
             Ok(FileState::Same) => true,
             Ok(FileState::Deleted) => match self.database.write_again() {
                 Ok(()) => {
@@ -465,6 +475,16 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
                 false
             }
         }
+    }
+
+    /// Takes the lock again if its file was deleted.
+    fn keep_lock(&mut self) -> Result<(), StoreError> {
+        let path = self.database.path();
+        if !self.lock.is_in_place(path).map_err(|error| StoreError::io(path, error))? {
+            self.lock = Lock::take(path)?;
+            warn!("The lock of the store {} was deleted, and is taken again", path.display());
+        }
+        Ok(())
     }
 
     fn stop(&mut self, stop: Stop) {
@@ -552,6 +572,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
 
     /// Messages that could not be written yet are read from memory.
     fn page(&self, before: u64, limit: usize, max_bytes: usize) -> rusqlite::Result<StoredPage> {
+        let oldest_kept = self.limits.oldest_kept(clock::unix_millis());
         let deleted: Vec<u64> = self.pending.iter().filter_map(Pending::deletes).collect();
         let is_deleted = |id| deleted.contains(&id);
         let mut newest = Vec::new();
@@ -559,7 +580,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         let mut first_waiting = before;
         for item in self.pending.iter().rev() {
             let Pending::Message(message) = item else { continue };
-            if message.id >= before || is_deleted(message.id) {
+            if message.id >= before || message.unix_millis < oldest_kept || is_deleted(message.id) {
                 continue;
             }
             if newest.len() == limit || (bytes + message.json.len() > max_bytes && !newest.is_empty()) {
@@ -572,7 +593,8 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
         newest.reverse();
         let left = (limit - newest.len(), max_bytes.saturating_sub(bytes));
-        let mut page = messages::page(self.database.connection(), first_waiting, left.0, left.1)?;
+        let mut page =
+            messages::page(self.database.connection(), first_waiting, oldest_kept, left.0, left.1)?;
         page.messages.retain(|message| !is_deleted(message.id));
         page.messages.extend(newest);
         Ok(page)
@@ -690,27 +712,21 @@ impl Batch<'_> {
             // There is none if another process has deleted messages in this moment.
             last = connection.query_row(sql, [offset], |row| row.get(0)).optional()?;
         }
-        if let (Some(max_age), Some(_)) = (self.limits.max_age, rows) {
-            let max_age = max_age.as_millis().try_into().unwrap_or(u64::MAX);
-            let oldest_kept = int(self.clock.saturating_sub(max_age));
-            // Only from the front: after the clock was set back, a later message may have an earlier time.
-            let mut select = connection.prepare("SELECT id, time FROM messages ORDER BY id LIMIT ?1")?;
-            let mut found = select.query([int(most)])?;
-            while let Some(row) = found.next()? {
-                let (id, time): (i64, i64) = (row.get(0)?, row.get(1)?);
-                if time >= oldest_kept {
-                    break;
-                }
-                last = last.max(Some(id));
-            }
-        }
         if let Some(last) = last {
             written.expired = connection.execute("DELETE FROM messages WHERE id <= ?1", [last])? as u64;
         }
+        // By time: a message with a time in the future, from a clock that was wrong, keeps no others.
+        if self.limits.max_age.is_some() && rows.is_some() {
+            let sql = "DELETE FROM messages WHERE id IN \
+                       (SELECT id FROM messages WHERE time < ?1 ORDER BY time LIMIT ?2)";
+            let oldest_kept = int(self.limits.oldest_kept(self.clock));
+            let left = int(most.saturating_sub(written.expired));
+            written.expired += connection.execute(sql, [oldest_kept, left])? as u64;
+        }
         written.is_over_limit = written.expired >= most || excess > written.expired;
-        let mut oldest = connection.prepare("SELECT time FROM messages ORDER BY id LIMIT 1")?;
-        written.oldest =
-            oldest.query([])?.next()?.map(|row| row.get::<_, i64>(0)).transpose()?.map(i64::cast_unsigned);
+        let oldest: Option<i64> =
+            connection.query_row("SELECT min(time) FROM messages", [], |row| row.get(0))?;
+        written.oldest = oldest.map(i64::cast_unsigned);
         Ok(())
     }
 }
