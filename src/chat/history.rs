@@ -206,9 +206,10 @@ impl History {
     /// The newest `count` messages before this index, as far as they fit into an answer, and whether no more fit or
     /// were wanted.
     fn select(&self, viewer: &Place, end: usize, count: u16) -> (Selection<'_>, bool) {
-        let visible = self.entries.range(..end).rev().filter(|entry| entry.is_visible_to(viewer));
+        let is_wanted = |entry: &&HistoryEntry| entry.is_visible_to(viewer) && !self.is_old(entry);
+        let wanted = self.entries.range(..end).rev().filter(is_wanted);
         let mut messages = Selection::default();
-        for entry in visible.take(count.into()) {
+        for entry in wanted.take(count.into()) {
             let size = entry.page_bytes(viewer);
             // A message that is longer than an answer is sent alone; otherwise paging would stop at it.
             if !messages.has_room(size) && !messages.entries.is_empty() {
