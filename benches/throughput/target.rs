@@ -1,6 +1,7 @@
 //! What is measured: the floor, and the server over `ws://` and `wss://`, without and with its store.
 
 use std::env;
+use std::fs;
 use std::process::Command;
 
 use crate::crowd::Sends;
@@ -59,6 +60,10 @@ impl Target {
                 Child::server(directory, self == Self::Wss, &settings).map_err(|error| error.to_string())
             }
             Self::Stored => {
+                // A killed server leaves out ids, and longer ids make longer messages.
+                for file in ["tinychat.db", "tinychat.db-wal", "tinychat.db-shm"] {
+                    let _ = fs::remove_file(directory.path().join(file));
+                }
                 let settings = [&settings[..], &[("DATABASE_PATH", "tinychat.db")]].concat();
                 Child::server(directory, false, &settings).map_err(|error| error.to_string())
             }
