@@ -3,6 +3,9 @@
 //! ```text
 //! socket bytes ─▶ TLS ─▶ WebSocket ─▶ ClientMessage ─▶│ hub inbox │─▶ room ─▶ effects ─▶ tape ─▶ sockets
 //!   └──────────── the connection's own thread ───────┘  (bounded)   └──────── the hub thread ────────┘
+//!                                                                             │   ▲
+//!                                                                             ▼   │
+//!                                                             store thread (SQLite file)
 //! ```
 
 #![forbid(unsafe_code)]

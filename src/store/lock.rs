@@ -40,9 +40,7 @@ impl Lock {
             Err(error) => Err(StoreError::io(&lock_path, error.into())),
         }
     }
-}
 
-impl Lock {
     /// Whether the locked file is still the one at its path: otherwise others can take the lock of another file.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ impl<T> Queue<T> {
     /// Has a message stored, within some 100 ms. If too much waits, it is not stored, but counted.
     pub fn keep(&mut self, message: KeptEntry) {
         self.stall_log.check(&self.shared);
-        if self.push(Item::Message(message), QUEUE_BYTES - RESERVED_BYTES).is_err() {
+        if !self.push(Item::Message(message), QUEUE_BYTES - RESERVED_BYTES) {
             self.shared.counters.store_lost_message();
         }
     }
@@ -106,19 +106,17 @@ impl<T> Queue<T> {
     /// # Errors
     /// Too much waits: it is not stored.
     pub fn decide(&mut self, decision: Box<Decision>) -> Result<(), Box<Decision>> {
-        match self.push(Item::Decision(decision), QUEUE_BYTES) {
-            Ok(()) => {
-                self.ring();
-                Ok(())
-            }
-            Err(Item::Decision(decision)) => Err(decision),
-            Err(_) => unreachable!("a refused item comes back unchanged"),
+        if !self.shared.add(Item::decision_bytes(&decision), QUEUE_BYTES) {
+            return Err(decision);
         }
+        self.send(Item::Decision(decision));
+        self.ring();
+        Ok(())
     }
 
     /// Has an act recorded, within some 100 ms. If too much waits, it is counted as a lost message.
     pub fn record(&mut self, act: Box<Act>) {
-        if self.push(Item::Act(act), QUEUE_BYTES).is_err() {
+        if !self.push(Item::Act(act), QUEUE_BYTES) {
             self.shared.counters.store_lost_message();
         }
     }
@@ -154,14 +152,13 @@ impl<T> Queue<T> {
         self.send(Item::Close(last_id));
     }
 
-    /// Passes an item on, unless more than `limit` bytes would wait.
-    fn push(&self, item: Item, limit: usize) -> Result<(), Item> {
-        let bytes = item.bytes();
-        if !self.shared.add(bytes, limit) {
-            return Err(item);
+    /// Passes an item on. `false`: more than `limit` bytes would wait, and it is dropped.
+    fn push(&self, item: Item, limit: usize) -> bool {
+        let has_room = self.shared.add(item.bytes(), limit);
+        if has_room {
+            self.send(item);
         }
-        self.send(item);
-        Ok(())
+        has_room
     }
 
     /// If the thread has ended, by a panic, the item is dropped.

@@ -173,6 +173,33 @@ fn messages_are_loaded_as_they_were_sent() {
     assert_eq!(exported.split(|&byte| byte == b'\n').count(), 5);
 }
 
+/// A ban that was set again before it had taken effect came back after a restart, even if the second one was ended.
+#[test]
+fn a_ban_replaces_the_same_ban_that_was_stored_just_before() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let now = clock::unix_millis();
+    let network = "192.0.2.7/32".parse().ok();
+    let ban = |id, text, network| Ban {
+        id,
+        name: Some(name(text)),
+        network,
+        by: "Ann".into(),
+        since: now,
+        until: None,
+        reason: String::new(),
+    };
+    // With a Cyrillic о the second time.
+    for ban in [ban(1, "Bob", network), ban(2, "Bоb", None)] {
+        assert_eq!(store.decide(now, Action::Ban { ban }), Outcome::Stored);
+    }
+    let unban = Action::Unban { target: "Bob".into(), bans: vec![2] };
+    assert_eq!(store.decide(now, unban), Outcome::Stored);
+    store.close(3);
+    let address = Ban { name: None, ..ban(1, "Bob", network) };
+    assert_eq!(folder.open(LIMITS).state.bans, [address], "only what the second ban did not replace");
+}
+
 #[test]
 fn decisions_are_stored_and_recorded() {
     let folder = Folder::new();
