@@ -1,241 +1,48 @@
-// The entry point: connects the join form, the message log, the member list and the composer to the server.
+// The entry point. The join form needs few files, so that it can be used early on a slow connection; the room, with
+// everything else, is loaded after it.
 
-import { completions, quoteName, setDraft } from "./composer.js";
-import { Connection } from "./connection.js";
 import { $ } from "./dom.js";
-import { showMembers } from "./member-list.js";
-import {
-  addDivider,
-  addMessage,
-  addNotice,
-  addOlder,
-  clearLog,
-  deleteMessage,
-  jumpToLatest,
-  onOlderWanted,
-  removeRow,
-  setOlder,
-  startEpoch,
-  suppressAnnouncements,
-} from "./message-log.js";
-import { Sender } from "./sender.js";
+import { load, loadLasting } from "./storage.js";
+import "./settings.js";
 
 const [joinForm, nameInput, passwordInput] = ["join-form", "name", "password"].map($);
-const [room, messageInput] = ["room", "message-input"].map($);
 
-let me = null; // this member's name as the server writes it; null before the join
-let isModerator = false;
-let lossNotice = null; // shown until the connection is back
+nameInput.value = loadLasting("name") ?? "";
+const isResuming = load("session") !== null;
+if (!isResuming) showJoinForm();
 
-const url = new URL(".", location.href);
-url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-const connection = new Connection(url.href, {
-  onState(state, seconds) {
-    const loss = navigator.onLine ? "Connection lost" : "You're offline";
-    $("status").textContent = {
-      idle: "Not connected",
-      connecting: lossNotice ? `${loss}. Reconnecting…` : "Connecting…",
-      online: "Connected",
-      backoff: `${loss}. Retrying in ${Math.max(1, Math.round(seconds))} s`,
-      "name-in-use": "Your name is in use. Waiting for it…",
-      replaced: "Open in another tab",
-      removed: "Removed",
-    }[state];
-    $("status").dataset.state = state;
-    $("retry").hidden = state !== "backoff";
-    $("rejoin").hidden = state !== "replaced" && state !== "removed";
-    $("rejoin").textContent = state === "removed" ? "Join again" : "Use here";
-    $("join").disabled = me === null && state === "connecting";
-    sender.showStates();
+const loading = import("./room.js");
+loading.then(
+  ({ room }) => {
+    room.onLeft = (rejection) => showJoinForm(rejection);
+    if (isResuming) room.resume();
   },
+  () => showJoinForm({ reason: "Couldn't load the chat. Reload the page to try again." }),
+);
 
-  onJoined(answer) {
-    passwordInput.value = "";
-    if (lossNotice) removeRow(lossNotice);
-    lossNotice = null;
-    if (room.hidden) showRoom(true);
-    const isFirst = startEpoch(answer.epoch);
-    if (isFirst) suppressAnnouncements();
-    else if (answer.recovered !== true) addDivider("Some messages may be missing here");
-    for (const message of answer.messages) show(message, !isFirst);
-    if (isFirst) setOlder(answer.more);
-    sender.onJoined(answer);
-  },
-
-  onOlder({ messages, more }) {
-    messages.forEach((message) => sender.confirmOlder(message));
-    addOlder(() => messages.forEach((message) => show(message, false)), more);
-  },
-
-  onJoinRejected(reason, needsPassword) {
-    if (connection.name !== null) nameInput.value = connection.name;
-    showRoom(false);
-    $("join-error").textContent = sender.hasUnsent ? `${reason} Your unsent messages have been kept.` : reason;
-    const input = needsPassword ? passwordInput : nameInput;
-    if (needsPassword) {
-      $("password-field").hidden = false;
-      nameInput.autocomplete = "username"; // for password managers
-    }
-    input.setAttribute("aria-invalid", "true");
-    input.focus();
-    input.select();
-  },
-
-  onDisconnected(code, reason) {
-    const cause = {
-      1001: "The server has shut down or is restarting.",
-      1009: "That message was longer than the server accepts.",
-    }[code] ?? (reason ? `Connection closed (${reason}).` : "Connection lost.");
-    if (code === 1009) {
-      addNotice("connection", cause);
-      sender.onTooLong();
-    } else {
-      lossNotice = addNotice("connection", `${cause} Messages you write are sent once you're back.`);
-    }
-  },
-
-  onRemoved(reason, joinError) {
-    if (lossNotice) removeRow(lossNotice);
-    lossNotice = null;
-    addNotice("connection", joinError || `You've been removed from the room${reason ? `: ${reason}` : "."}`);
-  },
-
-  onMessage(message) {
-    const { type, content } = message;
-    if (type === "ack") sender.onAck(message);
-    else if (type === "error") sender.onError(message) || addNotice(type, content);
-    else if (type === "user_list") updateMembers(content);
-    else if (type === "command_list") completions.commands = content;
-    else if (type === "deleted") deleteMessage(message.id);
-    else show(message, true);
-  },
-});
-const sender = new Sender(connection);
-
-// Shows a message that may come from the history. `isNew`: it counts as unread.
-function show(message, isNew) {
-  if (sender.confirm(message)) return;
-  const { type, content: text, id, time } = message;
-  if (type === "public") {
-    const { username } = message;
-    addMessage({ id, sender: username, text, time, isOwn: username === me, isNew });
-  } else if (type === "private") {
-    const { from, to } = message;
-    addMessage({ id, sender: from, text, time, isOwn: from === me, recipient: to, isNew });
-  } else if (type === "system") {
-    addNotice(type, text, id);
+// `rejection` says why a join failed, if one did: { reason, name, needsPassword }.
+function showJoinForm({ reason = "", name = nameInput.value, needsPassword = false } = {}) {
+  joinForm.hidden = false;
+  $("join").disabled = false;
+  nameInput.value = name;
+  $("join-error").textContent = reason;
+  if (needsPassword) {
+    $("password-field").hidden = false;
+    nameInput.autocomplete = "username"; // for password managers
   }
+  const input = needsPassword ? passwordInput : nameInput;
+  input.focus();
+  if (reason === "") return;
+  input.setAttribute("aria-invalid", "true");
+  input.select();
 }
 
-onOlderWanted((id) => connection.requestOlder(id));
-
-// --- Joining and leaving
-
-// localStorage throws where the browser blocks storage.
-try {
-  nameInput.value = localStorage.getItem("name") ?? "";
-} catch {}
-showRoom(connection.resume(sender.position));
-
-joinForm.addEventListener("submit", (event) => {
+joinForm.addEventListener("submit", async (event) => {
   event.preventDefault();
   $("join-error").textContent = "";
   for (const input of [nameInput, passwordInput]) input.removeAttribute("aria-invalid");
-  me = null;
+  $("join").disabled = true; // until the answer, so that a second press does nothing
+  const { room } = await loading;
   // Browsers may fill in hidden fields.
-  connection.join(nameInput.value.trim(), $("password-field").hidden ? "" : passwordInput.value);
-});
-
-$("leave").addEventListener("click", () => {
-  connection.leave();
-  sender.clear();
-  clearLog();
-  setDraft("");
-  lossNotice = null;
-  showRoom(false);
-});
-
-$("retry").addEventListener("click", () => connection.check());
-$("rejoin").addEventListener("click", () => connection.rejoin());
-
-function showRoom(isJoined) {
-  me = isJoined ? connection.name : null;
-  if (!isJoined) isModerator = false;
-  joinForm.hidden = isJoined;
-  for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
-  showDrawer(false);
-  (isJoined ? messageInput : nameInput).focus();
-}
-
-// --- Members
-
-function updateMembers(users) {
-  if (me === null) {
-    me = connection.name;
-    try {
-      localStorage.setItem("name", me);
-    } catch {}
-  }
-  showMembers(users, me);
-  completions.present = users.map((user) => user.username);
-  completions.names = completions.present.filter((name) => name !== me);
-  const self = users.find((user) => user.username === me);
-  if (isModerator && !self?.is_mod) {
-    addNotice("connection", "You're no longer a moderator. Use /login to become one again.");
-  }
-  isModerator = self?.is_mod ?? false;
-  sender.isTimedOut = self?.is_timed_out ?? false;
-  messageInput.placeholder = sender.isTimedOut
-    ? "You're timed out and can only read for now"
-    : "Message, or / for commands";
-  sender.sendWaiting();
-}
-
-function startWhisper(name) {
-  showDrawer(false);
-  const draft = messageInput.value.trimStart().startsWith("/") ? "" : messageInput.value;
-  setDraft(`/whisper ${quoteName(name)} ${draft}`);
-  messageInput.focus();
-}
-
-$("member-list").addEventListener("click", ({ target }) => {
-  const button = target.closest("button");
-  if (button) startWhisper(button.dataset.name);
-});
-
-$("log").addEventListener("click", ({ target }) => {
-  showDrawer(false);
-  if (target.dataset.name && target.dataset.name !== me) startWhisper(target.dataset.name);
-});
-
-// On a narrow screen the member list is a drawer.
-function showDrawer(isOpen) {
-  room.classList.toggle("drawer-open", isOpen);
-  $("members-button").setAttribute("aria-expanded", isOpen);
-}
-
-const isDrawerOpen = () => room.classList.contains("drawer-open");
-
-$("members-button").addEventListener("click", () => {
-  showDrawer(!isDrawerOpen());
-  if (isDrawerOpen()) $("member-list").querySelector("button")?.focus();
-});
-
-addEventListener("keydown", ({ key }) => {
-  if (key === "Escape" && isDrawerOpen()) {
-    showDrawer(false);
-    $("members-button").focus();
-  }
-});
-
-// --- Sending
-
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const content = messageInput.value.trim();
-  if (content === "") return;
-  const error = sender.submit(content);
-  if (error) addNotice("error", `${error} Your text is still in the message box.`);
-  else setDraft("");
-  jumpToLatest();
+  room.join(nameInput.value.trim(), $("password-field").hidden ? "" : passwordInput.value);
 });

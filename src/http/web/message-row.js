@@ -1,7 +1,7 @@
 // The rows of the message log, as elements.
 
 import { avatar, element, setHue } from "./dom.js";
-import { linkify } from "./links.js";
+import { linkify } from "./formatting.js";
 
 const EMOJI_ONLY = /^(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|\p{Regional_Indicator}|[\u200d\ufe0f\s]){1,12}$/u;
 

@@ -1,4 +1,4 @@
-// The list of members.
+// The people in the room.
 
 import { $, avatar, element } from "./dom.js";
 
