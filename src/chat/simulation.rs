@@ -574,12 +574,10 @@ impl World {
     fn start_from_disk(&mut self, end: End) {
         let disk = self.disk.as_mut().expect("it has a disk");
         let kept = disk.restart(end).clone();
-        let waiting = self.said.iter().filter(|said| said.between.is_none() && said.deleted.is_none());
-        let newest: Vec<u64> = waiting.map(|said| said.id).collect();
-        let newest = &newest[newest.len().saturating_sub(self.history_messages)..];
-        // A deletion may be stored that nobody has been told of.
+        // A message that was deleted had displaced an older one. A deletion may be stored that nobody has been told of.
+        let newest = self.said.iter().rev().filter(|said| said.between.is_none()).take(self.history_messages);
         let is_kept = |id: &u64| kept.messages.contains_key(id) || kept.deleted.contains(id);
-        let lost = newest.iter().filter(|id| !is_kept(id)).count();
+        let lost = newest.filter(|said| said.deleted.is_none() && !is_kept(&said.id)).count();
         if end == End::Regular {
             assert_eq!(lost, 0, "a regular end loses nothing");
         } else if lost > 0 {
