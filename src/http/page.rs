@@ -36,8 +36,19 @@ macro_rules! script {
     };
 }
 
+macro_rules! png {
+    ($name:literal) => {
+        File {
+            path: concat!("/", $name),
+            content_type: "image/png",
+            content: include_bytes!(concat!("web/", $name)),
+            gzip: None,
+        }
+    };
+}
+
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 16] = [
+const FILES: [File; 19] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
@@ -54,6 +65,9 @@ const FILES: [File; 16] = [
     script!("settings.js"),
     script!("storage.js"),
     text!("favicon.svg", "image/svg+xml"),
+    png!("icon-192.png"),
+    png!("icon-512.png"),
+    text!("manifest.webmanifest", "application/manifest+json"),
 ];
 
 /// Sent with every response. `no-cache` makes browsers revalidate on each load, so that they notice a new version;
@@ -150,7 +164,7 @@ fn content_security_policy(request: &Request) -> HeaderValue {
         host(request).filter(|host| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:".contains(c)));
     let sockets = host.map(|host| format!(" ws://{host} wss://{host}")).unwrap_or_default();
     let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; manifest-src 'self'; \
          connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
          require-trusted-types-for 'script'; trusted-types 'none'"
     );
@@ -310,7 +324,7 @@ mod tests {
     fn every_file_that_the_page_links_to_exists() {
         let mut seen = 0;
         for (path, content) in texts() {
-            for mark in ["src=\"", "href=\"", "from \""] {
+            for mark in ["src=\"", "href=\"", "from \"", "import(\"", "\"src\": \""] {
                 for link in content.split(mark).skip(1).filter_map(|rest| rest.split('"').next()) {
                     let link = format!("/{}", link.trim_start_matches("./"));
                     assert!(FILES.iter().any(|file| file.path == link), "{path} links to {link}");
