@@ -21,6 +21,11 @@ check:
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings
 
+# Check the types of the chat page and lint it
+check-page:
+    npm ci --prefix .ci/page
+    npm run --prefix .ci/page check
+
 # Run a fuzz target for ten minutes
 fuzz target:
     fuzz/run {{target}} -max_total_time=600

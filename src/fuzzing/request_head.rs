@@ -101,6 +101,7 @@ fn check_policy(policy: &str) {
         "script-src",
         "style-src",
         "img-src",
+        "manifest-src",
         "connect-src",
         "base-uri",
         "form-action",

@@ -11,36 +11,64 @@ use super::response::{self, Response};
 struct File {
     path: &'static str,
     content_type: &'static str,
-    content: &'static str,
+    content: &'static [u8],
+    /// The content, compressed by `build.rs`. `None`: it is compressed already.
+    gzip: Option<&'static [u8]>,
+}
+
+macro_rules! text {
+    ($name:literal, $content_type:literal) => {
+        text!($name, $content_type, concat!("/", $name))
+    };
+    ($name:literal, $content_type:literal, $path:expr) => {
+        File {
+            path: $path,
+            content_type: concat!($content_type, "; charset=utf-8"),
+            content: include_bytes!(concat!("web/", $name)),
+            gzip: Some(include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))),
+        }
+    };
+}
+
+macro_rules! script {
+    ($name:literal) => {
+        text!($name, "text/javascript")
+    };
+}
+
+macro_rules! png {
+    ($name:literal) => {
+        File {
+            path: concat!("/", $name),
+            content_type: "image/png",
+            content: include_bytes!(concat!("web/", $name)),
+            gzip: None,
+        }
+    };
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 16] = [
-    file("/", "text/html; charset=utf-8", include_str!("web/index.html")),
-    file("/style.css", "text/css; charset=utf-8", include_str!("web/style.css")),
-    script("/chat.js", include_str!("web/chat.js")),
-    script("/composer.js", include_str!("web/composer.js")),
-    script("/connection.js", include_str!("web/connection.js")),
-    script("/dom.js", include_str!("web/dom.js")),
-    script("/formatting.js", include_str!("web/formatting.js")),
-    script("/message-log.js", include_str!("web/message-log.js")),
-    script("/message-row.js", include_str!("web/message-row.js")),
-    script("/outbox.js", include_str!("web/outbox.js")),
-    script("/people.js", include_str!("web/people.js")),
-    script("/room.js", include_str!("web/room.js")),
-    script("/sender.js", include_str!("web/sender.js")),
-    script("/settings.js", include_str!("web/settings.js")),
-    script("/storage.js", include_str!("web/storage.js")),
-    file("/favicon.svg", "image/svg+xml; charset=utf-8", include_str!("web/favicon.svg")),
+const FILES: [File; 19] = [
+    text!("index.html", "text/html", "/"),
+    text!("style.css", "text/css"),
+    script!("chat.js"),
+    script!("composer.js"),
+    script!("connection.js"),
+    script!("dom.js"),
+    script!("formatting.js"),
+    script!("message-log.js"),
+    script!("message-row.js"),
+    script!("outbox.js"),
+    script!("people.js"),
+    script!("room.js"),
+    script!("sender.js"),
+    script!("settings.js"),
+    script!("storage.js"),
+    text!("favicon.svg", "image/svg+xml"),
+    png!("icon-192.png"),
+    png!("icon-512.png"),
+    text!("manifest.webmanifest", "application/manifest+json"),
 ];
-
-const fn file(path: &'static str, content_type: &'static str, content: &'static str) -> File {
-    File { path, content_type, content }
-}
-
-const fn script(path: &'static str, content: &'static str) -> File {
-    file(path, "text/javascript; charset=utf-8", content)
-}
 
 /// Sent with every response. `no-cache` makes browsers revalidate on each load, so that they notice a new version;
 /// unchanged files get a 304.
@@ -74,27 +102,51 @@ pub fn response(request: &Request, secure: bool) -> Response {
 
 impl File {
     fn response(&self, request: &Request) -> Response {
-        let tag = self.entity_tag();
+        let gzip = self.gzip.filter(|_| accepts_gzip(request));
+        let tag = self.entity_tag(gzip.is_some());
         let mut response = Response::default();
         if is_cached(request, &tag) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         } else {
-            *response.body_mut() = Bytes::from_static(self.content.as_bytes());
-            let content_type = HeaderValue::from_static(self.content_type);
-            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            *response.body_mut() = Bytes::from_static(gzip.unwrap_or(self.content));
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+            if gzip.is_some() {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+        }
+        let headers = response.headers_mut();
+        if self.gzip.is_some() {
+            headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
         let tag = HeaderValue::try_from(tag).expect("a version and hexadecimal digits are a valid value");
-        response.headers_mut().insert(header::ETAG, tag);
+        headers.insert(header::ETAG, tag);
         response
     }
 
-    /// The version of the program and an FNV-1a hash of the content.
-    fn entity_tag(&self) -> String {
-        let hash = self.content.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    /// The version of the program and an FNV-1a hash of the content. Each representation has its own.
+    fn entity_tag(&self, is_gzip: bool) -> String {
+        let hash = self.content.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        format!("\"{}-{hash:016x}\"", env!("CARGO_PKG_VERSION"))
+        let coding = if is_gzip { "-gzip" } else { "" };
+        format!("\"{}-{hash:016x}{coding}\"", env!("CARGO_PKG_VERSION"))
     }
+}
+
+/// Whether the client accepts gzip, and does not prefer the plain file (RFC 9110, section 12.5.3).
+fn accepts_gzip(request: &Request) -> bool {
+    let weight = |coding| items(request, "accept-encoding").find_map(|item| weight(item, coding));
+    let gzip = weight("gzip").or_else(|| weight("x-gzip")).or_else(|| weight("*")).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= weight("identity").unwrap_or(0.0)
+}
+
+/// The weight that an item like `gzip;q=0.5` gives this coding. `None`: the item is about another one.
+fn weight(item: &[u8], coding: &str) -> Option<f32> {
+    let mut parts = str::from_utf8(item).ok()?.split(';').map(str::trim);
+    parts.next().filter(|name| name.eq_ignore_ascii_case(coding))?;
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+    Some(weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
 }
 
 /// Whether the browser has this version already. Compares weakly (RFC 9110, section 13.1.2), because proxies that
@@ -112,7 +164,7 @@ fn content_security_policy(request: &Request) -> HeaderValue {
         host(request).filter(|host| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:".contains(c)));
     let sockets = host.map(|host| format!(" ws://{host} wss://{host}")).unwrap_or_default();
     let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; manifest-src 'self'; \
          connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
          require-trusted-types-for 'script'; trusted-types 'none'"
     );
@@ -136,21 +188,40 @@ fn host(request: &Request) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
     use super::*;
     use crate::http::request::parse;
     use crate::http::response::encode;
 
-    fn respond(head: &str, secure: bool) -> String {
+    /// All files together, in bytes.
+    const MAX_PAGE_BYTES: usize = 90_000;
+    /// All files together as they are sent to a browser, in bytes.
+    const MAX_SENT_BYTES: usize = 30_000;
+
+    fn respond(head: &str, secure: bool) -> Vec<u8> {
         let (request, _) = parse(head.as_bytes()).unwrap().unwrap();
-        String::from_utf8(encode(&response(&request, secure), Some(request.method()))).unwrap()
+        encode(&response(&request, secure), Some(request.method()))
+    }
+
+    /// The head and the content of the response.
+    fn split(response: &[u8]) -> (String, &[u8]) {
+        let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+        (String::from_utf8(response[..end].to_vec()).unwrap(), &response[end..])
     }
 
     fn request(head: &str) -> String {
-        respond(head, false)
+        String::from_utf8(respond(head, false)).unwrap()
     }
 
     fn get(path: &str) -> String {
         request(&format!("GET {path} HTTP/1.1\r\nHost: chat.example.com\r\n\r\n"))
+    }
+
+    fn get_encoded(path: &str, headers: &str) -> Vec<u8> {
+        respond(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"), false)
     }
 
     fn header<'a>(response: &'a str, name: &str) -> Option<&'a str> {
@@ -158,27 +229,85 @@ mod tests {
         head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
+    /// The text files, as pairs of a path and the content.
+    fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let texts = FILES.into_iter().filter(|file| file.gzip.is_some());
+        texts.map(|file| (file.path, str::from_utf8(file.content).unwrap()))
+    }
+
     #[test]
     fn every_file_is_served_complete() {
-        for File { path, content_type, content } in FILES {
-            let response = get(path);
-            assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {response}");
-            assert!(response.ends_with(&format!("\r\n\r\n{content}")), "{path}");
-            assert_eq!(
-                header(&response, "Content-Length"),
-                Some(content.len().to_string().as_str()),
-                "{path}"
-            );
-            assert!(header(&response, "Content-Type").unwrap().starts_with(content_type), "{path}");
+        for File { path, content_type, content, .. } in FILES {
+            let response = get_encoded(path, "");
+            let (head, sent) = split(&response);
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
+            assert_eq!(sent, content, "{path}");
+            assert_eq!(header(&head, "Content-Length"), Some(content.len().to_string().as_str()), "{path}");
+            assert_eq!(header(&head, "Content-Type"), Some(content_type), "{path}");
+            assert_eq!(header(&head, "Content-Encoding"), None, "{path}");
         }
         assert!(get("/?from=a-link").starts_with("HTTP/1.1 200 "));
     }
 
     #[test]
+    fn browsers_get_text_compressed() {
+        for File { path, content, gzip, .. } in FILES {
+            let response = get_encoded(path, "Accept-Encoding: gzip, deflate, br, zstd\r\n");
+            let (head, sent) = split(&response);
+            let Some(gzip) = gzip else {
+                assert_eq!(sent, content, "{path}");
+                assert_eq!(
+                    (header(&head, "Content-Encoding"), header(&head, "Vary")),
+                    (None, None),
+                    "{path}"
+                );
+                continue;
+            };
+            assert!(sent == gzip && gzip.len() < content.len(), "{path}");
+            let mut decoded = Vec::new();
+            GzDecoder::new(sent).read_to_end(&mut decoded).unwrap();
+            assert_eq!(decoded, content, "{path}");
+            assert_eq!(header(&head, "Content-Encoding"), Some("gzip"), "{path}");
+            assert_eq!(header(&head, "Content-Length"), Some(gzip.len().to_string().as_str()), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_client_chooses_between_gzip_and_the_plain_file() {
+        for (accepted, is_gzip) in [
+            ("gzip", true),
+            ("GZIP;q=0.001", true),
+            ("x-gzip", true),
+            ("*", true),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", true),
+            ("identity;q=0.5 , gzip ; q=0.5", true),
+            ("*;q=0, gzip", true),
+            ("br\r\nAccept-Encoding: gzip", true),
+            ("", false),
+            ("br, deflate", false),
+            ("gzip;q=0", false),
+            ("gzip;q=0.000, *", false),
+            ("*;q=0", false),
+            ("identity, gzip;q=0.5", false),
+            ("gzip;q=high", false),
+            ("gzipped", false),
+            ("\u{fffd}gzip", false),
+        ] {
+            let response = get_encoded("/chat.js", &format!("Accept-Encoding: {accepted}\r\n"));
+            let (head, _) = split(&response);
+            assert_eq!(header(&head, "Content-Encoding").is_some(), is_gzip, "{accepted:?}");
+            // Also without compression: a cache must not send the plain file to all.
+            assert_eq!(header(&head, "Vary"), Some("Accept-Encoding"), "{accepted:?}");
+        }
+    }
+
+    #[test]
     fn the_page_is_small_and_self_contained() {
         let bytes: usize = FILES.iter().map(|file| file.content.len()).sum();
-        assert!(bytes < 90_000, "{bytes} bytes");
-        for File { path, content, .. } in FILES {
+        assert!(bytes < MAX_PAGE_BYTES, "{bytes} bytes");
+        let sent: usize = FILES.iter().map(|file| file.gzip.unwrap_or(file.content).len()).sum();
+        assert!(sent < MAX_SENT_BYTES, "{sent} bytes as sent");
+        for (path, content) in texts() {
             for word in ["innerHTML", "insertAdjacentHTML", "document.write", "eval(", "style=\"", "onclick="]
             {
                 assert!(!content.contains(word), "{path} has {word}");
@@ -194,8 +323,8 @@ mod tests {
     #[test]
     fn every_file_that_the_page_links_to_exists() {
         let mut seen = 0;
-        for File { path, content, .. } in &FILES {
-            for mark in ["src=\"", "href=\"", "from \""] {
+        for (path, content) in texts() {
+            for mark in ["src=\"", "href=\"", "from \"", "import(\"", "\"src\": \""] {
                 for link in content.split(mark).skip(1).filter_map(|rest| rest.split('"').next()) {
                     let link = format!("/{}", link.trim_start_matches("./"));
                     assert!(FILES.iter().any(|file| file.path == link), "{path} links to {link}");
@@ -236,9 +365,11 @@ mod tests {
     #[test]
     fn head_is_get_without_the_content() {
         for path in ["/", "/chat.js", "/nothing"] {
-            let head = request(&format!("HEAD {path} HTTP/1.1\r\nHost: chat.example.com\r\n\r\n"));
-            let whole = get(path);
-            assert_eq!(whole.split_once("\r\n\r\n").unwrap().0, head.strip_suffix("\r\n\r\n").unwrap());
+            for accepted in ["", "Accept-Encoding: gzip\r\n"] {
+                let head = respond(&format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n{accepted}\r\n"), false);
+                let whole = get_encoded(path, accepted);
+                assert_eq!(split(&head), (split(&whole).0, &[][..]), "{path}");
+            }
         }
     }
 
@@ -268,6 +399,21 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_and_the_compressed_file_are_cached_apart() {
+        let response = |headers: &str| split(&get_encoded("/chat.js", headers)).0;
+        let accepted = "Accept-Encoding: gzip\r\n";
+        let (plain, gzip) = (response(""), response(accepted));
+        let [plain, gzip] = [&plain, &gzip].map(|head| header(head, "ETag").unwrap());
+        assert_ne!(plain, gzip);
+        for (tag, is_cached) in [(gzip, true), (plain, false)] {
+            let head = response(&format!("{accepted}If-None-Match: {tag}\r\n"));
+            assert_eq!(head.starts_with("HTTP/1.1 304 "), is_cached, "{head}");
+            assert_eq!((header(&head, "ETag"), header(&head, "Vary")), (Some(gzip), Some("Accept-Encoding")));
+        }
+        assert!(response(&format!("If-None-Match: {gzip}\r\n")).starts_with("HTTP/1.1 200 "));
+    }
+
+    #[test]
     fn the_policy_allows_connections_to_this_server_only() {
         let policy = |host: &str| {
             let response = request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
@@ -293,6 +439,7 @@ mod tests {
         for host in ["192.168.1.7:8765", "localhost.example.com"] {
             assert!(!request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).contains(opener), "{host}");
         }
-        assert!(respond("GET / HTTP/1.1\r\nHost: x\r\n\r\n", true).contains(opener));
+        let secure = respond("GET / HTTP/1.1\r\nHost: x\r\n\r\n", true);
+        assert!(split(&secure).0.contains(opener));
     }
 }

@@ -467,7 +467,8 @@ fn source() -> String {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                text.push_str(&fs::read_to_string(path).unwrap());
+                // The chat page has images.
+                text.push_str(&String::from_utf8_lossy(&fs::read(path).unwrap()));
             }
         }
     }

@@ -5,7 +5,8 @@ import { $ } from "./dom.js";
 import { load, loadLasting } from "./storage.js";
 import "./settings.js";
 
-const [joinForm, nameInput, passwordInput] = ["join-form", "name", "password"].map($);
+const nameInput = $("name");
+const passwordInput = $("password");
 
 nameInput.value = loadLasting("name") ?? "";
 const isResuming = load("session") !== null;
@@ -14,15 +15,15 @@ if (!isResuming) showJoinForm();
 const loading = import("./room.js");
 loading.then(
   ({ room }) => {
-    room.onLeft = (rejection) => showJoinForm(rejection);
+    room.onLeft = showJoinForm;
     if (isResuming) room.resume();
   },
   () => showJoinForm({ reason: "Couldn't load the chat. Reload the page to try again." }),
 );
 
-// `rejection` says why a join failed, if one did: { reason, name, needsPassword }.
+/** @param {{ reason?: string, name?: string, needsPassword?: boolean }} [rejection]  why a join failed, if one did */
 function showJoinForm({ reason = "", name = nameInput.value, needsPassword = false } = {}) {
-  joinForm.hidden = false;
+  $("join-form").hidden = false;
   $("join").disabled = false;
   nameInput.value = name;
   $("join-error").textContent = reason;
@@ -37,7 +38,7 @@ function showJoinForm({ reason = "", name = nameInput.value, needsPassword = fal
   input.select();
 }
 
-joinForm.addEventListener("submit", async (event) => {
+$("join-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   $("join-error").textContent = "";
   for (const input of [nameInput, passwordInput]) input.removeAttribute("aria-invalid");

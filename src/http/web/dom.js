@@ -1,7 +1,30 @@
 // DOM helpers. Strings become text nodes, so nothing that a user writes can become markup.
 
-export const $ = (id) => document.getElementById(id);
+/**
+ * The elements whose class matters, by id. An id that is missing here has the type HTMLElement.
+ * @typedef {{
+ *   join: HTMLButtonElement,
+ *   "join-form": HTMLFormElement,
+ *   "message-input": HTMLTextAreaElement,
+ *   name: HTMLInputElement,
+ *   password: HTMLInputElement,
+ * }} Elements
+ */
 
+/**
+ * The element with this id, which must exist.
+ * @template {string} Id
+ * @param {Id} id
+ * @returns {Id extends keyof Elements ? Elements[Id] : HTMLElement}
+ */
+export const $ = (id) => /** @type {any} */ (document.getElementById(id));
+
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, string>} [attributes]
+ * @param {...(Node | string)} children
+ */
 export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -9,14 +32,28 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+/**
+ * The innermost element around the event's target that matches, or null.
+ * @param {Event} event
+ * @param {string} selector
+ * @returns {HTMLElement | null}
+ */
+export const closest = ({ target }, selector) => target instanceof Element ? target.closest(selector) : null;
+
+/** @param {string} name */
 export function avatar(name) {
   return setHue(element("span", { class: "avatar", "aria-hidden": "true" }, [...name][0] ?? ""), name);
 }
 
-// The hue depends on the name only, so it is the same on every screen.
+/**
+ * The hue depends on the name only, so it is the same on every screen.
+ * @template {HTMLElement} T
+ * @param {T} node
+ * @param {string} name
+ */
 export function setHue(node, name) {
   let hue = 0; // degrees
-  for (const character of name) hue = (hue * 31 + character.codePointAt(0)) % 360;
-  node.style.setProperty("--hue", hue);
+  for (const character of name) hue = (hue * 31 + (character.codePointAt(0) ?? 0)) % 360;
+  node.style.setProperty("--hue", String(hue));
   return node;
 }

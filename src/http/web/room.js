@@ -21,7 +21,8 @@ import { showMembers } from "./people.js";
 import { Sender } from "./sender.js";
 import { saveLasting } from "./storage.js";
 
-const [section, messageInput] = ["room", "message-input"].map($);
+const section = $("room");
+const messageInput = $("message-input");
 
 let me = null; // this member's name as the server writes it; null before the join
 let isModerator = false;
@@ -108,7 +109,8 @@ const connection = new Connection(url.href, {
 const sender = new Sender(connection);
 
 export const room = {
-  onLeft: () => {}, // called with the rejection of a join, if that is the reason
+  /** @type {(rejection?: { reason: string, name?: string, needsPassword?: boolean }) => void} */
+  onLeft: () => {},
 
   join(name, password) {
     me = null;

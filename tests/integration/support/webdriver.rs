@@ -289,7 +289,10 @@ pub fn axe_core() -> Option<String> {
             Some(fs::read_to_string(&path).unwrap_or_else(|error| panic!("AXE_CORE={path:?}: {error}")))
         }
         None => {
-            skip("axe-core", "npm install axe-core, then set AXE_CORE=node_modules/axe-core/axe.min.js");
+            skip(
+                "axe-core",
+                "npm ci --prefix .ci/page, then set AXE_CORE=.ci/page/node_modules/axe-core/axe.min.js",
+            );
             None
         }
     }
