@@ -15,12 +15,13 @@ struct File {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 16] = [
+const FILES: [File; 17] = [
     file("/", "text/html; charset=utf-8", include_str!("web/index.html")),
     file("/style.css", "text/css; charset=utf-8", include_str!("web/style.css")),
     script("/chat.js", include_str!("web/chat.js")),
     script("/composer.js", include_str!("web/composer.js")),
     script("/connection.js", include_str!("web/connection.js")),
+    script("/dialog.js", include_str!("web/dialog.js")),
     script("/dom.js", include_str!("web/dom.js")),
     script("/formatting.js", include_str!("web/formatting.js")),
     script("/message-log.js", include_str!("web/message-log.js")),

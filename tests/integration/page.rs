@@ -36,6 +36,7 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/chat.js", "text/javascript"),
         ("/connection.js", "text/javascript"),
         ("/composer.js", "text/javascript"),
+        ("/dialog.js", "text/javascript"),
         ("/dom.js", "text/javascript"),
         ("/formatting.js", "text/javascript"),
         ("/people.js", "text/javascript"),
