@@ -15,10 +15,11 @@ struct File {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 17] = [
+const FILES: [File; 20] = [
     file("/", "text/html; charset=utf-8", include_str!("web/index.html")),
     file("/style.css", "text/css; charset=utf-8", include_str!("web/style.css")),
     script("/chat.js", include_str!("web/chat.js")),
+    script("/completion.js", include_str!("web/completion.js")),
     script("/composer.js", include_str!("web/composer.js")),
     script("/connection.js", include_str!("web/connection.js")),
     script("/dialog.js", include_str!("web/dialog.js")),
@@ -26,11 +27,13 @@ const FILES: [File; 17] = [
     script("/formatting.js", include_str!("web/formatting.js")),
     script("/message-log.js", include_str!("web/message-log.js")),
     script("/message-row.js", include_str!("web/message-row.js")),
+    script("/navigation.js", include_str!("web/navigation.js")),
     script("/outbox.js", include_str!("web/outbox.js")),
     script("/people.js", include_str!("web/people.js")),
     script("/room.js", include_str!("web/room.js")),
     script("/sender.js", include_str!("web/sender.js")),
     script("/settings.js", include_str!("web/settings.js")),
+    script("/status.js", include_str!("web/status.js")),
     script("/storage.js", include_str!("web/storage.js")),
     file("/favicon.svg", "image/svg+xml; charset=utf-8", include_str!("web/favicon.svg")),
 ];

@@ -1,127 +1,212 @@
-// The message input, and the completion of commands and names in a listbox above it.
+// The message box: writing, the drafts, and the person whom the user whispers to.
 
-import { $, element } from "./dom.js";
+import { completions, handleSuggestionKey, isLogin, quoteName, suggest } from "./completion.js";
+import { $, closest } from "./dom.js";
 import { load, save } from "./storage.js";
 
-const MAX_NAMES = 8; // in the listbox
-const COMMAND = /^\s*\/(?!whisper\s)/; // a whisper is a message
+export { completions, isLogin, quoteName };
 
-// What can be completed: `commands` maps "/name" to { usage }, and `present` has all names, the user's own included.
-export const completions = { commands: {}, names: [], present: [] };
+const COMMAND = /^\s*\/(?!\/|whisper\s)/; // "//" begins a message, and a whisper is a message
+const COUNTER_FROM = 0.9; // of the server's limit
+const ANNOUNCEMENT_DELAY_MS = 1_000; // so that a screen reader does not read a number after each key
+// The keys anywhere on the page that go to the box: characters, and those that begin a composition.
+const TEXT_KEY = /^(?:[^ ]|Dead|Process)$/u;
+const OTHER_INPUTS = "input, textarea, select, dialog, [popover], [role=menu], [contenteditable]";
 
+/**
+ * The rest of the page.
+ * @typedef {object} Room
+ * @property {(text: string, recipient: string | null) => boolean} send returns whether the text was taken
+ * @property {(text: string, recipient: string | null) => { bytes: number, limit: number }} measure as it would be sent
+ */
+
+/** @type {Room} */
+let room = { send: () => false, measure: () => ({ bytes: 0, limit: Infinity }) };
 const input = $("message-input");
-const listbox = $("suggestions");
-let selected = -1; // index in the listbox, or -1
+const form = $("composer");
+const isTouch = matchMedia("(pointer: coarse)");
+/** @type {Map<string | null, string>} by recipient; null is the room */
+const drafts = new Map();
+/** @type {string | null} of whispers; null: what is written is for the room */
+let recipient = null;
+/** @type {{ text: string, recipient: string | null } | null} the last message sent */
+let last = null;
+let isTimedOut = false;
+let announcementTimer = 0;
 
+/** @param {Room} newRoom */
+export function connectComposer(newRoom) {
+  room = newRoom;
+}
+
+/** From now on, what is written is for this person. The draft for the room stays until then. @param {string} name */
+export function startWhisper(name) {
+  setRecipient(name);
+  input.focus();
+}
+
+/** Inserts the name at the caret. @param {string} name */
+export function insertMention(name) {
+  const { selectionStart: start, selectionEnd: end, value } = input;
+  const space = /\S$/.test(value.slice(0, start)) ? " " : "";
+  input.focus();
+  input.setRangeText(`${space}@${name} `, start, end, "end");
+  onInput();
+}
+
+/** @param {string} text */
 export function setDraft(text) {
   input.value = text;
   input.setSelectionRange(text.length, text.length);
   onInput();
 }
 
-export function isLogin(text) {
-  return /^\s*\/login\s/.test(text);
+/**
+ * Puts text that was not sent back into the box, unless it contains a password or the user is writing something else.
+ * Returns whether it did.
+ * @param {string} text @param {string | null} to
+ */
+export function returnText(text, to = recipient) {
+  if (isLogin(text) || drafts.has(to)) return false;
+  drafts.set(to, text);
+  if (to === recipient) setDraft(text);
+  else saveDrafts();
+  return true;
 }
 
-function closeSuggestions() {
-  showSuggestions([]);
+/** Empties the box. Returns all drafts, for restoreDrafts(). */
+export function takeDrafts() {
+  const taken = savedDrafts();
+  drafts.clear();
+  last = null;
+  setRecipient(null);
+  return taken;
+}
+
+/** @param {{ texts: [string | null, string][], recipient: string | null } | null} saved */
+export function restoreDrafts(saved) {
+  for (const [to, text] of saved?.texts ?? []) drafts.set(to, text);
+  setRecipient(saved?.recipient ?? null);
+}
+
+/** @param {boolean} value */
+export function setTimedOut(value) {
+  isTimedOut = value;
+  showPlaceholder();
+}
+
+// To be called when the limit may have changed, too.
+export function showSize() {
+  const text = input.value.trim();
+  const { bytes, limit } = room.measure(text, recipient);
+  const isOver = bytes > limit;
+  const count = Math.abs(limit - bytes);
+  const label = `${count.toLocaleString("en")} ${count === 1 ? "byte" : "bytes"} ${isOver ? "over the limit" : "left"}`;
+  const shown = text !== "" && bytes > limit * COUNTER_FROM ? label : "";
+  $("size").textContent = shown;
+  $("size").classList.toggle("over", isOver && shown !== "");
+  input.ariaInvalid = String(isOver && shown !== "");
+  clearTimeout(announcementTimer);
+  announcementTimer = setTimeout(() => ($("size-status").textContent = shown), ANNOUNCEMENT_DELAY_MS);
 }
 
 input.addEventListener("input", onInput);
-input.addEventListener("focus", suggest);
-input.addEventListener("blur", closeSuggestions);
+input.addEventListener("focus", fit);
+addEventListener("resize", fit);
 input.addEventListener("keydown", (event) => {
   // While composing, keys belong to the input method.
-  if (!event.isComposing && handleKey(event)) event.preventDefault();
+  if (!event.isComposing && (handleSuggestionKey(event) || handleKey(event))) event.preventDefault();
 });
 
-// Returns whether the key was handled.
-function handleKey({ key, shiftKey }) {
-  const isOpen = !listbox.hidden;
-  if (isOpen && key === "ArrowDown") select(selected + 1);
-  else if (isOpen && key === "ArrowUp") select(selected - 1);
-  else if (isOpen && key === "Tab" && !shiftKey) accept(listbox.children[Math.max(selected, 0)]);
-  else if (isOpen && key === "Enter" && selected >= 0) accept(listbox.children[selected]);
-  else if (isOpen && key === "Escape") closeSuggestions();
-  else if (key === "Enter" && !shiftKey) submit();
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = input.value.trim();
+  if (text !== "" && room.send(text, recipient)) {
+    if (!isLogin(text)) last = { text, recipient };
+    setDraft("");
+  }
+  input.focus();
+});
+// The box keeps the focus, and a phone its keyboard.
+$("send").addEventListener("mousedown", (event) => event.preventDefault());
+$("stop-whisper").addEventListener("click", stopWhisper);
+
+addEventListener("keydown", (event) => {
+  const isShortcut = (event.ctrlKey || event.altKey) && !event.getModifierState("AltGraph");
+  if (event.defaultPrevented || isShortcut || event.metaKey || !TEXT_KEY.test(event.key)) return;
+  if (!closest(event, OTHER_INPUTS) && !document.querySelector("dialog[open]")) input.focus();
+});
+
+const showEnterKey = () => (input.enterKeyHint = isTouch.matches ? "enter" : "send");
+isTouch.addEventListener("change", showEnterKey);
+showEnterKey();
+
+restoreDrafts(load("drafts"));
+
+/**
+ * Returns whether the key was handled.
+ * @param {KeyboardEvent} event
+ */
+function handleKey({ key, shiftKey, ctrlKey, metaKey }) {
+  const sends = ctrlKey || metaKey || (!shiftKey && !isTouch.matches); // On a touch screen, the button sends.
+  if (key === "Enter" && sends) form.requestSubmit();
+  else if (key === "Escape" && recipient !== null) stopWhisper();
+  else if (key === "ArrowUp" && input.value === "" && last) recall(last);
   else return false;
   return true;
 }
 
-function submit() {
-  closeSuggestions();
-  input.form.requestSubmit();
+/** @param {{ text: string, recipient: string | null }} message */
+function recall(message) {
+  setRecipient(message.recipient);
+  if (input.value === "") setDraft(message.text);
 }
 
-function onInput() {
-  // Commands may contain passwords.
-  save("draft", COMMAND.test(input.value) ? null : input.value || null);
-  input.spellcheck = !input.classList.toggle("secret", isLogin(input.value));
-  // As high as the text, up to max-height in style.css.
-  input.style.height = "auto";
-  input.style.height = `${input.scrollHeight + 2}px`;
-  suggest();
-}
-
-function suggest() {
-  const { commands, names } = completions;
-  const [command, ...rest] = input.value.split(" ");
-  const usage = Object.hasOwn(commands, command) ? commands[command].usage : "";
-  const isCommand = command.startsWith("/") && !input.value.includes("\n");
-  $("command-usage").textContent = rest.length > 0 ? usage : "";
-  if (isCommand && rest.length === 0) {
-    const matches = startingWith(command, Object.keys(commands));
-    showSuggestions(matches.map((name) => [`${name} `, commands[name].usage]));
-    if (matches.includes(command)) select(-1); // Enter sends a complete command.
-  } else if (isCommand && usage.split(" ")[1]?.startsWith("[user")) {
-    const matches = startingWith(rest.join(" ").replace(/^"/, ""), names).slice(0, MAX_NAMES);
-    showSuggestions(matches.map((name) => [`${command} ${quoteName(name)} `, name]));
-  } else {
-    closeSuggestions();
-  }
-}
-
-// The name for a command, in quotes if the command could mean another member, now or once this one has left.
-export function quoteName(name) {
-  const isPrefix = (other) => other.toLowerCase().startsWith(`${name.toLowerCase()} `);
-  const needsQuotes = /^"| /.test(name) || completions.present.some(isPrefix);
-  return needsQuotes ? `"${name.replaceAll('"', '""')}"` : name;
-}
-
-function startingWith(prefix, names) {
-  return names.filter((name) => name.toLowerCase().startsWith(prefix.toLowerCase()));
-}
-
-// Takes pairs of a draft and its label.
-function showSuggestions(pairs) {
-  const options = pairs.map(([draft, label], index) =>
-    element("li", { role: "option", id: `suggestion-${index}`, "data-draft": draft }, label),
-  );
-  listbox.replaceChildren(...options);
-  listbox.hidden = options.length === 0;
-  select(0);
-}
-
-// Wraps around at both ends.
-function select(index) {
-  const options = [...listbox.children];
-  selected = index < -1 ? options.length - 1 : index < options.length ? index : 0;
-  options.forEach((option, i) => option.setAttribute("aria-selected", i === selected));
-  const option = options[selected];
-  if (option) input.setAttribute("aria-activedescendant", option.id);
-  else input.removeAttribute("aria-activedescendant");
-  option?.scrollIntoView({ block: "nearest" });
-}
-
-function accept(option) {
-  setDraft(option.dataset.draft);
+function stopWhisper() {
+  setRecipient(null);
   input.focus();
 }
 
-setDraft(load("draft") ?? "");
+/** @param {string | null} name */
+function setRecipient(name) {
+  recipient = name;
+  form.classList.toggle("whispering", name !== null);
+  $("recipient").hidden = name === null;
+  $("recipient-name").textContent = name;
+  $("stop-whisper").ariaLabel = $("stop-whisper").title = `Stop whispering to ${name}`;
+  showPlaceholder();
+  setDraft(drafts.get(name) ?? "");
+}
 
-listbox.addEventListener("mousedown", (event) => {
-  event.preventDefault(); // The input keeps the focus.
-  const option = event.target.closest("li");
-  if (option) accept(option);
-});
+function showPlaceholder() {
+  const whisper = recipient === null ? "Message, or / for commands" : `Whisper to ${recipient}`;
+  input.placeholder = isTimedOut ? "You're timed out and can only read for now" : whisper;
+}
+
+function onInput() {
+  if (input.value === "") drafts.delete(recipient);
+  else drafts.set(recipient, input.value);
+  saveDrafts();
+  input.spellcheck = !input.classList.toggle("secret", isLogin(input.value));
+  fit();
+  showSize();
+  suggest();
+}
+
+function saveDrafts() {
+  save("drafts", savedDrafts());
+}
+
+// Commands may contain passwords.
+function savedDrafts() {
+  return { texts: [...drafts].filter(([, text]) => !COMMAND.test(text)), recipient };
+}
+
+// As high as the text, up to max-height in style.css. The form keeps its height meanwhile, so that the log does not
+// move.
+function fit() {
+  form.style.height = `${form.offsetHeight}px`;
+  input.style.height = "auto";
+  input.style.height = `${input.scrollHeight + 2}px`;
+  form.style.height = "";
+}
