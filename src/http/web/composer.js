@@ -6,46 +6,47 @@ import { load, save } from "./storage.js";
 
 export { completions, isLogin, quoteName };
 
+/** @typedef {string | null} Recipient of a whisper; null: what is written is for the room, or a command */
+
 const COMMAND = /^\s*\/(?!\/|whisper\s)/; // "//" begins a message, and a whisper is a message
-const COUNTER_FROM = 0.9; // of the server's limit
-const ANNOUNCEMENT_DELAY_MS = 1_000; // so that a screen reader does not read a number after each key
-// The keys anywhere on the page that go to the box: characters, and those that begin a composition.
+// The keys that go to the box from anywhere on the page: characters, and those that begin a composition.
 const TEXT_KEY = /^(?:[^ ]|Dead|Process)$/u;
-const OTHER_INPUTS = "input, textarea, select, dialog, [popover], [role=menu], [contenteditable]";
+const OTHER_INPUTS = "input, textarea, select, dialog, [popover], [role=menu]";
+const SIZE_DELAY_MS = 300; // so that screen readers do not announce the size after each key
+
+const form = $("composer");
+const input = $("message-input");
+const isTouch = matchMedia("(pointer: coarse)");
+/** @type {Map<Recipient, string>} */
+const drafts = new Map();
+let owner = ""; // of the drafts
+/** @type {Recipient} */
+let recipient = null;
+/** @type {{ text: string, recipient: Recipient } | null} */
+let last = null; // sent
+let isTimedOut = false;
+/** @type {(text: string, recipient: Recipient) => boolean} */
+let send = () => false;
+/** @type {(text: string, recipient: Recipient) => number} */
+let excess = () => 0;
+let sizeTimer = 0;
 
 /**
- * The rest of the page.
- * @typedef {object} Room
- * @property {(text: string, recipient: string | null) => boolean} send returns whether the text was taken
- * @property {(text: string, recipient: string | null) => { bytes: number, limit: number }} measure as it would be sent
+ * @param {typeof send} newSend returns whether the text was taken
+ * @param {typeof excess} newExcess by how many bytes the text exceeds the server's limit; negative if it does not
  */
-
-/** @type {Room} */
-let room = { send: () => false, measure: () => ({ bytes: 0, limit: Infinity }) };
-const input = $("message-input");
-const form = $("composer");
-const isTouch = matchMedia("(pointer: coarse)");
-/** @type {Map<string | null, string>} by recipient; null is the room */
-const drafts = new Map();
-/** @type {string | null} of whispers; null: what is written is for the room */
-let recipient = null;
-/** @type {{ text: string, recipient: string | null } | null} the last message sent */
-let last = null;
-let isTimedOut = false;
-let announcementTimer = 0;
-
-/** @param {Room} newRoom */
-export function connectComposer(newRoom) {
-  room = newRoom;
+export function connectComposer(newSend, newExcess) {
+  send = newSend;
+  excess = newExcess;
 }
 
-/** From now on, what is written is for this person. The draft for the room stays until then. @param {string} name */
+/** From now on, what is written is for this person. The draft for the room waits. @param {string} name */
 export function startWhisper(name) {
   setRecipient(name);
   input.focus();
 }
 
-/** Inserts the name at the caret. @param {string} name */
+/** At the caret. @param {string} name */
 export function insertMention(name) {
   const { selectionStart: start, selectionEnd: end, value } = input;
   const space = /\S$/.test(value.slice(0, start)) ? " " : "";
@@ -64,7 +65,7 @@ export function setDraft(text) {
 /**
  * Puts text that was not sent back into the box, unless it contains a password or the user is writing something else.
  * Returns whether it did.
- * @param {string} text @param {string | null} to
+ * @param {string} text
  */
 export function returnText(text, to = recipient) {
   if (isLogin(text) || drafts.has(to)) return false;
@@ -74,19 +75,23 @@ export function returnText(text, to = recipient) {
   return true;
 }
 
-/** Empties the box. Returns all drafts, for restoreDrafts(). */
-export function takeDrafts() {
-  const taken = savedDrafts();
+/** Shows the drafts that were written under this name in this tab. @param {string} name */
+export function openDrafts(name) {
+  if (name === owner) return;
+  owner = name;
+  const saved = load("drafts");
+  const { texts, to } = saved?.owner === name ? saved : { texts: [], to: null };
+  for (const [key, text] of texts) drafts.set(key, text);
+  setRecipient(to);
+}
+
+/** Empties the box. Its drafts stay until someone joins under another name. @param {boolean} discards */
+export function closeDrafts(discards) {
+  if (discards) save("drafts", null);
+  owner = "";
   drafts.clear();
   last = null;
   setRecipient(null);
-  return taken;
-}
-
-/** @param {{ texts: [string | null, string][], recipient: string | null } | null} saved */
-export function restoreDrafts(saved) {
-  for (const [to, text] of saved?.texts ?? []) drafts.set(to, text);
-  setRecipient(saved?.recipient ?? null);
 }
 
 /** @param {boolean} value */
@@ -98,17 +103,16 @@ export function setTimedOut(value) {
 // To be called when the limit may have changed, too.
 export function showSize() {
   const text = input.value.trim();
-  const { bytes, limit } = room.measure(text, recipient);
-  const isOver = bytes > limit;
-  const count = Math.abs(limit - bytes);
-  const label = `${count.toLocaleString("en")} ${count === 1 ? "byte" : "bytes"} ${isOver ? "over the limit" : "left"}`;
-  const shown = text !== "" && bytes > limit * COUNTER_FROM ? label : "";
-  $("size").textContent = shown;
-  $("size").classList.toggle("over", isOver && shown !== "");
-  input.ariaInvalid = String(isOver && shown !== "");
-  clearTimeout(announcementTimer);
-  announcementTimer = setTimeout(() => ($("size-status").textContent = shown), ANNOUNCEMENT_DELAY_MS);
+  const count = text === "" ? -Infinity : excess(text, recipient);
+  const isOver = count > 0;
+  const isNear = -count < text.length / 9; // from about 90 % of the limit on
+  $("size").textContent = isNear ? `${inBytes(Math.abs(count))} ${isOver ? "over the limit" : "left"}` : "";
+  $("size").classList.toggle("over", isOver);
+  input.ariaInvalid = String(isOver);
 }
+
+/** @param {number} count */
+export const inBytes = (count) => `${count.toLocaleString("en")} ${count === 1 ? "byte" : "bytes"}`;
 
 input.addEventListener("input", onInput);
 input.addEventListener("focus", fit);
@@ -117,11 +121,10 @@ input.addEventListener("keydown", (event) => {
   // While composing, keys belong to the input method.
   if (!event.isComposing && (handleSuggestionKey(event) || handleKey(event))) event.preventDefault();
 });
-
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const text = input.value.trim();
-  if (text !== "" && room.send(text, recipient)) {
+  if (text !== "" && send(text, recipient)) {
     if (!isLogin(text)) last = { text, recipient };
     setDraft("");
   }
@@ -130,10 +133,9 @@ form.addEventListener("submit", (event) => {
 // The box keeps the focus, and a phone its keyboard.
 $("send").addEventListener("mousedown", (event) => event.preventDefault());
 $("stop-whisper").addEventListener("click", stopWhisper);
-
 addEventListener("keydown", (event) => {
-  const isShortcut = (event.ctrlKey || event.altKey) && !event.getModifierState("AltGraph");
-  if (event.defaultPrevented || isShortcut || event.metaKey || !TEXT_KEY.test(event.key)) return;
+  const isShortcut = event.metaKey || ((event.ctrlKey || event.altKey) && !event.getModifierState("AltGraph"));
+  if (event.defaultPrevented || isShortcut || !TEXT_KEY.test(event.key)) return;
   if (!closest(event, OTHER_INPUTS) && !document.querySelector("dialog[open]")) input.focus();
 });
 
@@ -141,14 +143,9 @@ const showEnterKey = () => (input.enterKeyHint = isTouch.matches ? "enter" : "se
 isTouch.addEventListener("change", showEnterKey);
 showEnterKey();
 
-restoreDrafts(load("drafts"));
-
-/**
- * Returns whether the key was handled.
- * @param {KeyboardEvent} event
- */
+/** Returns whether the key was handled. @param {KeyboardEvent} event */
 function handleKey({ key, shiftKey, ctrlKey, metaKey }) {
-  const sends = ctrlKey || metaKey || (!shiftKey && !isTouch.matches); // On a touch screen, the button sends.
+  const sends = ctrlKey || metaKey || (!shiftKey && !isTouch.matches); // On a touch screen, the button does.
   if (key === "Enter" && sends) form.requestSubmit();
   else if (key === "Escape" && recipient !== null) stopWhisper();
   else if (key === "ArrowUp" && input.value === "" && last) recall(last);
@@ -156,7 +153,7 @@ function handleKey({ key, shiftKey, ctrlKey, metaKey }) {
   return true;
 }
 
-/** @param {{ text: string, recipient: string | null }} message */
+/** @param {NonNullable<typeof last>} message */
 function recall(message) {
   setRecipient(message.recipient);
   if (input.value === "") setDraft(message.text);
@@ -167,7 +164,7 @@ function stopWhisper() {
   input.focus();
 }
 
-/** @param {string | null} name */
+/** @param {Recipient} name */
 function setRecipient(name) {
   recipient = name;
   form.classList.toggle("whispering", name !== null);
@@ -179,8 +176,8 @@ function setRecipient(name) {
 }
 
 function showPlaceholder() {
-  const whisper = recipient === null ? "Message, or / for commands" : `Whisper to ${recipient}`;
-  input.placeholder = isTimedOut ? "You're timed out and can only read for now" : whisper;
+  const purpose = recipient === null ? "Message, or / for commands" : `Whisper to ${recipient}`;
+  input.placeholder = isTimedOut ? "You're timed out and can only read for now" : purpose;
 }
 
 function onInput() {
@@ -189,17 +186,15 @@ function onInput() {
   saveDrafts();
   input.spellcheck = !input.classList.toggle("secret", isLogin(input.value));
   fit();
-  showSize();
+  clearTimeout(sizeTimer);
+  sizeTimer = setTimeout(showSize, SIZE_DELAY_MS);
   suggest();
 }
 
 function saveDrafts() {
-  save("drafts", savedDrafts());
-}
-
-// Commands may contain passwords.
-function savedDrafts() {
-  return { texts: [...drafts].filter(([, text]) => !COMMAND.test(text)), recipient };
+  if (owner === "") return;
+  const texts = [...drafts].filter(([, text]) => !COMMAND.test(text)); // Commands may contain passwords.
+  save("drafts", texts.length > 0 || recipient !== null ? { owner, texts, to: recipient } : null);
 }
 
 // As high as the text, up to max-height in style.css. The form keeps its height meanwhile, so that the log does not

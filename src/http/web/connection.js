@@ -127,15 +127,13 @@ export class Connection {
     else this.#open();
   }
 
-  /** After a reload: takes back this tab's place, and returns whether it has one. @param {Position | null} position */
+  /** After a reload: takes back this tab's place. Returns the name. @param {(name: string) => Position | null} position */
   resume(position) {
-    const stored = load("session");
-    if (!stored) return false;
-    ({ name: this.#name, session: this.#session } = stored);
-    this.#position = position;
+    const { name, session } = load("session");
+    [this.#name, this.#session, this.#position] = [name, session, position(name)];
     this.#wasMember = true;
     this.#open();
-    return true;
+    return name;
   }
 
   leave() {

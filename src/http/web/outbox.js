@@ -1,23 +1,19 @@
 // Messages not yet acknowledged, in the order of sending. Pure: no DOM, no socket.
 
 /**
- * What is to be sent.
  * @typedef {object} Content
  * @property {"public" | "whisper" | "command"} kind
  * @property {string} content
  * @property {string | null} to the recipient of a whisper; null: `content` is a command that names the recipient
- */
-/** @typedef {{ epoch: string, since: number }} Position the newest message known */
-/**
+ *
  * @typedef {object} Delivery
+ * @property {string} from the user's name
  * @property {string} txnId identifies the item; the server returns it in the ack, the error and the history
- * @property {"waiting" | "sent" | "unknown"} state "waiting": to be sent; "unknown": it was sent, and it is not known
- *   whether it arrived
+ * @property {"waiting" | "sent" | "unknown"} state "waiting": to be sent; "unknown": it was sent, and may have arrived
  * @property {Position | null} position when it was sent
- */
-/**
- * The rest is not saved.
- * @typedef {Content & Delivery & { row?: HTMLElement | null, sentAt?: number, isFromMenu?: boolean }} Item
+ *
+ * @typedef {{ epoch: string, since: number }} Position the newest message known
+ * @typedef {Content & Delivery & { row?: HTMLElement | null, sentAt?: number }} Item `row` and `sentAt` are not saved
  */
 
 const MAX_ITEMS = 50; // messages
@@ -34,41 +30,33 @@ export class Outbox {
    * @param {(items: Item[]) => void} save
    */
   constructor(saved, save) {
-    this.#items = (saved ?? []).map((item) => ({ ...item, to: item.to ?? null }));
+    this.#items = saved ?? [];
     this.#save = save;
+    this.#onChange();
   }
 
   get isFull() {
     return this.#items.length >= MAX_ITEMS;
   }
 
-  get items() {
-    return [...this.#items];
+  /** Messages sent under another name wait until the user has that name again. @param {string} name */
+  items(name) {
+    return this.#items.filter(({ from }) => from === name);
   }
 
-  // What a reload must preserve. Commands are not: they may contain passwords.
+  // Commands are not: they may contain passwords.
   get saved() {
-    const items = this.#items.filter(({ kind }) => kind !== "command");
-    return items.map(({ txnId, kind, content, to, state, position }) => ({ txnId, kind, content, to, state, position }));
+    return this.#items.filter(({ kind }) => kind !== "command").map(({ row, sentAt, ...item }) => item);
   }
 
-  // The position to resume from after a reload: everything after it shows which items arrived.
-  get position() {
-    return positionOf(this.#items);
+  /** The position to resume from: everything after it shows which items arrived. @param {string} name */
+  position(name) {
+    return this.items(name).find((item) => item.state === "sent")?.position ?? null;
   }
 
-  /** @param {Content} content @returns {Item} */
-  add(content) {
-    /** @type {Item} */
-    const item = { txnId: newTxnId(), ...content, state: "waiting", position: null };
-    this.#items.push(item);
-    this.#onChange();
-    return item;
-  }
-
-  /** Puts items before all others. @param {Item[]} items */
-  restore(items) {
-    this.#items.unshift(...items);
+  /** @param {Content} content @param {string} from */
+  add(content, from) {
+    this.#items.push({ ...content, from, txnId: newTxnId(), state: "waiting", position: null });
     this.#onChange();
   }
 
@@ -86,8 +74,9 @@ export class Outbox {
     return item;
   }
 
-  clear() {
-    this.#items = [];
+  /** @param {string} name */
+  clear(name) {
+    this.#items = this.#items.filter(({ from }) => from !== name);
     this.#onChange();
   }
 
@@ -101,9 +90,10 @@ export class Outbox {
   /**
    * Decides about each sent item that was not in the answer to a join, and returns the commands that may not have run.
    * @param {{ epoch: string, recovered?: boolean }} answer
+   * @param {string} name
    */
-  reconcile({ epoch, recovered }) {
-    for (const item of this.#items.filter(({ state }) => state === "sent")) {
+  reconcile({ epoch, recovered }, name) {
+    for (const item of this.items(name).filter(({ state }) => state === "sent")) {
       // In a new epoch the server has no earlier messages, so the item is sent again.
       const isAbsent = recovered === true || item.position?.epoch !== epoch;
       item.state = isAbsent && item.kind !== "command" ? "waiting" : "unknown";
@@ -118,11 +108,6 @@ export class Outbox {
   #onChange() {
     this.#save(this.saved);
   }
-}
-
-/** @param {Item[]} items */
-export function positionOf(items) {
-  return items.find((item) => item.state === "sent")?.position ?? null;
 }
 
 // crypto.randomUUID() exists only where the page came over TLS or from this machine.

@@ -1,6 +1,14 @@
 // The room: connects the connection, the message log, the people and the composer with each other.
 
-import { completions, connectComposer, showSize, startWhisper as whisperTo, setTimedOut } from "./composer.js";
+import {
+  closeDrafts,
+  completions,
+  connectComposer,
+  openDrafts,
+  setTimedOut,
+  showSize,
+  startWhisper as whisperTo,
+} from "./composer.js";
 import { Connection } from "./connection.js";
 import { confirmDialog } from "./dialog.js";
 import { $ } from "./dom.js";
@@ -46,7 +54,7 @@ const connection = new Connection(url.href, {
     lossNotice = null;
     if (section.hidden) showRoom(true);
     const isFirst = startEpoch(answer.epoch);
-    if (isFirst) sender.takeBack(connection.name);
+    if (isFirst) openDrafts(connection.name);
     if (isFirst) suppressAnnouncements();
     else if (answer.recovered !== true) addDivider("Some messages may be missing here");
     for (const message of answer.messages) show(message, !isFirst);
@@ -64,7 +72,7 @@ const connection = new Connection(url.href, {
     const name = connection.name || undefined;
     showRoom(false);
     room.onLeft({
-      reason: sender.unsent > 0 ? `${reason} Your unsent messages have been kept.` : reason,
+      reason: sender.hasUnsent ? `${reason} Your unsent messages have been kept.` : reason,
       name,
       needsPassword,
     });
@@ -85,7 +93,7 @@ const connection = new Connection(url.href, {
 
   onMessage(message) {
     const { type, content } = message;
-    if (type === "ack") sender.onAck(message);
+    if (type === "ack") sender.confirm(message);
     else if (type === "error") sender.onError(message) || addNotice(type, content);
     else if (type === "user_list") updateMembers(content);
     else if (type === "command_list") completions.commands = content;
@@ -102,12 +110,12 @@ export const room = {
   /** @param {string} name @param {string} password */
   join(name, password) {
     me = null;
-    connection.join(name, password, sender.keptPosition(name));
+    connection.join(name, password, sender.position(name));
   },
 
   // After a reload.
   resume() {
-    connection.resume(sender.position);
+    openDrafts(connection.resume((name) => sender.position(name)));
     showRoom(true);
   },
 };
@@ -132,7 +140,8 @@ onOlderWanted((id) => connection.requestOlder(id));
 $("leave").addEventListener("click", async () => {
   const choice = sender.unsent === 0 ? "keep" : await askAboutUnsent(sender.unsent);
   if (choice === null || section.hidden) return;
-  sender.putAway(connection.name, choice === "discard");
+  if (choice === "discard") sender.clear();
+  closeDrafts(choice === "discard");
   connection.leave();
   clearLog();
   lossNotice = null;
@@ -248,12 +257,12 @@ function showBackHint(isShown) {
 
 // --- Sending
 
-connectComposer({
-  send(text, recipient) {
+connectComposer(
+  (text, recipient) => {
     const error = sender.submit(text, recipient);
     if (error) addNotice("error", `${error} Your text is still in the message box.`);
     jumpToLatest();
     return error === null;
   },
-  measure: (text, recipient) => sender.measure(text, recipient),
-});
+  (text, recipient) => sender.excess(text, recipient),
+);

@@ -1,15 +1,17 @@
 // Sends what the user writes, resends it after a lost connection if necessary, and shows its delivery state.
 
-import { isLogin, restoreDrafts, returnText, takeDrafts } from "./composer.js";
+import { inBytes, isLogin, returnText } from "./composer.js";
 import { $ } from "./dom.js";
 import { addMessage, addNotice, confirmMessage, failMessage, removeRow } from "./message-log.js";
 import { setDeliveryState } from "./message-row.js";
-import { Outbox, TXN_ID_LENGTH, positionOf } from "./outbox.js";
+import { Outbox, TXN_ID_LENGTH } from "./outbox.js";
 import { load, save } from "./storage.js";
 
-/** @typedef {import("./outbox.js").Content} Content */
-/** @typedef {import("./outbox.js").Item} Item */
-/** @typedef {{ type: string, txn_id?: string, to?: string, id: number, time: string, content: string }} Message */
+/**
+ * @typedef {import("./outbox.js").Content} Content
+ * @typedef {import("./outbox.js").Item} Item
+ * @typedef {{ type: string, txn_id?: string, to?: string, id: number, time: string, content: string }} Message
+ */
 
 const WHISPER = /^\/whisper\s+\S+\s+\S/;
 const SLOW_MS = 1_000; // then the message is shown as being sent
@@ -18,54 +20,63 @@ const OVERDUE_MS = 3_000; // then the connection is tested
 export class Sender {
   isTimedOut = false;
   #connection;
-  #outbox = new Outbox(load("outbox"), (items) => this.#save(items));
+  #outbox = new Outbox(load("outbox"), saveOutbox);
 
   /** @param {import("./connection.js").Connection} connection */
   constructor(connection) {
     this.#connection = connection;
-    this.#save(this.#outbox.saved);
   }
 
-  get position() {
-    return this.#outbox.position;
+  /** @param {string} name */
+  position(name) {
+    return this.#outbox.position(name);
   }
 
-  // How many messages the server has not confirmed.
+  // Whether there are messages that the server has not confirmed, under whatever name.
+  get hasUnsent() {
+    return this.#outbox.saved.length > 0;
+  }
+
+  // How many there are under this name.
   get unsent() {
-    return this.#outbox.saved.length;
+    return this.#items.filter(({ kind }) => kind !== "command").length;
   }
 
   /**
-   * Sends what the user has written: to everyone, to the recipient, or as a command. Returns an error message, or null
-   * on success.
-   * @param {string} text @param {string | null} recipient
+   * Sends the text: to everyone, to the recipient, or as a command. Returns an error message, or null on success.
+   * @param {string} text
+   * @param {string | null} recipient
    */
   submit(text, recipient) {
-    return this.#submit(parse(text, recipient));
+    const content = parse(text, recipient);
+    const excess = this.excess(text, recipient);
+    if (this.isTimedOut) return "You're timed out and can only read for now.";
+    if (content.kind === "command" && !this.#connection.isOnline) return "Commands can't be sent while you're offline.";
+    if (this.#outbox.isFull) return "Too many messages are waiting to be sent.";
+    if (excess > 0) return `Your message is ${inBytes(excess)} over the limit.`;
+    this.#outbox.add(content, this.#connection.name);
+    this.sendWaiting();
+    return null;
   }
 
   /**
-   * The same for a command that the user has not typed, so that it is not put back into the message box if it fails.
-   * @param {string} content
+   * By how many bytes the text exceeds the server's limit; negative if it does not.
+   * @param {string} text
+   * @param {string | null} recipient
    */
-  command(content) {
-    return this.#submit({ kind: "command", content, to: null }, true);
-  }
-
-  /** The size of the text as it would be sent. @param {string} text @param {string | null} recipient */
-  measure(text, recipient) {
-    return this.#measure(parse(text, recipient));
+  excess(text, recipient) {
+    return this.#excess({ ...parse(text, recipient), txnId: "0".repeat(TXN_ID_LENGTH) });
   }
 
   sendWaiting() {
-    for (const item of this.#outbox.items) {
+    for (const item of this.#items) {
       if (item.state === "waiting" && !this.isTimedOut) this.#send(item);
     }
     this.showStates();
   }
 
   showStates() {
-    for (const item of this.#outbox.items) this.#showState(item);
+    for (const item of this.#items) this.#showState(item);
   }
 
   /**
@@ -75,7 +86,7 @@ export class Sender {
   confirm(message) {
     const item = this.#outbox.remove(message.txn_id);
     if (!item?.row) return false;
-    // The server decides to whom a command whispers, and how the name is written.
+    // For a command, the server decides to whom it whispers.
     const isSame = item.kind === "public" || (item.to !== null && item.to === message.to);
     if (isSame) confirmMessage(item.row, message);
     else removeRow(item.row);
@@ -88,18 +99,12 @@ export class Sender {
     if (item?.row) removeRow(item.row);
   }
 
-  /** @param {Message} message */
-  onAck(message) {
-    this.confirm(message);
-  }
-
   /** Returns whether the error is shown at the message that it answers. @param {Message} error */
   onError({ txn_id: txnId, content }) {
     const item = this.#outbox.remove(txnId);
-    if (!item) return false;
-    if (item.row) failMessage(item.row, `Not sent: ${content}`);
-    else this.#return(item);
-    return Boolean(item.row);
+    if (item?.row) failMessage(item.row, `Not sent: ${content}`);
+    else if (item) giveBack(item);
+    return Boolean(item?.row);
   }
 
   /**
@@ -107,69 +112,36 @@ export class Sender {
    * @param {{ epoch: string, recovered?: boolean }} answer
    */
   onJoined(answer) {
-    for (const item of this.#outbox.reconcile(answer)) {
+    for (const item of this.#outbox.reconcile(answer, this.#connection.name)) {
       const shown = isLogin(item.content) ? "/login" : item.content; // without the password
-      const where = this.#return(item) ? " It's back in the message box." : "";
+      const where = giveBack(item) ? " It's back in the message box." : "";
       addNotice("error", `The connection was lost, so this command may not have run: ${shown}.${where}`);
     }
     this.sendWaiting();
   }
 
-  /**
-   * When the user leaves: puts away the drafts, and what has not been sent unless it is to be discarded, until
-   * takeBack().
-   * @param {string} name @param {boolean} discards
-   */
-  putAway(name, discards) {
-    const kept = keptByName();
-    if (discards) this.#outbox.clear();
-    kept.set(name, { items: this.#outbox.saved, drafts: takeDrafts() });
-    save("kept", [...kept]);
-    this.#outbox.clear();
+  // Forgets what was written under this name.
+  clear() {
+    this.#outbox.clear(this.#connection.name);
   }
 
-  /** After a join under this name, and before the messages of the answer are passed to confirm(). @param {string} name */
-  takeBack(name) {
-    const kept = keptByName();
-    const { items, drafts } = kept.get(name) ?? {};
-    if (!items) return;
-    kept.delete(name);
-    save("kept", [...kept]);
-    this.#outbox.restore(items);
-    restoreDrafts(drafts);
+  get #items() {
+    return this.#outbox.items(this.#connection.name);
   }
 
-  /** The position from which a join shows what has arrived of what was put away. @param {string} name */
-  keptPosition(name) {
-    return positionOf(keptByName().get(name)?.items ?? []);
-  }
-
-  /** @param {Content} content */
-  #submit(content, isFromMenu = false) {
-    if (this.isTimedOut) return "You're timed out and can only read for now.";
-    if (content.kind === "command" && !this.#connection.isOnline) return "Commands can't be sent while you're offline.";
-    if (this.#outbox.isFull) return "Too many messages are waiting to be sent.";
-    const { bytes, limit } = this.#measure(content);
-    if (bytes > limit) return `That's ${(bytes - limit).toLocaleString("en")} bytes over the limit.`;
-    this.#outbox.add(content).isFromMenu = isFromMenu;
-    this.sendWaiting();
-    return null;
-  }
-
-  /** @param {Content} content */
-  #measure(content) {
-    const json = JSON.stringify(frame({ ...content, txnId: "0".repeat(TXN_ID_LENGTH) }));
-    return { bytes: new TextEncoder().encode(json).length, limit: this.#connection.maxMessageBytes };
+  /** @param {Content & { txnId: string }} item */
+  #excess(item) {
+    const { length } = new TextEncoder().encode(JSON.stringify(frame(item)));
+    return length - this.#connection.maxMessageBytes;
   }
 
   /** @param {Item} item */
   #send(item) {
-    const { bytes, limit } = this.#measure(item);
-    if (this.#connection.isOnline && bytes > limit) {
-      // The limit was higher when the user wrote it. The server would close the connection.
+    // The limit may have been higher when it was written. The server would close the connection.
+    if (this.#connection.isOnline && this.#excess(item) > 0) {
       this.#outbox.remove(item.txnId);
       if (item.row) failMessage(item.row, "Not sent: too long");
-      this.#return(item);
+      giveBack(item);
       return;
     }
     if (!this.#connection.send(frame(item))) return;
@@ -182,61 +154,55 @@ export class Sender {
   /** @param {Item} item */
   #showState(item) {
     if (!this.#outbox.has(item) || item.kind === "command") return;
-    const isSlow = item.sentAt !== undefined && Date.now() - item.sentAt >= SLOW_MS;
-    let state = isSlow ? "Sending…" : "";
+    let state = item.sentAt && Date.now() - item.sentAt >= SLOW_MS ? "Sending…" : "";
     if (item.state === "waiting" || !this.#connection.isOnline) state = "Not sent yet";
     if (item.state === "unknown") state = "May not have been sent";
     // A command that whispers is shown when the server returns it, as the server understood it; until then only if that
     // takes long.
-    const isCommand = item.kind === "whisper" && item.to === null;
-    if (state === "" && isCommand && !item.row) return;
+    if (state === "" && item.kind === "whisper" && item.to === null && !item.row) return;
     const recipient = item.kind === "whisper" ? (item.to ?? "") : null;
-    item.row ??= addMessage({ sender: this.#connection.name, text: item.content, isOwn: true, recipient });
+    item.row ??= addMessage({ sender: item.from, text: item.content, isOwn: true, recipient });
     if (item.row) setDeliveryState(item.row, state, item.state === "unknown" ? () => this.#sendAgain(item) : null);
   }
 
   /** @param {Item} item */
-  #sendAgain(item) {
-    const { txnId, kind, content, to, row } = item;
+  #sendAgain({ kind, content, to, from, txnId, row }) {
     this.#outbox.remove(txnId);
     if (row) removeRow(row);
-    this.#outbox.add({ kind, content, to });
+    this.#outbox.add({ kind, content, to }, from);
     this.sendWaiting();
     $("message-input").focus();
   }
+}
 
-  /** Puts what was not sent back into the message box. Returns whether it did. @param {Item} item */
-  #return({ kind, content, to, isFromMenu }) {
-    if (isFromMenu) return false;
-    const isText = kind === "public" || to !== null;
-    return returnText(isText && content.startsWith("/") ? `/${content}` : content, isText ? to : undefined);
-  }
-
-  // Closing or reloading the tab asks the user only if there is something to lose. (A listener that is always there
-  // makes browsers load the page anew when the user comes back to it.)
-  /** @param {Item[]} items */
-  #save(items) {
-    save("outbox", items.length > 0 ? items : null);
-    if (items.length > 0) addEventListener("beforeunload", preventUnload);
-    else removeEventListener("beforeunload", preventUnload);
-  }
+// Closing or reloading the tab asks the user only if there is something to lose: a listener that is always there can
+// make browsers load the page anew when the user comes back to it.
+/** @param {Item[]} items */
+function saveOutbox(items) {
+  save("outbox", items.length > 0 ? items : null);
+  if (items.length > 0) addEventListener("beforeunload", preventUnload);
+  else removeEventListener("beforeunload", preventUnload);
 }
 
 /** @param {Event} event */
-const preventUnload = (event) => event.preventDefault();
+function preventUnload(event) {
+  event.preventDefault();
+}
 
-/** @returns {Map<string, any>} */
-const keptByName = () => new Map(load("kept"));
-
-/** @param {string} text @param {string | null} recipient @returns {Content} */
-function parse(text, recipient) {
+/** @param {string} text @param {string | null} to @returns {Content} */
+function parse(text, to) {
   if (/^\/(?!\/)/.test(text)) return { kind: WHISPER.test(text) ? "whisper" : "command", content: text, to: null };
-  const content = text.startsWith("//") ? text.slice(1) : text;
-  return { kind: recipient === null ? "public" : "whisper", content, to: recipient };
+  return { kind: to === null ? "public" : "whisper", content: text.replace(/^\/\//, "/"), to };
 }
 
 /** The message as the server gets it. @param {Content & { txnId: string }} item */
 function frame({ kind, content, to, txnId: txn_id }) {
-  if (kind === "public") return { type: "public", content, txn_id };
-  return to === null ? { type: "command", content, txn_id } : { type: "private", to, content, txn_id };
+  if (to !== null) return { type: "private", to, content, txn_id };
+  return { type: kind === "public" ? "public" : "command", content, txn_id };
+}
+
+/** Puts what was not sent back into the message box. Returns whether it did. @param {Item} item */
+function giveBack({ kind, content, to }) {
+  const isText = kind === "public" || to !== null;
+  return returnText(isText ? content.replace(/^\//, "//") : content, isText ? to : undefined);
 }
