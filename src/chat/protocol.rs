@@ -171,6 +171,8 @@ pub struct HistoryAnswer {
     pub recovered: Option<bool>,
     /// Only in the answer to a join.
     pub session: Option<SessionSecret>,
+    /// Only in the answer to a join.
+    pub max_message_bytes: Option<usize>,
 }
 
 /// An entry of the `user_list`.
@@ -263,9 +265,9 @@ impl HistoryAnswer {
         json.extend_from_slice(b"{\"type\":\"history\",\"messages\":");
         json.extend_from_slice(&self.messages);
         let rest = json.len();
-        let Self { id, more, epoch, recovered, session, .. } = self;
+        let &Self { id, more, ref epoch, recovered, session, max_message_bytes, .. } = self;
         let session = session.map(|session| session.to_string());
-        write(json, &HistoryJson { id: *id, more: *more, epoch, recovered: *recovered, session, timestamp });
+        write(json, &HistoryJson { id, more, epoch, recovered, session, max_message_bytes, timestamp });
         // The other fields continue the object.
         json[rest] = b',';
     }
@@ -323,6 +325,8 @@ struct HistoryJson<'a> {
     recovered: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_message_bytes: Option<usize>,
     timestamp: &'a str,
 }
 
@@ -525,10 +529,12 @@ mod tests {
             epoch: "e1".into(),
             recovered: None,
             session: None,
+            max_message_bytes: None,
         };
         let recovered = HistoryAnswer {
             recovered: Some(false),
             session: SessionSecret::parse(&"0a".repeat(16)),
+            max_message_bytes: Some(16384),
             ..answer.clone()
         };
         for (message, expected) in [
@@ -590,7 +596,7 @@ mod tests {
             ),
             (
                 ServerMessage::History(recovered.into()),
-                r#"{"type":"history","messages":[{}],"id":1050,"more":true,"epoch":"e1","recovered":false,"session":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","timestamp":"12:00:00"}"#,
+                r#"{"type":"history","messages":[{}],"id":1050,"more":true,"epoch":"e1","recovered":false,"session":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","max_message_bytes":16384,"timestamp":"12:00:00"}"#,
             ),
         ] {
             assert_eq!(encoded(message), expected);

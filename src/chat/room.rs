@@ -118,6 +118,8 @@ pub struct RoomSettings {
     pub time_outs: Vec<StoredTimeOut>,
     /// The trusted proxies: like loopback, they cannot be banned.
     pub proxies: Vec<IpNet>,
+    /// The longest message that the server accepts, which clients are told.
+    pub max_message_bytes: usize,
 }
 
 pub struct Room {
@@ -134,6 +136,7 @@ pub struct Room {
     bans: Bans,
     /// The names of the named moderators.
     reserved: NameMap<()>,
+    max_message_bytes: usize,
     scratch: Vec<u8>,
 }
 
@@ -177,6 +180,7 @@ impl Room {
             bans,
             time_outs,
             proxies,
+            max_message_bytes,
         } = settings;
         Self {
             allows_login,
@@ -190,6 +194,7 @@ impl Room {
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
             reserved: reserved_names(&moderators),
+            max_message_bytes,
             scratch: Vec::new(),
         }
     }
@@ -554,7 +559,9 @@ impl Room {
     ) -> Effect {
         let Page { json: messages, more } = page;
         let epoch = self.epoch.clone();
-        let answer = HistoryAnswer { messages, id: context.id, more, epoch, recovered, session };
+        let max_message_bytes = session.is_some().then_some(self.max_message_bytes);
+        let answer =
+            HistoryAnswer { messages, id: context.id, more, epoch, recovered, session, max_message_bytes };
         Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))
     }
 

@@ -48,21 +48,25 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 19] = [
+const FILES: [File; 23] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
+    script!("completion.js"),
     script!("composer.js"),
     script!("connection.js"),
+    script!("dialog.js"),
     script!("dom.js"),
     script!("formatting.js"),
     script!("message-log.js"),
     script!("message-row.js"),
+    script!("navigation.js"),
     script!("outbox.js"),
     script!("people.js"),
     script!("room.js"),
     script!("sender.js"),
     script!("settings.js"),
+    script!("status.js"),
     script!("storage.js"),
     text!("favicon.svg", "image/svg+xml"),
     png!("icon-192.png"),

@@ -206,6 +206,7 @@ fn room_settings(settings: &Settings) -> RoomSettings {
             members_per_network: limits.connections_per_ip,
         },
         proxies: settings.trusted_proxies.clone(),
+        max_message_bytes: limits.message_bytes,
         ..RoomSettings::default()
     }
 }

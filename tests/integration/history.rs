@@ -80,7 +80,7 @@ fn fields_are_sent_in_the_documented_order(transport: Transport) {
     assert!(texts[1].starts_with(r#"{"type":"command_list","content":{"/whisper":"#), "{}", texts[1]);
     assert_eq!(
         masked(&texts[2]),
-        r#"{"type":"history","messages":[],"id":ID,"more":false,"epoch":EPOCH,"session":SESSION,"timestamp":TIMESTAMP}"#
+        r#"{"type":"history","messages":[],"id":ID,"more":false,"epoch":EPOCH,"session":SESSION,"max_message_bytes":16384,"timestamp":TIMESTAMP}"#
     );
     assert_eq!(
         masked(&texts[3]),
@@ -129,7 +129,7 @@ fn fields_are_sent_in_the_documented_order(transport: Transport) {
     assert_eq!(
         masked(&again.next_event_text()),
         format!(
-            r#"{{"type":"history",{messages}"id":ID,"more":false,"epoch":EPOCH,"recovered":true,"session":SESSION,"timestamp":TIMESTAMP}}"#
+            r#"{{"type":"history",{messages}"id":ID,"more":false,"epoch":EPOCH,"recovered":true,"session":SESSION,"max_message_bytes":16384,"timestamp":TIMESTAMP}}"#
         )
     );
 }

@@ -6,6 +6,8 @@ mod access;
 mod browser;
 mod browser_moderation;
 mod browser_removals;
+mod browser_state;
+mod browser_writing;
 mod certificates;
 mod chat;
 mod command_line;

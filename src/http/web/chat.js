@@ -5,6 +5,7 @@ import { $ } from "./dom.js";
 import { load, loadLasting } from "./storage.js";
 import "./settings.js";
 
+const NOT_LOADED = { reason: "Couldn't load the chat. Reload the page to try again." };
 const nameInput = $("name");
 const passwordInput = $("password");
 
@@ -12,14 +13,12 @@ nameInput.value = loadLasting("name") ?? "";
 const isResuming = load("session") !== null;
 if (!isResuming) showJoinForm();
 
-const loading = import("./room.js");
-loading.then(
-  ({ room }) => {
-    room.onLeft = showJoinForm;
-    if (isResuming) room.resume();
-  },
-  () => showJoinForm({ reason: "Couldn't load the chat. Reload the page to try again." }),
-);
+const loading = import("./room.js").then(({ room }) => room, () => null);
+loading.then((room) => {
+  if (!room) return showJoinForm(NOT_LOADED);
+  room.onLeft = showJoinForm;
+  if (isResuming) room.resume();
+});
 
 /** @param {{ reason?: string, name?: string, needsPassword?: boolean }} [rejection]  why a join failed, if one did */
 function showJoinForm({ reason = "", name = nameInput.value, needsPassword = false } = {}) {
@@ -40,10 +39,12 @@ function showJoinForm({ reason = "", name = nameInput.value, needsPassword = fal
 
 $("join-form").addEventListener("submit", async (event) => {
   event.preventDefault();
+  if ($("join").disabled) return;
   $("join-error").textContent = "";
   for (const input of [nameInput, passwordInput]) input.removeAttribute("aria-invalid");
   $("join").disabled = true; // until the answer, so that a second press does nothing
-  const { room } = await loading;
+  const room = await loading;
+  if (!room) return showJoinForm(NOT_LOADED);
   // Browsers may fill in hidden fields.
   room.join(nameInput.value.trim(), $("password-field").hidden ? "" : passwordInput.value);
 });

@@ -1,127 +1,207 @@
-// The message input, and the completion of commands and names in a listbox above it.
+// The message box: writing, the drafts, and the person whom the user whispers to.
 
-import { $, element } from "./dom.js";
+import { completions, handleSuggestionKey, isLogin, quoteName, suggest } from "./completion.js";
+import { $, closest } from "./dom.js";
 import { load, save } from "./storage.js";
 
-const MAX_NAMES = 8; // in the listbox
-const COMMAND = /^\s*\/(?!whisper\s)/; // a whisper is a message
+export { completions, isLogin, quoteName };
 
-// What can be completed: `commands` maps "/name" to { usage }, and `present` has all names, the user's own included.
-export const completions = { commands: {}, names: [], present: [] };
+/** @typedef {string | null} Recipient of a whisper; null: what is written is for the room, or a command */
 
+const COMMAND = /^\s*\/(?!\/|whisper\s)/; // "//" begins a message, and a whisper is a message
+// The keys that go to the box from anywhere on the page: characters, and those that begin a composition.
+const TEXT_KEY = /^(?:[^ ]|Dead|Process)$/u;
+const OTHER_INPUTS = "input, textarea, select, dialog, [popover], [role=menu]";
+const SIZE_DELAY_MS = 300; // so that screen readers do not announce the size after each key
+
+const form = $("composer");
 const input = $("message-input");
-const listbox = $("suggestions");
-let selected = -1; // index in the listbox, or -1
+const isTouch = matchMedia("(pointer: coarse)");
+/** @type {Map<Recipient, string>} */
+const drafts = new Map();
+let owner = ""; // of the drafts
+/** @type {Recipient} */
+let recipient = null;
+/** @type {{ text: string, recipient: Recipient } | null} */
+let last = null; // sent
+let isTimedOut = false;
+/** @type {(text: string, recipient: Recipient) => boolean} */
+let send = () => false;
+/** @type {(text: string, recipient: Recipient) => number} */
+let excess = () => 0;
+let sizeTimer = 0;
 
+/**
+ * @param {typeof send} newSend returns whether the text was taken
+ * @param {typeof excess} newExcess by how many bytes the text exceeds the server's limit; negative if it does not
+ */
+export function connectComposer(newSend, newExcess) {
+  send = newSend;
+  excess = newExcess;
+}
+
+/** From now on, what is written is for this person. The draft for the room waits. @param {string} name */
+export function startWhisper(name) {
+  setRecipient(name);
+  input.focus();
+}
+
+/** At the caret. @param {string} name */
+export function insertMention(name) {
+  const { selectionStart: start, selectionEnd: end, value } = input;
+  const space = /\S$/.test(value.slice(0, start)) ? " " : "";
+  input.focus();
+  input.setRangeText(`${space}@${name} `, start, end, "end");
+  onInput();
+}
+
+/** @param {string} text */
 export function setDraft(text) {
   input.value = text;
   input.setSelectionRange(text.length, text.length);
   onInput();
 }
 
-export function isLogin(text) {
-  return /^\s*\/login\s/.test(text);
+/**
+ * Puts text that was not sent back into the box, unless it contains a password or the user is writing something else.
+ * Returns whether it did.
+ * @param {string} text
+ */
+export function returnText(text, to = recipient) {
+  if (isLogin(text) || drafts.has(to)) return false;
+  drafts.set(to, text);
+  if (to === recipient) setDraft(text);
+  else saveDrafts();
+  return true;
 }
 
-function closeSuggestions() {
-  showSuggestions([]);
+/** Shows the drafts that were written under this name in this tab. @param {string} name */
+export function openDrafts(name) {
+  if (name === owner) return;
+  owner = name;
+  const saved = load("drafts");
+  const { texts, to } = saved?.owner === name ? saved : { texts: [], to: null };
+  for (const [key, text] of texts) drafts.set(key, text);
+  setRecipient(to);
 }
+
+/** Empties the box. Its drafts stay until someone joins under another name. @param {boolean} discards */
+export function closeDrafts(discards) {
+  if (discards) save("drafts", null);
+  owner = "";
+  drafts.clear();
+  last = null;
+  setRecipient(null);
+}
+
+/** @param {boolean} value */
+export function setTimedOut(value) {
+  isTimedOut = value;
+  showPlaceholder();
+}
+
+// To be called when the limit may have changed, too.
+export function showSize() {
+  const text = input.value.trim();
+  const count = text === "" ? -Infinity : excess(text, recipient);
+  const isOver = count > 0;
+  const isNear = -count < text.length / 9; // from about 90 % of the limit on
+  $("size").textContent = isNear ? `${inBytes(Math.abs(count))} ${isOver ? "over the limit" : "left"}` : "";
+  $("size").classList.toggle("over", isOver);
+  input.ariaInvalid = String(isOver);
+}
+
+/** @param {number} count */
+export const inBytes = (count) => `${count.toLocaleString("en")} ${count === 1 ? "byte" : "bytes"}`;
 
 input.addEventListener("input", onInput);
-input.addEventListener("focus", suggest);
-input.addEventListener("blur", closeSuggestions);
+input.addEventListener("focus", fit);
+addEventListener("resize", fit);
 input.addEventListener("keydown", (event) => {
   // While composing, keys belong to the input method.
-  if (!event.isComposing && handleKey(event)) event.preventDefault();
+  if (!event.isComposing && (handleSuggestionKey(event) || handleKey(event))) event.preventDefault();
+});
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = input.value.trim();
+  if (text !== "" && send(text, recipient)) {
+    if (!isLogin(text)) last = { text, recipient };
+    setDraft("");
+  }
+  input.focus();
+});
+// The box keeps the focus, and a phone its keyboard.
+$("send").addEventListener("mousedown", (event) => event.preventDefault());
+$("stop-whisper").addEventListener("click", stopWhisper);
+addEventListener("keydown", (event) => {
+  const isShortcut = event.metaKey || ((event.ctrlKey || event.altKey) && !event.getModifierState("AltGraph"));
+  if (event.defaultPrevented || isShortcut || !TEXT_KEY.test(event.key)) return;
+  if (!closest(event, OTHER_INPUTS) && !document.querySelector("dialog[open]")) input.focus();
 });
 
-// Returns whether the key was handled.
-function handleKey({ key, shiftKey }) {
-  const isOpen = !listbox.hidden;
-  if (isOpen && key === "ArrowDown") select(selected + 1);
-  else if (isOpen && key === "ArrowUp") select(selected - 1);
-  else if (isOpen && key === "Tab" && !shiftKey) accept(listbox.children[Math.max(selected, 0)]);
-  else if (isOpen && key === "Enter" && selected >= 0) accept(listbox.children[selected]);
-  else if (isOpen && key === "Escape") closeSuggestions();
-  else if (key === "Enter" && !shiftKey) submit();
+const showEnterKey = () => (input.enterKeyHint = isTouch.matches ? "enter" : "send");
+isTouch.addEventListener("change", showEnterKey);
+showEnterKey();
+
+/** Returns whether the key was handled. @param {KeyboardEvent} event */
+function handleKey({ key, shiftKey, ctrlKey, metaKey }) {
+  const sends = ctrlKey || metaKey || (!shiftKey && !isTouch.matches); // On a touch screen, the button does.
+  if (key === "Enter" && sends) form.requestSubmit();
+  else if (key === "Escape" && recipient !== null) stopWhisper();
+  else if (key === "ArrowUp" && input.value === "" && last) recall(last);
   else return false;
   return true;
 }
 
-function submit() {
-  closeSuggestions();
-  input.form.requestSubmit();
+/** @param {NonNullable<typeof last>} message */
+function recall(message) {
+  setRecipient(message.recipient);
+  if (input.value === "") setDraft(message.text);
 }
 
-function onInput() {
-  // Commands may contain passwords.
-  save("draft", COMMAND.test(input.value) ? null : input.value || null);
-  input.spellcheck = !input.classList.toggle("secret", isLogin(input.value));
-  // As high as the text, up to max-height in style.css.
-  input.style.height = "auto";
-  input.style.height = `${input.scrollHeight + 2}px`;
-  suggest();
-}
-
-function suggest() {
-  const { commands, names } = completions;
-  const [command, ...rest] = input.value.split(" ");
-  const usage = Object.hasOwn(commands, command) ? commands[command].usage : "";
-  const isCommand = command.startsWith("/") && !input.value.includes("\n");
-  $("command-usage").textContent = rest.length > 0 ? usage : "";
-  if (isCommand && rest.length === 0) {
-    const matches = startingWith(command, Object.keys(commands));
-    showSuggestions(matches.map((name) => [`${name} `, commands[name].usage]));
-    if (matches.includes(command)) select(-1); // Enter sends a complete command.
-  } else if (isCommand && usage.split(" ")[1]?.startsWith("[user")) {
-    const matches = startingWith(rest.join(" ").replace(/^"/, ""), names).slice(0, MAX_NAMES);
-    showSuggestions(matches.map((name) => [`${command} ${quoteName(name)} `, name]));
-  } else {
-    closeSuggestions();
-  }
-}
-
-// The name for a command, in quotes if the command could mean another member, now or once this one has left.
-export function quoteName(name) {
-  const isPrefix = (other) => other.toLowerCase().startsWith(`${name.toLowerCase()} `);
-  const needsQuotes = /^"| /.test(name) || completions.present.some(isPrefix);
-  return needsQuotes ? `"${name.replaceAll('"', '""')}"` : name;
-}
-
-function startingWith(prefix, names) {
-  return names.filter((name) => name.toLowerCase().startsWith(prefix.toLowerCase()));
-}
-
-// Takes pairs of a draft and its label.
-function showSuggestions(pairs) {
-  const options = pairs.map(([draft, label], index) =>
-    element("li", { role: "option", id: `suggestion-${index}`, "data-draft": draft }, label),
-  );
-  listbox.replaceChildren(...options);
-  listbox.hidden = options.length === 0;
-  select(0);
-}
-
-// Wraps around at both ends.
-function select(index) {
-  const options = [...listbox.children];
-  selected = index < -1 ? options.length - 1 : index < options.length ? index : 0;
-  options.forEach((option, i) => option.setAttribute("aria-selected", i === selected));
-  const option = options[selected];
-  if (option) input.setAttribute("aria-activedescendant", option.id);
-  else input.removeAttribute("aria-activedescendant");
-  option?.scrollIntoView({ block: "nearest" });
-}
-
-function accept(option) {
-  setDraft(option.dataset.draft);
+function stopWhisper() {
+  setRecipient(null);
   input.focus();
 }
 
-setDraft(load("draft") ?? "");
+/** @param {Recipient} name */
+function setRecipient(name) {
+  recipient = name;
+  form.classList.toggle("whispering", name !== null);
+  $("recipient").hidden = name === null;
+  $("recipient-name").textContent = name;
+  $("stop-whisper").ariaLabel = $("stop-whisper").title = `Stop whispering to ${name}`;
+  showPlaceholder();
+  setDraft(drafts.get(name) ?? "");
+}
 
-listbox.addEventListener("mousedown", (event) => {
-  event.preventDefault(); // The input keeps the focus.
-  const option = event.target.closest("li");
-  if (option) accept(option);
-});
+function showPlaceholder() {
+  const purpose = recipient === null ? "Message, or / for commands" : `Whisper to ${recipient}`;
+  input.placeholder = isTimedOut ? "You're timed out and can only read for now" : purpose;
+}
+
+function onInput() {
+  if (input.value === "") drafts.delete(recipient);
+  else drafts.set(recipient, input.value);
+  saveDrafts();
+  input.spellcheck = !input.classList.toggle("secret", isLogin(input.value));
+  fit();
+  clearTimeout(sizeTimer);
+  sizeTimer = setTimeout(showSize, SIZE_DELAY_MS);
+  suggest();
+}
+
+function saveDrafts() {
+  if (owner === "") return;
+  const texts = [...drafts].filter(([, text]) => !COMMAND.test(text)); // Commands may contain passwords.
+  save("drafts", texts.length > 0 || recipient !== null ? { owner, texts, to: recipient } : null);
+}
+
+// As high as the text, up to max-height in style.css. The form keeps its height meanwhile, so that the log does not
+// move.
+function fit() {
+  form.style.height = `${form.offsetHeight}px`;
+  input.style.height = "auto";
+  input.style.height = `${input.scrollHeight + 2}px`;
+  form.style.height = "";
+}

@@ -1,18 +1,25 @@
 // The WebSocket and the session. When the connection is lost, it reconnects and takes back its place in the room.
-//
-// It calls these methods of its listener:
-//   onState(state, seconds)      "idle", "connecting", "online", "backoff" (retry in `seconds`), "name-in-use",
-//                                "replaced" (the session was taken over, as by a copy of this tab) or "removed" (by a
-//                                moderator)
-//   onMessage(message)           any message but `history`. On a first join, user_list and command_list precede
-//                                onJoined(); on a resume, user_list may follow it
-//   onJoined(answer)             the `history` that answers a join
-//   onOlder(answer)              the `history` that answers requestOlder()
-//   onJoinRejected(reason, needsPassword)  the join failed and is not retried
-//   onDisconnected(code, reason) the connection of a member was lost and is retried
-//   onRemoved(reason, joinError) a moderator has removed the member, or keeps it out (`joinError`). It is not retried
 
 import { load, save } from "./storage.js";
+
+/**
+ * @typedef {"idle" | "connecting" | "online" | "unresponsive" | "backoff" | "name-in-use" | "replaced" | "removed"} State
+ *   "unresponsive": the server does not answer, and the connection may still be good; "backoff": retry after a while;
+ *   "replaced": the session was taken over, as by a copy of this tab; "removed": by a moderator
+ */
+/**
+ * @typedef {object} Listener
+ * @property {(state: State, retryAt: number) => void} onState `retryAt` in ms, for "backoff"
+ * @property {(message: any) => void} onMessage any message but `history`. On a first join, user_list and command_list
+ *   precede onJoined(); on a resume, user_list may follow it
+ * @property {(answer: any) => void} onJoined the `history` that answers a join
+ * @property {(answer: any) => void} onOlder the `history` that answers requestOlder()
+ * @property {(reason: string, needsPassword: boolean) => void} onJoinRejected the join failed and is not retried
+ * @property {(code: number, reason: string) => void} onDisconnected the connection of a member was lost and is retried
+ * @property {(reason: string, joinError: string) => void} onRemoved a moderator has removed the member, or keeps it out
+ *   (`joinError`). It is not retried
+ */
+/** @typedef {import("./outbox.js").Position} Position */
 
 const PAGE_LENGTH = 50; // messages
 const MIN_BACKOFF_MS = 1_000; // doubled with each failure
@@ -22,10 +29,19 @@ const CONNECT_TIMEOUT_MS = 15_000;
 // waited for.
 const NAME_RETRIES = 8;
 const NAME_RETRY_MS = 5_000;
-// Scripts cannot see pings, so a silent connection is tested with an empty history request.
-const MAX_SILENCE_MS = 15_000;
-const PROBE_TIMEOUT_MS = 5_000;
-const MAX_PROBE_MS = 15_000; // with other messages before the answer, as on a slow connection
+// Scripts cannot see pings, so a silent connection is tested with an empty history request: often while someone may be
+// looking, and otherwise rarely, to spare batteries. Where an answer takes longer than `SLOW_ANSWER_MS`, the line is slow,
+// or the server lets this client send rarely: then rarely as well.
+const SILENCE_MS = 2_000;
+const LONG_SILENCE_MS = 15_000;
+const SLOW_ANSWER_MS = 1_000;
+const INACTIVE_MS = 5 * 60_000; // without input, nobody is looking
+// Without an answer, the page says so after `ANSWER_MS`. A slow line gets more time before the connection is given up.
+const ANSWER_MS = 2_000;
+const GIVE_UP_MS = 10_000;
+const MAX_PROBE_MS = 15_000; // with other messages before the answer
+const TICK_MS = 250;
+const SLEEP_MS = 30_000; // a longer time between two ticks means that the computer slept
 const NORMAL_CLOSE = 1000; // close code: the member leaves
 const REPLACED = 4001; // close code: another connection has taken the place
 const POLICY = 1008; // close code: removed by a moderator, unless the reason contains TOO_SLOW
@@ -36,24 +52,36 @@ const ASKS_FOR_PASSWORD = /^(?!You are banned|.* is in use).*\bpassword/i;
 export class Connection {
   #url;
   #listener;
+  /** @type {WebSocket | null} */
   #socket = null;
+  /** @type {string | null} */
   #name = null;
+  /** @type {string | null} */
   #session = null; // the secret that takes back the place
+  /** @type {string | null} */
   #password = null; // in memory only, for a join after the session has ended
   #sentPassword = false; // with the last join
-  #position = null; // { epoch, since }: the newest message received
+  /** @type {Position | null} */
+  #position = null; // the newest message received
+  #maxMessageBytes = Infinity; // the server's limit
   #isMember = false;
   #wasMember = false; // under this name, on this or an earlier socket
   #isHeld = false; // reconnects only when the user asks for it
   #joinError = ""; // on this socket
-  #requests = []; // for history, not yet answered: "probe" or "older"
+  /** @type {("probe" | "older")[]} */
+  #requests = []; // for history, not yet answered
   #failures = 0;
   #nameRetries = 0;
   #timer = 0; // for the response to a connect or join, or for the next retry
-  #probeTimer = 0;
-  #probedAt = 0; // ms
-  #receivedAt = 0; // ms
+  // Times in ms.
+  #probedAt = 0; // 0: no answer is awaited
+  #receivedAt = 0;
+  #answerTime = 0; // of the last probe
+  #activeAt = Date.now();
+  #tickedAt = Date.now();
+  #isResponsive = true;
 
+  /** @param {string} url @param {Listener} listener */
   constructor(url, listener) {
     this.#url = url;
     this.#listener = listener;
@@ -61,31 +89,37 @@ export class Connection {
     addEventListener("offline", () => this.#wasMember && this.#socket && this.#onClose(1006, ""));
     addEventListener("pageshow", () => this.check());
     document.addEventListener("visibilitychange", () => document.hidden || this.check());
-    let checkedAt = Date.now();
-    setInterval(() => {
-      const isSilent = this.#isMember && Date.now() - this.#receivedAt > MAX_SILENCE_MS;
-      const hasSlept = Date.now() - checkedAt > 30_000; // the computer, as the clock jumped
-      if (isSilent || hasSlept) this.check();
-      checkedAt = Date.now();
-    }, 1_000);
+    for (const type of ["focus", "keydown", "pointerdown", "pointermove", "scroll", "visibilitychange"]) {
+      addEventListener(type, () => (this.#activeAt = Date.now()), { capture: true, passive: true });
+    }
+    setInterval(() => this.#tick(), TICK_MS);
   }
 
   // As the server writes it, once it is known.
   get name() {
-    return this.#name;
+    return this.#name ?? "";
   }
 
+  // While it is online.
   get position() {
-    return this.#position;
+    return /** @type {Position} */ (this.#position);
+  }
+
+  get maxMessageBytes() {
+    return this.#maxMessageBytes;
   }
 
   get isOnline() {
-    return this.#isMember && this.#socket.readyState === WebSocket.OPEN;
+    return this.#isMember && this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  // `password` may be empty.
-  join(name, password) {
+  /**
+   * The answer contains what was said after the position, if there is one.
+   * @param {string} name @param {string} password may be empty @param {Position | null} position
+   */
+  join(name, password, position) {
     if (name !== this.#name) this.#reset();
+    this.#position ??= position;
     this.#name = name;
     this.#password = password;
     this.#isHeld = false;
@@ -93,32 +127,29 @@ export class Connection {
     else this.#open();
   }
 
-  // After a reload: takes back this tab's place, and returns whether it has one. The answer contains what was said
-  // after the position, if there is one.
+  /** After a reload: takes back this tab's place. Returns the name. @param {(name: string) => Position | null} position */
   resume(position) {
-    const stored = load("session");
-    if (!stored) return false;
-    ({ name: this.#name, session: this.#session } = stored);
-    this.#position = position;
+    const { name, session } = load("session");
+    [this.#name, this.#session, this.#position] = [name, session, position(name)];
     this.#wasMember = true;
     this.#open();
-    return true;
+    return name;
   }
 
   leave() {
     this.#close(true);
     this.#reset();
-    this.#listener.onState("idle");
+    this.#onState("idle");
   }
 
-  // Returns whether the message was sent. Nothing is queued here.
+  /** Returns whether the message was sent. Nothing is queued here. @param {object} message */
   send(message) {
     if (!this.isOnline) return false;
-    this.#socket.send(JSON.stringify(message));
+    this.#socket?.send(JSON.stringify(message));
     return true;
   }
 
-  // Requests the page before the message with this id, and returns whether it could.
+  /** Requests the page before the message with this id, and returns whether it could. @param {number | undefined} id */
   requestOlder(id) {
     return this.#request("older", { before: id, limit: PAGE_LENGTH });
   }
@@ -129,16 +160,47 @@ export class Connection {
     this.#reopen();
   }
 
-  // Reconnects now, or checks that the connection still works.
+  // Reconnects now, or tests the connection. One that does not answer is given up.
   check() {
-    if (this.#socket === null) {
-      this.#reopen();
-    } else if (!this.#probeTimer && this.#request("probe", { limit: 0 })) {
-      this.#probedAt = Date.now();
-      this.#awaitProbe();
+    if (this.#socket === null) this.#reopen();
+    else if (this.#isResponsive) this.test();
+    else this.#giveUp();
+  }
+
+  test() {
+    if (this.#probedAt === 0 && this.#request("probe", { limit: 0 })) this.#probedAt = Date.now();
+  }
+
+  #tick() {
+    const now = Date.now();
+    const hasSlept = now - this.#tickedAt > SLEEP_MS;
+    this.#tickedAt = now;
+    if (hasSlept) this.check();
+    if (!this.#isMember) return;
+    const silence = now - Math.max(this.#receivedAt, this.#probedAt);
+    if (this.#probedAt === 0) {
+      const isWatched = !document.hidden && now - this.#activeAt < INACTIVE_MS && this.#answerTime < SLOW_ANSWER_MS;
+      if (silence > (isWatched ? SILENCE_MS : LONG_SILENCE_MS)) this.test();
+    } else if (silence > GIVE_UP_MS || now - this.#probedAt > MAX_PROBE_MS) {
+      this.#giveUp();
+    } else {
+      this.#showResponsive(silence < ANSWER_MS);
     }
   }
 
+  /** @param {boolean} isResponsive */
+  #showResponsive(isResponsive) {
+    if (isResponsive === this.#isResponsive) return;
+    this.#isResponsive = isResponsive;
+    this.#onState(isResponsive ? "online" : "unresponsive");
+  }
+
+  /** @param {State} state */
+  #onState(state, retryAt = 0) {
+    this.#listener.onState(state, retryAt);
+  }
+
+  /** @param {"probe" | "older"} purpose @param {object} fields */
   #request(purpose, fields) {
     const isSent = this.send({ type: "history", ...fields });
     if (isSent) this.#requests.push(purpose);
@@ -152,7 +214,7 @@ export class Connection {
   #open() {
     this.#close();
     this.#joinError = "";
-    this.#listener.onState("connecting");
+    this.#onState("connecting");
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     this.#startTimeout();
@@ -170,13 +232,14 @@ export class Connection {
     const session = this.#session ?? undefined; // undefined fields are not sent
     const password = (withPassword && this.#password) || undefined;
     const options = { password, history: PAGE_LENGTH, session, ...this.#position };
-    this.#socket.send(JSON.stringify({ type: "join", username: this.#name, ...options }));
+    this.#socket?.send(JSON.stringify({ type: "join", username: this.#name, ...options }));
     this.#startTimeout();
   }
 
+  /** @param {string} data */
   #onMessage(data) {
     this.#receivedAt = Date.now();
-    if (this.#probeTimer && Date.now() - this.#probedAt < MAX_PROBE_MS) this.#awaitProbe();
+    this.#showResponsive(true);
     if (!this.#isMember) this.#startTimeout(); // the answer to the join may be long
     let message;
     try {
@@ -189,7 +252,7 @@ export class Connection {
       this.#onJoined(message);
       return;
     }
-    if (this.#isMember && id > this.#position.since) this.#position.since = id;
+    if (this.#isMember && this.#position && id > this.#position.since) this.#position.since = id;
     if (type === "history") {
       this.#onHistory(message);
     } else if (this.#isMember || type !== "error") {
@@ -201,30 +264,38 @@ export class Connection {
     }
   }
 
+  /** @param {any} answer */
   #onJoined(answer) {
     clearTimeout(this.#timer);
+    this.#maxMessageBytes = answer.max_message_bytes ?? Infinity;
     this.#session = answer.session;
     this.#position = { epoch: answer.epoch, since: answer.id };
     save("session", { name: this.#name, session: this.#session });
     this.#isMember = this.#wasMember = true;
     this.#failures = 0;
     this.#joinError = "";
-    this.#listener.onState("online");
+    this.#onState("online");
     this.#listener.onJoined(answer);
   }
 
+  /** @param {any} answer */
   #onHistory(answer) {
-    if (this.#requests.shift() === "probe") this.#stopProbe();
-    else this.#listener.onOlder(answer);
+    if (this.#requests.shift() === "older") {
+      this.#listener.onOlder(answer);
+      return;
+    }
+    this.#answerTime = Date.now() - this.#probedAt;
+    this.#probedAt = 0;
   }
 
+  /** @param {string} reason */
   #onJoinError(reason) {
     this.#joinError = reason;
     if (ASKS_FOR_PASSWORD.test(reason)) {
       this.#onPasswordNeeded(reason);
     } else if (this.#wasMember && this.#nameRetries < NAME_RETRIES) {
       this.#nameRetries += 1;
-      if (reason.includes("in use")) this.#listener.onState("name-in-use");
+      if (reason.includes("in use")) this.#onState("name-in-use");
       this.#setTimer(NAME_RETRY_MS, () => this.#sendJoin());
     } else {
       // The socket stays open for another name.
@@ -233,6 +304,7 @@ export class Connection {
     }
   }
 
+  /** @param {string} reason */
   #onPasswordNeeded(reason) {
     if (this.#password && !this.#sentPassword) {
       this.#sendJoin(true);
@@ -246,6 +318,7 @@ export class Connection {
     }
   }
 
+  /** @param {number} code @param {string} reason */
   #onClose(code, reason) {
     const wasJoined = this.#isMember;
     this.#close();
@@ -268,24 +341,26 @@ export class Connection {
     this.#failures += 1;
     // Jitter, so that clients do not all reconnect at once after a restart.
     const delay = backoff * (0.5 + Math.random() / 2);
-    this.#listener.onState("backoff", delay / 1000);
+    this.#onState("backoff", Date.now() + delay);
     this.#setTimer(delay, () => this.#open());
   }
 
-  #onProbeTimeout() {
+  #giveUp() {
     this.#onClose(1006, "");
     this.#reopen(); // at once, as the server may be fine
   }
 
+  /** @param {State} state */
   #hold(state) {
     clearTimeout(this.#timer);
     this.#isHeld = true;
-    this.#listener.onState(state);
+    this.#onState(state);
   }
 
+  /** @param {string} reason */
   #rejectJoin(reason, needsPassword = false) {
     this.#reset();
-    this.#listener.onState("idle");
+    this.#onState("idle");
     this.#listener.onJoinRejected(reason, needsPassword);
   }
 
@@ -300,8 +375,9 @@ export class Connection {
   // first answer there is no session to resume with, so it leaves.
   #close(isLeaving = !this.#wasMember) {
     clearTimeout(this.#timer);
-    this.#stopProbe();
     this.#requests = [];
+    this.#probedAt = this.#answerTime = 0;
+    this.#isResponsive = true;
     this.#isMember = false;
     if (this.#socket) {
       this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
@@ -311,20 +387,11 @@ export class Connection {
     }
   }
 
-  #awaitProbe() {
-    clearTimeout(this.#probeTimer);
-    this.#probeTimer = setTimeout(() => this.#onProbeTimeout(), PROBE_TIMEOUT_MS);
-  }
-
-  #stopProbe() {
-    clearTimeout(this.#probeTimer);
-    this.#probeTimer = 0;
-  }
-
   #startTimeout() {
     this.#setTimer(CONNECT_TIMEOUT_MS, () => this.#onClose(1006, ""));
   }
 
+  /** @param {number} ms @param {() => void} callback */
   #setTimer(ms, callback) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(callback, ms);

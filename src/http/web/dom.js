@@ -3,6 +3,7 @@
 /**
  * The elements whose class matters, by id. An id that is missing here has the type HTMLElement.
  * @typedef {{
+ *   composer: HTMLFormElement,
  *   join: HTMLButtonElement,
  *   "join-form": HTMLFormElement,
  *   "message-input": HTMLTextAreaElement,

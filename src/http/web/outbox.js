@@ -1,49 +1,71 @@
 // Messages not yet acknowledged, in the order of sending. Pure: no DOM, no socket.
-//
-// An item has these fields:
-//   txnId     identifies the item; the server returns it in the ack, the error and the history
-//   kind      "public", "whisper" or "command"
-//   content   as the user wrote it
-//   state     "waiting" (to be sent), "sent", or "unknown": it was sent, and it is not known whether it arrived
-//   position  { epoch, since }: the newest message known when it was sent
+
+/**
+ * @typedef {object} Content
+ * @property {"public" | "whisper" | "command"} kind
+ * @property {string} content
+ * @property {string | null} to the recipient of a whisper; null: `content` is a command that names the recipient
+ *
+ * @typedef {object} Delivery
+ * @property {string} from the user's name
+ * @property {string} txnId identifies the item; the server returns it in the ack, the error and the history
+ * @property {"waiting" | "sent" | "unknown"} state "waiting": to be sent; "unknown": it was sent, and may have arrived
+ * @property {Position | null} position when it was sent
+ *
+ * @typedef {{ epoch: string, since: number }} Position the newest message known
+ * @typedef {Content & Delivery & { row?: HTMLElement | null, sentAt?: number }} Item `row` and `sentAt` are not saved
+ */
 
 const MAX_ITEMS = 50; // messages
+export const TXN_ID_LENGTH = 32; // characters
 
 export class Outbox {
-  #items = [];
+  /** @type {Item[]} */
+  #items;
   #save;
 
-  // Calls `save` with what a reload must preserve, after each change. `saved` is what it was last called with.
+  /**
+   * Calls `save` with what a reload must preserve, after each change. `saved` is what it was last called with.
+   * @param {Item[] | null} saved
+   * @param {(items: Item[]) => void} save
+   */
   constructor(saved, save) {
     this.#items = saved ?? [];
     this.#save = save;
+    this.#onChange();
   }
 
   get isFull() {
     return this.#items.length >= MAX_ITEMS;
   }
 
-  get items() {
-    return [...this.#items];
+  /** Messages sent under another name wait until the user has that name again. @param {string} name */
+  items(name) {
+    return this.#items.filter(({ from }) => from === name);
   }
 
-  // The position to resume from after a reload: everything after it shows which items arrived.
-  get position() {
-    return this.#items.find((item) => item.state === "sent")?.position ?? null;
+  // Commands are not: they may contain passwords.
+  get saved() {
+    return this.#items.filter(({ kind }) => kind !== "command").map(({ row, sentAt, ...item }) => item);
   }
 
-  add(content, kind) {
-    const item = { txnId: newTxnId(), kind, content, state: "waiting", position: null };
-    this.#items.push(item);
+  /** The position to resume from: everything after it shows which items arrived. @param {string} name */
+  position(name) {
+    return this.items(name).find((item) => item.state === "sent")?.position ?? null;
+  }
+
+  /** @param {Content} content @param {string} from */
+  add(content, from) {
+    this.#items.push({ ...content, from, txnId: newTxnId(), state: "waiting", position: null });
     this.#onChange();
-    return item;
   }
 
+  /** @param {Item} item */
   has(item) {
     return this.#items.includes(item);
   }
 
-  // Returns what it removed, if anything.
+  /** Returns what it removed, if anything. @param {string | undefined} txnId */
   remove(txnId) {
     const index = this.#items.findIndex((item) => item.txnId === txnId);
     if (index < 0) return null;
@@ -52,22 +74,28 @@ export class Outbox {
     return item;
   }
 
-  clear() {
-    this.#items = [];
+  /** @param {string} name */
+  clear(name) {
+    this.#items = this.#items.filter(({ from }) => from !== name);
     this.#onChange();
   }
 
+  /** @param {Item} item @param {Position} position */
   markSent(item, position) {
     item.state = "sent";
     item.position = { ...position };
     this.#onChange();
   }
 
-  // Decides about each sent item that was not in the answer to a join, and returns the commands that may not have run.
-  reconcile({ epoch, recovered }) {
-    for (const item of this.#items.filter(({ state }) => state === "sent")) {
+  /**
+   * Decides about each sent item that was not in the answer to a join, and returns the commands that may not have run.
+   * @param {{ epoch: string, recovered?: boolean }} answer
+   * @param {string} name
+   */
+  reconcile({ epoch, recovered }, name) {
+    for (const item of this.items(name).filter(({ state }) => state === "sent")) {
       // In a new epoch the server has no earlier messages, so the item is sent again.
-      const isAbsent = recovered === true || item.position.epoch !== epoch;
+      const isAbsent = recovered === true || item.position?.epoch !== epoch;
       item.state = isAbsent && item.kind !== "command" ? "waiting" : "unknown";
     }
     // Most commands are not in the history, so it does not show whether they ran.
@@ -77,17 +105,13 @@ export class Outbox {
     return commands;
   }
 
-  // Commands are not saved: they may contain passwords.
   #onChange() {
-    const items = this.#items.filter(({ kind }) => kind !== "command");
-    this.#save(
-      items.map(({ txnId, kind, content, state, position }) => ({ txnId, kind, content, state, position })),
-    );
+    this.#save(this.saved);
   }
 }
 
 // crypto.randomUUID() exists only where the page came over TLS or from this machine.
 function newTxnId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const bytes = crypto.getRandomValues(new Uint8Array(TXN_ID_LENGTH / 2));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,7 +1,16 @@
 // The room: connects the connection, the message log, the people and the composer with each other.
 
-import { completions, quoteName, setDraft } from "./composer.js";
+import {
+  closeDrafts,
+  completions,
+  connectComposer,
+  openDrafts,
+  setTimedOut,
+  showSize,
+  startWhisper as whisperTo,
+} from "./composer.js";
 import { Connection } from "./connection.js";
+import { confirmDialog } from "./dialog.js";
 import { $ } from "./dom.js";
 import {
   addDivider,
@@ -17,8 +26,10 @@ import {
   startEpoch,
   suppressAnnouncements,
 } from "./message-log.js";
+import { guardBack, setInRoom } from "./navigation.js";
 import { showMembers } from "./people.js";
 import { Sender } from "./sender.js";
+import { showStatus } from "./status.js";
 import { saveLasting } from "./storage.js";
 
 const section = $("room");
@@ -27,25 +38,13 @@ const messageInput = $("message-input");
 let me = null; // this member's name as the server writes it; null before the join
 let isModerator = false;
 let lossNotice = null; // shown until the connection is back
+let backHint = null;
 
 const url = new URL(".", location.href);
 url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
 const connection = new Connection(url.href, {
-  onState(state, seconds) {
-    const loss = navigator.onLine ? "Connection lost" : "You're offline";
-    $("status").textContent = {
-      idle: "Not connected",
-      connecting: lossNotice ? `${loss}. Reconnecting…` : "Connecting…",
-      online: "Connected",
-      backoff: `${loss}. Retrying in ${Math.max(1, Math.round(seconds))} s`,
-      "name-in-use": "Your name is in use. Waiting for it…",
-      replaced: "Open in another tab",
-      removed: "Removed",
-    }[state];
-    $("status").dataset.state = state;
-    $("retry").hidden = state !== "backoff";
-    $("rejoin").hidden = state !== "replaced" && state !== "removed";
-    $("rejoin").textContent = state === "removed" ? "Join again" : "Use here";
+  onState(state, retryAt) {
+    showStatus(state, retryAt, lossNotice !== null);
     sender.showStates();
   },
 
@@ -55,11 +54,13 @@ const connection = new Connection(url.href, {
     lossNotice = null;
     if (section.hidden) showRoom(true);
     const isFirst = startEpoch(answer.epoch);
+    if (isFirst) openDrafts(connection.name);
     if (isFirst) suppressAnnouncements();
     else if (answer.recovered !== true) addDivider("Some messages may be missing here");
     for (const message of answer.messages) show(message, !isFirst);
     if (isFirst) setOlder(answer.more);
     sender.onJoined(answer);
+    showSize();
   },
 
   onOlder({ messages, more }) {
@@ -68,7 +69,7 @@ const connection = new Connection(url.href, {
   },
 
   onJoinRejected(reason, needsPassword) {
-    const name = connection.name ?? undefined;
+    const name = connection.name || undefined;
     showRoom(false);
     room.onLeft({
       reason: sender.hasUnsent ? `${reason} Your unsent messages have been kept.` : reason,
@@ -78,16 +79,10 @@ const connection = new Connection(url.href, {
   },
 
   onDisconnected(code, reason) {
-    const cause = {
-      1001: "The server has shut down or is restarting.",
-      1009: "That message was longer than the server accepts.",
-    }[code] ?? (reason ? `Connection closed (${reason}).` : "Connection lost.");
-    if (code === 1009) {
-      addNotice("connection", cause);
-      sender.onTooLong();
-    } else {
-      lossNotice = addNotice("connection", `${cause} Messages you write are sent once you're back.`);
-    }
+    const isStopped = code === 1001;
+    const closed = reason ? `Connection closed (${reason}).` : "Connection lost.";
+    const cause = isStopped ? "The server has shut down or is restarting." : closed;
+    lossNotice = addNotice("connection", `${cause} Messages you write are sent once you're back.`);
   },
 
   onRemoved(reason, joinError) {
@@ -98,7 +93,7 @@ const connection = new Connection(url.href, {
 
   onMessage(message) {
     const { type, content } = message;
-    if (type === "ack") sender.onAck(message);
+    if (type === "ack") sender.confirm(message);
     else if (type === "error") sender.onError(message) || addNotice(type, content);
     else if (type === "user_list") updateMembers(content);
     else if (type === "command_list") completions.commands = content;
@@ -112,14 +107,15 @@ export const room = {
   /** @type {(rejection?: { reason: string, name?: string, needsPassword?: boolean }) => void} */
   onLeft: () => {},
 
+  /** @param {string} name @param {string} password */
   join(name, password) {
     me = null;
-    connection.join(name, password);
+    connection.join(name, password, sender.position(name));
   },
 
   // After a reload.
   resume() {
-    connection.resume(sender.position);
+    openDrafts(connection.resume((name) => sender.position(name)));
     showRoom(true);
   },
 };
@@ -141,15 +137,30 @@ function show(message, isNew) {
 
 onOlderWanted((id) => connection.requestOlder(id));
 
-$("leave").addEventListener("click", () => {
+$("leave").addEventListener("click", async () => {
+  const choice = sender.unsent === 0 ? "keep" : await askAboutUnsent(sender.unsent);
+  if (choice === null || section.hidden) return;
+  if (choice === "discard") sender.clear();
+  closeDrafts(choice === "discard");
   connection.leave();
-  sender.clear();
   clearLog();
-  setDraft("");
   lossNotice = null;
   showRoom(false);
   room.onLeft();
 });
+
+/** @param {number} count */
+function askAboutUnsent(count) {
+  return confirmDialog({
+    title: count === 1 ? "1 message hasn't been sent yet" : `${count} messages haven't been sent yet`,
+    text: `If you keep ${count === 1 ? "it" : "them"}, this tab sends ${count === 1 ? "it" : "them"} when you next join as ${connection.name}.`,
+    actions: [
+      { label: "Stay", value: "" },
+      { label: "Keep and leave", value: "keep" },
+      { label: "Discard and leave", value: "discard", isDanger: true },
+    ],
+  });
+}
 
 $("retry").addEventListener("click", () => connection.check());
 $("rejoin").addEventListener("click", () => connection.rejoin());
@@ -159,6 +170,7 @@ function showRoom(isJoined) {
   if (!isJoined) isModerator = false;
   if (isJoined) $("join-form").hidden = true;
   for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
+  setInRoom(isJoined);
   showDrawer(false);
   if (isJoined) messageInput.focus();
 }
@@ -179,17 +191,13 @@ function updateMembers(users) {
   }
   isModerator = self?.is_mod ?? false;
   sender.isTimedOut = self?.is_timed_out ?? false;
-  messageInput.placeholder = sender.isTimedOut
-    ? "You're timed out and can only read for now"
-    : "Message, or / for commands";
+  setTimedOut(sender.isTimedOut);
   sender.sendWaiting();
 }
 
 function startWhisper(name) {
   showDrawer(false);
-  const draft = messageInput.value.trimStart().startsWith("/") ? "" : messageInput.value;
-  setDraft(`/whisper ${quoteName(name)} ${draft}`);
-  messageInput.focus();
+  whisperTo(name);
 }
 
 $("member-list").addEventListener("click", ({ target }) => {
@@ -216,20 +224,45 @@ $("members-button").addEventListener("click", () => {
 });
 
 addEventListener("keydown", ({ key }) => {
-  if (key === "Escape" && isDrawerOpen()) {
-    showDrawer(false);
-    $("members-button").focus();
-  }
+  if (key === "Escape" && isDrawerOpen()) closeDrawer();
 });
+
+function closeDrawer() {
+  showDrawer(false);
+  $("members-button").focus();
+}
+
+// --- The Back button
+
+guardBack(closeTop, showBackHint);
+
+// Returns whether there was anything to close.
+function closeTop() {
+  /** @type {HTMLDialogElement | null} */
+  const dialog = document.querySelector("dialog[open]");
+  /** @type {HTMLElement | null} */
+  const popover = document.querySelector(":popover-open");
+  if (dialog) dialog.close();
+  else if (popover) popover.hidePopover();
+  else if (isDrawerOpen()) closeDrawer();
+  else return false;
+  return true;
+}
+
+/** @param {boolean} isShown */
+function showBackHint(isShown) {
+  if (backHint) removeRow(backHint);
+  backHint = isShown ? addNotice("connection", "Press Back again to leave the page.") : null;
+}
 
 // --- Sending
 
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const content = messageInput.value.trim();
-  if (content === "") return;
-  const error = sender.submit(content);
-  if (error) addNotice("error", `${error} Your text is still in the message box.`);
-  else setDraft("");
-  jumpToLatest();
-});
+connectComposer(
+  (text, recipient) => {
+    const error = sender.submit(text, recipient);
+    if (error) addNotice("error", `${error} Your text is still in the message box.`);
+    jumpToLatest();
+    return error === null;
+  },
+  (text, recipient) => sender.excess(text, recipient),
+);
