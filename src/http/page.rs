@@ -15,7 +15,7 @@ struct File {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 20] = [
+const FILES: [File; 26] = [
     file("/", "text/html; charset=utf-8", include_str!("web/index.html")),
     file("/style.css", "text/css; charset=utf-8", include_str!("web/style.css")),
     script("/chat.js", include_str!("web/chat.js")),
@@ -25,17 +25,23 @@ const FILES: [File; 20] = [
     script("/dialog.js", include_str!("web/dialog.js")),
     script("/dom.js", include_str!("web/dom.js")),
     script("/formatting.js", include_str!("web/formatting.js")),
+    script("/menu.js", include_str!("web/menu.js")),
     script("/message-log.js", include_str!("web/message-log.js")),
     script("/message-row.js", include_str!("web/message-row.js")),
     script("/navigation.js", include_str!("web/navigation.js")),
+    script("/moderation.js", include_str!("web/moderation.js")),
+    script("/notifications.js", include_str!("web/notifications.js")),
     script("/outbox.js", include_str!("web/outbox.js")),
     script("/people.js", include_str!("web/people.js")),
+    script("/people-menu.js", include_str!("web/people-menu.js")),
     script("/room.js", include_str!("web/room.js")),
     script("/sender.js", include_str!("web/sender.js")),
     script("/settings.js", include_str!("web/settings.js")),
     script("/status.js", include_str!("web/status.js")),
+    script("/settings-panel.js", include_str!("web/settings-panel.js")),
     script("/storage.js", include_str!("web/storage.js")),
     file("/favicon.svg", "image/svg+xml; charset=utf-8", include_str!("web/favicon.svg")),
+    file("/favicon-unread.svg", "image/svg+xml; charset=utf-8", include_str!("web/favicon-unread.svg")),
 ];
 
 const fn file(path: &'static str, content_type: &'static str, content: &'static str) -> File {
