@@ -9,7 +9,7 @@ const MIN_PEOPLE_TO_FILTER = 21;
 
 const list = $("member-list");
 const filter = $("member-filter");
-const compareNames = new Intl.Collator().compare;
+const compareNames = new Intl.Collator(undefined, { numeric: true }).compare;
 /** @type {Map<string, Person>} */
 let people = new Map();
 /** @type {Map<string, { item: HTMLElement, badges: HTMLElement }>} */
