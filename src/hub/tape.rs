@@ -385,7 +385,15 @@ mod tests {
         let ann = ConnectionId(1);
         let answer = |session| {
             let (messages, epoch) = (b"[]".to_vec(), "an epoch".into());
-            let answer = HistoryAnswer { messages, id: 1, more: false, epoch, recovered: None, session, max_message_bytes: None };
+            let answer = HistoryAnswer {
+                messages,
+                id: 1,
+                more: false,
+                epoch,
+                recovered: None,
+                session,
+                max_message_bytes: None,
+            };
             Effect::Send(Audience::One(ann), ServerMessage::History(answer.into()))
         };
         let mut tape = Tape::default();

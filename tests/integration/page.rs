@@ -40,17 +40,23 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/dialog.js", "text/javascript"),
         ("/dom.js", "text/javascript"),
         ("/formatting.js", "text/javascript"),
+        ("/menu.js", "text/javascript"),
         ("/people.js", "text/javascript"),
+        ("/people-menu.js", "text/javascript"),
         ("/message-log.js", "text/javascript"),
         ("/message-row.js", "text/javascript"),
         ("/navigation.js", "text/javascript"),
+        ("/moderation.js", "text/javascript"),
+        ("/notifications.js", "text/javascript"),
         ("/outbox.js", "text/javascript"),
         ("/sender.js", "text/javascript"),
         ("/room.js", "text/javascript"),
         ("/settings.js", "text/javascript"),
         ("/status.js", "text/javascript"),
+        ("/settings-panel.js", "text/javascript"),
         ("/storage.js", "text/javascript"),
         ("/favicon.svg", "image/svg+xml"),
+        ("/favicon-unread.svg", "image/svg+xml"),
     ] {
         let file = get(&server, path);
         assert!(file.starts_with("HTTP/1.1 200 ") && file.contains(content_type), "{path}: {file}");

@@ -17,6 +17,11 @@ export function linkify(text) {
   return nodes.filter((node) => node !== "");
 }
 
+export function mentions(text, name) {
+  const words = (string) => ` ${string.normalize("NFC").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ")} `;
+  return words(text).includes(words(name));
+}
+
 // Trailing punctuation belongs to the sentence, and so does a ")" without its "(" in the URL.
 function trimTrailingPunctuation(url) {
   let unmatched = url.split(")").length - url.split("(").length;

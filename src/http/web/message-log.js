@@ -27,6 +27,7 @@ let requestOlder = null; // called with the oldest id; returns whether it could
 let hasOlder = false; // whether there are older messages than those shown
 let isRequested = false;
 let quietTimer = 0;
+let reportUnread = (unread) => {};
 
 // Returns the message's row, or null if a message with its id is shown already. A message without an id is pending.
 export function addMessage({ id, sender, text, time = Date.now(), isOwn = false, recipient = null, isNew = true }) {
@@ -126,6 +127,11 @@ export function setOlder(value) {
 
 export function onOlderWanted(callback) {
   requestOlder = callback;
+}
+
+// Calls `callback` with { count } when the number of unread messages may have changed.
+export function onUnread(callback) {
+  reportUnread = callback;
 }
 
 // Sets the epoch of the messages that follow. Rows of an earlier epoch lose their ids, which start over. Returns
@@ -290,5 +296,5 @@ function showUnread() {
   const count = unread === 1 ? "1 new message" : `${unread} new messages`;
   jumpButton.textContent = unread > 0 ? count : "Jump to latest";
   jumpButton.hidden = isPinned;
-  document.title = unread > 0 ? `(${unread}) TinyChat` : "TinyChat";
+  reportUnread({ count: unread });
 }

@@ -1,52 +1,117 @@
-// The people in the room.
+// The people in the room: the user first, then moderators, then everyone else by name.
 
-import { $, avatar, element } from "./dom.js";
+import { $, avatar, closest, element, moveFocus } from "./dom.js";
 
-const MAX_ITEMS = 500; // members beyond these are shown as a number
+/** @typedef {{ username: string, is_mod: boolean, is_timed_out: boolean, is_away?: boolean }} Person */
+
+const MAX_ITEMS = 500; // people beyond these are only counted, unless the filter finds them
+const MIN_PEOPLE_TO_FILTER = 21;
 
 const list = $("member-list");
-const items = new Map(); // from name to { item, badges }
-const overflow = element("li", { class: "hint" });
+const filter = $("member-filter");
+const compareNames = new Intl.Collator(undefined, { numeric: true }).compare;
+/** @type {Map<string, Person>} */
+let people = new Map();
+/** @type {Map<string, { item: HTMLElement, badges: HTMLElement }>} */
+const items = new Map();
+let me = "";
+/** @type {HTMLElement | null | undefined} */
+let tabStop; // The list has one; the arrow keys move within it.
 
-// Changes only what differs, to preserve the keyboard focus.
-export function showMembers(users, me) {
-  const shown = users.slice(0, MAX_ITEMS);
-  removeAllExcept(new Set(shown.map((user) => user.username)));
-  shown.forEach((user, index) => {
-    const name = user.username;
-    if (!items.has(name)) items.set(name, createItem(name));
-    const { item, badges } = items.get(name);
-    const marks = [user.is_mod && "moderator", user.is_timed_out && "timed out", user.is_away && "away"];
-    setBadges(badges, [name === me && "you", ...marks]);
-    const current = list.children[index] ?? null;
-    if (current !== item) list.insertBefore(item, current);
-  });
-  const rest = users.length - shown.length;
-  overflow.textContent = `and ${rest} more`;
-  if (rest > 0) list.append(overflow);
-  else overflow.remove();
-  $("member-count").textContent = $("member-badge").textContent = users.length;
+/** @param {Person[]} users @param {string} ownName */
+export function showPeople(users, ownName) {
+  me = ownName;
+  const rank = (/** @type {Person} */ { username, is_mod }) => (isMe(username) ? 0 : is_mod ? 1 : 2);
+  const sorted = users.toSorted((a, b) => rank(a) - rank(b) || compareNames(a.username, b.username));
+  people = new Map(sorted.map((person) => [person.username, person]));
+  filter.hidden = people.size < MIN_PEOPLE_TO_FILTER && filter.value === "" && filter !== document.activeElement;
+  $("member-count").textContent = $("member-badge").textContent = String(people.size);
+  showList();
 }
 
-function removeAllExcept(names) {
+/** @param {string} name */
+export const isMe = (name) => name === me;
+/** @param {string} name @returns whether and how this person is in the room */
+export const findPerson = (name) => people.get(name);
+export const amModerator = () => people.get(me)?.is_mod ?? false;
+
+// Calls `callback` when the user chooses a person.
+/** @param {(name: string, anchor: HTMLElement) => void} callback */
+export function onPersonMenu(callback) {
+  list.addEventListener("click", (event) => {
+    const button = closest(event, "button");
+    if (button) callback(button.dataset.name ?? "", button);
+  });
+}
+
+filter.addEventListener("input", showList);
+list.addEventListener("keydown", (event) => moveFocus(list, event));
+list.addEventListener("focusin", (event) => setTabStop(closest(event, "button")));
+
+// Changes only what differs, and keeps the focus.
+function showList() {
+  const wanted = plain(filter.value.trim());
+  const found = [...people.keys()].filter((name) => wanted === "" || plain(name).includes(wanted));
+  const shown = new Set(found.slice(0, MAX_ITEMS));
+  const focused = list.querySelector(":focus");
+  const focusedAt = [...list.children].findIndex((item) => item.contains(focused));
+
   for (const [name, { item }] of items) {
-    if (names.has(name)) continue;
+    if (shown.has(name)) continue;
     item.remove();
     items.delete(name);
   }
+  let current = list.firstElementChild;
+  for (const name of shown) {
+    const item = showPerson(name);
+    // An item that moves down makes way, so that those below it can stay.
+    if (current && current.nextElementSibling === item) current.remove();
+    else if (current !== item) list.insertBefore(item, current);
+    current = item.nextElementSibling;
+  }
+  const rest = found.length - shown.size;
+  const more = rest > 0 ? `and ${rest} more. Filter by name to find them.` : "";
+  $("member-note").textContent = shown.size > 0 ? more : "No one by that name";
+
+  const nearest = list.children[Math.max(0, Math.min(focusedAt, shown.size - 1))];
+  if (!tabStop?.isConnected) setTabStop(nearest?.querySelector("button"));
+  if (focused && document.activeElement === document.body) (tabStop ?? filter).focus();
 }
 
+/** @param {string} name */
+function showPerson(name) {
+  const entry = items.get(name) ?? createItem(name);
+  items.set(name, entry);
+  const person = people.get(name);
+  const labels = Object.entries({
+    you: isMe(name),
+    moderator: person?.is_mod,
+    "timed out": person?.is_timed_out,
+    away: person?.is_away,
+  }).flatMap(([label, applies]) => (applies ? label : []));
+  if (entry.badges.dataset.labels !== String(labels)) {
+    entry.badges.dataset.labels = String(labels);
+    const badges = labels.map((label) => element("span", { class: `badge ${label.replace(" ", "-")}` }, label));
+    entry.badges.replaceChildren(...badges.flatMap((badge) => [" ", badge]));
+  }
+  return entry.item;
+}
+
+/** @param {string} name */
 function createItem(name) {
   const badges = element("span", { class: "badges" });
-  const label = element("bdi", { class: "name" }, name);
-  const button = element("button", { title: "Whisper", "data-name": name }, avatar(name), label, badges);
+  const content = [avatar(name), element("bdi", { class: "name" }, name), badges];
+  const button = element("button", { "data-name": name, "aria-haspopup": "menu", tabindex: "-1" }, ...content);
   return { item: element("li", {}, button), badges };
 }
 
-function setBadges(badges, labels) {
-  const wanted = labels.filter(Boolean);
-  if (badges.dataset.labels === wanted.join()) return;
-  badges.dataset.labels = wanted.join();
-  const spans = wanted.map((label) => element("span", { class: `badge ${label.replace(" ", "-")}` }, label));
-  badges.replaceChildren(...spans.flatMap((span) => [" ", span]));
+/** @param {HTMLElement | null | undefined} button */
+function setTabStop(button) {
+  if (tabStop) tabStop.tabIndex = -1;
+  if (button) button.tabIndex = 0;
+  tabStop = button;
 }
+
+// Without case and accents.
+/** @param {string} name */
+const plain = (name) => name.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();

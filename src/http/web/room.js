@@ -4,14 +4,16 @@ import {
   closeDrafts,
   completions,
   connectComposer,
+  insertMention,
   openDrafts,
   setTimedOut,
   showSize,
-  startWhisper as whisperTo,
+  startWhisper,
 } from "./composer.js";
 import { Connection } from "./connection.js";
 import { confirmDialog } from "./dialog.js";
-import { $ } from "./dom.js";
+import { $, closest } from "./dom.js";
+import { mentions } from "./formatting.js";
 import {
   addDivider,
   addMessage,
@@ -21,14 +23,18 @@ import {
   deleteMessage,
   jumpToLatest,
   onOlderWanted,
+  onUnread,
   removeRow,
   setOlder,
   startEpoch,
   suppressAnnouncements,
 } from "./message-log.js";
 import { guardBack, setInRoom } from "./navigation.js";
-import { showMembers } from "./people.js";
+import { notify, showUnread } from "./notifications.js";
+import { onPersonMenu, showPeople } from "./people.js";
+import { openPersonMenu, setMenuActions } from "./people-menu.js";
 import { Sender } from "./sender.js";
+import "./settings-panel.js";
 import { showStatus } from "./status.js";
 import { saveLasting } from "./storage.js";
 
@@ -124,17 +130,18 @@ export const room = {
 function show(message, isNew) {
   if (sender.confirm(message)) return;
   const { type, content: text, id, time } = message;
-  if (type === "public") {
-    const { username } = message;
-    addMessage({ id, sender: username, text, time, isOwn: username === me, isNew });
-  } else if (type === "private") {
-    const { from, to } = message;
-    addMessage({ id, sender: from, text, time, isOwn: from === me, recipient: to, isNew });
+  if (type === "public" || type === "private") {
+    const isWhisper = type === "private";
+    const author = isWhisper ? message.from : message.username;
+    const isOwn = author === me;
+    addMessage({ id, sender: author, text, time, isOwn, recipient: isWhisper ? message.to : null, isNew });
+    if (isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: mentions(text, me) });
   } else if (type === "system") {
     addNotice(type, text, id);
   }
 }
 
+onUnread(showUnread);
 onOlderWanted((id) => connection.requestOlder(id));
 
 $("leave").addEventListener("click", async () => {
@@ -182,12 +189,12 @@ function updateMembers(users) {
     me = connection.name;
     saveLasting("name", me);
   }
-  showMembers(users, me);
+  showPeople(users, me);
   completions.present = users.map((user) => user.username);
   completions.names = completions.present.filter((name) => name !== me);
   const self = users.find((user) => user.username === me);
   if (isModerator && !self?.is_mod) {
-    addNotice("connection", "You're no longer a moderator. Use /login to become one again.");
+    addNotice("connection", "You're no longer a moderator. To become one again, use /login.");
   }
   isModerator = self?.is_mod ?? false;
   sender.isTimedOut = self?.is_timed_out ?? false;
@@ -195,19 +202,26 @@ function updateMembers(users) {
   sender.sendWaiting();
 }
 
-function startWhisper(name) {
-  showDrawer(false);
-  whisperTo(name);
-}
-
-$("member-list").addEventListener("click", ({ target }) => {
-  const button = target.closest("button");
-  if (button) startWhisper(button.dataset.name);
+setMenuActions({
+  whisper(name) {
+    showDrawer(false);
+    startWhisper(name);
+  },
+  mention(name) {
+    showDrawer(false);
+    insertMention(name);
+  },
+  run(command) {
+    const error = command && sender.submit(command, null);
+    if (error) addNotice("error", error);
+  },
 });
+onPersonMenu(openPersonMenu);
 
-$("log").addEventListener("click", ({ target }) => {
+$("log").addEventListener("click", (event) => {
   showDrawer(false);
-  if (target.dataset.name && target.dataset.name !== me) startWhisper(target.dataset.name);
+  const name = closest(event, "[data-name]");
+  if (name) openPersonMenu(name.dataset.name ?? "", name);
 });
 
 // On a narrow screen the member list is a drawer.
@@ -220,7 +234,7 @@ const isDrawerOpen = () => section.classList.contains("drawer-open");
 
 $("members-button").addEventListener("click", () => {
   showDrawer(!isDrawerOpen());
-  if (isDrawerOpen()) $("member-list").querySelector("button")?.focus();
+  if (isDrawerOpen()) $("member-list").querySelector('[tabindex="0"]')?.focus();
 });
 
 addEventListener("keydown", ({ key }) => {

@@ -1,0 +1,66 @@
+// The menus of people and of messages. What the server would refuse is left out.
+
+import { $ } from "./dom.js";
+import { openMenu } from "./menu.js";
+import { askToBan, askToDelete, askToKick, askToTimeOut, quote } from "./moderation.js";
+import { amModerator, findPerson, isMe } from "./people.js";
+
+/** @type {Record<"run" | "whisper" | "mention", (commandOrName: string) => void>} */
+let { run, whisper, mention } = { run() {}, whisper() {}, mention() {} };
+
+/** @param {{ run: typeof run, whisper: typeof whisper, mention: typeof mention }} actions */
+export function setMenuActions(actions) {
+  ({ run, whisper, mention } = actions);
+}
+
+/** @param {string} name @param {HTMLElement} anchor */
+export function openPersonMenu(name, anchor) {
+  const own = [{ label: "Settings", action: () => $("settings-panel").showPopover() }];
+  openMenu(anchor, name, [isMe(name) ? own : contactItems(name, "Mention"), ...moderationItems(name)]);
+}
+
+/**
+ * @param {{ id?: number, sender: string, text: string, isOwn: boolean, isWhisper: boolean, recipient: string | null,
+ *   anchor: HTMLElement }} message
+ */
+export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient, anchor }) {
+  const canDelete = id !== undefined && (isOwn || (amModerator() && !isWhisper));
+  const items = [
+    "clipboard" in navigator && { label: "Copy text", action: () => navigator.clipboard.writeText(text) },
+    canDelete && { label: "Delete…", action: async () => run(await askToDelete(id, text)), isDanger: true },
+  ];
+  const other = (isOwn ? recipient : sender) ?? "";
+  openMenu(anchor, isOwn ? "Your message" : sender, [
+    contactItems(other, "Reply"),
+    items,
+    ...(isOwn ? [] : moderationItems(sender)),
+  ]);
+}
+
+/** @param {string} name @param {string} mentionLabel */
+function contactItems(name, mentionLabel) {
+  if (isMe(name) || !findPerson(name)) return [];
+  return [
+    { label: "Whisper", action: () => whisper(name) },
+    { label: mentionLabel, action: () => mention(name) },
+  ];
+}
+
+/** @param {string} name */
+function moderationItems(name) {
+  if (!amModerator()) return [];
+  const person = findPerson(name);
+  const other = !isMe(name) && person;
+  return [
+    [
+      other && { label: "Time out…", action: async () => run(await askToTimeOut(name)) },
+      person?.is_timed_out && { label: "End time-out", action: () => run(`/unto ${quote(name)}`) },
+      person && { label: "Info", action: () => run(`/info ${quote(name)}`) },
+    ],
+    // Someone who has left can only be banned.
+    [
+      other && { label: "Kick…", action: async () => run(await askToKick(name)), isDanger: true },
+      !isMe(name) && { label: "Ban…", action: async () => run(await askToBan(name, !!person)), isDanger: true },
+    ],
+  ];
+}

@@ -1,0 +1,461 @@
+//! The list of people in the chat page, their menus and the dialogs of moderators. The test speaks the server's side.
+
+use serde_json::{Value, json};
+
+use crate::support::chat_page::{BACKSPACE, SELECT_ALL, assert_empty_console};
+use crate::support::scripted::{Peer, ScriptedServer, public};
+use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
+
+const END: &str = "\u{e010}";
+const HOME: &str = "\u{e011}";
+const UP: &str = "\u{e013}";
+const NAMES: &str = "[...document.querySelectorAll('#member-list .name')].map((name) => name.innerText)";
+const ITEMS: &str = "[...document.querySelectorAll('#menu [role=menuitem]')].map((item) => item.innerText)";
+const IS_MENU_OPEN: &str = "document.querySelector('#menu').matches(':popover-open')";
+const FOCUSED: &str = "document.activeElement.dataset.name";
+
+/// A person in the list; the words after the name are `mod`, `away` or `muted` (timed out).
+fn person(name: &str, words: &str) -> Value {
+    let has = |word| words.contains(word);
+    json!({"username": name, "is_mod": has("mod"), "is_timed_out": has("muted"), "is_away": has("away")})
+}
+
+fn send_list(peer: &Peer, people: &[Value]) {
+    peer.send(json!({"type": "user_list", "content": people, "timestamp": "12:00:00"}));
+}
+
+/// Opens the page, and joins as Ann, who then is the last of these people.
+fn enter(server: &ScriptedServer, browser: &Browser, people: &[Value]) -> Peer {
+    browser.open(&server.url());
+    browser.wait_for("document.activeElement.id === 'name'");
+    browser.type_into("#name", &format!("Ann{ENTER}"));
+    let peer = server.accept();
+    peer.next_join();
+    let messages = [public(60, "Bob \"B\" Lee", "hello"), public(61, "Zoe", "I have left")];
+    peer.admit_with(&["Ann"], &json!({}), &messages, false);
+    send_list(&peer, people);
+    wait_for_names(browser, people.len());
+    peer
+}
+
+fn wait_for_names(browser: &Browser, count: usize) {
+    browser.wait_for(&format!("document.querySelector('#member-count').innerText === '{count}'"));
+}
+
+/// Ann, who is a moderator, and three others.
+fn small_room() -> Vec<Value> {
+    vec![person("Bob \"B\" Lee", ""), person("Éva", "mod"), person("Tom", "muted"), person("Ann", "mod")]
+}
+
+fn open_menu(browser: &Browser, name: &str) {
+    browser.click(&format!("#member-list button[data-name='{name}']"));
+    browser.wait_for("document.activeElement.role === 'menuitem'");
+}
+
+/// Chooses an item of the open menu with the keyboard.
+fn choose(browser: &Browser, item: &str) {
+    let items = browser.evaluate(ITEMS);
+    let position = items.as_array().unwrap().iter().position(|label| label == item);
+    let position = position.unwrap_or_else(|| panic!("{item} is not among {items}"));
+    browser.press(&vec![DOWN; position]);
+    browser.press(&[ENTER]);
+    browser.wait_for(&format!("!{IS_MENU_OPEN}"));
+}
+
+#[test]
+fn people_are_listed_in_a_useful_order() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    let ann = driver.desktop();
+    let people = [
+        person("tom", ""),
+        person("Fay", "away"),
+        person("Éva", "muted"),
+        person("Dan 10", ""),
+        person("Dan 9", ""),
+        person("Zoe", "mod"),
+        person("Kim", "mod"),
+        person("Ann", ""),
+    ];
+    let peer = enter(&server, &ann, &people);
+    assert_eq!(ann.evaluate(NAMES), json!(["Ann", "Kim", "Zoe", "Dan 9", "Dan 10", "Éva", "Fay", "tom"]));
+    let label = |name: &str| {
+        ann.evaluate(&format!(
+            "document.querySelector(\"button[data-name='{name}'] .badges\").innerText.trim()"
+        ))
+    };
+    assert_eq!(
+        [label("Ann"), label("Kim"), label("Éva"), label("Fay")],
+        ["you", "moderator", "timed out", "away"]
+    );
+    let is_dimmed = |name: &str| {
+        ann.evaluate(&format!(
+            "getComputedStyle(document.querySelector(\"button[data-name='{name}'] .avatar\")).opacity < 1"
+        ))
+    };
+    assert_eq!(["Éva", "Fay", "tom"].map(is_dimmed), [true, true, false]);
+
+    // The list changes around the person that has the focus.
+    ann.evaluate("document.querySelector(\"button[data-name='Fay']\").focus()");
+    send_list(&peer, &[person("Fay", "mod"), person("Ben", ""), person("tom", ""), person("Ann", "")]);
+    wait_for_names(&ann, 4);
+    assert_eq!(ann.evaluate(NAMES), json!(["Ann", "Fay", "Ben", "tom"]));
+    assert_eq!(ann.evaluate(FOCUSED), "Fay");
+    send_list(
+        &peer,
+        &[person("Fay", ""), person("Ben", ""), person("Abe", ""), person("tom", ""), person("Ann", "")],
+    );
+    wait_for_names(&ann, 5);
+    assert_eq!(ann.evaluate(NAMES), json!(["Ann", "Abe", "Ben", "Fay", "tom"]));
+    assert_eq!(ann.evaluate(FOCUSED), "Fay");
+    // If that person leaves, someone near gets it.
+    send_list(&peer, &[person("Abe", ""), person("tom", ""), person("Ann", "")]);
+    wait_for_names(&ann, 3);
+    assert_eq!(ann.evaluate(FOCUSED), "tom");
+    assert_empty_console(&ann);
+}
+
+#[test]
+fn many_people_can_be_filtered() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    for browser in [driver.desktop(), driver.phone()] {
+        let crowd = |count: usize| -> Vec<Value> {
+            (1..count).map(|i| person(&format!("Pérson {i}"), "")).chain([person("Ann", "")]).collect()
+        };
+        let peer = enter(&server, &browser, &crowd(20));
+        let is_filter_shown = "!document.querySelector('#member-filter').hidden";
+        assert_eq!(browser.evaluate(is_filter_shown), false);
+        send_list(&peer, &crowd(60));
+        wait_for_names(&browser, 60);
+        assert_eq!(browser.evaluate(is_filter_shown), true);
+        if browser.evaluate("document.querySelector('#members-button').checkVisibility()") == true {
+            browser.click("#members-button");
+        }
+        browser.type_into("#member-filter", "person 5");
+        browser.wait_for(&format!("{NAMES}.length === 11"));
+        assert_eq!(
+            browser.evaluate(&format!("{NAMES}.slice(0, 3)")),
+            json!(["Pérson 5", "Pérson 50", "Pérson 51"])
+        );
+        // It stays when the list changes, and finds those that are not shown otherwise.
+        send_list(&peer, &crowd(800));
+        browser.wait_for(&format!("{NAMES}.length === 111"));
+        browser.type_into("#member-filter", "99");
+        browser.wait_for(&format!("{NAMES}.join() === 'Pérson 599'"));
+        browser.type_into("#member-filter", "x");
+        browser.wait_for_text("#member-note", "No one by that name");
+        browser.type_into("#member-filter", &format!("{SELECT_ALL}{BACKSPACE}"));
+        browser.wait_for(&format!("{NAMES}.length === 500"));
+        browser.wait_for_text("#member-note", "and 300 more");
+        assert_eq!(browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
+        browser.click("#leave");
+    }
+}
+
+#[test]
+fn a_menu_is_used_with_the_keyboard() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    let ann = driver.desktop();
+    let peer = enter(&server, &ann, &small_room());
+    // The list has one tab stop, after the filter if there is one.
+    while ann.evaluate(FOCUSED) == Value::Null {
+        ann.press(&[&format!("{SHIFT}{TAB}")]);
+    }
+    assert_eq!(ann.evaluate(FOCUSED), "Ann");
+    ann.press(&[UP]);
+    assert_eq!(ann.evaluate(FOCUSED), "Tom");
+    ann.press(&[HOME, DOWN, DOWN]);
+    assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
+    let focused_item = "document.activeElement.innerText";
+    ann.press(&[ENTER]);
+    ann.wait_for(IS_MENU_OPEN);
+    assert_eq!(ann.evaluate(focused_item), "Whisper");
+    ann.press(&[UP]);
+    assert_eq!(ann.evaluate(focused_item), "Ban…");
+    ann.press(&[DOWN, DOWN]);
+    assert_eq!(ann.evaluate(focused_item), "Mention");
+    ann.press(&[END]);
+    assert_eq!(ann.evaluate(focused_item), "Ban…");
+    ann.press(&[HOME]);
+    assert_eq!(ann.evaluate(focused_item), "Whisper");
+    for key in [ESCAPE, TAB] {
+        ann.press(&[key]);
+        ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+        assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
+        ann.press(&[ENTER]);
+        ann.wait_for(IS_MENU_OPEN);
+    }
+    // A click elsewhere closes it.
+    ann.click("#log");
+    ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+    // If the person leaves meanwhile, the focus is not lost.
+    open_menu(&ann, "Tom");
+    send_list(&peer, &[person("Ann", "mod")]);
+    wait_for_names(&ann, 1);
+    ann.press(&[ESCAPE]);
+    ann.wait_for("document.activeElement.id === 'message-input'");
+    assert_empty_console(&ann);
+}
+
+#[test]
+fn a_menu_stays_inside_a_small_window() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    let ann = driver.phone();
+    let size = json!({"width": 320, "height": 480, "deviceScaleFactor": 1, "mobile": true});
+    ann.devtools("Emulation.setDeviceMetricsOverride", size);
+    let people = [person("Ann", "mod"), person(&"W".repeat(32), "muted"), person("Tom", "")];
+    enter(&server, &ann, &people);
+    let is_inside = "(({ left, top, right, bottom }) => left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight)(document.querySelector('#menu').getBoundingClientRect())";
+    for name in [&"W".repeat(32), "Tom"] {
+        ann.click("#members-button");
+        open_menu(&ann, name);
+        assert_eq!(ann.evaluate(is_inside), true, "{name}");
+        assert_eq!(ann.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
+        assert_eq!(
+            ann.evaluate(
+                "[...document.querySelectorAll('#menu button')].every((item) => item.offsetHeight >= 40)"
+            ),
+            true
+        );
+        // Escape closes the menu, and then the list, which is a drawer here.
+        ann.press(&[ESCAPE]);
+        ann.wait_for(&format!("!{IS_MENU_OPEN} && document.querySelector('#members').checkVisibility()"));
+        ann.press(&[ESCAPE]);
+        ann.wait_for("!document.querySelector('#members').checkVisibility()");
+    }
+    assert_empty_console(&ann);
+}
+
+#[test]
+fn a_menu_offers_what_the_server_would_accept() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    let ann = driver.desktop();
+    let members = [person("Bob \"B\" Lee", ""), person("Éva", "mod"), person("Ann", "")];
+    let peer = enter(&server, &ann, &members);
+    let items_for = |name: &str| {
+        open_menu(&ann, name);
+        let items = ann.evaluate(ITEMS);
+        ann.press(&[ESCAPE]);
+        ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+        items
+    };
+    assert_eq!(items_for("Éva"), json!(["Whisper", "Mention"]));
+    assert_eq!(items_for("Ann"), json!(["Settings"]));
+    send_list(&peer, &small_room());
+    wait_for_names(&ann, 4);
+    let all = ["Whisper", "Mention", "Time out…", "Info", "Kick…", "Ban…"];
+    assert_eq!(items_for("Éva"), json!(all));
+    assert_eq!(
+        items_for("Tom"),
+        json!(["Whisper", "Mention", "Time out…", "End time-out", "Info", "Kick…", "Ban…"])
+    );
+    assert_eq!(items_for("Ann"), json!(["Settings", "Info"]));
+
+    open_menu(&ann, "Tom");
+    choose(&ann, "Whisper");
+    ann.wait_for("document.activeElement.id === 'message-input'");
+    ann.press(&["h", "i", ENTER]);
+    let whisper = peer.next();
+    assert_eq!(
+        (&whisper["type"], &whisper["to"], &whisper["content"]),
+        (&json!("private"), &json!("Tom"), &json!("hi"))
+    );
+    open_menu(&ann, "Ann");
+    choose(&ann, "Info");
+    assert_eq!(peer.next()["content"], "/info \"Ann\"");
+    peer.send(
+        json!({"type": "system", "username": "System", "content": "Ann: 192.0.2.7", "timestamp": "12:00:00"}),
+    );
+    ann.wait_for_text("#log > :last-child", "Ann: 192.0.2.7");
+    open_menu(&ann, "Tom");
+    choose(&ann, "End time-out");
+    assert_eq!(peer.next()["content"], "/unto \"Tom\"");
+    assert_empty_console(&ann);
+}
+
+#[test]
+fn moderators_decide_in_dialogs() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    let ann = driver.desktop();
+    let peer = enter(&server, &ann, &small_room());
+    let open = |name: &str, item: &str| {
+        ann.evaluate(&format!("document.querySelector(`[data-name='{name}']`).focus()"));
+        ann.press(&[ENTER]);
+        ann.wait_for(IS_MENU_OPEN);
+        choose(&ann, item);
+        ann.wait_for("document.querySelector('dialog[open]')?.contains(document.activeElement)");
+    };
+    let select = |label: &str| {
+        ann.evaluate(&format!(
+            "(() => {{ const select = document.activeElement; \
+             select.value = [...select.options].find((option) => option.label === '{label}').value; \
+             select.dispatchEvent(new Event('change', {{ bubbles: true }})); }})()"
+        ))
+    };
+    let bob = "Bob \"B\" Lee";
+
+    // The first field has the focus, and Enter is enough.
+    open(bob, "Time out…");
+    ann.wait_for_text("dialog h2", "Time out Bob \"B\" Lee?");
+    select("5 minutes");
+    ann.press(&[TAB, TAB, ENTER]);
+    assert_eq!(peer.next()["content"], "/to \"Bob \"\"B\"\" Lee\" 300");
+    ann.wait_for(&format!("!document.querySelector('dialog') && {FOCUSED} === 'Bob \"B\" Lee'"));
+    open("Tom", "Time out…");
+    select("Custom…");
+    ann.type_into("dialog input[type=number]", &format!("{SELECT_ALL}2"));
+    ann.evaluate("document.querySelector('dialog select[aria-label]').focus()");
+    select("hours");
+    ann.type_into("dialog input[type=number]", ENTER);
+    assert_eq!(peer.next()["content"], "/to \"Tom\" 7200");
+
+    open("Éva", "Kick…");
+    ann.wait_for_text("dialog p", "they can come back");
+    ann.press(&["s", "p", "a", "m", ENTER]);
+    assert_eq!(peer.next()["content"], "/kick \"Éva\" spam");
+    // The server's answer is shown.
+    peer.error("Éva is a named moderator, whom others cannot time out, kick or ban.");
+    ann.wait_for_text("#log > :last-child", "Éva is a named moderator");
+
+    open("Tom", "Ban…");
+    ann.wait_for_text("dialog p", "Their name and their address are banned.");
+    select("1 week");
+    ann.press(&[TAB, "7", "x", ENTER]);
+    assert_eq!(peer.next()["content"], "/ban \"Tom\" 604800s 7x");
+    // The server would read the digit as a duration.
+    open("Tom", "Ban…");
+    select("Forever");
+    ann.press(&[TAB, "7", "x", ENTER]);
+    ann.wait_for("document.querySelector('dialog input:invalid')");
+    ann.press(&[BACKSPACE, BACKSPACE, ENTER]);
+    assert_eq!(peer.next()["content"], "/ban \"Tom\"");
+
+    // Nothing happens if the moderator decides against it.
+    for leave in [&[ESCAPE][..], &[&format!("{SHIFT}{TAB}"), &format!("{SHIFT}{TAB}"), ENTER]] {
+        open("Tom", "Ban…");
+        ann.press(leave);
+        ann.wait_for("!document.querySelector('dialog')");
+        assert_eq!(ann.evaluate(FOCUSED), "Tom");
+    }
+    open("Tom", "Kick…");
+    ann.press(&[ENTER]);
+    assert_eq!(peer.next()["content"], "/kick \"Tom\"");
+    assert_empty_console(&ann);
+}
+
+/// Opens the menu of a message as the log does.
+fn open_message_menu(browser: &Browser, message: &str) {
+    browser.evaluate(&format!(
+        "import('/people-menu.js').then(({{ openMessageMenu }}) => openMessageMenu({{ recipient: null, isOwn: false, \
+         isWhisper: false, anchor: document.querySelector('#log'), {message} }}))"
+    ));
+    browser.wait_for("document.activeElement.role === 'menuitem'");
+}
+
+#[test]
+fn a_message_has_a_menu() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    let ann = driver.desktop();
+    let peer = enter(&server, &ann, &[person("Tom", ""), person("Éva", "mod"), person("Ann", "")]);
+    let items_of = |message: &str| {
+        open_message_menu(&ann, message);
+        let items = ann.evaluate(ITEMS);
+        ann.press(&[ESCAPE]);
+        ann.wait_for(&format!("!{IS_MENU_OPEN} && document.activeElement.id === 'log'"));
+        items
+    };
+    let toms = "id: 60, sender: 'Tom', text: 'hello'";
+    let own = "id: 62, sender: 'Ann', text: 'mine', isOwn: true";
+    assert_eq!(items_of(toms), json!(["Whisper", "Reply", "Copy text"]));
+    assert_eq!(items_of(own), json!(["Copy text", "Delete…"]));
+    assert_eq!(
+        items_of("id: 63, sender: 'Ann', text: 'mine', isOwn: true, isWhisper: true, recipient: 'Tom'"),
+        json!(["Whisper", "Reply", "Copy text", "Delete…"])
+    );
+    // One that is still being sent, and one from someone who has left.
+    assert_eq!(items_of("sender: 'Ann', text: 'mine', isOwn: true"), json!(["Copy text"]));
+    assert_eq!(items_of("id: 61, sender: 'Zoe', text: 'bye'"), json!(["Copy text"]));
+    send_list(&peer, &[person("Tom", ""), person("Éva", "mod"), person("Ann", "mod")]);
+    ann.wait_for_text("button[data-name='Ann']", "moderator");
+    let for_moderators = ["Whisper", "Reply", "Copy text", "Delete…", "Time out…", "Info", "Kick…", "Ban…"];
+    assert_eq!(items_of(toms), json!(for_moderators));
+    assert_eq!(items_of(own), json!(["Copy text", "Delete…"]));
+    // Nobody can delete the whispers of others.
+    let whisper = format!("{toms}, isWhisper: true");
+    assert!(!items_of(&whisper).as_array().unwrap().contains(&json!("Delete…")));
+    assert_eq!(items_of("id: 61, sender: 'Zoe', text: 'bye'"), json!(["Copy text", "Delete…", "Ban…"]));
+
+    open_message_menu(&ann, toms);
+    choose(&ann, "Delete…");
+    ann.wait_for_text("dialog blockquote", "hello");
+    assert_eq!(ann.evaluate("document.activeElement.innerText"), "Cancel");
+    ann.press(&[ENTER]);
+    ann.wait_for("!document.querySelector('dialog')");
+    open_message_menu(&ann, toms);
+    choose(&ann, "Delete…");
+    ann.wait_for("document.querySelector('dialog[open]')");
+    ann.press(&[TAB, ENTER]);
+    assert_eq!(peer.next()["content"], "/delete 60");
+    open_message_menu(&ann, "id: 61, sender: 'Zoe', text: 'bye'");
+    choose(&ann, "Ban…");
+    ann.wait_for_text("dialog p", "only their name is banned");
+    ann.press(&[TAB, ENTER]);
+    assert_eq!(peer.next()["content"], "/ban \"Zoe\" 3600s");
+    open_message_menu(&ann, toms);
+    choose(&ann, "Reply");
+    ann.wait_for("document.activeElement.id === 'message-input'");
+    assert_eq!(ann.evaluate("document.activeElement.value"), "@Tom ");
+    assert_empty_console(&ann);
+}
+
+#[test]
+fn axe_finds_no_violations_in_lists_menus_and_dialogs() {
+    let (Some(driver), Some(axe)) = (Driver::start(), axe_core()) else { return };
+    let server = ScriptedServer::start();
+    for (browser, size) in [(driver.desktop(), "desktop"), (driver.phone(), "phone")] {
+        let peer = enter(&server, &browser, &small_room());
+        if size == "phone" {
+            browser.click("#members-button");
+        }
+        for is_dark in [false, true] {
+            browser.set_dark(is_dark);
+            let check =
+                |state: &str| browser.assert_accessible(&axe, &format!("{state} ({size}, dark: {is_dark})"));
+            send_list(&peer, &small_room());
+            wait_for_names(&browser, 4);
+            check("four people");
+            open_menu(&browser, "Tom");
+            check("a person's menu");
+            for item in ["Time out…", "Kick…", "Ban…"] {
+                if browser.evaluate(IS_MENU_OPEN) == false {
+                    open_menu(&browser, "Tom");
+                }
+                choose(&browser, item);
+                browser.wait_for("document.querySelector('dialog[open]')");
+                check(item);
+                browser.press(&[ESCAPE]);
+                browser.wait_for("!document.querySelector('dialog')");
+            }
+            open_message_menu(&browser, "id: 60, sender: 'Tom', text: 'hello'");
+            check("a message's menu");
+            choose(&browser, "Delete…");
+            browser.wait_for("document.querySelector('dialog[open]')");
+            check("Delete…");
+            browser.press(&[ESCAPE]);
+            browser.wait_for("!document.querySelector('dialog')");
+            let words = ["", "mod", "away", "muted"];
+            let crowd: Vec<Value> = (0..59).map(|i| person(&format!("Person {i}"), words[i % 4])).collect();
+            send_list(&peer, &[crowd, vec![person("Ann", "mod")]].concat());
+            wait_for_names(&browser, 60);
+            check("sixty people");
+        }
+        browser.click("#leave");
+        assert_empty_console(&browser);
+    }
+}
