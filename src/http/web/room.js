@@ -12,8 +12,10 @@ import {
   deleteMessage,
   jumpToLatest,
   onOlderWanted,
+  onUnread,
   removeRow,
   setOlder,
+  setOwnName,
   startEpoch,
   suppressAnnouncements,
 } from "./message-log.js";
@@ -133,9 +135,13 @@ function show(message, isNew) {
     const { from, to } = message;
     addMessage({ id, sender: from, text, time, isOwn: from === me, recipient: to, isNew });
   } else if (type === "system") {
-    addNotice(type, text, id);
+    addNotice(type, text, id, time);
   }
 }
+
+onUnread(({ count }) => {
+  document.title = count > 0 ? `(${count}) TinyChat` : "TinyChat";
+});
 
 onOlderWanted((id) => connection.requestOlder(id));
 
@@ -154,6 +160,7 @@ $("rejoin").addEventListener("click", () => connection.rejoin());
 
 function showRoom(isJoined) {
   me = isJoined ? connection.name : null;
+  setOwnName(me);
   if (!isJoined) isModerator = false;
   if (isJoined) $("join-form").hidden = true;
   for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
@@ -166,6 +173,7 @@ function showRoom(isJoined) {
 function updateMembers(users) {
   if (me === null) {
     me = connection.name;
+    setOwnName(me);
     saveLasting("name", me);
   }
   showMembers(users, me);
