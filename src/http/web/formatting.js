@@ -26,6 +26,7 @@ const SPACELESS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}";
 const BEFORE_OPENING = new RegExp(`^$|[\\s\\p{Ps}\\p{Pi}\\p{Pd}"'*_¿¡${SPACELESS}]`, "u");
 const AFTER_OPENING = /[^\s.,;:!?/)\]}]/;
 const AFTER_CLOSING = new RegExp(`^$|[\\s\\p{Pe}\\p{Pf}\\p{Pd}"'*_.,;:!?…、。，！？${SPACELESS}]`, "u");
+const MAX_LENGTH = 60_000; // UTF-16 code units; a longer text is shown as it is
 const COPIED_MS = 2_000; // how long the button says so
 
 /** @typedef {string | Node} Piece */
@@ -40,6 +41,7 @@ let mention = { name: null, pattern: null }; // of the last name
  * @returns {Piece[]}
  */
 export function format(text, ownName = null) {
+  if (text.length > MAX_LENGTH) return [text];
   const lines = text.split("\n");
   const lastFence = lines.findLastIndex((line) => FENCE_END.test(line));
   /** @type {Piece[]} */
@@ -223,7 +225,7 @@ function mentionPattern(name) {
   if (mention.name === name && mention.pattern) return mention.pattern;
   const forms = ["NFC", "NFD"].map((form) => name.normalize(form).replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&"));
   const at = [...name].length === 1 ? "@" : "@?";
-  const pattern = new RegExp(`(?<![\\p{L}\\p{M}\\p{N}_@])${at}(?:${forms.join("|")})(?![\\p{L}\\p{M}\\p{N}_])`, "giu");
+  const pattern = new RegExp(`(?<![\\p{L}\\p{M}\\p{N}_@])${at}(?:${forms.join("|")})(?![\\p{L}\\p{M}\\p{N}_@])`, "giu");
   mention = { name, pattern };
   return pattern;
 }

@@ -16,7 +16,8 @@ import {
 import { onSettings, settings } from "./settings.js";
 
 const MAX_ROWS = 10_000; // the oldest are removed, a chunk at a time
-const CHUNK_ROWS = 100; // rows that share an element, so that a new one costs the layout of few others
+// Rows share elements. A new row costs the layout of one of them, and the browser skips those that are not visible.
+const CHUNK_ROWS = 100;
 const GROUPING_WINDOW_MS = 5 * 60_000; // a sender's messages within this time share one header
 const APPEND_DELAY_MS = 20; // appends a burst with one layout
 const BOTTOM_TOLERANCE_PX = 40;
@@ -65,6 +66,8 @@ const menuButton = $("message-menu");
 const area = $("log-area");
 /** @type {WeakMap<Element, RowData>} */
 const rowData = new WeakMap();
+/** @type {WeakMap<Element, number>} */
+const heights = new WeakMap(); // px, of chunks
 /** @type {string | null} */
 let ownName = null;
 /** @type {string | null} */
@@ -185,10 +188,11 @@ export function deleteMessage(id) {
   const { scrollHeight } = box;
   const isAbove = row.getBoundingClientRect().top < box.getBoundingClientRect().top;
   setDeleted(row);
-  dataOf(row).text = "";
+  Object.assign(dataOf(row), { text: "", events: undefined });
   placeMenuButton();
   if (isPinned) scrollToBottom();
   else if (isAbove) box.scrollTop += box.scrollHeight - scrollHeight;
+  measure();
 }
 
 /** @param {string} text */
@@ -217,6 +221,7 @@ export function addOlder(add, hasMore) {
   showPresence();
   if (isPinned) scrollToBottom();
   else box.scrollTop = scrollTop + box.scrollHeight - scrollHeight;
+  measure();
   setOlder(hasMore);
 }
 
@@ -271,6 +276,7 @@ export function setConversation(name) {
   appendQueue();
   conversation = name;
   $("conversation").hidden = name === null;
+  box.classList.toggle("filtered", name !== null);
   $("conversation-name").textContent = name;
   activate(null);
   suppressAnnouncements();
@@ -568,6 +574,7 @@ function removeOldRows() {
   if (first) arrange(first);
   // Keeps the visible messages in place.
   if (!isPinned) box.scrollTop = scrollTop - (scrollHeight - box.scrollHeight);
+  measure();
 }
 
 /**
@@ -598,9 +605,12 @@ function oldestId() {
 
 // --- Scrolling
 
-// The log stays at its end when its size or that of its rows changes.
+// The log stays at its end when its size or that of its rows changes, or else what is visible stays in its place. The
+// height of a chunk that was not visible yet is an estimate.
 const resizes = new ResizeObserver(() => {
+  const shift = measure();
   if (isPinned) scrollToBottom();
+  else if (shift !== 0) box.scrollTop += shift;
   placeMenuButton();
 });
 resizes.observe(box);
@@ -626,6 +636,20 @@ $("show-all").addEventListener("click", () => {
 });
 addEventListener("focus", updateUnread);
 document.addEventListener("visibilitychange", updateUnread);
+
+// Returns by how much the chunks above the visible part have grown since the last call.
+function measure() {
+  const { scrollTop } = box;
+  let [bottom, shift] = [0, 0];
+  for (const chunk of box.children) {
+    const { height } = chunk.getBoundingClientRect();
+    const previous = heights.get(chunk) ?? 0;
+    bottom += previous;
+    if (bottom <= scrollTop) shift += height - previous;
+    heights.set(chunk, height);
+  }
+  return shift;
+}
 
 function scrollToBottom() {
   box.scrollTop = box.scrollHeight;
