@@ -220,7 +220,7 @@ fn deleted_messages_disappear() {
     peer.ack(&peer.next()["txn_id"], 101);
     wait_for_messages(&ann, &["fifty-one", "sixty", "Message deleted", "mine"]);
     // Its id is shown, for /delete.
-    ann.wait_for("document.querySelector('.message.own').title.endsWith(', ID 101')");
+    ann.wait_for("document.querySelector('.message.own time').title.endsWith(', ID 101')");
     peer.deleted(101);
     ann.wait_for_text(".message.own.deleted", "Message deleted");
     // One that the page does not have.

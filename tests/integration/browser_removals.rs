@@ -98,7 +98,7 @@ fn a_deleted_message_disappears_from_all_pages() {
     for browser in [&ann, &bob] {
         wait_for_messages(browser, &["oops", "hello"]);
     }
-    let title = ann.evaluate("document.querySelector('.message.own').title");
+    let title = ann.evaluate("document.querySelector('.message.own time').title");
     let id = title.as_str().unwrap().rsplit(' ').next().unwrap();
     send(&ann, &format!("/delete {id}"));
     for browser in [&ann, &bob] {

@@ -4,6 +4,7 @@ mod support;
 
 mod access;
 mod browser;
+mod browser_log;
 mod browser_moderation;
 mod browser_people;
 mod browser_removals;

@@ -5,6 +5,8 @@
  * @typedef {{
  *   composer: HTMLFormElement,
  *   "member-filter": HTMLInputElement,
+ *   "jump-to-latest": HTMLButtonElement,
+ *   "message-menu": HTMLButtonElement,
  *   join: HTMLButtonElement,
  *   "join-form": HTMLFormElement,
  *   "message-input": HTMLTextAreaElement,

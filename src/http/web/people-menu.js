@@ -1,6 +1,7 @@
 // The menus of people and of messages. What the server would refuse is left out.
 
 import { $ } from "./dom.js";
+import { copyText } from "./formatting.js";
 import { openMenu } from "./menu.js";
 import { askToBan, askToDelete, askToKick, askToTimeOut, quote } from "./moderation.js";
 import { amModerator, findPerson, isMe } from "./people.js";
@@ -26,7 +27,7 @@ export function openPersonMenu(name, anchor) {
 export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient, anchor }) {
   const canDelete = id !== undefined && (isOwn || (amModerator() && !isWhisper));
   const items = [
-    "clipboard" in navigator && { label: "Copy text", action: () => navigator.clipboard.writeText(text) },
+    { label: "Copy text", action: () => copyText(text) },
     canDelete && { label: "Delete…", action: async () => run(await askToDelete(id, text)), isDanger: true },
   ];
   const other = (isOwn ? recipient : sender) ?? "";

@@ -22,17 +22,19 @@ import {
   clearLog,
   deleteMessage,
   jumpToLatest,
+  onMessageMenu,
   onOlderWanted,
   onUnread,
   removeRow,
   setOlder,
+  setOwnName,
   startEpoch,
   suppressAnnouncements,
 } from "./message-log.js";
 import { guardBack, setInRoom } from "./navigation.js";
 import { notify, showUnread } from "./notifications.js";
 import { onPersonMenu, showPeople } from "./people.js";
-import { openPersonMenu, setMenuActions } from "./people-menu.js";
+import { openMessageMenu, openPersonMenu, setMenuActions } from "./people-menu.js";
 import { Sender } from "./sender.js";
 import "./settings-panel.js";
 import { showStatus } from "./status.js";
@@ -41,9 +43,12 @@ import { saveLasting } from "./storage.js";
 const section = $("room");
 const messageInput = $("message-input");
 
+/** @type {string | null} */
 let me = null; // this member's name as the server writes it; null before the join
 let isModerator = false;
+/** @type {HTMLElement | null} */
 let lossNotice = null; // shown until the connection is back
+/** @type {HTMLElement | null} */
 let backHint = null;
 
 const url = new URL(".", location.href);
@@ -70,8 +75,8 @@ const connection = new Connection(url.href, {
   },
 
   onOlder({ messages, more }) {
-    messages.forEach((message) => sender.confirmOlder(message));
-    addOlder(() => messages.forEach((message) => show(message, false)), more);
+    for (const message of messages) sender.confirmOlder(message);
+    addOlder(() => messages.forEach((/** @type {any} */ message) => show(message, false)), more);
   },
 
   onJoinRejected(reason, needsPassword) {
@@ -126,7 +131,11 @@ export const room = {
   },
 };
 
-// Shows a message that may come from the history. `isNew`: it counts as unread.
+/**
+ * Shows a message that may come from the history.
+ * @param {any} message
+ * @param {boolean} isNew whether it counts as unread
+ */
 function show(message, isNew) {
   if (sender.confirm(message)) return;
   const { type, content: text, id, time } = message;
@@ -135,9 +144,9 @@ function show(message, isNew) {
     const author = isWhisper ? message.from : message.username;
     const isOwn = author === me;
     addMessage({ id, sender: author, text, time, isOwn, recipient: isWhisper ? message.to : null, isNew });
-    if (isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: mentions(text, me) });
+    if (isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: me !== null && mentions(text, me) });
   } else if (type === "system") {
-    addNotice(type, text, id);
+    addNotice(type, text, id, time);
   }
 }
 
@@ -172,8 +181,10 @@ function askAboutUnsent(count) {
 $("retry").addEventListener("click", () => connection.check());
 $("rejoin").addEventListener("click", () => connection.rejoin());
 
+/** @param {boolean} isJoined */
 function showRoom(isJoined) {
   me = isJoined ? connection.name : null;
+  setOwnName(me);
   if (!isJoined) isModerator = false;
   if (isJoined) $("join-form").hidden = true;
   for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
@@ -184,9 +195,11 @@ function showRoom(isJoined) {
 
 // --- Members
 
+/** @param {import("./people.js").Person[]} users */
 function updateMembers(users) {
   if (me === null) {
-    me = connection.name;
+    me = connection.name ?? "";
+    setOwnName(me);
     saveLasting("name", me);
   }
   showPeople(users, me);
@@ -217,6 +230,7 @@ setMenuActions({
   },
 });
 onPersonMenu(openPersonMenu);
+onMessageMenu(openMessageMenu);
 
 $("log").addEventListener("click", (event) => {
   showDrawer(false);
@@ -224,17 +238,22 @@ $("log").addEventListener("click", (event) => {
   if (name) openPersonMenu(name.dataset.name ?? "", name);
 });
 
-// On a narrow screen the member list is a drawer.
+/**
+ * On a narrow screen the member list is a drawer.
+ * @param {boolean} isOpen
+ */
 function showDrawer(isOpen) {
   section.classList.toggle("drawer-open", isOpen);
-  $("members-button").setAttribute("aria-expanded", isOpen);
+  $("members-button").setAttribute("aria-expanded", String(isOpen));
 }
 
 const isDrawerOpen = () => section.classList.contains("drawer-open");
 
 $("members-button").addEventListener("click", () => {
   showDrawer(!isDrawerOpen());
-  if (isDrawerOpen()) $("member-list").querySelector('[tabindex="0"]')?.focus();
+  /** @type {HTMLElement | null} */
+  const person = $("member-list").querySelector('[tabindex="0"]');
+  if (isDrawerOpen()) person?.focus();
 });
 
 addEventListener("keydown", ({ key }) => {

@@ -11,9 +11,9 @@ use super::server::Transport;
 use super::webdriver::{Browser, ENTER};
 
 /// The latest message or notice.
-pub const LATEST: &str = "#log > :last-child";
+pub const LATEST: &str = "#log > :last-child > :last-child";
 /// The texts of the messages in the log, in their order.
-pub const SHOWN: &str = "[...document.querySelectorAll('#log .message-text')].map((text) => text.innerText)";
+pub const SHOWN: &str = "[...document.querySelectorAll('#log .message-text')].map((text) => text.textContent)";
 
 pub const BACKSPACE: &str = "\u{e003}";
 /// Ctrl+A, so that what follows replaces the text.
@@ -104,7 +104,8 @@ impl Server {
         browser.open(url);
         browser.wait_for("document.activeElement.id === 'name'");
         browser.type_into("#name", &format!("{name}{ENTER}"));
-        browser.wait_for_text("#log", &format!("{name} joined."));
+        browser.wait_for("document.querySelector('#status').dataset.state === 'online'");
+        browser.wait_for_text("#member-list", name);
     }
 }
 
