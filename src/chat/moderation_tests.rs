@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::chat::bans::{MAX_BANS, MAX_REASON_BYTES};
+use crate::chat::history::MAX_DELETIONS;
 use crate::chat::time_outs::{MAX_SECONDS, MAX_TIMEOUTS};
 
 /// Ann, a moderator, at 10.0.0.1, and these members at 10.0.0.2, 10.0.0.3 …
@@ -42,6 +43,15 @@ impl Script {
         let lines = self.answer(number, content);
         assert_eq!(lines.len(), 1, "{content}: {lines:?}");
         lines[0].clone()
+    }
+
+    /// The `deleted` that a client has received, all of them before the answer to its join.
+    fn deleted_before_answer(&mut self, number: u64) -> Vec<String> {
+        let lines = self.received(number);
+        let is_deleted = |line: &&String| line.starts_with("deleted ");
+        let answer = lines.iter().position(|line| line.starts_with("history")).unwrap();
+        assert!(!lines[answer..].iter().any(|line| is_deleted(&line)), "{lines:?}");
+        lines.iter().filter(is_deleted).cloned().collect()
     }
 
     fn set_role(&mut self, number: u64, role: Role) {
@@ -225,8 +235,7 @@ fn whom_nobody_can_remove() {
 /// Also with a session. A wrong password is no reason to stay connected.
 #[test]
 fn a_named_moderator_is_let_in_from_a_banned_address() {
-    let moderators = vec![Username::parse("Meg").unwrap()];
-    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    let mut script = Script::with_moderator("Meg", settings());
     script.join_from(1, "Ann", "10.0.0.1");
     script.command(1, "/login secret");
     script.command(1, "/ban 192.0.2.0/24");
@@ -253,8 +262,7 @@ fn a_named_moderator_is_let_in_from_a_banned_address() {
 
 #[test]
 fn reserved_names_cannot_be_banned() {
-    let moderators = vec![Username::parse("Paypal").unwrap()];
-    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    let mut script = Script::with_moderator("Paypal", settings());
     script.join_from(1, "Ann", "10.0.0.1");
     script.command(1, "/login secret");
     for name in ["Paypal", "PAYPAL", "раypal"] {
@@ -710,6 +718,71 @@ fn a_deleted_whisper_no_longer_waits() {
     assert!(!lines.iter().any(|line| line.contains("without receiving")), "{lines:?}");
 }
 
+/// A client that was not connected went on displaying the message.
+#[test]
+fn who_was_not_connected_is_told_of_deletions_later() {
+    let mut script = moderated(&[]);
+    let bob = script.asking(2, "Bob");
+    let [one, two, three] = ["one", "two", "three"].map(|content| {
+        script.public(1, content);
+        script.last_id
+    });
+    script.lose(2);
+    script.public(1, "four");
+    let four = script.last_id;
+    for id in [two, one, four] {
+        script.command(1, &format!("/delete {id}"));
+    }
+    // Before the answer: whoever has that has everything up to its id. Bob has not received the last one.
+    let last = script.last_id;
+    script.resume(3, &bob, three);
+    let told = [format!("deleted {two}"), format!("deleted {one}")];
+    assert_eq!(script.deleted_before_answer(3), told);
+    script.lose(3);
+    script.resume(4, &bob, last);
+    assert_eq!(script.deleted_before_answer(4), [""; 0], "it was told before");
+    // Whoever has lost its place is told as well.
+    let dan = Resumable { session: SessionSecret::new([9; 16]), name: "Dan" };
+    script.resume(5, &dan, one);
+    assert_eq!(script.deleted_before_answer(5), told[1..]);
+    script.lose(5);
+    for (epoch, id) in [("another", one), ("an epoch", script.last_id + 99)] {
+        let since = Some(Position { epoch: epoch.into(), id });
+        script.join_with(6, &dan, JoinOptions { since, ..JoinOptions::default() });
+        assert_eq!(script.deleted_before_answer(6), [""; 0], "these ids mean nothing here");
+        script.lose(6);
+    }
+}
+
+#[test]
+fn only_the_members_of_a_whisper_are_told_later_that_it_was_deleted() {
+    let mut script = moderated(&[]);
+    let (bob, cid) = (script.asking(2, "Bob"), script.asking(3, "Cid"));
+    script.command(1, "/whisper Bob psst");
+    let whisper = script.last_id;
+    script.lose(2);
+    script.lose(3);
+    script.command(1, &format!("/delete {whisper}"));
+    script.resume(4, &bob, whisper);
+    assert_eq!(script.deleted_before_answer(4), [format!("deleted {whisper}")]);
+    script.resume(5, &cid, whisper);
+    assert_eq!(script.deleted_before_answer(5), [""; 0]);
+}
+
+#[test]
+fn the_last_deletions_are_remembered() {
+    let mut script = moderated(&[]);
+    let bob = script.asking(2, "Bob");
+    let first = script.last_id + 1;
+    (0..=MAX_DELETIONS).for_each(|_| script.public(1, "spam"));
+    let last = script.last_id;
+    script.lose(2);
+    (first..=last).for_each(|id| script.command(1, &format!("/delete {id}")));
+    script.resume(3, &bob, last);
+    let deleted: Vec<String> = (first + 1..=last).map(|id| format!("deleted {id}")).collect();
+    assert!(deleted.len() == MAX_DELETIONS && script.deleted_before_answer(3) == deleted);
+}
+
 #[test]
 fn a_decision_takes_effect_when_it_is_stored() {
     let mut script = Script::with(&["Bob"]);
@@ -759,6 +832,32 @@ fn the_moderator_is_told_if_a_decision_is_not_stored() {
     script.outcome = Some(Outcome::NotFound);
     script.json(4, json!({"type": "command", "content": "/delete 1", "txn_id": "b"}));
     assert_eq!(script.received(4), ["error for b: There is no message with the id 1."]);
+}
+
+/// It was answered as if it had been deleted.
+#[test]
+fn a_message_that_does_not_exist_is_not_deleted_while_the_disk_fails() {
+    let history = HistoryLimits { messages: 1000, age_millis: None };
+    let stored = Some(StoredHistory { newest_older: Some(5), ..StoredHistory::default() });
+    let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
+    script.last_id = 100;
+    script.connect(1);
+    script.join(1, "Ann");
+    script.command(1, "/login secret");
+    script.public(1, "hello");
+    let held = script.last_id;
+    script.outcome = Some(Outcome::NotStored);
+    for (id, is_deleted) in
+        [(held, true), (held, false), (held - 2, false), (6, false), (5, true), (5, false), (4, true)]
+    {
+        let lines = script.answer(1, &format!("/delete {id}"));
+        let answer = if is_deleted {
+            format!("system: The message {id} was deleted.")
+        } else {
+            format!("error: There is no message with the id {id}.")
+        };
+        assert_eq!((&lines[0], lines.len()), (&answer, 1 + usize::from(is_deleted)), "{lines:?}");
+    }
 }
 
 #[test]

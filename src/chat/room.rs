@@ -9,6 +9,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::access::{Access, Verdict};
+use super::acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
@@ -16,9 +17,10 @@ use super::entry::{
     Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
     SessionSecret, StoreUnavailable,
 };
-use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility};
+use super::history::{
+    Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
+};
 use super::list_budget::JoinPace;
-use super::moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::{
@@ -111,8 +113,6 @@ pub struct RoomSettings {
     /// `None`: there is no store.
     pub stored: Option<StoredHistory>,
     pub away: AwayLimits,
-    /// The named moderators, whose names are reserved.
-    pub moderators: Vec<Username>,
     /// As stored, in the order of their ids.
     pub bans: Vec<Ban>,
     pub time_outs: Vec<StoredTimeOut>,
@@ -176,7 +176,6 @@ impl Room {
             history,
             stored,
             away,
-            moderators,
             bans,
             time_outs,
             proxies,
@@ -193,7 +192,7 @@ impl Room {
             lists: UserListSchedule::default(),
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
-            reserved: reserved_names(&moderators),
+            reserved: NameMap::default(),
             max_message_bytes,
             scratch: Vec::new(),
         }
@@ -469,7 +468,7 @@ impl Room {
         ];
         if let Some((options, session)) = options.zip(session) {
             effects.push(Effect::OpenSession(session, place.name.clone()));
-            effects.push(self.history_after_join(context, &place, session, options, &[]));
+            self.history_after_join(context, &place, session, options, &[], &mut effects);
         }
         effects.push(Effect::Send(Audience::All, joined));
         Ok(effects)
@@ -517,7 +516,7 @@ impl Room {
         }
         effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
         if let Some(session) = session {
-            effects.push(self.history_after_join(context, &place, session, options, unread.entries()));
+            self.history_after_join(context, &place, session, options, unread.entries(), &mut effects);
         }
         effects.extend(unread.into_notices().map(|content| error(context, content)));
         effects
@@ -530,12 +529,19 @@ impl Room {
         session: SessionSecret,
         options: &JoinOptions,
         unread: &[HistoryEntry],
-    ) -> Effect {
+        effects: &mut Vec<Effect>,
+    ) {
         self.history.evict_old(context.time.unix_millis);
         let (page, recovered) = match &options.since {
             None => (self.history.page_with_unread(place, options.history, unread), None),
             Some(since) => {
                 let is_known = *since.epoch == *self.epoch && since.id <= context.id;
+                if is_known {
+                    // First, so that a client that has the answer has everything up to its id.
+                    let deleted = self.history.deleted_since(place, since.id);
+                    let to = || Audience::One(context.from);
+                    effects.extend(deleted.map(|id| Effect::Send(to(), ServerMessage::Deleted { id })));
+                }
                 // A client cannot have received what waits for it.
                 let id = unread.first().map_or(since.id, |first| since.id.min(first.id - 1));
                 match is_known.then(|| self.history.since(place, id)).flatten() {
@@ -547,7 +553,7 @@ impl Room {
                 }
             }
         };
-        self.answer(context, page, recovered, Some(session))
+        effects.push(self.answer(context, page, recovered, Some(session)));
     }
 
     fn answer(

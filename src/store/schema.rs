@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use log::info;
 use rusqlite::Connection;
 
 use super::error::StoreError;
@@ -12,7 +13,8 @@ pub const APPLICATION_ID: u32 = 0x5443_6874;
 
 /// One step for each version. A new store runs all of them, and an older one those that it lacks. A step that has been
 /// released is never changed.
-pub const SCHEMA: &[&str] = &["
+pub const SCHEMA: &[&str] = &[
+    "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
         time INTEGER NOT NULL,
@@ -61,7 +63,14 @@ pub const SCHEMA: &[&str] = &["
         key TEXT PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+    ",
+    "
+    CREATE TABLE deletions (
+        id INTEGER PRIMARY KEY,
+        message INTEGER NOT NULL
+    ) STRICT;
+    ",
+];
 
 /// Creates the tables in a new database, or upgrades them. A copy of an older database is left beside it.
 ///
@@ -80,7 +89,13 @@ pub fn migrate(connection: &mut Connection, path: &Path, steps: &[&str]) -> Resu
     let is_empty = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)";
     let is_new: bool = connection.query_row(is_empty, [], |row| row.get(0)).map_err(sqlite)?;
     if !is_new {
-        copy_into(connection, &backup_path(path, version))?;
+        let backup = backup_path(path, version);
+        copy_into(connection, &backup)?;
+        info!(
+            "The store {} is upgraded from schema {version} to {known}; {} is a copy of it",
+            path.display(),
+            backup.display()
+        );
     }
     let transaction = connection.transaction().map_err(sqlite)?;
     let missing = steps.iter().skip(version as usize).copied().collect::<String>();
@@ -165,6 +180,20 @@ mod tests {
         fs::remove_file(&backup).unwrap();
         migrate(&mut connection, &path, &steps).unwrap();
         assert!(!backup.exists());
+    }
+
+    #[test]
+    fn the_copy_of_an_older_store_belongs_to_the_folders_owner() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let folder = TempDir::new().unwrap();
+        let (path, mut connection, steps) = old_store(&folder);
+        // Without being root, to whom it belongs already.
+        if rustix::process::geteuid().is_root() {
+            chown(folder.path(), Some(65534), Some(65534)).unwrap();
+        }
+        migrate(&mut connection, &path, &steps).unwrap();
+        let owner = |path: &Path| fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
+        assert_eq!(owner(&backup_path(&path, 1)), owner(folder.path()));
     }
 
     #[test]

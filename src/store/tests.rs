@@ -16,7 +16,8 @@ use super::database::Point;
 use super::queue::{Item, MAX_PAGE_REQUESTS, QUEUE_BYTES};
 use super::*;
 use crate::chat::{
-    Act, Action, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, Outcome, TxnId, Username,
+    Act, Action, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, MAX_DELETIONS, Outcome, TxnId,
+    Username,
 };
 use crate::ops::metrics::Counters;
 
@@ -293,6 +294,21 @@ fn errors_name_the_file_the_reason_and_the_remedy() {
         assert!(!text.contains('\n') && text.contains("tinychat.db") && text.contains("; "), "{text}");
         assert!(!error.is_folder_not_writable());
     }
+}
+
+#[test]
+fn the_last_deletions_are_loaded() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let last = MAX_DELETIONS as u64 + 2;
+    (1..=last).for_each(|id| store.keep(id, "spam"));
+    // The last one twice.
+    for id in (1..=last).chain([last]) {
+        store.queue.decide(decision(1, Action::Delete { id, is_own: id % 2 == 0 })).unwrap();
+    }
+    store.close(last + 1);
+    let deleted = folder.open(LIMITS).state.deleted;
+    assert_eq!(deleted, (3..=last).collect::<Vec<_>>());
 }
 
 #[test]
@@ -651,6 +667,85 @@ fn a_deleted_file_is_written_again() {
     }
 }
 
+/// What was stored since the last checkpoint was missing after a crash.
+#[test]
+fn a_store_whose_log_was_deleted_is_written_again() {
+    for suffix in ["-wal", "-shm"] {
+        let folder = Folder::new();
+        let mut store = folder.start(LIMITS);
+        store.keep(1, "before");
+        store.settle();
+        fs::remove_file(files::beside(&folder.path(), suffix)).unwrap();
+        store.keep(2, "after");
+        store.settle();
+        let crashed = Folder::new();
+        for suffix in ["", "-wal"] {
+            fs::copy(files::beside(&folder.path(), suffix), files::beside(&crashed.path(), suffix)).unwrap();
+        }
+        assert_eq!(store.counters.store_failures(), 0);
+        store.close(2);
+        for folder in [folder, crashed] {
+            let messages = folder.open(LIMITS).state.messages;
+            assert_eq!(messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 2]);
+        }
+    }
+}
+
+/// SQLite would apply the write-ahead log to what has taken the place of the database.
+#[test]
+fn a_database_that_was_cut_short_or_overwritten_is_left_alone() {
+    let backup = Folder::new();
+    let mut store = backup.start(LIMITS);
+    store.keep(1, "from the backup");
+    store.close(1);
+    let backup = fs::read(backup.path()).unwrap();
+    for (content, opens) in [(&backup[..4096], false), (&backup, true)] {
+        let folder = Folder::new();
+        let mut store = folder.start(LIMITS);
+        (1..=2000).for_each(|id| store.keep(id, "some text that fills the pages of the database"));
+        store.close(2000);
+        let mut store = folder.start(LIMITS);
+        store.keep(3001, "before");
+        store.settle();
+        fs::write(folder.path(), content).unwrap();
+        store.keep(3002, "lost");
+        let unban = Action::Unban { target: "Bob".into(), bans: Vec::new() };
+        assert_eq!(store.decide(1, unban), Outcome::NotStored);
+        store.close(3002);
+        assert!(fs::read(folder.path()).unwrap() == content, "the file was changed");
+        assert!(!files::beside(&folder.path(), "-wal").exists());
+        let opened = open::<u32>(&folder.path(), LIMITS, Arc::default());
+        assert_eq!(opened.map(|opened| opened.state.messages.len()).ok(), opens.then_some(1));
+    }
+}
+
+#[test]
+fn another_process_may_compact_the_database() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    (1..=2000).for_each(|id| store.keep(id, "some text that fills the pages of the database"));
+    store.close(2000);
+    let mut store = folder.start(LIMITS);
+    store.keep(3001, "before");
+    store.settle();
+    let other = Connection::open(folder.path()).unwrap();
+    let size = || fs::metadata(folder.path()).unwrap().len();
+    let before = size();
+    for sql in ["DELETE FROM messages WHERE id < 2000", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+        other.execute_batch(sql).unwrap();
+    }
+    assert!(size() < before);
+    store.keep(3002, "after");
+    store.settle();
+    // Grows again.
+    other.execute_batch("CREATE TABLE notes AS SELECT randomblob(100000) AS note").unwrap();
+    other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    store.keep(3003, "later");
+    store.settle();
+    assert_eq!((store.ids(), store.counters.store_failures()), (vec![2000, 3001, 3002, 3003], 0));
+    store.close(3003);
+}
+
 #[test]
 fn a_file_in_the_stores_place_is_not_touched() {
     let folder = Folder::new();
@@ -672,6 +767,8 @@ fn a_file_in_the_stores_place_is_not_touched() {
     let decide = || Action::EndTimeOut { name: name("Bob") };
     assert_eq!(store.decide(now, decide()), Outcome::NotStored);
     assert_eq!(fs::read_to_string(folder.path()).unwrap(), "other");
+    // SQLite would apply it to the other file.
+    assert_eq!(fs::metadata(files::beside(&folder.path(), "-wal")).unwrap().len(), 0);
     // Once it is back, it is used again.
     commits.try_iter().for_each(drop);
     fs::rename(&own, folder.path()).unwrap();
@@ -681,6 +778,44 @@ fn a_file_in_the_stores_place_is_not_touched() {
     store.close(3);
     let state = folder.open(LIMITS).state;
     assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 3]);
+}
+
+/// The hub waited forever, and asked for no others.
+#[test]
+fn ids_are_reserved_once_the_store_is_back() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let own = folder.0.path().join("own");
+    fs::rename(folder.path(), &own).unwrap();
+    fs::write(folder.path(), "other").unwrap();
+    let up_to = store.state.reserved_id + 1000;
+    store.queue.reserve(up_to);
+    let decide = || Action::EndTimeOut { name: name("Bob") };
+    assert_eq!(store.decide(1, decide()), Outcome::NotStored);
+    assert_eq!(store.counters.store_lost_messages(), 0);
+    fs::rename(&own, folder.path()).unwrap();
+    store.keep(1, "back");
+    let event = store.events.recv_timeout(TIMEOUT).unwrap();
+    assert!(matches!(event, StoreEvent::IdsReserved(id) if id == up_to), "{event:?}");
+    let connection = Connection::open(folder.path()).unwrap();
+    assert_eq!(meta(&connection, "reserved_id").unwrap(), Some(up_to.to_string()));
+    store.close(1);
+}
+
+#[test]
+fn a_store_of_the_first_version_is_upgraded() {
+    let folder = Folder::new();
+    let mut connection = Connection::open(folder.path()).unwrap();
+    schema::migrate(&mut connection, &folder.path(), &schema::SCHEMA[..1]).unwrap();
+    let message =
+        "INSERT INTO messages VALUES (7, 1700000000000, '12:34:56', 'public', 'Bob', 'hello', NULL)";
+    connection.execute_batch(message).unwrap();
+    set_meta(&connection, "epoch", "an epoch").unwrap();
+    drop(connection);
+    let state = folder.open(LIMITS).state;
+    assert_eq!((state.epoch.as_str(), state.messages.len(), state.deleted.len()), ("an epoch", 1, 0));
+    assert_eq!(inspect(&folder.path()).unwrap().unwrap().version, schema_version());
+    assert_eq!(inspect(&files::beside(&folder.path(), ".v1-backup")).unwrap().unwrap().version, 1);
 }
 
 #[test]
@@ -885,7 +1020,7 @@ fn an_inspection_creates_and_changes_nothing() {
     let inspection = inspect(&folder.path()).unwrap().unwrap();
     export(&folder.path(), &mut Vec::new()).unwrap();
     assert!(files() == before);
-    assert_eq!((inspection.messages, inspection.version, inspection.in_use), (3, 1, None));
+    assert_eq!((inspection.messages, inspection.version, inspection.in_use), (3, schema_version(), None));
     assert_eq!(inspection.times, Some((1_700_000_000_001, 1_700_000_000_003)));
     assert!(inspection.bytes >= 4096);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, TIMEOUT, id, lines};
@@ -249,6 +249,30 @@ fn a_kill_keeps_bans_time_outs_and_deletions() {
     assert_eq!(actions, ["login", "delete", "time-out", "ban", "login", "unban"], "{record}");
 }
 
+#[test]
+fn deletions_reach_who_was_not_connected_before_a_restart() {
+    let folder = Folder::new();
+    let server = start(&folder);
+    let mut ann = server.connect();
+    let before = ann.join_asking("Ann", json!({"history": 0}));
+    assert_eq!(ann.next_line(), "system: Ann joined.");
+    ann.public_with_txn_id("oops");
+    let oops = id(&ann.next_event());
+    ann.command(&format!("/delete {oops}"));
+    assert_eq!(ann.next_event()["type"], "deleted");
+    drop(ann);
+    server.stop();
+    let server = start(&folder);
+    let mut bob = server.connect();
+    bob.send(json!({"type": "join", "username": "Bob", "epoch": before["epoch"], "since": oops}));
+    assert_eq!(bob.next_event()["type"], "command_list");
+    let [deleted, answer] = [bob.next_event(), bob.next_event()];
+    assert_eq!((&deleted["type"], id(&deleted)), (&json!("deleted"), oops));
+    assert_eq!((&answer["type"], &answer["recovered"]), (&json!("history"), &json!(true)));
+    drop(bob);
+    server.stop();
+}
+
 /// While another process has the database locked, it is like a disk that stalls, and then one that fails.
 #[test]
 fn chat_continues_while_the_store_cannot_be_written() {
@@ -284,4 +308,29 @@ fn chat_continues_while_the_store_cannot_be_written() {
     let mut process = server;
     process.wait_for_line("The store");
     process.stop();
+}
+
+/// SIGXFSZ ended the server.
+#[test]
+fn a_limit_on_file_sizes_is_like_a_full_disk() {
+    let folder = Folder::new();
+    let mut server = start(&folder);
+    let mut ann = join(&server);
+    ann.public_with_txn_id("one");
+    ann.next_event();
+    wait_until_stored(&folder, "one");
+    let pid = Pid::from_raw(server.id().try_into().unwrap());
+    let current = Some(fs::metadata(folder.path("tinychat.db-wal")).unwrap().len());
+    let earlier = prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    ann.public_with_txn_id("two");
+    ann.next_event();
+    server.wait_for_line("has failed");
+    ann.public_with_txn_id("three");
+    ann.next_event();
+    prlimit(pid, Resource::Fsize, earlier).unwrap();
+    server.wait_for_line("is written again");
+    wait_until_stored(&folder, "three");
+    assert_eq!(folder.tinychat(&["export"]).run().stdout.lines().count(), 3);
+    drop(ann);
+    server.stop();
 }
