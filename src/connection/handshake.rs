@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use thiserror::Error;
@@ -12,15 +12,21 @@ use tungstenite::http::StatusCode;
 
 use super::http_exchange::{LINGER_TIMEOUT, close, read_request, respond, write_response};
 use super::{Incoming, Shared, wait_for_connect_rate};
-use crate::http::{ClientAddress, Rejection, Route};
+use crate::http::{ClientAddress, Rejection, Route, close_after, is_last};
 use crate::hub::Peer;
 use crate::limits::{LimitExceeded, Network, Permit};
 use crate::transport::{Stream, Wait, by_deadline};
 
+/// How long after its start a connection still waits for another request, at most until the handshake's deadline. The
+/// rest of the time to that is for the last response.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The most requests on one connection. `CONNECT_RATE` counts connections.
+const MAX_REQUESTS: usize = 16;
+
 /// The outcome of a handshake that has not failed.
 pub enum Handshake {
     Upgraded(Upgraded),
-    /// The client asked for something else and was sent a response with this status.
+    /// The client asked for something else and was sent responses, the last with this status.
     Responded(StatusCode),
 }
 
@@ -50,23 +56,69 @@ pub enum HandshakeError {
     Rejected(Rejection),
 }
 
-/// Performs a connection's handshake. A request for something other than a WebSocket gets its response here.
+/// Performs a connection's handshake. Requests for something other than a WebSocket get their responses here. After a
+/// file of the page, the connection waits for another request, within [`KEEP_ALIVE`] and
+/// [`MAX_REQUESTS`].
 pub fn handshake(
     incoming: &mut Incoming,
     shared: &Shared,
-    deadline: Instant,
+    mut deadline: Instant,
 ) -> Result<Handshake, HandshakeError> {
+    let keep_until = deadline.min(Instant::now() + KEEP_ALIVE);
     let mut stream = open_stream(incoming, deadline)?;
-    let (request, leftover) = match read_request(&mut stream, deadline) {
-        Err(HandshakeError::Rejected(rejection)) => return Err(reject(&mut stream, rejection, None)),
-        Err(HandshakeError::TlsOnPlainPort) => {
-            close(&mut stream, Instant::now() + LINGER_TIMEOUT);
-            return Err(HandshakeError::TlsOnPlainPort);
+    let mut received = Vec::new();
+    let mut wait_until = deadline;
+    let mut last_status = None;
+    let mut requests = 0;
+    loop {
+        let request = match read_request(&mut stream, received, wait_until) {
+            Ok((request, rest)) => {
+                received = rest;
+                request
+            }
+            Err(HandshakeError::Rejected(rejection)) => return Err(reject(&mut stream, rejection, None)),
+            Err(error) => {
+                if last_status.is_some() || matches!(error, HandshakeError::TlsOnPlainPort) {
+                    close(&mut stream, Instant::now() + LINGER_TIMEOUT);
+                }
+                return last_status.map(Handshake::Responded).ok_or(error);
+            }
+        };
+        requests += 1;
+        let may_keep = requests < MAX_REQUESTS && Instant::now() < keep_until;
+        match serve_request(incoming, shared, &mut stream, &request, &mut deadline, may_keep)? {
+            Served::Upgraded { peer, permit } => {
+                return Ok(Handshake::Upgraded(Upgraded { stream, peer, leftover: received, permit }));
+            }
+            Served::Closed(status) => return Ok(Handshake::Responded(status)),
+            Served::Kept(status) => last_status = Some(status),
         }
-        read => read?,
-    };
+        wait_until = keep_until;
+    }
+}
+
+/// What a request has led to.
+enum Served {
+    Upgraded {
+        peer: Peer,
+        permit: Option<Permit>,
+    },
+    /// It was sent a response with this status, and the connection was closed.
+    Closed(StatusCode),
+    /// It was sent a response with this status, and another request may follow.
+    Kept(StatusCode),
+}
+
+fn serve_request(
+    incoming: &mut Incoming,
+    shared: &Shared,
+    stream: &mut Stream,
+    request: &Request,
+    deadline: &mut Instant,
+    may_keep: bool,
+) -> Result<Served, HandshakeError> {
     let peer = incoming.address.ip().to_canonical();
-    let client = shared.router.proxies.client(peer, &request);
+    let client = shared.router.proxies.client(peer, request);
     // Checked before the wait: otherwise one address behind a proxy could fill the server with waiting connections.
     let permit = match late_permit(peer, client, shared) {
         Ok(permit) => permit,
@@ -80,45 +132,51 @@ pub fn handshake(
             if !wait_for_connect_rate(&incoming.socket, client.ip().into(), shared) {
                 return Err(HandshakeError::Disconnected);
             }
-            return match shared.router.monitoring_response(&request, client) {
+            return match shared.router.monitoring_response(request, client) {
                 Some(response) => {
-                    respond(&mut stream, &response, Some(&request));
-                    Ok(Handshake::Responded(response.status()))
+                    respond(stream, &response, Some(request));
+                    Ok(Served::Closed(response.status()))
                 }
-                None => Err(reject(&mut stream, rejection, Some(&request))),
+                None => Err(reject(stream, rejection, Some(request))),
             };
         }
     };
     let charged = charged(client);
-    let mut deadline = deadline;
     if let Some(network) = charged.filter(|_| shared.router.proxies.contains(peer)) {
         let start = Instant::now();
         if !wait_for_connect_rate(&incoming.socket, network, shared) {
             return Err(HandshakeError::Disconnected);
         }
         // The wait does not count against the client's deadline.
-        deadline += start.elapsed();
+        *deadline += start.elapsed();
     }
-    let route = shared.router.route(&request, client, incoming.tls.is_some());
+    let route = shared.router.route(request, client, incoming.tls.is_some());
     let accepted = match route {
-        Ok(Route::Respond(response)) => {
+        Ok(Route::Respond(mut response)) => {
+            // Connections that wait for another request must not keep clients out.
+            if !may_keep || shared.permits.are_scarce(client.ip()) {
+                close_after(&mut response);
+            }
             // A client that has received its file may connect again at once.
             drop(permit);
-            write_response(&mut stream, &response, Some(&request), deadline)?;
-            close(&mut stream, Instant::now() + LINGER_TIMEOUT);
-            return Ok(Handshake::Responded(response.status()));
+            write_response(stream, &response, Some(request), *deadline)?;
+            if !is_last(&response) {
+                return Ok(Served::Kept(response.status()));
+            }
+            close(stream, Instant::now() + LINGER_TIMEOUT);
+            return Ok(Served::Closed(response.status()));
         }
         Ok(Route::Upgrade(response)) => response,
-        Err(rejection) => return Err(reject(&mut stream, rejection, Some(&request))),
+        Err(rejection) => return Err(reject(stream, rejection, Some(request))),
     };
-    write_response(&mut stream, &accepted, Some(&request), deadline)?;
+    write_response(stream, &accepted, Some(request), *deadline)?;
     let name = if client.ip() == peer {
         incoming.address.to_string()
     } else {
         format!("{} (through {})", client.ip(), incoming.address)
     };
     let peer = Peer { name: name.into(), network: client.ip().into(), charged };
-    Ok(Handshake::Upgraded(Upgraded { stream, peer, leftover, permit }))
+    Ok(Served::Upgraded { peer, permit })
 }
 
 /// The address that rates are charged to. Loopback is exempt, unless a proxy reports it.

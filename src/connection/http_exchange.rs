@@ -16,11 +16,21 @@ const TLS_HANDSHAKE: u8 = 22;
 /// The size of the read buffer, in bytes.
 const READ_BYTES: usize = 1024;
 
-/// Reads a request head. Also returns the bytes that were received after it.
-pub fn read_request(stream: &mut Stream, deadline: Instant) -> Result<(Request, Vec<u8>), HandshakeError> {
-    let mut bytes = Vec::new();
+/// Reads a request head, of which `bytes` were received with the request before it. Also returns the bytes that were
+/// received after it.
+pub fn read_request(
+    stream: &mut Stream,
+    mut bytes: Vec<u8>,
+    deadline: Instant,
+) -> Result<(Request, Vec<u8>), HandshakeError> {
     let mut buffer = [0; READ_BYTES];
+    let mut may_be_complete = !bytes.is_empty();
     loop {
+        if may_be_complete
+            && let Some((request, length)) = http::parse(&bytes).map_err(HandshakeError::Rejected)?
+        {
+            return Ok((request, bytes.split_off(length)));
+        }
         let is_first = bytes.is_empty();
         let read = by_deadline(stream, Wait::Read, deadline, |stream| stream.read(&mut buffer))?;
         if read == 0 {
@@ -31,13 +41,7 @@ pub fn read_request(stream: &mut Stream, deadline: Instant) -> Result<(Request, 
             return Err(HandshakeError::TlsOnPlainPort);
         }
         // A head ends with a line feed. Parsing it again for each byte would take time quadratic in its length.
-        let may_be_complete = is_first || bytes.len() >= MAX_HEAD_BYTES || buffer[..read].contains(&b'\n');
-        if !may_be_complete {
-            continue;
-        }
-        if let Some((request, length)) = http::parse(&bytes).map_err(HandshakeError::Rejected)? {
-            return Ok((request, bytes.split_off(length)));
-        }
+        may_be_complete = is_first || bytes.len() >= MAX_HEAD_BYTES || buffer[..read].contains(&b'\n');
     }
 }
 

@@ -38,7 +38,7 @@ pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
     };
     // Reading the request first keeps the system from resetting the connection before the client has read the
     // response.
-    let request = match read_request(&mut stream, deadline) {
+    let request = match read_request(&mut stream, Vec::new(), deadline) {
         Ok((request, _)) => Some(request),
         Err(HandshakeError::Disconnected) => return report_refusal(&incoming, exceeded, shared),
         Err(_) => None,

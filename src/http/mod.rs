@@ -14,5 +14,5 @@ pub use forwarded::{ClientAddress, TrustedProxies};
 pub use monitoring::Monitoring;
 pub use rejection::Rejection;
 pub use request::{MAX_HEAD_BYTES, parse};
-pub use response::{Response, encode};
+pub use response::{Response, close_after, encode, is_last};
 pub use router::{Route, Router};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tungstenite::handshake::server::Request;
 use tungstenite::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::request::{items, lines};
+use super::request::{items, lines, may_be_followed};
 use super::response::{self, Response};
 
 /// One file of the page.
@@ -82,8 +82,7 @@ const FILES: [File; 29] = [
 
 /// Sent with every response. `no-cache` makes browsers revalidate on each load, so that they notice a new version;
 /// unchanged files get a 304.
-const HEADERS: [(HeaderName, &str); 5] = [
-    (header::CONNECTION, "close"),
+const HEADERS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-cache"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -98,6 +97,9 @@ pub fn response(request: &Request, secure: bool) -> Response {
         Some(_) if !is_read => response::method_not_allowed(),
         Some(file) => file.response(request),
     };
+    if !may_be_followed(request) {
+        response::close_after(&mut response);
+    }
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));

@@ -38,6 +38,15 @@ fn to_request(parsed: &httparse::Request) -> Option<Request> {
     Some(request)
 }
 
+/// Whether the client may send another request after this one (RFC 9112, section 9.3). The server reads no content, so
+/// a request that has some is the last.
+pub fn may_be_followed(request: &Request) -> bool {
+    let has = |name| request.headers().contains_key(name);
+    let closes = items(request, "connection").any(|option| option.eq_ignore_ascii_case(b"close"));
+    let has_content = has(header::CONTENT_LENGTH) || has(header::TRANSFER_ENCODING);
+    request.version() == Version::HTTP_11 && !closes && !has_content
+}
+
 /// The lines of a header, in order.
 pub fn lines<'a>(request: &'a Request, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
     request.headers().get_all(name).iter().map(HeaderValue::as_bytes)

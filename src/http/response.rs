@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tungstenite::http::{HeaderValue, Method, StatusCode, header};
 
-/// A complete response, which ends the connection unless its status is 101.
+/// A complete response, which ends the connection if it has `Connection: close`.
 pub type Response = tungstenite::http::Response<Bytes>;
 
 /// A plain-text response. A line feed is appended.
@@ -16,6 +16,16 @@ pub fn text(status: StatusCode, line: &str) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Makes this the last response of its connection.
+pub fn close_after(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Whether the connection ends after this response.
+pub fn is_last(response: &Response) -> bool {
+    response.headers().contains_key(header::CONNECTION)
 }
 
 /// The response to a request whose method is not GET or HEAD (RFC 9110, section 15.5.6).

@@ -20,7 +20,7 @@ pub struct Router {
 }
 
 pub enum Route {
-    /// Send this response and close.
+    /// Send this response, and close the connection if it is the last.
     Respond(Response),
     /// Send this response, which accepts the upgrade.
     Upgrade(Response),

@@ -95,6 +95,14 @@ impl Permits {
         Ok(Some(self.permit(Kind::Network(network))))
     }
 
+    /// Whether more than half of the permits are in use, in total or for this address.
+    pub fn are_scarce(&self, address: IpAddr) -> bool {
+        let counts = lock(&self.counts);
+        let of_network = counts.per_network.get(&Network::from(address)).copied().unwrap_or_default();
+        counts.connections > self.max_connections / 2
+            || self.max_per_network.is_some_and(|max| of_network > max / 2)
+    }
+
     /// A permit to send a response to a connection over a limit. `None`: close it without a response.
     pub fn refusal(&self) -> Option<Permit> {
         let mut counts = lock(&self.counts);

@@ -1,7 +1,15 @@
 //! The chat page as files, over http and https. What the page does is in `browser.rs`.
 
+use std::io::{ErrorKind, Read, Write};
+
+use flate2::read::GzDecoder;
+use tungstenite::WebSocket;
+use tungstenite::protocol::Role;
+
 use crate::support::client::{Client, ClientStream};
-use crate::support::http::{get, request};
+use crate::support::http::{
+    get, read_response, read_until_closed, request, request_bytes, request_kept, upgrade_request,
+};
 use crate::support::over_ws_and_wss;
 use crate::support::server::{TestServer, Transport};
 
@@ -11,6 +19,13 @@ over_ws_and_wss! {
     other_paths_and_methods_are_refused,
     the_paths_of_the_page_can_be_upgraded,
     the_page_can_be_turned_off,
+    browsers_get_the_page_compressed,
+    the_page_can_be_installed,
+    a_connection_serves_several_requests,
+    a_kept_connection_can_be_upgraded,
+    a_kept_connection_ends_in_time,
+    some_requests_are_the_last,
+    a_full_server_keeps_no_connections,
     requests_for_the_page_do_not_use_up_connections,
 }
 
@@ -57,6 +72,7 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/storage.js", "text/javascript"),
         ("/favicon.svg", "image/svg+xml"),
         ("/favicon-unread.svg", "image/svg+xml"),
+        ("/manifest.webmanifest", "application/manifest+json"),
     ] {
         let file = get(&server, path);
         assert!(file.starts_with("HTTP/1.1 200 ") && file.contains(content_type), "{path}: {file}");
@@ -67,10 +83,11 @@ fn an_unchanged_page_is_not_sent_again(transport: Transport) {
     let server = TestServer::start(transport);
     let page = get(&server, "/");
     let tag = page.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
-    let conditional = format!("GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: {tag}\r\n\r\n");
+    let conditional =
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nIf-None-Match: {tag}\r\n\r\n");
     let response = request(&server, &conditional);
     assert!(response.starts_with("HTTP/1.1 304 ") && response.ends_with("\r\n\r\n"), "{response}");
-    let head = request(&server, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let head = request(&server, "HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
 }
 
@@ -122,4 +139,116 @@ fn requests_for_the_page_do_not_use_up_connections(transport: Transport) {
             assert!(response.starts_with("HTTP/1.1 200 "), "{path}: {response}");
         }
     }
+}
+
+fn browsers_get_the_page_compressed(transport: Transport) {
+    let server = TestServer::start(transport);
+    let plain = get(&server, "/chat.js");
+    let accepting =
+        "GET /chat.js HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAccept-Encoding: gzip, br\r\n\r\n";
+    let compressed = request_bytes(&server, accepting);
+    let end = compressed.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    let head = str::from_utf8(&compressed[..end]).unwrap();
+    assert!(head.contains("\r\nContent-Encoding: gzip\r\n"), "{head}");
+    for response in [head, &plain] {
+        assert!(response.contains("\r\nVary: Accept-Encoding\r\n"), "{response}");
+    }
+    let mut content = String::new();
+    GzDecoder::new(&compressed[end..]).read_to_string(&mut content).unwrap();
+    assert!(plain.ends_with(&format!("\r\n\r\n{content}")), "{content}");
+}
+
+fn the_page_can_be_installed(transport: Transport) {
+    let server = TestServer::start(transport);
+    let page = get(&server, "/");
+    assert!(
+        page.contains("manifest-src 'self';") && page.contains("href=\"manifest.webmanifest\""),
+        "{page}"
+    );
+    let manifest = get(&server, "/manifest.webmanifest");
+    let manifest: serde_json::Value =
+        serde_json::from_str(manifest.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    for icon in manifest["icons"].as_array().unwrap() {
+        // Relative, for a page at a path behind a proxy.
+        let path = format!("/{}", icon["src"].as_str().unwrap());
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let response = request_bytes(&server, &request);
+        let head = String::from_utf8_lossy(&response);
+        let content_type = format!("\r\nContent-Type: {}", icon["type"].as_str().unwrap());
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(&content_type), "{path}: {head}");
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+fn a_connection_serves_several_requests(transport: Transport) {
+    let server = TestServer::start(transport);
+    let mut stream = ClientStream::connect(server.address, transport);
+    for path in ["/", "/chat.js", "/style.css"] {
+        let response = request_kept(&mut stream, &GET.replace("GET /", &format!("GET {path}")));
+        assert!(response.starts_with("HTTP/1.1 200 ") && !response.contains("\r\nConnection:"), "{response}");
+    }
+    // Pipelined, and cut in the middle of a head.
+    let several = GET.repeat(3);
+    let (first, rest) = several.split_at(GET.len() * 2 - 7);
+    assert!(request_kept(&mut stream, first).contains("<title>"));
+    assert!(request_kept(&mut stream, rest).contains("<title>"));
+    assert!(read_response(&mut stream).contains("<title>"));
+    // Up to a limit.
+    let last = (0..100).map(|_| request_kept(&mut stream, GET));
+    let last = last.take_while(|response| !response.contains("\r\nConnection: close\r\n"));
+    assert!(last.count() < 16);
+    assert_eq!(read_until_closed(&mut stream), b"");
+}
+
+fn a_kept_connection_can_be_upgraded(transport: Transport) {
+    let server = TestServer::start(transport);
+    let mut stream = ClientStream::connect(server.address, transport);
+    assert!(request_kept(&mut stream, GET).starts_with("HTTP/1.1 200 "));
+    assert!(request_kept(&mut stream, &upgrade_request("")).starts_with("HTTP/1.1 101 "));
+    let mut ann = Client::new(WebSocket::from_raw_socket(stream, Role::Client, None));
+    ann.join_and_wait("Ann");
+}
+
+fn a_kept_connection_ends_in_time(transport: Transport) {
+    let server = TestServer::with(transport, &[("HANDSHAKE_TIMEOUT", "1")]);
+    let [mut idle, mut slow] = [(); 2].map(|()| ClientStream::connect(server.address, transport));
+    for stream in [&mut idle, &mut slow] {
+        assert!(request_kept(stream, GET).starts_with("HTTP/1.1 200 "));
+    }
+    slow.write_all(b"GET / HTTP/1.1\r\nX-Slow:").unwrap();
+    slow.flush().unwrap();
+    for stream in [&mut idle, &mut slow] {
+        let mut rest = Vec::new();
+        let end = stream.read_to_end(&mut rest).map_err(|error| error.kind());
+        assert!(rest.is_empty() && end != Err(ErrorKind::WouldBlock), "{end:?}");
+    }
+}
+
+fn some_requests_are_the_last(transport: Transport) {
+    let server = TestServer::start(transport);
+    for last in [
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: TE, Close\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        // Its content must not be taken for a request.
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 37\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let responses = request(&server, &format!("{last}{GET}"));
+        assert!(responses.contains("\r\nConnection: close\r\n"), "{last}: {responses}");
+        assert_eq!(responses.matches("HTTP/1.1 ").count(), 1, "{last}: {responses}");
+    }
+}
+
+/// More than half of the connections are never kept, so that browsers that are done with the page keep nobody out.
+fn a_full_server_keeps_no_connections(transport: Transport) {
+    let server = TestServer::with(transport, &[("MAX_CONNECTIONS", "4")]);
+    let connections = [(); 4].map(|()| {
+        let mut stream = ClientStream::connect(server.address, transport);
+        let response = request_kept(&mut stream, GET);
+        (response.contains("\r\nConnection: close\r\n"), stream)
+    });
+    assert_eq!(connections.each_ref().map(|(is_last, _)| *is_last), [false, false, true, true]);
 }

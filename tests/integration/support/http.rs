@@ -15,17 +15,44 @@ pub fn upgrade_request(headers: &str) -> String {
 
 /// Requests this path, and returns the whole response.
 pub fn get(server: &TestServer, path: &str) -> String {
-    request(server, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    request(server, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 /// Sends a request, and returns everything up to the end of the connection, which must be orderly.
 pub fn request(server: &TestServer, request: &str) -> String {
+    String::from_utf8(request_bytes(server, request)).unwrap()
+}
+
+/// The same for a response that is not text.
+pub fn request_bytes(server: &TestServer, request: &str) -> Vec<u8> {
     let mut stream = ClientStream::connect(server.address, server.transport);
     stream.write_all(request.as_bytes()).unwrap();
     stream.flush().unwrap();
     let mut response = Vec::new();
     stream.read_to_end(&mut response).expect("a response and an orderly end");
-    String::from_utf8(response).unwrap()
+    response
+}
+
+/// Sends a request for a text on a connection that stays open, and returns the response.
+pub fn request_kept(stream: &mut ClientStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.flush().unwrap();
+    read_response(stream)
+}
+
+/// Reads one response, whose content is text.
+pub fn read_response(stream: &mut ClientStream) -> String {
+    let mut response = Vec::new();
+    let mut byte = [0];
+    while !response.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("a response");
+        response.push(byte[0]);
+    }
+    let head = String::from_utf8(response).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    let mut content = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut content).expect("the content");
+    head + &String::from_utf8(content).unwrap()
 }
 
 /// Sends an upgrade request with these header lines added, and returns the response's head, or as much of it as
