@@ -4,6 +4,7 @@ mod support;
 
 mod access;
 mod browser;
+mod browser_devices;
 mod browser_log;
 mod browser_moderation;
 mod browser_people;
