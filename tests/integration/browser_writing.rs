@@ -283,7 +283,7 @@ fn over_the_limit_a_counter_says_so_and_nothing_is_sent() {
         assert_eq!(browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
         bob.assert_nothing_received();
         // Its end, shortened, goes out.
-        browser.type_into("#message-input", &BACKSPACE.repeat(over));
+        browser.type_into("#message-input", &BACKSPACE.repeat(over - 1));
         browser.wait_for_text("#size", "0 bytes left");
         browser.click("#send");
         assert!(bob.next_line().starts_with(&format!("Ann: {longest}")));
@@ -328,7 +328,7 @@ fn drafts_survive_a_reload() {
         let server = Server::start(Transport::Ws);
         let _bob = server.client("Bob");
         server.enter(&browser, "Ann");
-        browser.type_into("#message-input", "for all\nof you");
+        paste(&browser, "for all\nof you");
         whisper_to(&browser, "Bob");
         assert_eq!(browser.evaluate(TEXT), "");
         browser.type_into("#message-input", "for Bob");
@@ -369,7 +369,8 @@ fn names_are_completed_after_an_at_sign() {
     server.enter(&ann, "Ann");
     ann.wait_for_text("#member-list", "Eve");
     ann.wait_for(HAS_FOCUS);
-    let options = "[...document.querySelectorAll('#suggestions li')].map((option) => option.innerText).join()";
+    let options =
+        "[...document.querySelectorAll('#suggestions li')].map((option) => option.innerText).join()";
     // Anywhere in the text.
     ann.type_into("#message-input", "Hi , how are you?");
     ann.press(&[LEFT; 14]);

@@ -4,6 +4,7 @@ import { $, closest, element } from "./dom.js";
 
 const MAX_NAMES = 8; // in the listbox
 const MENTION = /(?:^|[\s("'])@([^\s@][^\n@]*)?$/; // names may contain spaces
+const SLASH_HINT = "Unknown command. To send a line that begins with /, type //.";
 
 /**
  * What can be completed. `present` has all names, the user's own included.
@@ -26,7 +27,7 @@ export function suggest() {
   const [command, ...rest] = value.split(" ");
   const usage = Object.hasOwn(commands, command) ? commands[command].usage : "";
   const isCommand = command.startsWith("/") && !command.startsWith("//") && !value.includes("\n");
-  $("command-usage").textContent = isCommand && rest.length > 0 ? usage || unknownCommand() : "";
+  $("command-usage").textContent = isCommand && rest.length > 0 ? usage || SLASH_HINT : "";
   showSuggestions([]);
   if (document.activeElement !== input) return;
   if (isCommand && rest.length === 0) {
@@ -85,9 +86,6 @@ listbox.addEventListener("mousedown", (event) => {
   const option = closest(event, "li");
   if (option) accept(option);
 });
-
-const unknownCommand = () =>
-  Object.keys(completions.commands).length > 0 ? "Unknown command. To send a line that begins with /, type //." : "";
 
 /** @param {string} prefix @param {string[]} texts */
 function startingWith(prefix, texts) {

@@ -77,12 +77,12 @@ export function returnText(text, to = recipient) {
 
 /** Shows the drafts that were written under this name in this tab. @param {string} name */
 export function openDrafts(name) {
-  if (name === owner) return;
+  const isOpen = owner !== ""; // A new name, after the old one was refused, changes nothing.
   owner = name;
-  const saved = load("drafts");
-  const { texts, to } = saved?.owner === name ? saved : { texts: [], to: null };
-  for (const [key, text] of texts) drafts.set(key, text);
-  setRecipient(to);
+  const saved = isOpen ? null : load("drafts");
+  if (saved?.owner !== name) return;
+  for (const [key, text] of saved.texts) drafts.set(key, text);
+  setRecipient(saved.to);
 }
 
 /** Empties the box. Its drafts stay until someone joins under another name. @param {boolean} discards */
@@ -139,6 +139,7 @@ addEventListener("keydown", (event) => {
   if (!closest(event, OTHER_INPUTS) && !document.querySelector("dialog[open]")) input.focus();
 });
 
+setRecipient(null);
 const showEnterKey = () => (input.enterKeyHint = isTouch.matches ? "enter" : "send");
 isTouch.addEventListener("change", showEnterKey);
 showEnterKey();
@@ -170,6 +171,7 @@ function setRecipient(name) {
   form.classList.toggle("whispering", name !== null);
   $("recipient").hidden = name === null;
   $("recipient-name").textContent = name;
+  input.setAttribute("aria-describedby", name === null ? "command-usage" : "recipient-label command-usage");
   $("stop-whisper").ariaLabel = $("stop-whisper").title = `Stop whispering to ${name}`;
   showPlaceholder();
   setDraft(drafts.get(name) ?? "");

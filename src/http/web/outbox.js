@@ -74,9 +74,14 @@ export class Outbox {
     return item;
   }
 
-  /** @param {string} name */
-  clear(name) {
-    this.#items = this.#items.filter(({ from }) => from !== name);
+  /**
+   * Keeps what a reload preserves, or nothing, of the items sent under this name.
+   * @param {string} name
+   * @param {boolean} keeps
+   */
+  leave(name, keeps) {
+    this.#items = this.#items.filter(({ from, kind }) => from !== name || (keeps && kind !== "command"));
+    for (const item of this.items(name)) item.row = null;
     this.#onChange();
   }
 
