@@ -9,7 +9,7 @@ use crate::support::chat_page::{
 use crate::support::proxy::Proxy;
 use crate::support::scripted::ScriptedServer;
 use crate::support::server::Transport;
-use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB};
+use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
 
 const UP: &str = "\u{e013}";
 const LEFT: &str = "\u{e012}";
@@ -31,9 +31,10 @@ fn paste(browser: &Browser, text: &str) {
 }
 
 fn whisper_to(browser: &Browser, name: &str) {
-    let button = format!("#member-list button[data-name='{name}']");
-    browser.wait_for(&format!("document.querySelector({})", json!(button)));
-    browser.evaluate(&format!("document.querySelector({}).click()", json!(button)));
+    let button = json!(format!("#member-list button[data-name='{name}']"));
+    browser.wait_for(&format!("document.querySelector({button})"));
+    browser.evaluate(&format!("document.querySelector({button}).click()"));
+    browser.evaluate("[...document.querySelectorAll('[role=menuitem]')].find((item) => item.innerText === 'Whisper').click()");
     browser.wait_for_text("#recipient", &format!("To {name}"));
     browser.wait_for(HAS_FOCUS);
 }
@@ -457,6 +458,13 @@ fn whispers_go_to_their_recipient_until_the_chip_is_removed() {
         }
         let texts = ["one", "two", "three, for Eve", "three, for Bob", "four", "/five", "for all of you"];
         wait_for_messages(&browser, &texts);
+        // The chip leads to the conversation.
+        whisper_to(&browser, "Bob");
+        browser.click("#recipient-label");
+        browser.wait_for_text("#conversation", "Whispers with Bob");
+        browser.wait_for("![...document.querySelectorAll('#log .message-text')].some((text) => text.checkVisibility() && text.innerText === 'four')");
+        browser.click("#stop-whisper");
+        browser.wait_for("document.querySelector('#conversation').hidden");
         // Escape closes the suggestions first.
         whisper_to(&browser, "Bob");
         browser.type_into("#message-input", "@E");
@@ -529,4 +537,38 @@ fn whispers_that_wait_for_the_connection_reach_their_recipients_once() {
     eve.assert_nothing_received();
     wait_for_text_in_box(&ann, "a public draft");
     assert_only_connection_errors(&ann);
+}
+
+#[test]
+fn axe_finds_no_violations_in_whispers_and_warnings() {
+    let (Some(driver), Some(axe)) = (Driver::start(), axe_core()) else { return };
+    for (browser, size) in [(driver.desktop(), "desktop"), (driver.phone(), "phone")] {
+        let server = Server::with_flags(Transport::Ws, &["--max-message-bytes", "200"]);
+        let proxy = Proxy::start(server.address());
+        server.enter_at(&server.url_at(proxy.address.port()), &browser, "Ann");
+        let _bob = server.client("Bob");
+        let check = |state: &str| {
+            for is_dark in [false, true] {
+                browser.set_dark(is_dark);
+                browser.assert_accessible(&axe, &format!("{state} ({size}, dark: {is_dark})"));
+                assert_eq!(browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
+            }
+        };
+        whisper_to(&browser, "Bob");
+        check("an empty whisper");
+        paste(&browser, &"too long ".repeat(50));
+        browser.wait_for_text("#size", "over the limit");
+        check("a whisper that is too long");
+        browser.type_into("#message-input", &format!("{SELECT_ALL}@"));
+        browser.wait_for("!document.querySelector('#suggestions').hidden");
+        check("names to complete");
+        proxy.cut();
+        browser.wait_for("document.querySelector('#status').dataset.state !== 'online'");
+        send(&browser, "psst");
+        browser.wait_for_text(LATEST, "Not sent yet");
+        check("offline with a whisper that waits");
+        browser.click("#leave");
+        browser.wait_for("document.querySelector('dialog[open]')");
+        check("the question about unsent messages");
+    }
 }

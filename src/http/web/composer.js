@@ -2,6 +2,7 @@
 
 import { completions, handleSuggestionKey, isLogin, quoteName, suggest } from "./completion.js";
 import { $, closest } from "./dom.js";
+import { setConversation } from "./message-log.js";
 import { load, save } from "./storage.js";
 
 export { completions, isLogin, quoteName };
@@ -132,6 +133,7 @@ form.addEventListener("submit", (event) => {
 });
 // The box keeps the focus, and a phone its keyboard.
 $("send").addEventListener("mousedown", (event) => event.preventDefault());
+$("recipient-label").addEventListener("click", () => setConversation(recipient));
 $("stop-whisper").addEventListener("click", stopWhisper);
 addEventListener("keydown", (event) => {
   const isShortcut = event.metaKey || ((event.ctrlKey || event.altKey) && !event.getModifierState("AltGraph"));
@@ -161,6 +163,7 @@ function recall(message) {
 }
 
 function stopWhisper() {
+  setConversation(null);
   setRecipient(null);
   input.focus();
 }
@@ -172,6 +175,7 @@ function setRecipient(name) {
   $("recipient").hidden = name === null;
   $("recipient-name").textContent = name;
   input.setAttribute("aria-describedby", name === null ? "command-usage" : "recipient-label command-usage");
+  $("recipient-label").title = `Show only whispers with ${name}`;
   $("stop-whisper").ariaLabel = $("stop-whisper").title = `Stop whispering to ${name}`;
   showPlaceholder();
   setDraft(drafts.get(name) ?? "");
