@@ -461,7 +461,7 @@ fn whispers_go_to_their_recipient_until_the_chip_is_removed() {
         // The chip leads to the conversation.
         whisper_to(&browser, "Bob");
         browser.click("#recipient-label");
-        browser.wait_for_text("#conversation", "Whispers with Bob");
+        browser.wait_for_text("#conversation-name", "Bob");
         browser.wait_for("![...document.querySelectorAll('#log .message-text')].some((text) => text.checkVisibility() && text.innerText === 'four')");
         browser.click("#stop-whisper");
         browser.wait_for("document.querySelector('#conversation').hidden");

@@ -23,7 +23,7 @@ export const isLogin = (text) => /^\s*\/login\s/.test(text);
 
 export function suggest() {
   const { value, selectionStart: caret } = input;
-  const { commands, names } = completions;
+  const { commands } = completions;
   const [command, ...rest] = value.split(" ");
   const usage = Object.hasOwn(commands, command) ? commands[command].usage : "";
   const isCommand = command.startsWith("/") && !command.startsWith("//") && !value.includes("\n");
@@ -39,21 +39,18 @@ export function suggest() {
   }
   if (isCommand && usage.split(" ")[1]?.startsWith("[user")) {
     range = [0, value.length];
-    suggestNames(rest.join(" ").replace(/^"/, ""), names, (name) => `${command} ${quoteName(name)} `);
+    suggestNames(rest.join(" ").replace(/^["@]/, ""), (name) => `${command} ${quoteName(name)} `);
   }
   const mention = MENTION.exec(value.slice(0, caret));
   if (listbox.hidden && mention && caret === input.selectionEnd && !isLogin(value)) {
     const prefix = mention[1] ?? "";
     range = [caret - prefix.length - 1, value[caret] === " " ? caret + 1 : caret];
-    suggestNames(prefix, names, (name) => `@${name} `);
+    suggestNames(prefix, (name) => `@${name} `);
     if (completions.present.some((name) => name.toLowerCase() === prefix.trimEnd().toLowerCase())) select(-1);
   }
 }
 
-/**
- * Returns whether the key was for the listbox.
- * @param {KeyboardEvent} event
- */
+/** Returns whether the key was for the listbox. @param {KeyboardEvent} event */
 export function handleSuggestionKey({ key, shiftKey }) {
   if (listbox.hidden) return false;
   if (key === "ArrowDown") select(selected + 1);
@@ -92,9 +89,9 @@ function startingWith(prefix, texts) {
   return texts.filter((text) => text.toLowerCase().startsWith(prefix.toLowerCase()));
 }
 
-/** @param {string} prefix @param {string[]} names @param {(name: string) => string} insertion */
-function suggestNames(prefix, names, insertion) {
-  const matches = startingWith(prefix, names).slice(0, MAX_NAMES);
+/** @param {string} prefix @param {(name: string) => string} insertion */
+function suggestNames(prefix, insertion) {
+  const matches = startingWith(prefix, completions.names).slice(0, MAX_NAMES);
   showSuggestions(matches.map((name) => [insertion(name), name]));
 }
 

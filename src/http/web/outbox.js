@@ -46,7 +46,8 @@ export class Outbox {
 
   // Commands are not: they may contain passwords.
   get saved() {
-    return this.#items.filter(({ kind }) => kind !== "command").map(({ row, sentAt, ...item }) => item);
+    const items = this.#items.filter(({ kind }) => kind !== "command");
+    return items.map((item) => ({ ...item, row: undefined, sentAt: undefined }));
   }
 
   /** The position to resume from: everything after it shows which items arrived. @param {string} name */
