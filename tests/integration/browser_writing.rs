@@ -9,7 +9,7 @@ use crate::support::chat_page::{
 use crate::support::proxy::Proxy;
 use crate::support::scripted::ScriptedServer;
 use crate::support::server::Transport;
-use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB};
+use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
 
 const UP: &str = "\u{e013}";
 const LEFT: &str = "\u{e012}";
@@ -31,9 +31,10 @@ fn paste(browser: &Browser, text: &str) {
 }
 
 fn whisper_to(browser: &Browser, name: &str) {
-    let button = format!("#member-list button[data-name='{name}']");
-    browser.wait_for(&format!("document.querySelector({})", json!(button)));
-    browser.evaluate(&format!("document.querySelector({}).click()", json!(button)));
+    let button = json!(format!("#member-list button[data-name='{name}']"));
+    browser.wait_for(&format!("document.querySelector({button})"));
+    browser.evaluate(&format!("document.querySelector({button}).click()"));
+    browser.evaluate("[...document.querySelectorAll('[role=menuitem]')].find((item) => item.innerText === 'Whisper').click()");
     browser.wait_for_text("#recipient", &format!("To {name}"));
     browser.wait_for(HAS_FOCUS);
 }
@@ -283,7 +284,7 @@ fn over_the_limit_a_counter_says_so_and_nothing_is_sent() {
         assert_eq!(browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
         bob.assert_nothing_received();
         // Its end, shortened, goes out.
-        browser.type_into("#message-input", &BACKSPACE.repeat(over));
+        browser.type_into("#message-input", &BACKSPACE.repeat(over - 1));
         browser.wait_for_text("#size", "0 bytes left");
         browser.click("#send");
         assert!(bob.next_line().starts_with(&format!("Ann: {longest}")));
@@ -328,7 +329,7 @@ fn drafts_survive_a_reload() {
         let server = Server::start(Transport::Ws);
         let _bob = server.client("Bob");
         server.enter(&browser, "Ann");
-        browser.type_into("#message-input", "for all\nof you");
+        paste(&browser, "for all\nof you");
         whisper_to(&browser, "Bob");
         assert_eq!(browser.evaluate(TEXT), "");
         browser.type_into("#message-input", "for Bob");
@@ -369,7 +370,8 @@ fn names_are_completed_after_an_at_sign() {
     server.enter(&ann, "Ann");
     ann.wait_for_text("#member-list", "Eve");
     ann.wait_for(HAS_FOCUS);
-    let options = "[...document.querySelectorAll('#suggestions li')].map((option) => option.innerText).join()";
+    let options =
+        "[...document.querySelectorAll('#suggestions li')].map((option) => option.innerText).join()";
     // Anywhere in the text.
     ann.type_into("#message-input", "Hi , how are you?");
     ann.press(&[LEFT; 14]);
@@ -456,6 +458,13 @@ fn whispers_go_to_their_recipient_until_the_chip_is_removed() {
         }
         let texts = ["one", "two", "three, for Eve", "three, for Bob", "four", "/five", "for all of you"];
         wait_for_messages(&browser, &texts);
+        // The chip leads to the conversation.
+        whisper_to(&browser, "Bob");
+        browser.click("#recipient-label");
+        browser.wait_for_text("#conversation-name", "Bob");
+        browser.wait_for("![...document.querySelectorAll('#log .message-text')].some((text) => text.checkVisibility() && text.innerText === 'four')");
+        browser.click("#stop-whisper");
+        browser.wait_for("document.querySelector('#conversation').hidden");
         // Escape closes the suggestions first.
         whisper_to(&browser, "Bob");
         browser.type_into("#message-input", "@E");
@@ -528,4 +537,38 @@ fn whispers_that_wait_for_the_connection_reach_their_recipients_once() {
     eve.assert_nothing_received();
     wait_for_text_in_box(&ann, "a public draft");
     assert_only_connection_errors(&ann);
+}
+
+#[test]
+fn axe_finds_no_violations_in_whispers_and_warnings() {
+    let (Some(driver), Some(axe)) = (Driver::start(), axe_core()) else { return };
+    for (browser, size) in [(driver.desktop(), "desktop"), (driver.phone(), "phone")] {
+        let server = Server::with_flags(Transport::Ws, &["--max-message-bytes", "200"]);
+        let proxy = Proxy::start(server.address());
+        server.enter_at(&server.url_at(proxy.address.port()), &browser, "Ann");
+        let _bob = server.client("Bob");
+        let check = |state: &str| {
+            for is_dark in [false, true] {
+                browser.set_dark(is_dark);
+                browser.assert_accessible(&axe, &format!("{state} ({size}, dark: {is_dark})"));
+                assert_eq!(browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
+            }
+        };
+        whisper_to(&browser, "Bob");
+        check("an empty whisper");
+        paste(&browser, &"too long ".repeat(50));
+        browser.wait_for_text("#size", "over the limit");
+        check("a whisper that is too long");
+        browser.type_into("#message-input", &format!("{SELECT_ALL}@"));
+        browser.wait_for("!document.querySelector('#suggestions').hidden");
+        check("names to complete");
+        proxy.cut();
+        browser.wait_for("document.querySelector('#status').dataset.state !== 'online'");
+        send(&browser, "psst");
+        browser.wait_for_text(LATEST, "Not sent yet");
+        check("offline with a whisper that waits");
+        browser.click("#leave");
+        browser.wait_for("document.querySelector('dialog[open]')");
+        check("the question about unsent messages");
+    }
 }

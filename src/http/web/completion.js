@@ -4,6 +4,7 @@ import { $, closest, element } from "./dom.js";
 
 const MAX_NAMES = 8; // in the listbox
 const MENTION = /(?:^|[\s("'])@([^\s@][^\n@]*)?$/; // names may contain spaces
+const SLASH_HINT = "Unknown command. To send a line that begins with /, type //.";
 
 /**
  * What can be completed. `present` has all names, the user's own included.
@@ -22,11 +23,11 @@ export const isLogin = (text) => /^\s*\/login\s/.test(text);
 
 export function suggest() {
   const { value, selectionStart: caret } = input;
-  const { commands, names } = completions;
+  const { commands } = completions;
   const [command, ...rest] = value.split(" ");
   const usage = Object.hasOwn(commands, command) ? commands[command].usage : "";
   const isCommand = command.startsWith("/") && !command.startsWith("//") && !value.includes("\n");
-  $("command-usage").textContent = isCommand && rest.length > 0 ? usage || unknownCommand() : "";
+  $("command-usage").textContent = isCommand && rest.length > 0 ? usage || SLASH_HINT : "";
   showSuggestions([]);
   if (document.activeElement !== input) return;
   if (isCommand && rest.length === 0) {
@@ -38,21 +39,18 @@ export function suggest() {
   }
   if (isCommand && usage.split(" ")[1]?.startsWith("[user")) {
     range = [0, value.length];
-    suggestNames(rest.join(" ").replace(/^"/, ""), names, (name) => `${command} ${quoteName(name)} `);
+    suggestNames(rest.join(" ").replace(/^["@]/, ""), (name) => `${command} ${quoteName(name)} `);
   }
   const mention = MENTION.exec(value.slice(0, caret));
   if (listbox.hidden && mention && caret === input.selectionEnd && !isLogin(value)) {
     const prefix = mention[1] ?? "";
     range = [caret - prefix.length - 1, value[caret] === " " ? caret + 1 : caret];
-    suggestNames(prefix, names, (name) => `@${name} `);
+    suggestNames(prefix, (name) => `@${name} `);
     if (completions.present.some((name) => name.toLowerCase() === prefix.trimEnd().toLowerCase())) select(-1);
   }
 }
 
-/**
- * Returns whether the key was for the listbox.
- * @param {KeyboardEvent} event
- */
+/** Returns whether the key was for the listbox. @param {KeyboardEvent} event */
 export function handleSuggestionKey({ key, shiftKey }) {
   if (listbox.hidden) return false;
   if (key === "ArrowDown") select(selected + 1);
@@ -86,17 +84,14 @@ listbox.addEventListener("mousedown", (event) => {
   if (option) accept(option);
 });
 
-const unknownCommand = () =>
-  Object.keys(completions.commands).length > 0 ? "Unknown command. To send a line that begins with /, type //." : "";
-
 /** @param {string} prefix @param {string[]} texts */
 function startingWith(prefix, texts) {
   return texts.filter((text) => text.toLowerCase().startsWith(prefix.toLowerCase()));
 }
 
-/** @param {string} prefix @param {string[]} names @param {(name: string) => string} insertion */
-function suggestNames(prefix, names, insertion) {
-  const matches = startingWith(prefix, names).slice(0, MAX_NAMES);
+/** @param {string} prefix @param {(name: string) => string} insertion */
+function suggestNames(prefix, insertion) {
+  const matches = startingWith(prefix, completions.names).slice(0, MAX_NAMES);
   showSuggestions(matches.map((name) => [insertion(name), name]));
 }
 

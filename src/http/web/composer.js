@@ -2,6 +2,7 @@
 
 import { completions, handleSuggestionKey, isLogin, quoteName, suggest } from "./completion.js";
 import { $, closest } from "./dom.js";
+import { setConversation } from "./message-log.js";
 import { load, save } from "./storage.js";
 
 export { completions, isLogin, quoteName };
@@ -77,12 +78,12 @@ export function returnText(text, to = recipient) {
 
 /** Shows the drafts that were written under this name in this tab. @param {string} name */
 export function openDrafts(name) {
-  if (name === owner) return;
+  const isOpen = owner !== ""; // A new name, after the old one was refused, changes nothing.
   owner = name;
-  const saved = load("drafts");
-  const { texts, to } = saved?.owner === name ? saved : { texts: [], to: null };
-  for (const [key, text] of texts) drafts.set(key, text);
-  setRecipient(to);
+  const saved = isOpen ? null : load("drafts");
+  if (saved?.owner !== name) return;
+  for (const [key, text] of saved.texts) drafts.set(key, text);
+  setRecipient(saved.to);
 }
 
 /** Empties the box. Its drafts stay until someone joins under another name. @param {boolean} discards */
@@ -132,6 +133,7 @@ form.addEventListener("submit", (event) => {
 });
 // The box keeps the focus, and a phone its keyboard.
 $("send").addEventListener("mousedown", (event) => event.preventDefault());
+$("recipient-label").addEventListener("click", () => setConversation(recipient));
 $("stop-whisper").addEventListener("click", stopWhisper);
 addEventListener("keydown", (event) => {
   const isShortcut = event.metaKey || ((event.ctrlKey || event.altKey) && !event.getModifierState("AltGraph"));
@@ -139,6 +141,7 @@ addEventListener("keydown", (event) => {
   if (!closest(event, OTHER_INPUTS) && !document.querySelector("dialog[open]")) input.focus();
 });
 
+setRecipient(null);
 const showEnterKey = () => (input.enterKeyHint = isTouch.matches ? "enter" : "send");
 isTouch.addEventListener("change", showEnterKey);
 showEnterKey();
@@ -160,6 +163,7 @@ function recall(message) {
 }
 
 function stopWhisper() {
+  setConversation(null);
   setRecipient(null);
   input.focus();
 }
@@ -170,6 +174,8 @@ function setRecipient(name) {
   form.classList.toggle("whispering", name !== null);
   $("recipient").hidden = name === null;
   $("recipient-name").textContent = name;
+  input.setAttribute("aria-describedby", name === null ? "command-usage" : "recipient-label command-usage");
+  $("recipient-label").title = `Show only whispers with ${name}`;
   $("stop-whisper").ariaLabel = $("stop-whisper").title = `Stop whispering to ${name}`;
   showPlaceholder();
   setDraft(drafts.get(name) ?? "");

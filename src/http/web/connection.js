@@ -3,23 +3,23 @@
 import { load, save } from "./storage.js";
 
 /**
+ * "unresponsive": the server does not answer, but the connection may be good; "backoff": until the next attempt;
+ * "replaced": the session was taken over, as by a copy of this tab; "removed": by a moderator.
  * @typedef {"idle" | "connecting" | "online" | "unresponsive" | "backoff" | "name-in-use" | "replaced" | "removed"} State
- *   "unresponsive": the server does not answer, and the connection may still be good; "backoff": retry after a while;
- *   "replaced": the session was taken over, as by a copy of this tab; "removed": by a moderator
- */
-/**
+ *
  * @typedef {object} Listener
- * @property {(state: State, retryAt: number) => void} onState `retryAt` in ms, for "backoff"
+ * @property {(state: State, retryAt: number) => void} onState `retryAt`: the end of a backoff, in ms
  * @property {(message: any) => void} onMessage any message but `history`. On a first join, user_list and command_list
  *   precede onJoined(); on a resume, user_list may follow it
  * @property {(answer: any) => void} onJoined the `history` that answers a join
  * @property {(answer: any) => void} onOlder the `history` that answers requestOlder()
  * @property {(reason: string, needsPassword: boolean) => void} onJoinRejected the join failed and is not retried
  * @property {(code: number, reason: string) => void} onDisconnected the connection of a member was lost and is retried
- * @property {(reason: string, joinError: string) => void} onRemoved a moderator has removed the member, or keeps it out
+ * @property {(reason: string, joinError: string) => void} onRemoved by a moderator, who may also keep the member out
  *   (`joinError`). It is not retried
+ *
+ * @typedef {import("./outbox.js").Position} Position
  */
-/** @typedef {import("./outbox.js").Position} Position */
 
 const PAGE_LENGTH = 50; // messages
 const MIN_BACKOFF_MS = 1_000; // doubled with each failure
@@ -29,14 +29,12 @@ const CONNECT_TIMEOUT_MS = 15_000;
 // waited for.
 const NAME_RETRIES = 8;
 const NAME_RETRY_MS = 5_000;
-// Scripts cannot see pings, so a silent connection is tested with an empty history request: often while someone may be
-// looking, and otherwise rarely, to spare batteries. Where an answer takes longer than `SLOW_ANSWER_MS`, the line is slow,
-// or the server lets this client send rarely: then rarely as well.
+// Scripts cannot see pings, so a silent connection is tested with an empty history request: rarely while the page is
+// hidden, to spare batteries, and where the last answer was slow, as on a slow line or where the server limits the rate.
 const SILENCE_MS = 2_000;
 const LONG_SILENCE_MS = 15_000;
 const SLOW_ANSWER_MS = 1_000;
-const INACTIVE_MS = 5 * 60_000; // without input, nobody is looking
-// Without an answer, the page says so after `ANSWER_MS`. A slow line gets more time before the connection is given up.
+// Without an answer, the page says so soon, but gives a slow line more time before it gives up the connection.
 const ANSWER_MS = 2_000;
 const GIVE_UP_MS = 10_000;
 const MAX_PROBE_MS = 15_000; // with other messages before the answer
@@ -50,6 +48,7 @@ const TOO_SLOW = "HANDSHAKE_TIMEOUT";
 const ASKS_FOR_PASSWORD = /^(?!You are banned|.* is in use).*\bpassword/i;
 
 export class Connection {
+  maxMessageBytes = Infinity;
   #url;
   #listener;
   /** @type {WebSocket | null} */
@@ -63,7 +62,6 @@ export class Connection {
   #sentPassword = false; // with the last join
   /** @type {Position | null} */
   #position = null; // the newest message received
-  #maxMessageBytes = Infinity; // the server's limit
   #isMember = false;
   #wasMember = false; // under this name, on this or an earlier socket
   #isHeld = false; // reconnects only when the user asks for it
@@ -77,7 +75,6 @@ export class Connection {
   #probedAt = 0; // 0: no answer is awaited
   #receivedAt = 0;
   #answerTime = 0; // of the last probe
-  #activeAt = Date.now();
   #tickedAt = Date.now();
   #isResponsive = true;
 
@@ -89,9 +86,6 @@ export class Connection {
     addEventListener("offline", () => this.#wasMember && this.#socket && this.#onClose(1006, ""));
     addEventListener("pageshow", () => this.check());
     document.addEventListener("visibilitychange", () => document.hidden || this.check());
-    for (const type of ["focus", "keydown", "pointerdown", "pointermove", "scroll", "visibilitychange"]) {
-      addEventListener(type, () => (this.#activeAt = Date.now()), { capture: true, passive: true });
-    }
     setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -105,10 +99,6 @@ export class Connection {
     return /** @type {Position} */ (this.#position);
   }
 
-  get maxMessageBytes() {
-    return this.#maxMessageBytes;
-  }
-
   get isOnline() {
     return this.#isMember && this.#socket?.readyState === WebSocket.OPEN;
   }
@@ -119,6 +109,8 @@ export class Connection {
    */
   join(name, password, position) {
     if (name !== this.#name) this.#reset();
+    const place = load("place");
+    if (place?.name === name) this.#session ??= place.session;
     this.#position ??= position;
     this.#name = name;
     this.#password = password;
@@ -136,7 +128,12 @@ export class Connection {
     return name;
   }
 
-  leave() {
+  /**
+   * Without a connection, the server keeps the place for a while, and the name is in use until this tab takes it back.
+   * @param {boolean} keepsPlace
+   */
+  leave(keepsPlace) {
+    if (keepsPlace) save("place", { name: this.#name, session: this.#session });
     this.#close(true);
     this.#reset();
     this.#onState("idle");
@@ -179,8 +176,8 @@ export class Connection {
     if (!this.#isMember) return;
     const silence = now - Math.max(this.#receivedAt, this.#probedAt);
     if (this.#probedAt === 0) {
-      const isWatched = !document.hidden && now - this.#activeAt < INACTIVE_MS && this.#answerTime < SLOW_ANSWER_MS;
-      if (silence > (isWatched ? SILENCE_MS : LONG_SILENCE_MS)) this.test();
+      const isRare = document.hidden || this.#answerTime > SLOW_ANSWER_MS;
+      if (silence > (isRare ? LONG_SILENCE_MS : SILENCE_MS)) this.test();
     } else if (silence > GIVE_UP_MS || now - this.#probedAt > MAX_PROBE_MS) {
       this.#giveUp();
     } else {
@@ -267,7 +264,7 @@ export class Connection {
   /** @param {any} answer */
   #onJoined(answer) {
     clearTimeout(this.#timer);
-    this.#maxMessageBytes = answer.max_message_bytes ?? Infinity;
+    this.maxMessageBytes = answer.max_message_bytes ?? Infinity;
     this.#session = answer.session;
     this.#position = { epoch: answer.epoch, since: answer.id };
     save("session", { name: this.#name, session: this.#session });

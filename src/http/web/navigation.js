@@ -1,48 +1,45 @@
-// The browser's Back button. In the room there is an entry in the browser's history that Back uses up: first it closes
-// what is open, then it shows a hint, and only the next one leaves the page.
+// The Back button. The room has an entry in the browser's history, which Back uses up: first it closes what is open, then
+// it shows a hint, and only the next one leaves the page.
 
 const MAX_BUTTON = 2; // of a mouse; those after it are Back and Forward
 
-/** @type {{ closeTop: () => boolean, showHint: (isShown: boolean) => void }} */
-let page;
 let isInRoom = false;
+/** @type {() => boolean} */
+let closeTop;
+/** @type {(isShown: boolean) => void} */
+let showHint;
 
 /**
- * @param {() => boolean} closeTop closes what is open above the room, and returns whether there was anything
- * @param {(isShown: boolean) => void} showHint that the next Back leaves
+ * @param {typeof closeTop} newCloseTop closes what is open above the room, and returns whether there was anything
+ * @param {typeof showHint} newShowHint that the next Back leaves
  */
-export function guardBack(closeTop, showHint) {
-  page = { closeTop, showHint };
+export function guardBack(newCloseTop, newShowHint) {
+  [closeTop, showHint] = [newCloseTop, newShowHint];
 }
 
 /** @param {boolean} value */
 export function setInRoom(value) {
-  if (value === isInRoom) return;
+  const wasInRoom = isInRoom;
   isInRoom = value;
   if (isInRoom) addEntry();
-  else if (history.state === "room") history.back();
+  else if (wasInRoom && history.state === "room") history.back();
 }
 
 addEventListener("popstate", () => {
   if (!isInRoom) return;
-  if (history.state === "room") page.showHint(false);
-  else if (page.closeTop()) addEntry();
-  else page.showHint(true);
+  if (history.state === "room") showHint(false);
+  else if (closeTop()) addEntry();
+  else showHint(true);
 });
-
-// Not before the user does something: browsers skip entries that were added without, so that no page can be a trap.
-addEventListener("pointerdown", ({ button }) => button <= MAX_BUTTON && restore(), { capture: true });
+// Only now: browsers skip entries that were added before the user did something, so that no page is a trap.
+addEventListener("pointerdown", ({ button }) => button <= MAX_BUTTON && addEntry(), { capture: true });
 addEventListener("keydown", ({ key, altKey, ctrlKey, metaKey }) => {
   // Alt+Left is Back as well.
-  if (!altKey && !ctrlKey && !metaKey && !key.startsWith("Browser")) restore();
+  if (!altKey && !ctrlKey && !metaKey && !key.startsWith("Browser")) addEntry();
 });
 
-function restore() {
-  if (isInRoom) addEntry();
-}
-
 function addEntry() {
-  if (history.state === "room") return;
+  if (!isInRoom || history.state === "room") return;
   history.pushState("room", "");
-  page.showHint(false);
+  showHint(false);
 }

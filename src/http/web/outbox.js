@@ -46,7 +46,8 @@ export class Outbox {
 
   // Commands are not: they may contain passwords.
   get saved() {
-    return this.#items.filter(({ kind }) => kind !== "command").map(({ row, sentAt, ...item }) => item);
+    const items = this.#items.filter(({ kind }) => kind !== "command");
+    return items.map((item) => ({ ...item, row: undefined, sentAt: undefined }));
   }
 
   /** The position to resume from: everything after it shows which items arrived. @param {string} name */
@@ -74,9 +75,14 @@ export class Outbox {
     return item;
   }
 
-  /** @param {string} name */
-  clear(name) {
-    this.#items = this.#items.filter(({ from }) => from !== name);
+  /**
+   * Keeps what a reload preserves, or nothing, of the items sent under this name.
+   * @param {string} name
+   * @param {boolean} keeps
+   */
+  leave(name, keeps) {
+    this.#items = this.#items.filter(({ from, kind }) => from !== name || (keeps && kind !== "command"));
+    for (const item of this.items(name)) item.row = null;
     this.#onChange();
   }
 

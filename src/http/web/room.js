@@ -65,7 +65,7 @@ const connection = new Connection(url.href, {
     lossNotice = null;
     if (section.hidden) showRoom(true);
     const isFirst = startEpoch(answer.epoch);
-    if (isFirst) openDrafts(connection.name);
+    openDrafts(connection.name);
     if (isFirst) suppressAnnouncements();
     else if (answer.recovered !== true) addDivider("Some messages may be missing here");
     for (const message of answer.messages) show(message, !isFirst);
@@ -90,9 +90,8 @@ const connection = new Connection(url.href, {
   },
 
   onDisconnected(code, reason) {
-    const isStopped = code === 1001;
     const closed = reason ? `Connection closed (${reason}).` : "Connection lost.";
-    const cause = isStopped ? "The server has shut down or is restarting." : closed;
+    const cause = code === 1001 ? "The server has shut down or is restarting." : closed;
     lossNotice = addNotice("connection", `${cause} Messages you write are sent once you're back.`);
   },
 
@@ -154,29 +153,25 @@ onUnread(showUnread);
 onOlderWanted((id) => connection.requestOlder(id));
 
 $("leave").addEventListener("click", async () => {
-  const choice = sender.unsent === 0 ? "keep" : await askAboutUnsent(sender.unsent);
+  const { unsent } = sender;
+  const choice = unsent === 0 ? "leave" : await confirmDialog({
+    title: unsent === 1 ? "1 message hasn't been sent yet" : `${unsent} messages haven't been sent yet`,
+    text: `What you keep is sent the next time you join as ${connection.name} in this tab.`,
+    actions: [
+      { label: "Stay", value: "" },
+      { label: "Leave and keep", value: "keep" },
+      { label: "Leave and discard", value: "discard", isDanger: true },
+    ],
+  });
   if (choice === null || section.hidden) return;
-  if (choice === "discard") sender.clear();
+  sender.leave(choice === "keep");
   closeDrafts(choice === "discard");
-  connection.leave();
+  connection.leave(choice === "keep");
   clearLog();
   lossNotice = null;
   showRoom(false);
   room.onLeft();
 });
-
-/** @param {number} count */
-function askAboutUnsent(count) {
-  return confirmDialog({
-    title: count === 1 ? "1 message hasn't been sent yet" : `${count} messages haven't been sent yet`,
-    text: `If you keep ${count === 1 ? "it" : "them"}, this tab sends ${count === 1 ? "it" : "them"} when you next join as ${connection.name}.`,
-    actions: [
-      { label: "Stay", value: "" },
-      { label: "Keep and leave", value: "keep" },
-      { label: "Discard and leave", value: "discard", isDanger: true },
-    ],
-  });
-}
 
 $("retry").addEventListener("click", () => connection.check());
 $("rejoin").addEventListener("click", () => connection.rejoin());

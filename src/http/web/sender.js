@@ -10,7 +10,7 @@ import { load, save } from "./storage.js";
 /**
  * @typedef {import("./outbox.js").Content} Content
  * @typedef {import("./outbox.js").Item} Item
- * @typedef {{ type: string, txn_id?: string, to?: string, id: number, time: string, content: string }} Message
+ * @typedef {{ txn_id?: string, to?: string, id: number, time: string, content: string }} Message
  */
 
 const WHISPER = /^\/whisper\s+\S+\s+\S/;
@@ -48,8 +48,7 @@ export class Sender {
    * @param {string | null} recipient
    */
   submit(text, recipient) {
-    const content = parse(text, recipient);
-    const excess = this.excess(text, recipient);
+    const [content, excess] = [parse(text, recipient), this.excess(text, recipient)];
     if (this.isTimedOut) return "You're timed out and can only read for now.";
     if (content.kind === "command" && !this.#connection.isOnline) return "Commands can't be sent while you're offline.";
     if (this.#outbox.isFull) return "Too many messages are waiting to be sent.";
@@ -120,9 +119,9 @@ export class Sender {
     this.sendWaiting();
   }
 
-  // Forgets what was written under this name.
-  clear() {
-    this.#outbox.clear(this.#connection.name);
+  /** The user leaves, and the log is cleared. @param {boolean} keeps */
+  leave(keeps) {
+    this.#outbox.leave(this.#connection.name, keeps);
   }
 
   get #items() {

@@ -2,15 +2,18 @@
 
 import { $ } from "./dom.js";
 
-let countdown = 0; // its timer
+const TICK_MS = 250; // so that the countdown skips no second
+
+let timer = 0;
 
 /**
  * @param {import("./connection.js").State} state
  * @param {number} retryAt in ms
- * @param {boolean} isLost whether the connection was there before
+ * @param {boolean} isLost whether there was a connection before
  */
 export function showStatus(state, retryAt, isLost) {
   const loss = navigator.onLine ? "Connection lost" : "You're offline";
+  $("status").dataset.state = state;
   $("status-text").textContent = {
     idle: "Not connected",
     connecting: isLost ? `${loss}. Reconnecting…` : "Connecting…",
@@ -21,24 +24,16 @@ export function showStatus(state, retryAt, isLost) {
     replaced: "Open in another tab",
     removed: "Removed",
   }[state];
-  $("status").dataset.state = state;
   $("retry").hidden = state !== "backoff" && state !== "unresponsive";
   $("rejoin").hidden = state !== "replaced" && state !== "removed";
   $("rejoin").textContent = state === "removed" ? "Join again" : "Use here";
-  clearInterval(countdown);
-  $("countdown").textContent = "";
-  if (state === "backoff") startCountdown(retryAt);
-}
 
-// Outside of the text that screen readers announce: they would announce every second.
-/** @param {number} retryAt */
-function startCountdown(retryAt) {
-  const end = Math.ceil((retryAt - Date.now()) / 1000);
-  const start = Date.now();
-  const show = () => {
-    const seconds = Math.max(1, end - Math.round((Date.now() - start) / 1000));
-    $("countdown").textContent = `in ${seconds} s`;
+  // The seconds are outside of what screen readers announce.
+  const showSeconds = () => {
+    const seconds = Math.max(1, Math.ceil((retryAt - Date.now()) / 1000));
+    $("countdown").textContent = state === "backoff" ? `in ${seconds} s` : "";
   };
-  show();
-  countdown = setInterval(show, 1_000);
+  clearInterval(timer);
+  showSeconds();
+  if (state === "backoff") timer = setInterval(showSeconds, TICK_MS);
 }

@@ -13,7 +13,8 @@ use super::webdriver::{Browser, ENTER};
 /// The latest message or notice.
 pub const LATEST: &str = "#log > :last-child > :last-child";
 /// The texts of the messages in the log, in their order.
-pub const SHOWN: &str = "[...document.querySelectorAll('#log .message-text')].map((text) => text.textContent)";
+pub const SHOWN: &str =
+    "[...document.querySelectorAll('#log .message-text')].map((text) => text.textContent)";
 
 pub const BACKSPACE: &str = "\u{e003}";
 /// Ctrl+A, so that what follows replaces the text.
