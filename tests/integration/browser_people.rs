@@ -180,13 +180,18 @@ fn a_menu_is_used_with_the_keyboard() {
     assert_eq!(ann.evaluate(focused_item), "Ban…");
     ann.press(&[HOME]);
     assert_eq!(ann.evaluate(focused_item), "Whisper");
-    for key in [ESCAPE, TAB] {
-        ann.press(&[key]);
-        ann.wait_for(&format!("!{IS_MENU_OPEN}"));
-        assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
-        ann.press(&[ENTER]);
-        ann.wait_for(IS_MENU_OPEN);
-    }
+    ann.press(&[ESCAPE]);
+    ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+    assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
+    // Tab closes it and moves on from there.
+    ann.press(&[ENTER]);
+    ann.wait_for(IS_MENU_OPEN);
+    ann.press(&[TAB]);
+    ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+    ann.press(&[&format!("{SHIFT}{TAB}")]);
+    assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
+    ann.press(&[ENTER]);
+    ann.wait_for(IS_MENU_OPEN);
     // A click elsewhere closes it.
     ann.click("#log");
     ann.wait_for(&format!("!{IS_MENU_OPEN}"));
@@ -270,7 +275,7 @@ fn a_menu_offers_what_the_server_would_accept() {
     peer.send(
         json!({"type": "system", "username": "System", "content": "Ann: 192.0.2.7", "timestamp": "12:00:00"}),
     );
-    ann.wait_for_text("#log > :last-child", "Ann: 192.0.2.7");
+    ann.wait_for_text("#log", "Ann: 192.0.2.7");
     open_menu(&ann, "Tom");
     choose(&ann, "End time-out");
     assert_eq!(peer.next()["content"], "/unto \"Tom\"");
@@ -284,7 +289,7 @@ fn moderators_decide_in_dialogs() {
     let ann = driver.desktop();
     let peer = enter(&server, &ann, &small_room());
     let open = |name: &str, item: &str| {
-        ann.evaluate(&format!("document.querySelector(`[data-name='{name}']`).focus()"));
+        ann.evaluate(&format!("document.querySelector(`#member-list [data-name='{name}']`).focus()"));
         ann.press(&[ENTER]);
         ann.wait_for(IS_MENU_OPEN);
         choose(&ann, item);
@@ -320,7 +325,7 @@ fn moderators_decide_in_dialogs() {
     assert_eq!(peer.next()["content"], "/kick \"Éva\" spam");
     // The server's answer is shown.
     peer.error("Éva is a named moderator, whom others cannot time out, kick or ban.");
-    ann.wait_for_text("#log > :last-child", "Éva is a named moderator");
+    ann.wait_for_text("#log", "Éva is a named moderator");
 
     open("Tom", "Ban…");
     ann.wait_for_text("dialog p", "Their name and their address are banned.");
@@ -336,7 +341,7 @@ fn moderators_decide_in_dialogs() {
     assert_eq!(peer.next()["content"], "/ban \"Tom\"");
 
     // Nothing happens if the moderator decides against it.
-    for leave in [&[ESCAPE][..], &[&format!("{SHIFT}{TAB}"), &format!("{SHIFT}{TAB}"), ENTER]] {
+    for leave in [&[ESCAPE][..], &[TAB, TAB, ENTER]] {
         open("Tom", "Ban…");
         ann.press(leave);
         ann.wait_for("!document.querySelector('dialog')");
@@ -372,18 +377,18 @@ fn a_message_has_a_menu() {
     };
     let toms = "id: 60, sender: 'Tom', text: 'hello'";
     let own = "id: 62, sender: 'Ann', text: 'mine', isOwn: true";
-    assert_eq!(items_of(toms), json!(["Whisper", "Reply", "Copy text"]));
+    assert_eq!(items_of(toms), json!(["Reply", "Whisper", "Copy text"]));
     assert_eq!(items_of(own), json!(["Copy text", "Delete…"]));
     assert_eq!(
         items_of("id: 63, sender: 'Ann', text: 'mine', isOwn: true, isWhisper: true, recipient: 'Tom'"),
-        json!(["Whisper", "Reply", "Copy text", "Delete…"])
+        json!(["Reply", "Whisper", "Copy text", "Delete…"])
     );
     // One that is still being sent, and one from someone who has left.
     assert_eq!(items_of("sender: 'Ann', text: 'mine', isOwn: true"), json!(["Copy text"]));
     assert_eq!(items_of("id: 61, sender: 'Zoe', text: 'bye'"), json!(["Copy text"]));
     send_list(&peer, &[person("Tom", ""), person("Éva", "mod"), person("Ann", "mod")]);
     ann.wait_for_text("button[data-name='Ann']", "moderator");
-    let for_moderators = ["Whisper", "Reply", "Copy text", "Delete…", "Time out…", "Info", "Kick…", "Ban…"];
+    let for_moderators = ["Reply", "Whisper", "Copy text", "Delete…", "Time out…", "Info", "Kick…", "Ban…"];
     assert_eq!(items_of(toms), json!(for_moderators));
     assert_eq!(items_of(own), json!(["Copy text", "Delete…"]));
     // Nobody can delete the whispers of others.

@@ -25,14 +25,15 @@ export function openPersonMenu(name, anchor) {
  *   anchor: HTMLElement }} message
  */
 export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient, anchor }) {
-  const canDelete = id !== undefined && (isOwn || (amModerator() && !isWhisper));
+  const isDeleted = text === "";
+  const canDelete = !isDeleted && id !== undefined && (isOwn || (amModerator() && !isWhisper));
   const items = [
-    { label: "Copy text", action: () => copyText(text) },
+    !isDeleted && { label: "Copy text", action: () => copyText(text) },
     canDelete && { label: "Delete…", action: async () => run(await askToDelete(id, text)), isDanger: true },
   ];
   const other = (isOwn ? recipient : sender) ?? "";
   openMenu(anchor, isOwn ? "Your message" : sender, [
-    contactItems(other, "Reply"),
+    contactItems(other, "Reply").reverse(),
     items,
     ...(isOwn ? [] : moderationItems(sender)),
   ]);

@@ -225,7 +225,7 @@ setMenuActions({
     insertMention(name);
   },
   run(command) {
-    const error = command && sender.submit(command, null);
+    const error = command && sender.submit(command.trim(), null);
     if (error) addNotice("error", error);
   },
 });
@@ -257,7 +257,7 @@ $("members-button").addEventListener("click", () => {
 });
 
 addEventListener("keydown", ({ key }) => {
-  if (key === "Escape" && isDrawerOpen()) closeDrawer();
+  if (key === "Escape" && isDrawerOpen() && !document.querySelector("dialog[open], :popover-open")) closeDrawer();
 });
 
 function closeDrawer() {
