@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::support::chat_page::{
-    BACKSPACE, LATEST, SELECT_ALL, Server, assert_empty_console, assert_only_connection_errors, send,
-    wait_for_messages, wait_until_back,
+    BACKSPACE, LATEST, SELECT_ALL, Server, assert_empty_console, assert_only_connection_errors, choose,
+    open_menu_of, send, wait_for_messages, wait_until_back,
 };
 use crate::support::proxy::Proxy;
 use crate::support::scripted::ScriptedServer;
@@ -31,9 +31,8 @@ fn paste(browser: &Browser, text: &str) {
 }
 
 fn whisper_to(browser: &Browser, name: &str) {
-    let button = format!("#member-list button[data-name='{name}']");
-    browser.wait_for(&format!("document.querySelector({})", json!(button)));
-    browser.evaluate(&format!("document.querySelector({}).click()", json!(button)));
+    open_menu_of(browser, name);
+    choose(browser, "Whisper");
     browser.wait_for_text("#recipient", &format!("To {name}"));
     browser.wait_for(HAS_FOCUS);
 }
@@ -369,7 +368,8 @@ fn names_are_completed_after_an_at_sign() {
     server.enter(&ann, "Ann");
     ann.wait_for_text("#member-list", "Eve");
     ann.wait_for(HAS_FOCUS);
-    let options = "[...document.querySelectorAll('#suggestions li')].map((option) => option.innerText).join()";
+    let options =
+        "[...document.querySelectorAll('#suggestions li')].map((option) => option.innerText).join()";
     // Anywhere in the text.
     ann.type_into("#message-input", "Hi , how are you?");
     ann.press(&[LEFT; 14]);

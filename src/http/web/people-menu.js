@@ -6,18 +6,21 @@ import { openMenu } from "./menu.js";
 import { askToBan, askToDelete, askToKick, askToTimeOut, quote } from "./moderation.js";
 import { amModerator, findPerson, isMe } from "./people.js";
 
-/** @type {Record<"run" | "whisper" | "mention", (commandOrName: string) => void>} */
-let { run, whisper, mention } = { run() {}, whisper() {}, mention() {} };
+/** @type {(command: string) => void} */
+let run;
+/** @type {Record<"whisper" | "mention" | "showWhispers", (name: string) => void>} */
+let actions;
 
-/** @param {{ run: typeof run, whisper: typeof whisper, mention: typeof mention }} actions */
-export function setMenuActions(actions) {
-  ({ run, whisper, mention } = actions);
+/** @param {typeof run} runCommand @param {typeof actions} newActions */
+export function connectMenus(runCommand, newActions) {
+  run = runCommand;
+  actions = newActions;
 }
 
 /** @param {string} name @param {HTMLElement} anchor */
 export function openPersonMenu(name, anchor) {
   const own = [{ label: "Settings", action: () => $("settings-panel").showPopover() }];
-  openMenu(anchor, name, [isMe(name) ? own : contactItems(name, "Mention"), ...moderationItems(name)]);
+  openMenu(anchor, name, [isMe(name) ? own : contactItems(name), ...moderationItems(name)]);
 }
 
 /**
@@ -32,19 +35,21 @@ export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient,
     canDelete && { label: "Delete…", action: async () => run(await askToDelete(id, text)), isDanger: true },
   ];
   const other = (isOwn ? recipient : sender) ?? "";
+  const [whisper, mention, ...rest] = contactItems(other);
   openMenu(anchor, isOwn ? "Your message" : sender, [
-    contactItems(other, "Reply").reverse(),
+    [!isOwn && mention && { ...mention, label: "Reply" }, whisper, ...(isWhisper ? rest : [])],
     items,
     ...(isOwn ? [] : moderationItems(sender)),
   ]);
 }
 
-/** @param {string} name @param {string} mentionLabel */
-function contactItems(name, mentionLabel) {
+/** @param {string} name */
+function contactItems(name) {
   if (isMe(name) || !findPerson(name)) return [];
   return [
-    { label: "Whisper", action: () => whisper(name) },
-    { label: mentionLabel, action: () => mention(name) },
+    { label: "Whisper", action: () => actions.whisper(name) },
+    { label: "Mention", action: () => actions.mention(name) },
+    { label: "Show whispers", action: () => actions.showWhispers(name) },
   ];
 }
 
