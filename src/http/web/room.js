@@ -216,28 +216,25 @@ function updateMembers(users) {
   sender.sendWaiting();
 }
 
-connectMenus(
-  (command) => {
-    const error = command && sender.submit(command.trim(), null);
+connectMenus({
+  run(command) {
+    const error = sender.submit(command.trim(), null);
     if (error) addNotice("error", error);
   },
-  {
-    whisper(name) {
-      showDrawer(false);
-      startWhisper(name);
-    },
-    mention(name) {
-      showDrawer(false);
-      insertMention(name);
-    },
-    showWhispers(name) {
-      showDrawer(false);
-      setConversation(name);
-    },
-  },
-);
+  whisper: inRoom(startWhisper),
+  mention: inRoom(insertMention),
+  showWhispers: inRoom(setConversation),
+});
 onPersonMenu(openPersonMenu);
 onMessageMenu(openMessageMenu);
+
+/** @param {(name: string) => void} action what follows after the list of people is closed */
+function inRoom(action) {
+  return (/** @type {string} */ name) => {
+    showDrawer(false);
+    action(name);
+  };
+}
 
 $("log").addEventListener("click", (event) => {
   showDrawer(false);
