@@ -48,7 +48,7 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 29] = [
+const FILES: [File; 28] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
@@ -61,7 +61,6 @@ const FILES: [File; 29] = [
     script!("menu.js"),
     script!("message-log.js"),
     script!("message-row.js"),
-    script!("moderation.js"),
     script!("navigation.js"),
     script!("notifications.js"),
     script!("outbox.js"),

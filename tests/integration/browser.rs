@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::chat_page::{
-    BACKSPACE, LATEST, SELECT_ALL, SHOWN, Server, assert_empty_console, assert_only_connection_errors, send,
-    wait_for_messages, wait_until_back,
+    BACKSPACE, LATEST, SELECT_ALL, SHOWN, Server, assert_empty_console, assert_only_connection_errors,
+    choose, send, wait_for_messages, wait_until_back,
 };
 use crate::support::client::{Client, TIMEOUT};
 use crate::support::over_ws_and_wss;
@@ -43,8 +43,9 @@ fn members_chat_whisper_and_moderate(transport: Transport) {
     ann.wait_for_text(LATEST, "Hello yourself");
     assert_eq!(ann.evaluate("document.querySelectorAll('#log .message.own').length"), 1);
 
-    // A click on a member starts a whisper, which looks different from a public message.
+    // A whisper is started in a person's menu, and looks different from a public message.
     ann.click("#member-list button[data-name='Bob Lee']");
+    choose(&ann, "Whisper");
     ann.wait_for_text("#recipient", "To Bob Lee");
     send(&ann, "between us");
     bob.wait_for_text(".whisper", "whispers to you");
@@ -52,8 +53,9 @@ fn members_chat_whisper_and_moderate(transport: Transport) {
     ann.wait_for_text(".whisper.own", "whisper to Bob Lee");
     assert_eq!(ann.evaluate("document.querySelectorAll('.whisper').length"), 1);
 
-    // So does a click on a name in the log.
+    // A name in the log has that menu, too.
     bob.click(".message:not(.own) .name");
+    choose(&bob, "Whisper");
     bob.wait_for_text("#recipient", "To Ann");
     bob.click("#stop-whisper");
     ann.click("#stop-whisper");
@@ -116,6 +118,7 @@ fn markup_is_shown_as_text(transport: Transport) {
     assert_eq!(ann.evaluate("document.querySelector('#log a').href"), "https://x.example/");
     // Character references are not decoded either.
     ann.click("#member-list li:last-child button");
+    choose(&ann, "Whisper");
     ann.wait_for_text("#recipient", &format!("To {name}"));
     assert_empty_console(&ann);
 }
@@ -306,19 +309,22 @@ fn page_works_with_the_keyboard_alone(transport: Transport) {
     // A line break within a message.
     ann.press(&["a", &format!("{SHIFT}{ENTER}"), "b", ENTER]);
     assert_eq!(bob.next_line(), "Ann: a\nb");
-    // Shift+Tab reaches the member list, and Enter starts a whisper.
+    // Shift+Tab reaches the list of people, where the arrow keys move, and Enter opens a person's menu.
     let mut seen = Vec::new();
-    while ann.evaluate("document.activeElement.dataset.name ?? ''") != "Bob Lee" {
+    while ann.evaluate("document.activeElement.dataset.name ?? ''") != "Ann" {
         ann.press(&[&format!("{SHIFT}{TAB}")]);
         seen.push(ann.evaluate("document.activeElement.outerHTML.slice(0, 60)"));
         assert!(seen.len() < 12, "{seen:?}");
     }
+    ann.press(&[DOWN]);
+    assert_eq!(ann.evaluate("document.activeElement.dataset.name"), "Bob Lee");
     assert_eq!(
         ann.evaluate("getComputedStyle(document.activeElement).outlineStyle"),
         "solid",
         "the focus is visible"
     );
     ann.press(&[ENTER]);
+    choose(&ann, "Whisper");
     ann.wait_for("document.activeElement.id === 'message-input'");
     ann.wait_for_text("#recipient", "To Bob Lee");
     assert_empty_console(&ann);
@@ -351,6 +357,7 @@ fn page_fits_a_phone(transport: Transport) {
     ann.wait_for("!document.querySelector('#members').checkVisibility() && document.activeElement.id === 'members-button'");
     ann.click("#members-button");
     ann.click("#member-list button[data-name='Bob']");
+    choose(&ann, "Whisper");
     ann.wait_for("!document.querySelector('#members').checkVisibility()");
     send(&ann, "from my phone");
     bob.next_line();

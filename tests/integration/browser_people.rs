@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::chat_page::{BACKSPACE, SELECT_ALL, assert_empty_console};
+use crate::support::chat_page::{
+    BACKSPACE, IS_MENU_OPEN, MENU_ITEMS, SELECT_ALL, assert_empty_console, choose, open_menu_of,
+};
 use crate::support::scripted::{Peer, ScriptedServer, public};
 use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
 
@@ -10,8 +12,6 @@ const END: &str = "\u{e010}";
 const HOME: &str = "\u{e011}";
 const UP: &str = "\u{e013}";
 const NAMES: &str = "[...document.querySelectorAll('#member-list .name')].map((name) => name.innerText)";
-const ITEMS: &str = "[...document.querySelectorAll('#menu [role=menuitem]')].map((item) => item.innerText)";
-const IS_MENU_OPEN: &str = "document.querySelector('#menu').matches(':popover-open')";
 const FOCUSED: &str = "document.activeElement.dataset.name";
 
 /// A person in the list; the words after the name are `mod`, `away` or `muted` (timed out).
@@ -45,21 +45,6 @@ fn wait_for_names(browser: &Browser, count: usize) {
 /// Ann, who is a moderator, and three others.
 fn small_room() -> Vec<Value> {
     vec![person("Bob \"B\" Lee", ""), person("Éva", "mod"), person("Tom", "muted"), person("Ann", "mod")]
-}
-
-fn open_menu(browser: &Browser, name: &str) {
-    browser.click(&format!("#member-list button[data-name='{name}']"));
-    browser.wait_for("document.activeElement.role === 'menuitem'");
-}
-
-/// Chooses an item of the open menu with the keyboard.
-fn choose(browser: &Browser, item: &str) {
-    let items = browser.evaluate(ITEMS);
-    let position = items.as_array().unwrap().iter().position(|label| label == item);
-    let position = position.unwrap_or_else(|| panic!("{item} is not among {items}"));
-    browser.press(&vec![DOWN; position]);
-    browser.press(&[ENTER]);
-    browser.wait_for(&format!("!{IS_MENU_OPEN}"));
 }
 
 #[test]
@@ -180,18 +165,23 @@ fn a_menu_is_used_with_the_keyboard() {
     assert_eq!(ann.evaluate(focused_item), "Ban…");
     ann.press(&[HOME]);
     assert_eq!(ann.evaluate(focused_item), "Whisper");
-    for key in [ESCAPE, TAB] {
-        ann.press(&[key]);
-        ann.wait_for(&format!("!{IS_MENU_OPEN}"));
-        assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
-        ann.press(&[ENTER]);
-        ann.wait_for(IS_MENU_OPEN);
-    }
+    ann.press(&[ESCAPE]);
+    ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+    assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
+    // Tab closes it and moves on from there.
+    ann.press(&[ENTER]);
+    ann.wait_for(IS_MENU_OPEN);
+    ann.press(&[TAB]);
+    ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+    ann.press(&[&format!("{SHIFT}{TAB}")]);
+    assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
+    ann.press(&[ENTER]);
+    ann.wait_for(IS_MENU_OPEN);
     // A click elsewhere closes it.
     ann.click("#log");
     ann.wait_for(&format!("!{IS_MENU_OPEN}"));
     // If the person leaves meanwhile, the focus is not lost.
-    open_menu(&ann, "Tom");
+    open_menu_of(&ann, "Tom");
     send_list(&peer, &[person("Ann", "mod")]);
     wait_for_names(&ann, 1);
     ann.press(&[ESCAPE]);
@@ -211,7 +201,7 @@ fn a_menu_stays_inside_a_small_window() {
     let is_inside = "(({ left, top, right, bottom }) => left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight)(document.querySelector('#menu').getBoundingClientRect())";
     for name in [&"W".repeat(32), "Tom"] {
         ann.click("#members-button");
-        open_menu(&ann, name);
+        open_menu_of(&ann, name);
         assert_eq!(ann.evaluate(is_inside), true, "{name}");
         assert_eq!(ann.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
         assert_eq!(
@@ -237,25 +227,25 @@ fn a_menu_offers_what_the_server_would_accept() {
     let members = [person("Bob \"B\" Lee", ""), person("Éva", "mod"), person("Ann", "")];
     let peer = enter(&server, &ann, &members);
     let items_for = |name: &str| {
-        open_menu(&ann, name);
-        let items = ann.evaluate(ITEMS);
+        open_menu_of(&ann, name);
+        let items = ann.evaluate(MENU_ITEMS);
         ann.press(&[ESCAPE]);
         ann.wait_for(&format!("!{IS_MENU_OPEN}"));
         items
     };
-    assert_eq!(items_for("Éva"), json!(["Whisper", "Mention"]));
+    assert_eq!(items_for("Éva"), json!(["Whisper", "Mention", "Show whispers"]));
     assert_eq!(items_for("Ann"), json!(["Settings"]));
     send_list(&peer, &small_room());
     wait_for_names(&ann, 4);
-    let all = ["Whisper", "Mention", "Time out…", "Info", "Kick…", "Ban…"];
+    let all = ["Whisper", "Mention", "Show whispers", "Time out…", "Info", "Kick…", "Ban…"];
     assert_eq!(items_for("Éva"), json!(all));
     assert_eq!(
         items_for("Tom"),
-        json!(["Whisper", "Mention", "Time out…", "End time-out", "Info", "Kick…", "Ban…"])
+        json!(["Whisper", "Mention", "Show whispers", "Time out…", "End time-out", "Info", "Kick…", "Ban…"])
     );
     assert_eq!(items_for("Ann"), json!(["Settings", "Info"]));
 
-    open_menu(&ann, "Tom");
+    open_menu_of(&ann, "Tom");
     choose(&ann, "Whisper");
     ann.wait_for("document.activeElement.id === 'message-input'");
     ann.press(&["h", "i", ENTER]);
@@ -264,14 +254,14 @@ fn a_menu_offers_what_the_server_would_accept() {
         (&whisper["type"], &whisper["to"], &whisper["content"]),
         (&json!("private"), &json!("Tom"), &json!("hi"))
     );
-    open_menu(&ann, "Ann");
+    open_menu_of(&ann, "Ann");
     choose(&ann, "Info");
     assert_eq!(peer.next()["content"], "/info \"Ann\"");
     peer.send(
         json!({"type": "system", "username": "System", "content": "Ann: 192.0.2.7", "timestamp": "12:00:00"}),
     );
-    ann.wait_for_text("#log > :last-child", "Ann: 192.0.2.7");
-    open_menu(&ann, "Tom");
+    ann.wait_for_text("#log", "Ann: 192.0.2.7");
+    open_menu_of(&ann, "Tom");
     choose(&ann, "End time-out");
     assert_eq!(peer.next()["content"], "/unto \"Tom\"");
     assert_empty_console(&ann);
@@ -284,7 +274,7 @@ fn moderators_decide_in_dialogs() {
     let ann = driver.desktop();
     let peer = enter(&server, &ann, &small_room());
     let open = |name: &str, item: &str| {
-        ann.evaluate(&format!("document.querySelector(`[data-name='{name}']`).focus()"));
+        ann.evaluate(&format!("document.querySelector(`#member-list [data-name='{name}']`).focus()"));
         ann.press(&[ENTER]);
         ann.wait_for(IS_MENU_OPEN);
         choose(&ann, item);
@@ -320,7 +310,7 @@ fn moderators_decide_in_dialogs() {
     assert_eq!(peer.next()["content"], "/kick \"Éva\" spam");
     // The server's answer is shown.
     peer.error("Éva is a named moderator, whom others cannot time out, kick or ban.");
-    ann.wait_for_text("#log > :last-child", "Éva is a named moderator");
+    ann.wait_for_text("#log", "Éva is a named moderator");
 
     open("Tom", "Ban…");
     ann.wait_for_text("dialog p", "Their name and their address are banned.");
@@ -336,7 +326,7 @@ fn moderators_decide_in_dialogs() {
     assert_eq!(peer.next()["content"], "/ban \"Tom\"");
 
     // Nothing happens if the moderator decides against it.
-    for leave in [&[ESCAPE][..], &[&format!("{SHIFT}{TAB}"), &format!("{SHIFT}{TAB}"), ENTER]] {
+    for leave in [&[ESCAPE][..], &[TAB, TAB, ENTER]] {
         open("Tom", "Ban…");
         ann.press(leave);
         ann.wait_for("!document.querySelector('dialog')");
@@ -365,25 +355,25 @@ fn a_message_has_a_menu() {
     let peer = enter(&server, &ann, &[person("Tom", ""), person("Éva", "mod"), person("Ann", "")]);
     let items_of = |message: &str| {
         open_message_menu(&ann, message);
-        let items = ann.evaluate(ITEMS);
+        let items = ann.evaluate(MENU_ITEMS);
         ann.press(&[ESCAPE]);
         ann.wait_for(&format!("!{IS_MENU_OPEN} && document.activeElement.id === 'log'"));
         items
     };
     let toms = "id: 60, sender: 'Tom', text: 'hello'";
     let own = "id: 62, sender: 'Ann', text: 'mine', isOwn: true";
-    assert_eq!(items_of(toms), json!(["Whisper", "Reply", "Copy text"]));
+    assert_eq!(items_of(toms), json!(["Reply", "Whisper", "Copy text"]));
     assert_eq!(items_of(own), json!(["Copy text", "Delete…"]));
     assert_eq!(
         items_of("id: 63, sender: 'Ann', text: 'mine', isOwn: true, isWhisper: true, recipient: 'Tom'"),
-        json!(["Whisper", "Reply", "Copy text", "Delete…"])
+        json!(["Whisper", "Show whispers", "Copy text", "Delete…"])
     );
     // One that is still being sent, and one from someone who has left.
     assert_eq!(items_of("sender: 'Ann', text: 'mine', isOwn: true"), json!(["Copy text"]));
     assert_eq!(items_of("id: 61, sender: 'Zoe', text: 'bye'"), json!(["Copy text"]));
     send_list(&peer, &[person("Tom", ""), person("Éva", "mod"), person("Ann", "mod")]);
     ann.wait_for_text("button[data-name='Ann']", "moderator");
-    let for_moderators = ["Whisper", "Reply", "Copy text", "Delete…", "Time out…", "Info", "Kick…", "Ban…"];
+    let for_moderators = ["Reply", "Whisper", "Copy text", "Delete…", "Time out…", "Info", "Kick…", "Ban…"];
     assert_eq!(items_of(toms), json!(for_moderators));
     assert_eq!(items_of(own), json!(["Copy text", "Delete…"]));
     // Nobody can delete the whispers of others.
@@ -407,10 +397,29 @@ fn a_message_has_a_menu() {
     ann.wait_for_text("dialog p", "only their name is banned");
     ann.press(&[TAB, ENTER]);
     assert_eq!(peer.next()["content"], "/ban \"Zoe\" 3600s");
-    open_message_menu(&ann, toms);
+    // From the log.
+    peer.send(public(110, "Tom", "Anyone here?"));
+    ann.wait_for_text("#log", "Anyone here?");
+    ann.evaluate("document.querySelector('#log').focus()");
+    ann.press(&[UP, ENTER]);
+    ann.wait_for(IS_MENU_OPEN);
+    ann.press(&[ESCAPE]);
+    ann.wait_for(&format!("!{IS_MENU_OPEN}"));
+    ann.click("#message-menu");
+    ann.wait_for(IS_MENU_OPEN);
     choose(&ann, "Reply");
     ann.wait_for("document.activeElement.id === 'message-input'");
     assert_eq!(ann.evaluate("document.activeElement.value"), "@Tom ");
+    peer.send(json!({
+        "type": "private", "from": "Tom", "to": "Ann", "content": "psst", "timestamp": "12:00:00", "id": 111,
+        "time": "2026-01-01T12:00:00.000Z",
+    }));
+    open_menu_of(&ann, "Tom");
+    choose(&ann, "Show whispers");
+    ann.wait_for_text("#conversation", "Tom");
+    ann.wait_for(
+        "[...document.querySelectorAll('#log .message')].filter((row) => row.checkVisibility()).length === 1",
+    );
     assert_empty_console(&ann);
 }
 
@@ -430,11 +439,11 @@ fn axe_finds_no_violations_in_lists_menus_and_dialogs() {
             send_list(&peer, &small_room());
             wait_for_names(&browser, 4);
             check("four people");
-            open_menu(&browser, "Tom");
+            open_menu_of(&browser, "Tom");
             check("a person's menu");
             for item in ["Time out…", "Kick…", "Ban…"] {
                 if browser.evaluate(IS_MENU_OPEN) == false {
-                    open_menu(&browser, "Tom");
+                    open_menu_of(&browser, "Tom");
                 }
                 choose(&browser, item);
                 browser.wait_for("document.querySelector('dialog[open]')");

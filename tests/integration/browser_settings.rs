@@ -195,7 +195,7 @@ fn a_sound_is_played_a_few_times() {
     let ann = driver.desktop();
     server.enter(&ann, "Ann");
     let mut bob = server.client("Bob");
-    ann.evaluate("void (window.sounds = 0, OscillatorNode.prototype.start = () => void (sounds += 1))");
+    ann.evaluate("void (window.sounds = 0, OscillatorNode.prototype.start = () => void (sounds += 1), OscillatorNode.prototype.stop = () => {})");
     ann.evaluate(GO_AWAY);
     bob.public("Ann, are you there?");
     ann.wait_for_text(LATEST, "are you there?");

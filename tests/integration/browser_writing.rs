@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::support::chat_page::{
-    BACKSPACE, LATEST, SELECT_ALL, Server, assert_empty_console, assert_only_connection_errors, send,
-    wait_for_messages, wait_until_back,
+    BACKSPACE, LATEST, SELECT_ALL, Server, assert_empty_console, assert_only_connection_errors, choose,
+    open_menu_of, send, wait_for_messages, wait_until_back,
 };
 use crate::support::proxy::Proxy;
 use crate::support::scripted::ScriptedServer;
@@ -31,10 +31,8 @@ fn paste(browser: &Browser, text: &str) {
 }
 
 fn whisper_to(browser: &Browser, name: &str) {
-    let button = json!(format!("#member-list button[data-name='{name}']"));
-    browser.wait_for(&format!("document.querySelector({button})"));
-    browser.evaluate(&format!("document.querySelector({button}).click()"));
-    browser.evaluate("[...document.querySelectorAll('[role=menuitem]')].find((item) => item.innerText === 'Whisper').click()");
+    open_menu_of(browser, name);
+    choose(browser, "Whisper");
     browser.wait_for_text("#recipient", &format!("To {name}"));
     browser.wait_for(HAS_FOCUS);
 }

@@ -61,7 +61,6 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/message-log.js", "text/javascript"),
         ("/message-row.js", "text/javascript"),
         ("/navigation.js", "text/javascript"),
-        ("/moderation.js", "text/javascript"),
         ("/notifications.js", "text/javascript"),
         ("/outbox.js", "text/javascript"),
         ("/sender.js", "text/javascript"),

@@ -10,7 +10,7 @@ let anchor = document.body;
 const title = element("p", { class: "hint" });
 const list = element("div", { role: "menu" });
 const popover = element("div", { id: "menu", popover: "" }, title, list);
-document.body.append(popover);
+$("main").append(popover);
 
 /**
  * @param {HTMLElement} newAnchor gets the focus back
@@ -20,6 +20,7 @@ document.body.append(popover);
 export function openMenu(newAnchor, label, groups) {
   popover.hidePopover();
   anchor = newAnchor;
+  anchor.focus();
   title.textContent = list.ariaLabel = label;
   const shown = groups.map((items) => items.flatMap((item) => (item ? button(item) : []))).filter((items) => items[0]);
   list.replaceChildren(...shown.flatMap((items) => [element("hr"), ...items]).slice(1));
@@ -42,13 +43,11 @@ function button({ label, action, isDanger = false }) {
 }
 
 list.addEventListener("keydown", (event) => {
-  event.stopPropagation(); // Escape closes only the menu.
   if (event.key === "Tab") popover.hidePopover();
   moveFocus(list, event);
 });
 
 popover.addEventListener("toggle", () => {
-  // The anchor may be gone.
-  if (document.activeElement === document.body) (anchor.isConnected ? anchor : $("message-input")).focus();
+  if (!anchor.isConnected) $("message-input").focus();
 });
 addEventListener("resize", () => popover.hidePopover());

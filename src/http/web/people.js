@@ -22,7 +22,10 @@ let tabStop; // The list has one; the arrow keys move within it.
 export function showPeople(users, ownName) {
   me = ownName;
   const rank = (/** @type {Person} */ { username, is_mod }) => (isMe(username) ? 0 : is_mod ? 1 : 2);
-  const sorted = users.toSorted((a, b) => rank(a) - rank(b) || compareNames(a.username, b.username));
+  const byName = new Map(users.map((person) => [person.username, person]));
+  // Sorting is fast if most are in order already.
+  const almostSorted = [...new Set([...people.keys(), ...byName.keys()])].flatMap((name) => byName.get(name) ?? []);
+  const sorted = almostSorted.sort((a, b) => rank(a) - rank(b) || compareNames(a.username, b.username));
   people = new Map(sorted.map((person) => [person.username, person]));
   filter.hidden = people.size < MIN_PEOPLE_TO_FILTER && filter.value === "" && filter !== document.activeElement;
   $("member-count").textContent = $("member-badge").textContent = String(people.size);

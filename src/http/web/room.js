@@ -26,6 +26,7 @@ import {
   onOlderWanted,
   onUnread,
   removeRow,
+  setConversation,
   setOlder,
   setOwnName,
   startEpoch,
@@ -34,7 +35,7 @@ import {
 import { guardBack, setInRoom } from "./navigation.js";
 import { notify, showUnread } from "./notifications.js";
 import { onPersonMenu, showPeople } from "./people.js";
-import { openMessageMenu, openPersonMenu, setMenuActions } from "./people-menu.js";
+import { connectMenus, openMessageMenu, openPersonMenu } from "./people-menu.js";
 import { Sender } from "./sender.js";
 import "./settings-panel.js";
 import { showStatus } from "./status.js";
@@ -142,8 +143,8 @@ function show(message, isNew) {
     const isWhisper = type === "private";
     const author = isWhisper ? message.from : message.username;
     const isOwn = author === me;
-    addMessage({ id, sender: author, text, time, isOwn, recipient: isWhisper ? message.to : null, isNew });
-    if (isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: me !== null && mentions(text, me) });
+    const row = addMessage({ id, sender: author, text, time, isOwn, recipient: isWhisper ? message.to : null, isNew });
+    if (row && isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: me !== null && mentions(text, me) });
   } else if (type === "system") {
     addNotice(type, text, id, time);
   }
@@ -210,22 +211,25 @@ function updateMembers(users) {
   sender.sendWaiting();
 }
 
-setMenuActions({
-  whisper(name) {
-    showDrawer(false);
-    startWhisper(name);
-  },
-  mention(name) {
-    showDrawer(false);
-    insertMention(name);
-  },
+connectMenus({
   run(command) {
-    const error = command && sender.submit(command, null);
+    const error = sender.submit(command.trim(), null);
     if (error) addNotice("error", error);
   },
+  whisper: inRoom(startWhisper),
+  mention: inRoom(insertMention),
+  showWhispers: inRoom(setConversation),
 });
 onPersonMenu(openPersonMenu);
 onMessageMenu(openMessageMenu);
+
+/** @param {(name: string) => void} action what follows after the list of people is closed */
+function inRoom(action) {
+  return (/** @type {string} */ name) => {
+    showDrawer(false);
+    action(name);
+  };
+}
 
 $("log").addEventListener("click", (event) => {
   showDrawer(false);
@@ -252,7 +256,7 @@ $("members-button").addEventListener("click", () => {
 });
 
 addEventListener("keydown", ({ key }) => {
-  if (key === "Escape" && isDrawerOpen()) closeDrawer();
+  if (key === "Escape" && isDrawerOpen() && !document.querySelector("dialog[open], :popover-open")) closeDrawer();
 });
 
 function closeDrawer() {

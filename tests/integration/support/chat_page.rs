@@ -8,13 +8,18 @@ use serde_json::json;
 use super::client::Client;
 use super::program::{Folder, Process};
 use super::server::Transport;
-use super::webdriver::{Browser, ENTER};
+use super::webdriver::{Browser, DOWN, ENTER};
 
 /// The latest message or notice.
 pub const LATEST: &str = "#log > :last-child > :last-child";
 /// The texts of the messages in the log, in their order.
 pub const SHOWN: &str =
     "[...document.querySelectorAll('#log .message-text')].map((text) => text.textContent)";
+
+/// The labels of the items of the open menu.
+pub const MENU_ITEMS: &str =
+    "[...document.querySelectorAll('#menu [role=menuitem]')].map((item) => item.innerText)";
+pub const IS_MENU_OPEN: &str = "document.querySelector('#menu').matches(':popover-open')";
 
 pub const BACKSPACE: &str = "\u{e003}";
 /// Ctrl+A, so that what follows replaces the text.
@@ -115,6 +120,29 @@ pub fn send(browser: &Browser, text: &str) {
     browser.type_into("#message-input", text);
     browser.click("#send");
     browser.wait_for("document.querySelector('#message-input').value === ''");
+}
+
+/// Opens the menu of a person in the list, which may be a drawer that is closed.
+pub fn open_menu_of(browser: &Browser, name: &str) {
+    let button =
+        format!("document.querySelector({})", json!(format!("#member-list [data-name={}]", json!(name))));
+    browser.wait_for(&button);
+    browser.evaluate(&format!(
+        "{button}.checkVisibility() || document.querySelector('#members-button').click()"
+    ));
+    browser.evaluate(&format!("{button}.focus()"));
+    browser.press(&[ENTER]);
+    browser.wait_for("document.activeElement.role === 'menuitem'");
+}
+
+/// Chooses an item of the open menu with the keyboard.
+pub fn choose(browser: &Browser, item: &str) {
+    let items = browser.evaluate(MENU_ITEMS);
+    let position = items.as_array().unwrap().iter().position(|label| label == item);
+    let position = position.unwrap_or_else(|| panic!("{item} is not among {items}"));
+    browser.press(&vec![DOWN; position]);
+    browser.press(&[ENTER]);
+    browser.wait_for(&format!("!{IS_MENU_OPEN}"));
 }
 
 /// Waits until the connection is back after it was lost.
