@@ -4,71 +4,65 @@
 //   `x` or ``x``  code
 //   **x** or *x*  bold
 //   _x_           italic
-//   > x           a quote, if the line begins with it
-//   - x or 1. x   an item of a list, which stays text and gets a hanging indent
+//   > x           a quote
+//   - x or 1. x   an item of a list: stays as it is, with a hanging indent
 //
-// Links, and the user's own name, are marked as well. Except for a block of code, nothing spans lines. An opening * or _
-// stands at the start, or after a space or an opening bracket or quotation mark; a closing one stands before a space,
-// punctuation or the end. So snake_case, 2*3*4 and *.js stay as they are, as does anything in code or in a URL, and
-// whatever has no end. The time is linear in the length of the text.
+// Links and the user's own name are marked as well. Except for a block of code, nothing spans lines. An opening * or _
+// follows a space, an opening bracket or a quotation mark; a closing one precedes a space or punctuation. So snake_case,
+// 2*3*4 and *.js stay as they are, as does all that has no end or is in code or a URL. The time is linear.
 
 import { element } from "./dom.js";
 
 const FENCE = /^```[\w+#.-]*[ \t]*$/;
 const FENCE_END = /^```[ \t]*$/;
 const QUOTE = /^> +\S/;
-const QUOTE_GOES_ON = /^>(?: |$)/;
 const ITEM = /^[ \t]*(?:[-*+•]|\d{1,9}[.)])[ \t]+\S/;
 const URLS = /\bhttps?:\/\/[^\s<>"]+/gi;
 const TOKENS = new RegExp(`\`+|${URLS.source}|\\*+|_+`, "gi");
-// Languages without spaces between words have letters beside a * or _.
+const RUNS = ["`", "``", "```"].map((run) => new RegExp(`(?<!\`)${run}(?!\`)`));
+// Some languages have no spaces between words.
 const SPACELESS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}";
 const BEFORE_OPENING = new RegExp(`^$|[\\s\\p{Ps}\\p{Pi}\\p{Pd}"'*_¿¡${SPACELESS}]`, "u");
 const AFTER_OPENING = /[^\s.,;:!?/)\]}]/;
 const AFTER_CLOSING = new RegExp(`^$|[\\s\\p{Pe}\\p{Pf}\\p{Pd}"'*_.,;:!?…、。，！？${SPACELESS}]`, "u");
+const WORD = "\\p{L}\\p{M}\\p{N}_@";
 const MAX_LENGTH = 60_000; // UTF-16 code units; a longer text is shown as it is
 const COPIED_MS = 2_000; // how long the button says so
 
-/** @typedef {string | Node} Piece */
+/** @typedef {(string | Node)[]} Nodes */
 
-/** @type {{ name: string | null, pattern: RegExp | null }} */
-let mention = { name: null, pattern: null }; // of the last name
+/** @type {{ name?: string, pattern: RegExp }} */
+let mention = { pattern: /./ }; // for the last name
 
 /**
  * Marks mentions of `ownName`, if it is not null.
  * @param {string} text
  * @param {string | null} ownName
- * @returns {Piece[]}
  */
 export function format(text, ownName = null) {
   if (text.length > MAX_LENGTH) return [text];
   const lines = text.split("\n");
   const lastFence = lines.findLastIndex((line) => FENCE_END.test(line));
-  /** @type {Piece[]} */
+  /** @type {Nodes} */
   const nodes = [];
   let isAfterText = false; // then a line break is needed before more text
   for (let i = 0; i < lines.length; i += 1) {
-    let end = i;
+    const start = i;
     let block = null;
     if (i < lastFence && FENCE.test(lines[i])) {
-      do end += 1; while (!FENCE_END.test(lines[end]));
-      block = codeBlock(lines.slice(i + 1, end).join("\n"));
+      do i += 1; while (!FENCE_END.test(lines[i]));
+      block = codeBlock(lines.slice(start + 1, i).join("\n"));
     } else if (QUOTE.test(lines[i])) {
-      while (QUOTE_GOES_ON.test(lines[end + 1] ?? "")) end += 1;
-      const quoted = lines.slice(i, end + 1).map((line) => inline(line.slice(2), ownName));
-      block = element("blockquote", {}, ...quoted.flatMap((line, index) => (index > 0 ? ["\n", ...line] : line)));
+      while (/^>(?: |$)/.test(lines[i + 1])) i += 1;
+      const quoted = lines.slice(start, i + 1).map((line) => ["\n", ...inline(line.slice(2), ownName)]);
+      block = element("blockquote", {}, ...quoted.flat().slice(1));
     } else if (ITEM.test(lines[i])) {
       block = element("div", { class: "item" }, ...inline(lines[i], ownName));
     }
-    if (block === null) {
-      if (isAfterText) nodes.push("\n");
-      nodes.push(...inline(lines[i], ownName));
-    } else {
-      if (isAfterText && lines[i - 1] === "") nodes.push("\n"); // Else the empty line above would not be visible.
-      nodes.push(block);
-    }
-    isAfterText = block === null;
-    i = end;
+    // At the end of a text, an empty line is visible only with a line break of its own.
+    if (isAfterText && (!block || lines[start - 1] === "")) nodes.push("\n");
+    nodes.push(...(block ? [block] : inline(lines[i], ownName)));
+    isAfterText = !block;
   }
   return nodes;
 }
@@ -83,81 +77,48 @@ export function mentions(text, name) {
 }
 
 /**
- * Splits the text into strings and links.
+ * Marks links only.
  * @param {string} text
- * @returns {Piece[]}
  */
 export function linkify(text) {
-  const nodes = [];
-  let end = 0;
-  for (const { 0: found, index } of text.matchAll(URLS)) {
-    const url = trimTrailingPunctuation(found);
-    if (!isValid(url)) continue;
-    nodes.push(text.slice(end, index), link(url));
-    end = index + url.length;
-  }
-  return [...nodes, text.slice(end)].filter((node) => node !== "");
-}
-
-/**
- * Puts the text on the clipboard, and returns whether that worked.
- * @param {string} text
- */
-export async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    // Without TLS there is no `navigator.clipboard`.
-    document.addEventListener(
-      "copy",
-      (event) => {
-        event.clipboardData?.setData("text/plain", text);
-        event.preventDefault();
-        event.stopImmediatePropagation();
-      },
-      { once: true, capture: true },
-    );
-    return document.execCommand("copy");
-  }
+  return inline(text, null, URLS);
 }
 
 /**
  * @param {string} line
  * @param {string | null} ownName
  */
-function inline(line, ownName) {
-  /** @type {Piece[]} */
+function inline(line, ownName, tokens = TOKENS) {
+  /** @type {Nodes} */
   const pieces = []; // strings, a possible delimiter being one, and finished nodes
   const closings = new Map(); // from the index of a delimiter in `pieces` to that of its counterpart
   const openings = new Map(); // from a delimiter to the index of the last one without a counterpart yet
-  const unclosed = new Set(); // lengths of runs of backticks without a counterpart
+  const unclosed = new Set(); // runs of backticks without a counterpart
   let end = 0;
-  TOKENS.lastIndex = 0;
-  for (let match = TOKENS.exec(line); match; match = TOKENS.exec(line)) {
+  tokens.lastIndex = 0;
+  for (let match = tokens.exec(line); match; match = tokens.exec(line)) {
     const { 0: token, index } = match;
-    const { length } = token;
-    /** @type {Piece} */
-    let piece = token;
+    let next = index + token.length;
+    let piece = null;
     if (token[0] === "`") {
-      const closing = unclosed.has(length) ? -1 : findBackticks(line, index + length, length);
-      if (closing < 0) {
-        unclosed.add(length);
+      const run = unclosed.has(token) ? undefined : RUNS[token.length - 1];
+      const length = run ? line.slice(next).search(run) : -1;
+      if (length < 0) {
+        unclosed.add(token);
         continue;
       }
-      piece = element("code", {}, line.slice(index + length, closing));
-      TOKENS.lastIndex = closing + length;
+      piece = element("code", {}, line.slice(next, next + length));
+      next += length + token.length;
     } else if (token[0] !== "*" && token[0] !== "_") {
       const url = trimTrailingPunctuation(token);
-      if (!isValid(url)) continue;
-      piece = link(url);
-      TOKENS.lastIndex = index + url.length;
-    } else {
-      if (length > 2 || token === "__") continue;
-      const [before, after] = [line.charAt(index - 1), line.charAt(index + length)];
+      if (!URL.canParse(url)) continue;
+      piece = element("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, url);
+      next = index + url.length;
+    } else if (/^(?:\*\*?|_)$/.test(token)) {
+      const [before, after] = [line.charAt(index - 1), line.charAt(next)];
       const opening = openings.get(token);
-      const place = pieces.length + 1; // of the token
-      if (opening !== undefined && /\S/.test(before) && AFTER_CLOSING.test(after)) {
+      const place = pieces.length + 1;
+      if (opening && /\S/.test(before) && AFTER_CLOSING.test(after)) {
         closings.set(opening, place);
         for (const [other, at] of openings) if (at >= opening) openings.delete(other);
       } else if (BEFORE_OPENING.test(before) && AFTER_OPENING.test(after)) {
@@ -165,9 +126,11 @@ function inline(line, ownName) {
       } else {
         continue;
       }
+    } else {
+      continue;
     }
-    pieces.push(line.slice(end, index), piece);
-    end = TOKENS.lastIndex;
+    pieces.push(line.slice(end, index), piece ?? token);
+    end = tokens.lastIndex = next;
   }
   pieces.push(line.slice(end));
   return nest(pieces, closings, ownName, 0, pieces.length);
@@ -175,30 +138,29 @@ function inline(line, ownName) {
 
 /**
  * Puts what is between delimiters into elements.
- * @param {Piece[]} pieces
+ * @param {Nodes} pieces
  * @param {Map<number, number>} closings
  * @param {string | null} ownName
  * @param {number} from
  * @param {number} to
  */
 function nest(pieces, closings, ownName, from, to) {
-  /** @type {Piece[]} */
+  /** @type {Nodes} */
   const nodes = [];
   let text = "";
   for (let i = from; i < to; i += 1) {
     const piece = pieces[i];
     const closing = closings.get(i);
-    if (typeof piece === "string" && closing === undefined) {
-      text += piece;
-      continue;
-    }
-    nodes.push(...markMentions(text, ownName));
-    text = "";
-    if (closing === undefined) {
-      nodes.push(piece);
-    } else {
-      nodes.push(element(piece === "_" ? "em" : "strong", {}, ...nest(pieces, closings, ownName, i + 1, closing)));
+    if (closing) {
+      const content = nest(pieces, closings, ownName, i + 1, closing);
+      nodes.push(...markMentions(text, ownName), element(piece === "_" ? "em" : "strong", {}, ...content));
+      text = "";
       i = closing;
+    } else if (typeof piece === "string") {
+      text += piece;
+    } else {
+      nodes.push(...markMentions(text, ownName), piece);
+      text = "";
     }
   }
   return [...nodes, ...markMentions(text, ownName)];
@@ -209,58 +171,44 @@ function nest(pieces, closings, ownName, from, to) {
  * @param {string | null} ownName
  */
 function markMentions(text, ownName) {
-  if (ownName === null) return text === "" ? [] : [text];
-  /** @type {Piece[]} */
-  const nodes = [];
-  let end = 0;
-  for (const { 0: name, index } of text.matchAll(mentionPattern(ownName))) {
-    nodes.push(text.slice(end, index), element("mark", {}, name));
-    end = index + name.length;
-  }
-  return [...nodes, text.slice(end)].filter((node) => node !== "");
+  const parts = ownName === null ? [text] : text.split(mentionPattern(ownName));
+  return parts.map((part, index) => (index % 2 === 1 ? element("mark", {}, part) : part)).filter(Boolean);
 }
 
 /** @param {string} name */
 function mentionPattern(name) {
-  if (mention.name === name && mention.pattern) return mention.pattern;
-  const forms = ["NFC", "NFD"].map((form) => name.normalize(form).replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&"));
-  const at = [...name].length === 1 ? "@" : "@?";
-  const pattern = new RegExp(`(?<![\\p{L}\\p{M}\\p{N}_@])${at}(?:${forms.join("|")})(?![\\p{L}\\p{M}\\p{N}_@])`, "giu");
-  mention = { name, pattern };
-  return pattern;
+  if (mention.name !== name) {
+    const forms = ["NFC", "NFD"].map((form) => name.normalize(form).replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+    const at = [...name].length === 1 ? "@" : "@?";
+    mention = { name, pattern: new RegExp(`(?<![${WORD}])(${at}(?:${forms.join("|")}))(?![${WORD}])`, "giu") };
+  }
+  return mention.pattern;
 }
 
 /**
- * Where a run of exactly this many backticks begins, or -1.
- * @param {string} line
- * @param {number} from
- * @param {number} length
+ * Returns whether the text is on the clipboard. Without TLS, there is no `navigator.clipboard`.
+ * @param {string} text
  */
-function findBackticks(line, from, length) {
-  const run = "`".repeat(length);
-  let at = line.indexOf(run, from);
-  while (at >= 0 && line[at + length] === "`") {
-    let end = at + length;
-    while (line[end] === "`") end += 1;
-    at = line.indexOf(run, end);
-  }
-  return at;
+export function copyText(text) {
+  const fill = (/** @type {ClipboardEvent} */ event) => {
+    event.clipboardData?.setData("text/plain", text);
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  addEventListener("copy", fill, { capture: true, once: true });
+  return document.execCommand("copy");
 }
 
 /** @param {string} code */
 function codeBlock(code) {
-  // The style sheet shows the label, so that it isn't part of the text when the message is copied.
+  const content = element("pre", { dir: "ltr" }, element("code", {}, code));
+  // The style sheet shows the label, so that it is not a part of the text.
   const button = element("button", { type: "button", class: "secondary", "aria-label": "Copy" });
-  button.addEventListener("click", async () => {
-    button.ariaLabel = (await copyText(code)) ? "Copied" : "Couldn't copy";
+  button.addEventListener("click", () => {
+    button.ariaLabel = copyText(code) ? "Copied" : "Couldn't copy";
     setTimeout(() => (button.ariaLabel = "Copy"), COPIED_MS);
   });
-  return element("div", { class: "code" }, element("pre", { dir: "ltr" }, element("code", {}, code)), button);
-}
-
-/** @param {string} url */
-function link(url) {
-  return element("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, url);
+  return element("div", { class: "code" }, content, button);
 }
 
 /**
@@ -272,13 +220,4 @@ function trimTrailingPunctuation(url) {
   let end = url.length;
   while (url[end - 1] === ")" ? unmatched-- > 0 : ".,;:!?'*_`".includes(url[end - 1])) end -= 1;
   return url.slice(0, end);
-}
-
-/** @param {string} url */
-function isValid(url) {
-  try {
-    return Boolean(new URL(url));
-  } catch {
-    return false;
-  }
 }

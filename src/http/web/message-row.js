@@ -5,17 +5,18 @@ import { format, linkify } from "./formatting.js";
 import { settings } from "./settings.js";
 
 const EMOJI_ONLY = /^(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|\p{Regional_Indicator}|[\u200d\ufe0f\s]){1,12}$/u;
-const MAX_NAMES = 3; // in a line about members that joined; more are shown as a number
+const MAX_NAMES = 3; // in a sentence about members that joined or left
 
-const DAY = new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
-/** @type {("h23" | "h12")[]} */
+const DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "full" });
+const LIST = new Intl.ListFormat("en-GB");
+/** @type {any[]} */
 const CYCLES = ["h23", "h12"];
-const TIMES = CYCLES.map((hourCycle) =>
-  [undefined, /** @type {"2-digit"} */ ("2-digit")].map(
-    (second) => new Intl.DateTimeFormat("en-GB", { hour: "numeric", minute: "2-digit", second, hourCycle }),
-  ),
+/** @type {any[]} */
+const STYLES = [{ timeStyle: "short" }, { dateStyle: "full", timeStyle: "medium" }];
+const [TIMES, MOMENTS] = STYLES.map((style) =>
+  CYCLES.map((hourCycle) => new Intl.DateTimeFormat("en-GB", { ...style, hourCycle })),
 );
-const systemHasAmPm = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions().hour12 ?? false;
+const systemHas12Hours = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions().hour12;
 
 /**
  * A message with a recipient is a whisper; "" stands for one that is not known yet.
@@ -24,61 +25,57 @@ const systemHasAmPm = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).re
 export function messageRow({ sender, text, isOwn, recipient, ownName }) {
   const isWhisper = recipient !== null;
   const name = element("bdi", { class: "name", "data-name": sender, title: sender }, isOwn ? "You" : sender);
-  const header = element("p", { class: "message-header" }, setHue(name, sender));
+  const header = element("p", { class: "message-header" }, setHue(name, sender), " ");
   if (isWhisper) {
-    const label = element("span", { class: "whisper-label" }, isOwn ? "whisper" : "whispers to you");
-    if (isOwn && recipient) label.append(" to ", element("bdi", {}, recipient));
-    header.append(" ", label);
+    const to = isOwn && recipient ? [" to ", element("bdi", {}, recipient)] : [];
+    header.append(element("span", { class: "whisper-label" }, isOwn ? "whisper" : "whispers to you", ...to), " ");
   }
-  header.append(" ", element("time"));
+  header.append(element("time"));
   const textClass = `message-text${EMOJI_ONLY.test(text) ? " emoji" : ""}`;
-  const classes = ["message", isOwn && "own", isWhisper && "whisper"].filter(Boolean);
   const body = element("div", { class: textClass, dir: "auto" }, ...format(text, ownName));
+  const classes = ["message", isOwn && "own", isWhisper && "whisper"].filter(Boolean);
   return element("div", { class: classes.join(" "), role: "article", tabindex: "-1" }, avatar(sender), header, body);
 }
 
 /**
  * @param {HTMLElement} row
  * @param {Date} date
- * @param {number | undefined} id shown with the exact time, as commands of moderators need it
+ * @param {number} [id] shown with the exact time, as moderators need it for commands
  */
 export function setTime(row, date, id) {
   const label = row.querySelector("time");
-  const exact = `${DAY.format(date)}, ${formatTime(date, true)}${id === undefined ? "" : `, ID ${id}`}`;
-  if (!label) {
-    row.title = exact;
-    return;
-  }
+  (label ?? row).title = MOMENTS[cycle()].format(date).replace(",", "") + (id === undefined ? "" : `, ID ${id}`);
+  if (!label) return;
   label.dateTime = date.toISOString();
-  label.title = exact;
   label.textContent = formatTime(date);
 }
 
 /** @param {Date} date */
-export function formatTime(date, hasSeconds = false) {
-  const is12Hour = settings.time === "system" ? systemHasAmPm : settings.time === "12-hour";
-  return TIMES[Number(is12Hour)][Number(hasSeconds)].format(date);
+export function formatTime(date) {
+  return TIMES[cycle()].format(date).replace(/^0(?=.*m$)/, "");
 }
+
+const cycle = () => Number(settings.time === "system" ? systemHas12Hours : settings.time === "12-hour");
 
 /** @param {Date} date */
 export function formatDay(date) {
   const today = new Date();
   const yesterday = new Date(today.getFullYear(), today.getMonth(), today.getDate() - 1);
   if (date.toDateString() === today.toDateString()) return "Today";
-  return date.toDateString() === yesterday.toDateString() ? "Yesterday" : DAY.format(date);
+  // Some browsers put a comma after the weekday.
+  return date.toDateString() === yesterday.toDateString() ? "Yesterday" : DAY.format(date).replace(",", "");
 }
 
 /**
  * Shows a delivery state below one of the user's own messages; "" removes it. With `onRetry`, it has a button.
- * @param {HTMLElement} row
+ * @param {any} row
  * @param {string} state
  * @param {(() => void) | null} onRetry
  */
 export function setDeliveryState(row, state, onRetry = null) {
-  const current = /** @type {HTMLElement | null} */ (row.querySelector(".delivery-state"));
+  const current = row.querySelector(".delivery-state");
   if ((current?.dataset.state ?? "") === state) return;
   current?.remove();
-  row.classList.toggle("undelivered", state !== "");
   if (state === "") return;
   const line = element("p", { class: "delivery-state", "data-state": state }, state);
   if (onRetry) {
@@ -89,17 +86,17 @@ export function setDeliveryState(row, state, onRetry = null) {
   row.append(line);
 }
 
-/** @param {HTMLElement} row */
+/** @param {Element} row */
 export function setDeleted(row) {
-  row.classList.add("deleted");
   row.classList.remove("mentions-me");
+  row.classList.add("deleted");
   const text = row.querySelector(".message-text") ?? row.firstElementChild;
   text?.classList.remove("emoji");
   text?.replaceChildren("Message deleted");
 }
 
 /**
- * @param {"system" | "error" | "connection"} kind
+ * @param {string} kind "system", "error" or "connection"
  * @param {string} text
  */
 export function noticeRow(kind, text) {
@@ -108,7 +105,7 @@ export function noticeRow(kind, text) {
 }
 
 /**
- * @param {"day" | "gap" | "unread"} kind
+ * @param {string} kind "day", "gap" or "unread"
  * @param {string} text
  */
 export function dividerRow(kind, text) {
@@ -116,27 +113,21 @@ export function dividerRow(kind, text) {
 }
 
 /**
- * Who joined and who left, in a few sentences. Whoever did both is named once.
+ * Who joined and who left, in sentences. Whoever did both is named once.
  * @param {{ name: string, hasJoined: boolean }[]} events in their order
  */
 export function describePresence(events) {
   /** @type {Map<string, string>} */
   const changes = new Map(); // from name to what it did
   for (const { name, hasJoined } of events) {
-    const first = changes.get(name);
-    const wasHere = first === undefined ? !hasJoined : !first.startsWith("joined");
-    const change = wasHere ? ["left", "left and came back"] : ["joined and left", "joined"];
-    changes.set(name, change[Number(hasJoined)]);
+    const isNew = changes.get(name)?.startsWith("joined") ?? hasJoined;
+    const [joined, left] = isNew ? ["joined", "joined and left"] : ["left and came back", "left"];
+    changes.set(name, hasJoined ? joined : left);
   }
-  return ["joined", "joined and left", "left", "left and came back"]
-    .map((change) => [[...changes.keys()].filter((name) => changes.get(name) === change), change])
-    .filter(([names]) => names.length > 0)
-    .map(([names, change]) => `${listNames(/** @type {string[]} */ (names))} ${change}.`)
-    .join(" ");
-}
-
-/** @param {string[]} names */
-function listNames(names) {
-  if (names.length > MAX_NAMES) return `${names[0]} and ${names.length - 1} others`;
-  return names.length === 1 ? names[0] : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+  const sentences = ["joined", "joined and left", "left", "left and came back"].map((change) => {
+    const [first, ...rest] = [...changes.keys()].filter((name) => changes.get(name) === change);
+    const names = rest.length < MAX_NAMES ? [first, ...rest] : [first, `${rest.length} others`];
+    return first === undefined ? "" : `${LIST.format(names)} ${change}.`;
+  });
+  return sentences.filter(Boolean).join(" ");
 }
