@@ -4,7 +4,7 @@ import { avatar, element, setHue } from "./dom.js";
 import { format, linkify } from "./formatting.js";
 import { settings } from "./settings.js";
 
-const EMOJI_ONLY = /^(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|\p{Regional_Indicator}|[\u200d\ufe0f\s]){1,12}$/u;
+const EMOJI_ONLY = /^(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|\p{Regional_Indicator}|\u200d|\ufe0f|\s){1,12}$/u;
 const MAX_NAMES = 3; // in a sentence about members that joined or left
 
 const DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "full" });
