@@ -1,4 +1,5 @@
-//! Compresses the chat page's files, so that the program needs no compressor.
+//! Prepares the chat page's files: without comments, which browsers need not load, and compressed, so that the program
+//! needs no compressor.
 
 use std::env;
 use std::fs;
@@ -14,12 +15,31 @@ fn main() {
     let output = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     for entry in fs::read_dir(page).expect("the page's folder is readable") {
         let path = entry.expect("the page's folder is readable").path();
-        let content = fs::read(&path).expect("the page's files are readable");
+        let mut content = fs::read(&path).expect("the page's files are readable");
+        if path.extension().is_some_and(|extension| extension == "js" || extension == "css") {
+            let text = String::from_utf8(content).expect("the page's scripts and style are UTF-8");
+            content = without_comments(&text).into_bytes();
+        }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         let compressed = encoder.write_all(&content).and_then(|()| encoder.finish());
-        let mut name = path.file_name().expect("a file has a name").to_owned();
-        name.push(".gz");
         let compressed = compressed.expect("writing to memory does not fail");
-        fs::write(Path::new(&output).join(name), compressed).expect("OUT_DIR is writable");
+        let name = path.file_name().expect("a file has a name");
+        let mut compressed_name = name.to_owned();
+        compressed_name.push(".gz");
+        fs::write(Path::new(&output).join(name), content).expect("OUT_DIR is writable");
+        fs::write(Path::new(&output).join(compressed_name), compressed).expect("OUT_DIR is writable");
     }
+}
+
+/// Removes comments and empty lines. It knows only the style of these files, in which no string or regular expression
+/// contains the beginning of a comment.
+fn without_comments(text: &str) -> String {
+    let (mut code, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("/*") {
+        code.push_str(before);
+        rest = after.split_once("*/").expect("a comment ends").1;
+    }
+    code.push_str(rest);
+    let lines = code.lines().map(|line| line.split_once("// ").map_or(line, |(line, _)| line).trim_end());
+    lines.filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
 }

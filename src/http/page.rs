@@ -11,6 +11,7 @@ use super::response::{self, Response};
 struct File {
     path: &'static str,
     content_type: &'static str,
+    /// From `web/`. `build.rs` has removed the comments of scripts and of the style sheet.
     content: &'static [u8],
     /// The content, compressed by `build.rs`. `None`: it is compressed already.
     gzip: Option<&'static [u8]>,
@@ -24,7 +25,7 @@ macro_rules! text {
         File {
             path: $path,
             content_type: concat!($content_type, "; charset=utf-8"),
-            content: include_bytes!(concat!("web/", $name)),
+            content: include_bytes!(concat!(env!("OUT_DIR"), "/", $name)),
             gzip: Some(include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))),
         }
     };
