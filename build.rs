@@ -31,8 +31,8 @@ fn main() {
     }
 }
 
-/// Removes comments and empty lines. It knows only the style of these files, in which no string or regular expression
-/// contains the beginning of a comment.
+/// Removes comments, indentation and empty lines. It knows only the style of these files, in which no string or regular
+/// expression contains the beginning of a comment, and no string has several lines.
 fn without_comments(text: &str) -> String {
     let (mut code, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once("/*") {
@@ -40,6 +40,6 @@ fn without_comments(text: &str) -> String {
         rest = after.split_once("*/").expect("a comment ends").1;
     }
     code.push_str(rest);
-    let lines = code.lines().map(|line| line.split_once("// ").map_or(line, |(line, _)| line).trim_end());
+    let lines = code.lines().map(|line| line.split_once("// ").map_or(line, |(line, _)| line).trim());
     lines.filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
 }
