@@ -3,12 +3,12 @@
 import { load, save } from "./storage.js";
 
 /**
- * "unresponsive": the server does not answer, but the connection may be good; "backoff": until the next attempt;
- * "replaced": the session was taken over, as by a copy of this tab; "removed": by a moderator.
+ * "unresponsive": no answer, but the connection may be good; "backoff": until the next attempt; "replaced": the session
+ * was taken over, as by a copy of this tab; "removed": by a moderator.
  * @typedef {"idle" | "connecting" | "online" | "unresponsive" | "backoff" | "name-in-use" | "replaced" | "removed"} State
  *
  * @typedef {object} Listener
- * @property {(state: State, retryAt: number) => void} onState `retryAt`: the end of a backoff, in ms
+ * @property {(state: State, retryAt?: number) => void} onState `retryAt`: the end of a backoff, in ms
  * @property {(message: any) => void} onMessage any message but `history`. On a first join, user_list and command_list
  *   precede onJoined(); on a resume, user_list may follow it
  * @property {(answer: any) => void} onJoined the `history` that answers a join
@@ -136,7 +136,7 @@ export class Connection {
     if (keepsPlace) save("place", { name: this.#name, session: this.#session });
     this.#close(true);
     this.#reset();
-    this.#onState("idle");
+    this.#listener.onState("idle");
   }
 
   /** Returns whether the message was sent. Nothing is queued here. @param {object} message */
@@ -146,7 +146,7 @@ export class Connection {
     return true;
   }
 
-  /** Requests the page before the message with this id, and returns whether it could. @param {number | undefined} id */
+  /** Requests the page before this message, and returns whether it could. @param {number | undefined} id */
   requestOlder(id) {
     return this.#request("older", { before: id, limit: PAGE_LENGTH });
   }
@@ -189,12 +189,7 @@ export class Connection {
   #showResponsive(isResponsive) {
     if (isResponsive === this.#isResponsive) return;
     this.#isResponsive = isResponsive;
-    this.#onState(isResponsive ? "online" : "unresponsive");
-  }
-
-  /** @param {State} state */
-  #onState(state, retryAt = 0) {
-    this.#listener.onState(state, retryAt);
+    this.#listener.onState(isResponsive ? "online" : "unresponsive");
   }
 
   /** @param {"probe" | "older"} purpose @param {object} fields */
@@ -211,7 +206,7 @@ export class Connection {
   #open() {
     this.#close();
     this.#joinError = "";
-    this.#onState("connecting");
+    this.#listener.onState("connecting");
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     this.#startTimeout();
@@ -271,7 +266,7 @@ export class Connection {
     this.#isMember = this.#wasMember = true;
     this.#failures = 0;
     this.#joinError = "";
-    this.#onState("online");
+    this.#listener.onState("online");
     this.#listener.onJoined(answer);
   }
 
@@ -292,7 +287,7 @@ export class Connection {
       this.#onPasswordNeeded(reason);
     } else if (this.#wasMember && this.#nameRetries < NAME_RETRIES) {
       this.#nameRetries += 1;
-      if (reason.includes("in use")) this.#onState("name-in-use");
+      if (reason.includes("in use")) this.#listener.onState("name-in-use");
       this.#setTimer(NAME_RETRY_MS, () => this.#sendJoin());
     } else {
       // The socket stays open for another name.
@@ -338,7 +333,7 @@ export class Connection {
     this.#failures += 1;
     // Jitter, so that clients do not all reconnect at once after a restart.
     const delay = backoff * (0.5 + Math.random() / 2);
-    this.#onState("backoff", Date.now() + delay);
+    this.#listener.onState("backoff", Date.now() + delay);
     this.#setTimer(delay, () => this.#open());
   }
 
@@ -351,13 +346,13 @@ export class Connection {
   #hold(state) {
     clearTimeout(this.#timer);
     this.#isHeld = true;
-    this.#onState(state);
+    this.#listener.onState(state);
   }
 
   /** @param {string} reason */
   #rejectJoin(reason, needsPassword = false) {
     this.#reset();
-    this.#onState("idle");
+    this.#listener.onState("idle");
     this.#listener.onJoinRejected(reason, needsPassword);
   }
 
