@@ -30,10 +30,12 @@ const CONNECT_TIMEOUT_MS = 15_000;
 const NAME_RETRIES = 8;
 const NAME_RETRY_MS = 5_000;
 // Scripts cannot see pings, so a silent connection is tested with an empty history request: rarely while the page is
-// hidden, to spare batteries, and where the last answer was slow, as on a slow line or where the server limits the rate.
+// hidden, to spare batteries, and after several slow answers, as on a slow line or where the server limits the rate. (A
+// single one may have been the end of an outage.)
 const SILENCE_MS = 2_000;
 const LONG_SILENCE_MS = 15_000;
 const SLOW_ANSWER_MS = 1_000;
+const SLOW_ANSWERS = 4;
 // Without an answer, the page says so soon, but gives a slow line more time before it gives up the connection.
 const ANSWER_MS = 2_000;
 const GIVE_UP_MS = 10_000;
@@ -74,8 +76,8 @@ export class Connection {
   // Times in ms.
   #probedAt = 0; // 0: no answer is awaited
   #receivedAt = 0;
-  #answerTime = 0; // of the last probe
   #tickedAt = Date.now();
+  #slowAnswers = 0; // to the last tests
   #isResponsive = true;
 
   /** @param {string} url @param {Listener} listener */
@@ -176,7 +178,7 @@ export class Connection {
     if (!this.#isMember) return;
     const silence = now - Math.max(this.#receivedAt, this.#probedAt);
     if (this.#probedAt === 0) {
-      const isRare = document.hidden || this.#answerTime > SLOW_ANSWER_MS;
+      const isRare = document.hidden || this.#slowAnswers >= SLOW_ANSWERS;
       if (silence > (isRare ? LONG_SILENCE_MS : SILENCE_MS)) this.test();
     } else if (silence > GIVE_UP_MS || now - this.#probedAt > MAX_PROBE_MS) {
       this.#giveUp();
@@ -276,7 +278,7 @@ export class Connection {
       this.#listener.onOlder(answer);
       return;
     }
-    this.#answerTime = Date.now() - this.#probedAt;
+    this.#slowAnswers = Date.now() - this.#probedAt > SLOW_ANSWER_MS ? this.#slowAnswers + 1 : 0;
     this.#probedAt = 0;
   }
 
@@ -368,7 +370,7 @@ export class Connection {
   #close(isLeaving = !this.#wasMember) {
     clearTimeout(this.#timer);
     this.#requests = [];
-    this.#probedAt = this.#answerTime = 0;
+    this.#probedAt = this.#slowAnswers = 0;
     this.#isResponsive = true;
     this.#isMember = false;
     if (this.#socket) {
