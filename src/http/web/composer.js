@@ -26,20 +26,13 @@ let recipient = null;
 /** @type {{ text: string, recipient: Recipient } | null} */
 let last = null; // sent
 let isTimedOut = false;
-/** @type {(text: string, recipient: Recipient) => boolean} */
-let send = () => false;
-/** @type {(text: string, recipient: Recipient) => number} */
-let excess = () => 0;
 let sizeTimer = 0;
 
 /**
- * @param {typeof send} newSend returns whether the text was taken
- * @param {typeof excess} newExcess by how many bytes the text exceeds the server's limit; negative if it does not
+ * `send` returns whether the text was taken, and `excess` by how many bytes it exceeds the server's limit, if positive.
+ * @type {{ send: (text: string, to: Recipient) => boolean, excess: (text: string, to: Recipient) => number }}
  */
-export function connectComposer(newSend, newExcess) {
-  send = newSend;
-  excess = newExcess;
-}
+export const actions = { send: () => false, excess: () => 0 };
 
 /** From now on, what is written is for this person. The draft for the room waits. @param {string} name */
 export function startWhisper(name) {
@@ -104,7 +97,7 @@ export function setTimedOut(value) {
 // To be called when the limit may have changed, too.
 export function showSize() {
   const text = input.value.trim();
-  const count = text === "" ? -Infinity : excess(text, recipient);
+  const count = text === "" ? -Infinity : actions.excess(text, recipient);
   const isOver = count > 0;
   const isNear = -count < text.length / 9; // from about 90 % of the limit on
   $("size").textContent = isNear ? `${inBytes(Math.abs(count))} ${isOver ? "over the limit" : "left"}` : "";
@@ -125,7 +118,7 @@ input.addEventListener("keydown", (event) => {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const text = input.value.trim();
-  if (text !== "" && send(text, recipient)) {
+  if (text !== "" && actions.send(text, recipient)) {
     if (!isLogin(text)) last = { text, recipient };
     setDraft("");
   }

@@ -3,12 +3,12 @@
 import { load, save } from "./storage.js";
 
 /**
- * "unresponsive": the server does not answer, but the connection may be good; "backoff": until the next attempt;
- * "replaced": the session was taken over, as by a copy of this tab; "removed": by a moderator.
+ * "unresponsive": no answer, but the connection may be good; "backoff": until the next attempt; "replaced": the session
+ * was taken over, as by a copy of this tab; "removed": by a moderator.
  * @typedef {"idle" | "connecting" | "online" | "unresponsive" | "backoff" | "name-in-use" | "replaced" | "removed"} State
  *
  * @typedef {object} Listener
- * @property {(state: State, retryAt: number) => void} onState `retryAt`: the end of a backoff, in ms
+ * @property {(state: State, retryAt?: number) => void} onState `retryAt`: the end of a backoff, in ms
  * @property {(message: any) => void} onMessage any message but `history`. On a first join, user_list and command_list
  *   precede onJoined(); on a resume, user_list may follow it
  * @property {(answer: any) => void} onJoined the `history` that answers a join
@@ -30,10 +30,12 @@ const CONNECT_TIMEOUT_MS = 15_000;
 const NAME_RETRIES = 8;
 const NAME_RETRY_MS = 5_000;
 // Scripts cannot see pings, so a silent connection is tested with an empty history request: rarely while the page is
-// hidden, to spare batteries, and where the last answer was slow, as on a slow line or where the server limits the rate.
+// hidden, to spare batteries, and after several slow answers, as on a slow line or where the server limits the rate. (A
+// single one may have been the end of an outage.)
 const SILENCE_MS = 2_000;
 const LONG_SILENCE_MS = 15_000;
 const SLOW_ANSWER_MS = 1_000;
+const SLOW_ANSWERS = 4;
 // Without an answer, the page says so soon, but gives a slow line more time before it gives up the connection.
 const ANSWER_MS = 2_000;
 const GIVE_UP_MS = 10_000;
@@ -74,8 +76,8 @@ export class Connection {
   // Times in ms.
   #probedAt = 0; // 0: no answer is awaited
   #receivedAt = 0;
-  #answerTime = 0; // of the last probe
   #tickedAt = Date.now();
+  #slowAnswers = 0; // to the last tests
   #isResponsive = true;
 
   /** @param {string} url @param {Listener} listener */
@@ -136,7 +138,7 @@ export class Connection {
     if (keepsPlace) save("place", { name: this.#name, session: this.#session });
     this.#close(true);
     this.#reset();
-    this.#onState("idle");
+    this.#listener.onState("idle");
   }
 
   /** Returns whether the message was sent. Nothing is queued here. @param {object} message */
@@ -146,7 +148,7 @@ export class Connection {
     return true;
   }
 
-  /** Requests the page before the message with this id, and returns whether it could. @param {number | undefined} id */
+  /** Requests the page before this message, and returns whether it could. @param {number | undefined} id */
   requestOlder(id) {
     return this.#request("older", { before: id, limit: PAGE_LENGTH });
   }
@@ -176,7 +178,7 @@ export class Connection {
     if (!this.#isMember) return;
     const silence = now - Math.max(this.#receivedAt, this.#probedAt);
     if (this.#probedAt === 0) {
-      const isRare = document.hidden || this.#answerTime > SLOW_ANSWER_MS;
+      const isRare = document.hidden || this.#slowAnswers >= SLOW_ANSWERS;
       if (silence > (isRare ? LONG_SILENCE_MS : SILENCE_MS)) this.test();
     } else if (silence > GIVE_UP_MS || now - this.#probedAt > MAX_PROBE_MS) {
       this.#giveUp();
@@ -189,12 +191,7 @@ export class Connection {
   #showResponsive(isResponsive) {
     if (isResponsive === this.#isResponsive) return;
     this.#isResponsive = isResponsive;
-    this.#onState(isResponsive ? "online" : "unresponsive");
-  }
-
-  /** @param {State} state */
-  #onState(state, retryAt = 0) {
-    this.#listener.onState(state, retryAt);
+    this.#listener.onState(isResponsive ? "online" : "unresponsive");
   }
 
   /** @param {"probe" | "older"} purpose @param {object} fields */
@@ -211,7 +208,7 @@ export class Connection {
   #open() {
     this.#close();
     this.#joinError = "";
-    this.#onState("connecting");
+    this.#listener.onState("connecting");
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     this.#startTimeout();
@@ -271,7 +268,7 @@ export class Connection {
     this.#isMember = this.#wasMember = true;
     this.#failures = 0;
     this.#joinError = "";
-    this.#onState("online");
+    this.#listener.onState("online");
     this.#listener.onJoined(answer);
   }
 
@@ -281,7 +278,7 @@ export class Connection {
       this.#listener.onOlder(answer);
       return;
     }
-    this.#answerTime = Date.now() - this.#probedAt;
+    this.#slowAnswers = Date.now() - this.#probedAt > SLOW_ANSWER_MS ? this.#slowAnswers + 1 : 0;
     this.#probedAt = 0;
   }
 
@@ -292,7 +289,7 @@ export class Connection {
       this.#onPasswordNeeded(reason);
     } else if (this.#wasMember && this.#nameRetries < NAME_RETRIES) {
       this.#nameRetries += 1;
-      if (reason.includes("in use")) this.#onState("name-in-use");
+      if (reason.includes("in use")) this.#listener.onState("name-in-use");
       this.#setTimer(NAME_RETRY_MS, () => this.#sendJoin());
     } else {
       // The socket stays open for another name.
@@ -338,7 +335,7 @@ export class Connection {
     this.#failures += 1;
     // Jitter, so that clients do not all reconnect at once after a restart.
     const delay = backoff * (0.5 + Math.random() / 2);
-    this.#onState("backoff", Date.now() + delay);
+    this.#listener.onState("backoff", Date.now() + delay);
     this.#setTimer(delay, () => this.#open());
   }
 
@@ -351,13 +348,13 @@ export class Connection {
   #hold(state) {
     clearTimeout(this.#timer);
     this.#isHeld = true;
-    this.#onState(state);
+    this.#listener.onState(state);
   }
 
   /** @param {string} reason */
   #rejectJoin(reason, needsPassword = false) {
     this.#reset();
-    this.#onState("idle");
+    this.#listener.onState("idle");
     this.#listener.onJoinRejected(reason, needsPassword);
   }
 
@@ -373,7 +370,7 @@ export class Connection {
   #close(isLeaving = !this.#wasMember) {
     clearTimeout(this.#timer);
     this.#requests = [];
-    this.#probedAt = this.#answerTime = 0;
+    this.#probedAt = this.#slowAnswers = 0;
     this.#isResponsive = true;
     this.#isMember = false;
     if (this.#socket) {

@@ -8,7 +8,7 @@
  *
  * @typedef {object} Delivery
  * @property {string} from the user's name
- * @property {string} txnId identifies the item; the server returns it in the ack, the error and the history
+ * @property {string} txnId the server returns it in the ack, the error and the history
  * @property {"waiting" | "sent" | "unknown"} state "waiting": to be sent; "unknown": it was sent, and may have arrived
  * @property {Position | null} position when it was sent
  *

@@ -1,9 +1,9 @@
 // The room: connects the connection, the message log, the people and the composer with each other.
 
 import {
+  actions as composer,
   closeDrafts,
   completions,
-  connectComposer,
   insertMention,
   openDrafts,
   setTimedOut,
@@ -289,12 +289,10 @@ function showBackHint(isShown) {
 
 // --- Sending
 
-connectComposer(
-  (text, recipient) => {
-    const error = sender.submit(text, recipient);
-    if (error) addNotice("error", `${error} Your text is still in the message box.`);
-    jumpToLatest();
-    return error === null;
-  },
-  (text, recipient) => sender.excess(text, recipient),
-);
+composer.send = (text, recipient) => {
+  const error = sender.submit(text, recipient);
+  if (error) addNotice("error", `${error} Your text is still in the message box.`);
+  jumpToLatest();
+  return error === null;
+};
+composer.excess = (text, recipient) => sender.excess(text, recipient);

@@ -6,12 +6,8 @@ const TICK_MS = 250; // so that the countdown skips no second
 
 let timer = 0;
 
-/**
- * @param {import("./connection.js").State} state
- * @param {number} retryAt in ms
- * @param {boolean} isLost whether there was a connection before
- */
-export function showStatus(state, retryAt, isLost) {
+/** `isLost`: there was a connection before. @param {import("./connection.js").State} state */
+export function showStatus(state, retryAt = 0, isLost = false) {
   const loss = navigator.onLine ? "Connection lost" : "You're offline";
   $("status").dataset.state = state;
   $("status-text").textContent = {
