@@ -216,6 +216,10 @@ fn a_menu_stays_inside_a_small_window() {
         ann.press(&[ESCAPE]);
         ann.wait_for("!document.querySelector('#members').checkVisibility()");
     }
+    // The answer to a command is in the log.
+    open_menu_of(&ann, "Tom");
+    choose(&ann, "Info");
+    ann.wait_for("!document.querySelector('#members').checkVisibility() && document.activeElement.id === 'members-button'");
     assert_empty_console(&ann);
 }
 

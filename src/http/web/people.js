@@ -9,6 +9,7 @@ const MIN_PEOPLE_TO_FILTER = 21;
 
 const list = $("member-list");
 const filter = $("member-filter");
+const note = $("member-note");
 const compareNames = new Intl.Collator(undefined, { numeric: true }).compare;
 /** @type {Map<string, Person>} */
 let people = new Map();
@@ -74,7 +75,8 @@ function showList() {
   }
   const rest = found.length - shown.size;
   const more = rest > 0 ? `and ${rest} more. Filter by name to find them.` : "";
-  $("member-note").textContent = shown.size > 0 ? more : "No one by that name";
+  const text = shown.size > 0 ? more : "No one by that name";
+  if (note.textContent !== text) note.textContent = text; // Screen readers announce each change.
 
   const nearest = list.children[Math.max(0, Math.min(focusedAt, shown.size - 1))];
   if (!tabStop?.isConnected) setTabStop(nearest?.querySelector("button"));

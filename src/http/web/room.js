@@ -212,10 +212,10 @@ function updateMembers(users) {
 }
 
 connectMenus({
-  run(command) {
+  run: inRoom((command) => {
     const error = sender.submit(command.trim(), null);
     if (error) addNotice("error", error);
-  },
+  }),
   whisper: inRoom(startWhisper),
   mention: inRoom(insertMention),
   showWhispers: inRoom(setConversation),
@@ -223,11 +223,11 @@ connectMenus({
 onPersonMenu(openPersonMenu);
 onMessageMenu(openMessageMenu);
 
-/** @param {(name: string) => void} action what follows after the list of people is closed */
+/** @param {(commandOrName: string) => void} action its result is in the log or the message box */
 function inRoom(action) {
-  return (/** @type {string} */ name) => {
-    showDrawer(false);
-    action(name);
+  return (/** @type {string} */ commandOrName) => {
+    if (isDrawerOpen()) closeDrawer();
+    action(commandOrName);
   };
 }
 
