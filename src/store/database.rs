@@ -1,11 +1,13 @@
 //! The SQLite connection that writes: opening, transactions, checkpoints, and a file that was deleted while it is open.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
+use rusqlite::config::DbConfig;
 
 use super::error::StoreError;
 use super::files::{self, FileIdentity, beside, copy_into};
@@ -23,11 +25,15 @@ const COMMAND_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
 /// SQLite's page cache, in KiB.
 const CACHE_KIB: u32 = 2048;
+/// The write-ahead log, and its index.
+const LOG_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 
 pub struct Database {
     connection: Connection,
     path: PathBuf,
-    identity: FileIdentity,
+    files: Files,
+    /// See [`Self::notice_other_writers`].
+    data_version: i64,
     /// For a command while no server is running.
     _lock: Option<Lock>,
     /// Called at the start of each transaction, before its commit, and before a checkpoint.
@@ -47,12 +53,26 @@ pub enum Point {
     Checkpoint,
 }
 
+/// The files of an open database. They are only looked at from outside: to open and close one of them would end SQLite's
+/// locks (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
+struct Files {
+    database: FileIdentity,
+    /// The size of the database, in bytes. It changes with checkpoints only.
+    bytes: u64,
+    /// The write-ahead log, and its index.
+    log: [Option<FileIdentity>; 2],
+}
+
 /// What is at the path of an open database.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FileState {
     Same,
     Deleted,
+    /// Only the write-ahead log or its index.
+    LogDeleted,
     Replaced,
+    /// Cut short, or overwritten in place, by something other than SQLite.
+    Overwritten,
 }
 
 impl Database {
@@ -124,13 +144,17 @@ impl Database {
             return Err(StoreError::NotWritable { path: path.into(), reason: reason.into() });
         }
         connection.execute_batch("PRAGMA wal_autocheckpoint=0").map_err(sqlite)?;
-        let identity = FileIdentity::of(path)
+        // The first time that it is read in this mode, SQLite creates the log.
+        connection.execute_batch("SELECT 1 FROM sqlite_schema").map_err(sqlite)?;
+        let files = Files::of(path)
             .map_err(|error| StoreError::io(path, error))?
             .ok_or_else(|| StoreError::io(path, ErrorKind::NotFound.into()))?;
+        let data_version = data_version(&connection).map_err(sqlite)?;
         Ok(Self {
             connection,
             path: path.into(),
-            identity,
+            files,
+            data_version,
             _lock: None,
             #[cfg(test)]
             hook: None,
@@ -208,13 +232,19 @@ impl Database {
         self.connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
         let is_busy =
             self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        if let Ok(Some(files)) = Files::of(&self.path)
+            && files.database == self.files.database
+        {
+            self.files.bytes = files.bytes;
+        }
         self.connection.busy_timeout(BUSY_TIMEOUT)?;
         is_busy.map(|is_busy| !is_busy)
     }
 
-    /// A number that changes when another process has changed the database.
-    pub fn data_version(&self) -> rusqlite::Result<i64> {
-        self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))
+    /// Whether another process has changed the database since the last call.
+    pub fn notice_other_writers(&mut self) -> rusqlite::Result<bool> {
+        let version = data_version(&self.connection)?;
+        Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 
     /// The size of the write-ahead log.
@@ -222,17 +252,48 @@ impl Database {
         fs::metadata(beside(&self.path, "-wal")).map_or(0, |file| file.len())
     }
 
+    /// Compares what is at the paths with what is open. Takes some 5 µs.
+    ///
     /// # Errors
     /// The folder cannot be searched.
-    pub fn file_state(&self) -> std::io::Result<FileState> {
-        Ok(match FileIdentity::of(&self.path)? {
-            Some(identity) if identity == self.identity => FileState::Same,
-            Some(_) => FileState::Replaced,
-            None => FileState::Deleted,
-        })
+    pub fn file_state(&mut self) -> io::Result<FileState> {
+        let Some(files) = Files::of(&self.path)? else { return Ok(FileState::Deleted) };
+        if files.database != self.files.database {
+            return Ok(FileState::Replaced);
+        }
+        if files.bytes != self.files.bytes {
+            if !self.has_resized(files.bytes).map_err(io::Error::other)? {
+                return Ok(FileState::Overwritten);
+            }
+            self.files.bytes = files.bytes;
+        }
+        Ok(if files.log == self.files.log { FileState::Same } else { FileState::LogDeleted })
     }
 
-    /// Writes the complete database to its path again after its file was deleted, and continues with the new file.
+    /// Whether another process can have given the database this size through SQLite.
+    fn has_resized(&self, bytes: u64) -> rusqlite::Result<bool> {
+        if bytes < self.files.bytes {
+            return Ok(data_version(&self.connection)? != self.data_version);
+        }
+        let pragma =
+            |name| self.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+        Ok(bytes <= (pragma("page_count")? * pragma("page_size")?).cast_unsigned())
+    }
+
+    /// Leaves the files as they are from now on, without a log, which would be applied to what has taken the place of the
+    /// database.
+    pub fn abandon(&mut self) {
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        for (suffix, own) in LOG_SUFFIXES.into_iter().zip(self.files.log) {
+            let path = beside(&self.path, suffix);
+            if own.is_some() && FileIdentity::of(&path).is_ok_and(|identity| identity == own) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    /// Writes the complete database to its path again after one of its files was deleted, and continues with the new
+    /// files.
     ///
     /// # Errors
     /// It cannot be written. The database is as before.
@@ -240,7 +301,7 @@ impl Database {
         let copy = beside(&self.path, ".copy");
         copy_into(&self.connection, &copy)?;
         // SQLite finds these by name, and they belong to the file that is gone.
-        for suffix in ["-wal", "-shm"] {
+        for suffix in LOG_SUFFIXES {
             match fs::remove_file(beside(&self.path, suffix)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(StoreError::io(&self.path, error));
@@ -252,7 +313,8 @@ impl Database {
             .and_then(|()| files::sync_folder(&self.path))
             .map_err(|error| StoreError::io(&self.path, error))?;
         let reopened = Self::open_unchecked(&self.path, BUSY_TIMEOUT)?;
-        (self.connection, self.identity) = (reopened.connection, reopened.identity);
+        (self.connection, self.files) = (reopened.connection, reopened.files);
+        self.data_version = reopened.data_version;
         Ok(())
     }
 
@@ -263,4 +325,22 @@ impl Database {
     pub fn close(self) -> rusqlite::Result<()> {
         self.connection.close().map_err(|(_, error)| error)
     }
+}
+
+impl Files {
+    /// `None`: there is no database.
+    fn of(path: &Path) -> io::Result<Option<Self>> {
+        let file = match fs::metadata(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let [log, index] = LOG_SUFFIXES.map(|suffix| FileIdentity::of(&beside(path, suffix)));
+        Ok(Some(Self { database: FileIdentity::from(&file), bytes: file.len(), log: [log?, index?] }))
+    }
+}
+
+/// A number that changes when another connection has changed the database.
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0))
 }

@@ -651,6 +651,85 @@ fn a_deleted_file_is_written_again() {
     }
 }
 
+/// What was stored since the last checkpoint was missing after a crash.
+#[test]
+fn a_store_whose_log_was_deleted_is_written_again() {
+    for suffix in ["-wal", "-shm"] {
+        let folder = Folder::new();
+        let mut store = folder.start(LIMITS);
+        store.keep(1, "before");
+        store.settle();
+        fs::remove_file(files::beside(&folder.path(), suffix)).unwrap();
+        store.keep(2, "after");
+        store.settle();
+        let crashed = Folder::new();
+        for suffix in ["", "-wal"] {
+            fs::copy(files::beside(&folder.path(), suffix), files::beside(&crashed.path(), suffix)).unwrap();
+        }
+        assert_eq!(store.counters.store_failures(), 0);
+        store.close(2);
+        for folder in [folder, crashed] {
+            let messages = folder.open(LIMITS).state.messages;
+            assert_eq!(messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 2]);
+        }
+    }
+}
+
+/// SQLite would apply the write-ahead log to what has taken the place of the database.
+#[test]
+fn a_database_that_was_cut_short_or_overwritten_is_left_alone() {
+    let backup = Folder::new();
+    let mut store = backup.start(LIMITS);
+    store.keep(1, "from the backup");
+    store.close(1);
+    let backup = fs::read(backup.path()).unwrap();
+    for (content, opens) in [(&backup[..4096], false), (&backup, true)] {
+        let folder = Folder::new();
+        let mut store = folder.start(LIMITS);
+        (1..=2000).for_each(|id| store.keep(id, "some text that fills the pages of the database"));
+        store.close(2000);
+        let mut store = folder.start(LIMITS);
+        store.keep(3001, "before");
+        store.settle();
+        fs::write(folder.path(), content).unwrap();
+        store.keep(3002, "lost");
+        let unban = Action::Unban { target: "Bob".into(), bans: Vec::new() };
+        assert_eq!(store.decide(1, unban), Outcome::NotStored);
+        store.close(3002);
+        assert!(fs::read(folder.path()).unwrap() == content, "the file was changed");
+        assert!(!files::beside(&folder.path(), "-wal").exists());
+        let opened = open::<u32>(&folder.path(), LIMITS, Arc::default());
+        assert_eq!(opened.map(|opened| opened.state.messages.len()).ok(), opens.then_some(1));
+    }
+}
+
+#[test]
+fn another_process_may_compact_the_database() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    (1..=2000).for_each(|id| store.keep(id, "some text that fills the pages of the database"));
+    store.close(2000);
+    let mut store = folder.start(LIMITS);
+    store.keep(3001, "before");
+    store.settle();
+    let other = Connection::open(folder.path()).unwrap();
+    let size = || fs::metadata(folder.path()).unwrap().len();
+    let before = size();
+    for sql in ["DELETE FROM messages WHERE id < 2000", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+        other.execute_batch(sql).unwrap();
+    }
+    assert!(size() < before);
+    store.keep(3002, "after");
+    store.settle();
+    // Grows again.
+    other.execute_batch("CREATE TABLE notes AS SELECT randomblob(100000) AS note").unwrap();
+    other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    store.keep(3003, "later");
+    store.settle();
+    assert_eq!((store.ids(), store.counters.store_failures()), (vec![2000, 3001, 3002, 3003], 0));
+    store.close(3003);
+}
+
 #[test]
 fn a_file_in_the_stores_place_is_not_touched() {
     let folder = Folder::new();
@@ -672,6 +751,8 @@ fn a_file_in_the_stores_place_is_not_touched() {
     let decide = || Action::EndTimeOut { name: name("Bob") };
     assert_eq!(store.decide(now, decide()), Outcome::NotStored);
     assert_eq!(fs::read_to_string(folder.path()).unwrap(), "other");
+    // SQLite would apply it to the other file.
+    assert_eq!(fs::metadata(files::beside(&folder.path(), "-wal")).unwrap().len(), 0);
     // Once it is back, it is used again.
     commits.try_iter().for_each(drop);
     fs::rename(&own, folder.path()).unwrap();

@@ -92,7 +92,6 @@ impl<T: Send + 'static> Writer<T> {
                 on_event,
                 schedule: Schedule::default(),
                 count: Count::default(),
-                data_version: None,
                 pending: Vec::new(),
                 unsynced: Vec::new(),
                 reserved_id,
@@ -123,8 +122,6 @@ struct StoreThread<T, F> {
     on_event: F,
     schedule: Schedule,
     count: Count,
-    /// See [`Database::data_version`].
-    data_version: Option<i64>,
     /// What is not committed yet, in order.
     pending: Vec<Pending>,
     /// What is committed, but not synced.
@@ -174,6 +171,7 @@ enum Health {
 enum Stop {
     Damaged,
     Replaced,
+    Overwritten,
 }
 
 /// What a commit has done.
@@ -302,7 +300,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             self.discard(stop);
             return;
         }
-        if is_synced && !self.check_file() {
+        if !self.check_files() {
             return;
         }
         let clock = clock::unix_millis();
@@ -435,11 +433,11 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         );
     }
 
-    /// Checks whether the file is still at its path, and writes it again if it was deleted. Returns whether it can be
-    /// used.
-    fn check_file(&mut self) -> bool {
+    /// Checks whether the files are still at their paths, and writes them again if one was deleted. Returns whether the
+    /// store can be used.
+    fn check_files(&mut self) -> bool {
         let state = self.database.file_state();
-        if let Ok(FileState::Same | FileState::Deleted) = state
+        if let Ok(FileState::Same | FileState::Deleted | FileState::LogDeleted) = state
             && let Err(error) = self.keep_lock()
         {
             self.fail(&error.to_string(), "its lock was deleted, and nothing is stored without it");
@@ -447,27 +445,17 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
         match state {
             Ok(FileState::Same) => true,
-            Ok(FileState::Deleted) => match self.database.write_again() {
-                Ok(()) => {
-                    self.data_version = None;
-                    error!(
-                        "The store {} was deleted: it was written again, completely. Find out what deletes it",
-                        self.database.path().display()
-                    );
-                    true
-                }
-                Err(error) => {
-                    self.fail(
-                        &format!("its file was deleted, and cannot be written again: {error}"),
-                        "check its folder",
-                    );
-                    false
-                }
-            },
+            Ok(FileState::Deleted) => self.write_again("The store"),
+            Ok(FileState::LogDeleted) => self.write_again("The write-ahead log of the store"),
             Ok(FileState::Replaced) => {
-                self.fail(REPLACED, REPLACED_REMEDY);
-                self.stop(Stop::Replaced);
-                self.discard(Stop::Replaced);
+                // Into the file that was moved away: otherwise SQLite would apply the log to the other file.
+                let _ = self.database.checkpoint();
+                self.give_up(Stop::Replaced, REPLACED);
+                false
+            }
+            Ok(FileState::Overwritten) => {
+                self.database.abandon();
+                self.give_up(Stop::Overwritten, OVERWRITTEN);
                 false
             }
             Err(error) => {
@@ -475,6 +463,22 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
                 false
             }
         }
+    }
+
+    /// `what`: was deleted. Returns whether the store can be used.
+    fn write_again(&mut self, what: &str) -> bool {
+        let written = self.database.write_again();
+        match &written {
+            Ok(()) => error!(
+                "{what} {} was deleted: it was written again, completely. Find out what deletes it",
+                self.database.path().display()
+            ),
+            Err(error) => self.fail(
+                &format!("a file of it was deleted, and cannot be written again: {error}"),
+                "check its folder",
+            ),
+        }
+        written.is_ok()
     }
 
     /// Takes the lock again if its file was deleted.
@@ -487,14 +491,20 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         Ok(())
     }
 
+    fn give_up(&mut self, stop: Stop, (reason, remedy): (&str, &str)) {
+        self.fail(reason, remedy);
+        self.stop(stop);
+        self.discard(stop);
+    }
+
     fn stop(&mut self, stop: Stop) {
         self.health = Health::Stopped(stop);
     }
 
     /// Whether the store can be used again after it was given up.
     fn has_returned(&mut self, stop: Stop) -> bool {
-        let has_returned =
-            stop == Stop::Replaced && matches!(self.database.file_state(), Ok(FileState::Same));
+        let has_returned = stop == Stop::Replaced
+            && matches!(self.database.file_state(), Ok(FileState::Same | FileState::LogDeleted));
         if has_returned {
             info!("The store {} is at its path again", self.database.path().display());
             self.health = Health::Good;
@@ -511,16 +521,22 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         self.waiting.shared.counters().store_lost(messages as u64);
         self.schedule = Schedule::default();
         self.schedule.checkpointed(now, true);
-        match stop {
-            Stop::Damaged => self.log_failure("it is damaged", remedy(Some(ErrorCode::DatabaseCorrupt))),
-            Stop::Replaced => self.log_failure(REPLACED, REPLACED_REMEDY),
-        }
+        let (reason, remedy) = match stop {
+            Stop::Damaged => ("it is damaged", remedy(Some(ErrorCode::DatabaseCorrupt))),
+            Stop::Replaced => REPLACED,
+            Stop::Overwritten => OVERWRITTEN,
+        };
+        self.log_failure(reason, remedy);
     }
 
     fn checkpoint(&mut self) {
         let now = Instant::now();
         if let Health::Stopped(_) = self.health {
             self.schedule.checkpointed(now, true);
+            return;
+        }
+        // It would write into what has taken the place of the database, and hide that.
+        if !self.check_files() {
             return;
         }
         match self.database.checkpoint() {
@@ -548,11 +564,9 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
 
     /// Counts again if another process has written: somebody may have deleted messages with `sqlite3`.
     fn notice_other_writers(&mut self) -> rusqlite::Result<()> {
-        let version = self.database.data_version()?;
-        if self.data_version.is_some_and(|known| known != version) {
+        if self.database.notice_other_writers()? {
             self.count = Count::default();
         }
-        self.data_version = Some(version);
         Ok(())
     }
 
@@ -628,9 +642,15 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
     }
 }
 
-const REPLACED: &str = "another file has taken its place";
-const REPLACED_REMEDY: &str =
-    "put the store back, or restart TinyChat to use the other file; nothing is stored until then";
+/// Why nothing is stored any more, and the remedy.
+const REPLACED: (&str, &str) = (
+    "another file has taken its place",
+    "put the store back, or restart TinyChat to use the other file; nothing is stored until then",
+);
+const OVERWRITTEN: (&str, &str) = (
+    "something has cut its file short or written another one over it",
+    "stop TinyChat, restore a backup, and start it; nothing is stored until then",
+);
 
 fn remedy(code: Option<ErrorCode>) -> &'static str {
     match code {
