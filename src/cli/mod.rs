@@ -13,10 +13,12 @@ use std::fmt::Display;
 use std::io::{self, Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use log::{Level, error, log_enabled};
+use signal_hook::consts::SIGXFSZ;
 
 use crate::config::{Settings, mentions_password};
 use crate::ops::logging;
@@ -32,6 +34,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
+    report_file_size_limit();
     let matches = command().try_get_matches().unwrap_or_else(|error| exit_with(&error));
     match matches.subcommand() {
         Some((generate_certs::NAME, matches)) => generate_certs::run(matches),
@@ -64,6 +67,15 @@ fn command() -> Command {
         .subcommand(audit::command())
         .subcommand(hash_password::command())
         .subcommand(moderator::command())
+}
+
+/// Makes exceeding the limit on file sizes (`ulimit -f`) an error of write(2), as on a full disk: by default, SIGXFSZ ends
+/// the process.
+fn report_file_size_limit() {
+    // The flag is not read: it is enough that the signal is caught.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        print(stderr(), &format_args!("SIGXFSZ cannot be caught ({error})\n"));
+    }
 }
 
 /// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, TIMEOUT, id, lines};
@@ -284,4 +284,29 @@ fn chat_continues_while_the_store_cannot_be_written() {
     let mut process = server;
     process.wait_for_line("The store");
     process.stop();
+}
+
+/// SIGXFSZ ended the server.
+#[test]
+fn a_limit_on_file_sizes_is_like_a_full_disk() {
+    let folder = Folder::new();
+    let mut server = start(&folder);
+    let mut ann = join(&server);
+    ann.public_with_txn_id("one");
+    ann.next_event();
+    wait_until_stored(&folder, "one");
+    let pid = Pid::from_raw(server.id().try_into().unwrap());
+    let current = Some(fs::metadata(folder.path("tinychat.db-wal")).unwrap().len());
+    let earlier = prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    ann.public_with_txn_id("two");
+    ann.next_event();
+    server.wait_for_line("has failed");
+    ann.public_with_txn_id("three");
+    ann.next_event();
+    prlimit(pid, Resource::Fsize, earlier).unwrap();
+    server.wait_for_line("is written again");
+    wait_until_stored(&folder, "three");
+    assert_eq!(folder.tinychat(&["export"]).run().stdout.lines().count(), 3);
+    drop(ann);
+    server.stop();
 }
