@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 use rusqlite::Connection;
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::process::geteuid;
 
 use super::error::StoreError;
 use super::schema::APPLICATION_ID;
@@ -56,8 +58,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
         return Err(StoreError::DanglingLink(path.into()));
     }
     let name = path.file_name().ok_or_else(|| StoreError::NotAFile(path.into()))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match fs::canonicalize(folder) {
+    match fs::canonicalize(folder_of(path)) {
         Ok(folder) => Ok(folder.join(name)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::NoFolder(path.into())),
         Err(error) => Err(StoreError::io(path, error)),
@@ -92,12 +93,12 @@ pub fn is_new(path: &Path) -> Result<bool, StoreError> {
     if id == APPLICATION_ID.to_be_bytes() { Ok(false) } else { Err(StoreError::OtherProgram(path.into())) }
 }
 
-/// Creates an empty file that only its owner can read. SQLite gives the files beside it the same mode.
+/// Creates an empty file that only its owner can read. SQLite gives the files beside it the same mode and owner.
 ///
 /// # Errors
 /// The folder does not exist or is not writable.
 pub fn create(path: &Path) -> Result<(), StoreError> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match create_new(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::NoFolder(path.into())),
@@ -108,6 +109,24 @@ pub fn create(path: &Path) -> Result<(), StoreError> {
         }
         Err(error) => Err(StoreError::io(path, error)),
     }
+}
+
+/// Creates a file that only its owner can read. If root creates it, it belongs to the owner of its folder: otherwise a
+/// server that runs as that user could not use it.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    // Fails if the path is a link: its folder's owner could have created that, and would get the file that it leads to.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    if geteuid().is_root()
+        && let Err(error) = give_to_owner_of(folder_of(path), &file)
+    {
+        warn!("{} belongs to root and not to the owner of its folder ({error})", path.display());
+    }
+    Ok(file)
+}
+
+fn give_to_owner_of(folder: &Path, file: &File) -> io::Result<()> {
+    let folder = fs::metadata(folder)?;
+    Ok(fchown(file, Some(Uid::from_raw(folder.uid())), Some(Gid::from_raw(folder.gid())))?)
 }
 
 /// Takes all permissions of the database and its log from the group and others.
@@ -160,8 +179,11 @@ fn write_copy(connection: &Connection, path: &Path) -> Result<(), StoreError> {
 
 /// Makes a new name in the folder of `path` durable.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The path with this text after it: `tinychat.db-wal`.

@@ -3,14 +3,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::error::StoreError;
-use super::files::{FileIdentity, beside, resolve};
+use super::files::{FileIdentity, beside, create_new, resolve};
 
 /// Held until it is dropped. It does not exclude a second store in the same process.
 pub struct Lock {
@@ -24,7 +23,12 @@ impl Lock {
     /// Another process has it, or its file cannot be created.
     pub fn take(path: &Path) -> Result<Self, StoreError> {
         let lock_path = lock_path(path);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+        let file = match create_new(&lock_path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                OpenOptions::new().write(true).open(&lock_path)
+            }
+            result => result,
+        };
         let file = file.map_err(|source| match source.kind() {
             ErrorKind::NotFound => StoreError::NoFolder(path.into()),
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem if !path.exists() => {

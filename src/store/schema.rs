@@ -168,6 +168,20 @@ mod tests {
     }
 
     #[test]
+    fn the_copy_of_an_older_store_belongs_to_the_folders_owner() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let folder = TempDir::new().unwrap();
+        let (path, mut connection, steps) = old_store(&folder);
+        // Without being root, to whom it belongs already.
+        if rustix::process::geteuid().is_root() {
+            chown(folder.path(), Some(65534), Some(65534)).unwrap();
+        }
+        migrate(&mut connection, &path, &steps).unwrap();
+        let owner = |path: &Path| fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
+        assert_eq!(owner(&backup_path(&path, 1)), owner(folder.path()));
+    }
+
+    #[test]
     fn an_upgrade_that_fails_changes_nothing() {
         let folder = TempDir::new().unwrap();
         let (path, mut connection, [first, second]) = old_store(&folder);

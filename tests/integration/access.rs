@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::{Value, json};
@@ -456,6 +457,36 @@ fn a_running_server_applies_changes_of_moderators() {
     assert_eq!(output.stdout, format!("Meg is no longer a moderator. {told}"), "{output:?}");
     meg.wait_for_users(&["Meg"]);
     meg.leave();
+    server.stop();
+}
+
+/// A store that root had created could not be used by the service's user.
+#[test]
+fn a_store_that_root_creates_belongs_to_the_folders_owner() {
+    let folder = Folder::new();
+    let service = folder.tinychat_as_nobody(&["--port", "0", "--database-path", "store/tinychat.db"]);
+    folder.write("store/tinychat.db", "");
+    std::fs::remove_file(folder.path("store/tinychat.db")).unwrap();
+    if geteuid().is_root() {
+        chown(folder.path("store"), Some(65534), Some(65534)).unwrap();
+    }
+    let owner =
+        |name: &str| std::fs::metadata(folder.path(name)).map(|file| (file.uid(), file.gid())).unwrap();
+    let assert_owners = |expected: &[&str]| {
+        assert_eq!(folder.files("store"), expected);
+        for name in expected {
+            assert_eq!(owner(&format!("store/{name}")), owner("store"), "{name}");
+        }
+    };
+    let path = ["--database-path", "store/tinychat.db"];
+    let output = moderator(&folder, &[&["add", "Meg"], &path[..]].concat(), "only meg");
+    assert_eq!(output.status, Some(0), "{output:?}");
+    assert_owners(&["tinychat.db", "tinychat.db.lock"]);
+    let server = service.start();
+    assert_joins(&mut server.connect(), "Meg", "only meg");
+    server.stop();
+    let server = folder.tinychat(&[&["--port", "0"], &path[..]].concat()).start();
+    assert_owners(&["tinychat.db", "tinychat.db-shm", "tinychat.db-wal", "tinychat.db.lock"]);
     server.stop();
 }
 
