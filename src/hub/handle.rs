@@ -188,6 +188,30 @@ impl Moderators {
     fn get(&self, name: &NameKey) -> Option<Arc<Moderator>> {
         self.list.get(self.by_name.get(name)?).cloned()
     }
+
+    /// How they differ from the earlier ones, for the log; `None`: not at all.
+    fn changes(&self, earlier: &Self) -> Option<String> {
+        let find = |all: &Self, name: &Username| all.get(name.key()).filter(|other| other.name == *name);
+        let changes = [
+            ("removed", earlier.names(|moderator| find(self, &moderator.name).is_none())),
+            ("added", self.names(|moderator| find(earlier, &moderator.name).is_none())),
+            (
+                "with a new password",
+                self.names(|new| find(earlier, &new.name).is_some_and(|old| old.hash != new.hash)),
+            ),
+        ];
+        let changes: Vec<_> = changes
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+            .collect();
+        (!changes.is_empty()).then(|| changes.join("; "))
+    }
+
+    fn names(&self, is_wanted: impl Fn(&Moderator) -> bool) -> Vec<&str> {
+        let wanted = self.list.iter().filter(|moderator| is_wanted(moderator));
+        wanted.map(|moderator| &**moderator.name.shown()).collect()
+    }
 }
 
 #[derive(Default)]
@@ -268,8 +292,13 @@ impl SharedState {
         self.sessions().remove(&session);
     }
 
-    pub fn set_moderators(&self, moderators: Vec<Moderator>) {
-        *self.moderators() = Moderators::new(moderators);
+    /// Returns how the named moderators have changed, for the log.
+    pub fn set_moderators(&self, moderators: Vec<Moderator>) -> Option<String> {
+        let moderators = Moderators::new(moderators);
+        let mut published = self.moderators();
+        let changes = moderators.changes(&published);
+        *published = moderators;
+        changes
     }
 
     /// Publishes the bans in place of the earlier ones.

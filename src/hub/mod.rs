@@ -316,7 +316,9 @@ impl Hub {
         let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
         // First the room: what was compared with the earlier ones is then refused.
         self.input(time, ConnectionId::SERVER, Input::Moderators(names));
-        self.state.set_moderators(moderators);
+        if let Some(changes) = self.state.set_moderators(moderators) {
+            info!("The named moderators have changed: {changes}");
+        }
     }
 
     fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, time: &EntryTime) {

@@ -4,9 +4,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::int;
 use crate::chat::{Act, Action, Ban, Decision, Outcome, StoredTimeOut, Username};
+use crate::ops::clock;
 
 /// The most acts in the audit log. Beyond that, the oldest are deleted.
 pub const MAX_AUDIT_ROWS: u64 = 1_000_000;
+/// Who has done what was done with `tinychat moderator`. Acts of members have an address.
+const COMMAND_LINE: &str = "command line";
 
 /// Stores a decision, adds it to the audit log, and deletes the bans and time-outs that have ended. Returns how many messages it
 /// has deleted.
@@ -70,6 +73,19 @@ pub fn record(connection: &Connection, act: &Act) -> rusqlite::Result<()> {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![int(*unix_millis), by, address.to_string(), kind, target, until.map(int), reason],
     )?;
+    limit_audit(connection)
+}
+
+/// Adds a change of the named moderators to the audit log.
+pub fn record_command(connection: &Connection, action: &str, name: &Username) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO audit (time, moderator, address, action, target) VALUES (?1, ?2, '', ?3, ?4)",
+        params![int(clock::unix_millis()), COMMAND_LINE, action, name.shown()],
+    )?;
+    limit_audit(connection)
+}
+
+fn limit_audit(connection: &Connection) -> rusqlite::Result<()> {
     let newest = connection.last_insert_rowid();
     connection.execute("DELETE FROM audit WHERE id <= ?1", [newest.saturating_sub(int(MAX_AUDIT_ROWS))])?;
     Ok(())

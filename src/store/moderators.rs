@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use super::database::Database;
 use super::error::StoreError;
 use super::int;
-use super::moderation::username;
+use super::moderation::{record_command, username};
 use super::reading::open_for_reading;
 use crate::chat::Username;
 use crate::ops::clock;
@@ -35,6 +35,7 @@ pub fn add(path: &Path, name: &Username, hash: &str) -> Result<bool, StoreError>
             "INSERT INTO moderators VALUES (?1, ?2, ?3, ?4, ?5)",
             params![name.shown(), spelling, skeleton, hash, now],
         )?;
+        record_command(connection, if replaced { "set-password" } else { "add-moderator" }, name)?;
         Ok(!replaced)
     });
     added.map_err(|error| StoreError::sqlite(path, error))
@@ -50,7 +51,13 @@ pub fn remove(path: &Path, name: &Username) -> Result<bool, StoreError> {
     }
     let mut database = Database::open_for_command(path)?;
     database
-        .write(true, |connection| delete(connection, name))
+        .write(true, |connection| {
+            let removed = delete(connection, name)?;
+            if removed {
+                record_command(connection, "remove-moderator", name)?;
+            }
+            Ok(removed)
+        })
         .map_err(|error| StoreError::sqlite(path, error))
 }
 

@@ -417,6 +417,20 @@ fn moderators_are_added_listed_and_removed() {
 }
 
 #[test]
+fn the_audit_log_has_changes_of_moderators() {
+    let folder = Folder::new();
+    for (arguments, status) in
+        [(["add", "Meg"], 0), (["add", "Meg"], 0), (["remove", "Max"], 1), (["remove", "Meg"], 0)]
+    {
+        assert_eq!(moderator(&folder, &arguments, "only meg").status, Some(status));
+    }
+    let audit = folder.tinychat(&["audit"]).run().stdout;
+    let acts: Vec<_> = audit.lines().map(|line| line.split_once('\t').unwrap().1).collect();
+    let act = |action| format!("command line\t\t{action}\tMeg\t\t");
+    assert_eq!(acts, ["add-moderator", "set-password", "remove-moderator"].map(act), "{audit}");
+}
+
+#[test]
 fn a_server_starts_with_the_moderators_of_its_store() {
     let folder = Folder::new();
     assert_eq!(moderator(&folder, &["add", "Meg"], "only meg").status, Some(0));
@@ -434,7 +448,7 @@ fn a_server_starts_with_the_moderators_of_its_store() {
 #[test]
 fn a_running_server_applies_changes_of_moderators() {
     let folder = Folder::new();
-    let server = folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).start();
+    let mut server = folder.tinychat(&["--port", "0", "--database-path", "./tinychat.db"]).start();
     let told = format!("The server (process {}) has been told to reload.\n", server.id());
     let output = moderator(&folder, &["add", "Meg"], "only meg");
     assert_eq!(output.stdout, format!("Meg is now a moderator. {told}"), "{output:?}");
@@ -457,6 +471,15 @@ fn a_running_server_applies_changes_of_moderators() {
     assert_eq!(output.stdout, format!("Meg is no longer a moderator. {told}"), "{output:?}");
     meg.wait_for_users(&["Meg"]);
     meg.leave();
+    for (arguments, changes) in [
+        (["add", "Max"], "removed: Meg"),
+        (["add", "Max"], "added: Max"),
+        (["remove", "Max"], "with a new password: Max"),
+    ] {
+        server.wait_for_line(&format!("The named moderators have changed: {changes}"));
+        assert_eq!(moderator(&folder, &arguments, "only max").status, Some(0));
+    }
+    server.wait_for_line("The named moderators have changed: removed: Max");
     server.stop();
 }
 
