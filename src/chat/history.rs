@@ -11,8 +11,10 @@ use super::roster::JoinOrder;
 pub const MAX_HISTORY_BYTES: usize = 4 * 1024 * 1024;
 /// The longest array of messages in an answer, in bytes: the other fields fit into the rest of 256 KiB.
 pub const MAX_PAGE_BYTES: usize = 255 * 1024;
-/// How many deletions a page from the store may have missed.
-const MAX_DELETED: usize = 256;
+/// How many of the last deletions are remembered, for clients that were not connected.
+pub const MAX_DELETIONS: usize = 1000;
+/// How many of them a page from the store may have missed.
+const MAX_MISSED_DELETIONS: usize = 256;
 /// What an entry takes in memory without its texts, in bytes: itself, with as much spare room in the queue, and its
 /// allocations' headers.
 const ENTRY_BYTES: usize = 2 * size_of::<HistoryEntry>() + 48;
@@ -37,8 +39,8 @@ pub struct History {
     /// Messages from before this time are too old, in milliseconds since 1970.
     oldest_millis: u64,
     is_stored: bool,
-    /// The messages that were deleted last, the newest first: a page from the store may have been read before.
-    deleted: VecDeque<u64>,
+    /// The last ones, in order.
+    deletions: VecDeque<Deletion>,
     /// Whether the store may have messages that are older than those in memory.
     has_older: bool,
 }
@@ -50,6 +52,19 @@ pub struct StoredHistory {
     pub entries: Vec<HistoryEntry>,
     /// The id of the newest message before these; `None`: there is none.
     pub newest_older: Option<u64>,
+    /// The last deletions, in order.
+    pub deletions: Vec<Deletion>,
+}
+
+/// A message was deleted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deletion {
+    /// The id of the entry that has deleted it.
+    pub at: u64,
+    /// The message's.
+    pub id: u64,
+    /// Those of a whisper; `None`: the message was for all members.
+    pub participants: Option<[JoinOrder; 2]>,
 }
 
 /// A page of which memory has only the newer part, or nothing.
@@ -112,10 +127,11 @@ impl History {
             last_evicted: 0,
             oldest_millis: 0,
             is_stored: stored.is_some(),
-            deleted: VecDeque::new(),
+            deletions: VecDeque::new(),
             has_older: false,
         };
-        let StoredHistory { entries, newest_older } = stored.unwrap_or_default();
+        let StoredHistory { entries, newest_older, deletions } = stored.unwrap_or_default();
+        history.deletions = deletions.into();
         history.has_older = newest_older.is_some();
         history.last_evicted = newest_older.unwrap_or(0);
         entries.into_iter().for_each(|entry| history.push(entry));
@@ -192,7 +208,10 @@ impl History {
         let mut messages = Selection::default();
         let mut is_cut = false;
         let kept = older.iter().filter(|entry| !self.is_old(entry));
-        for entry in page.newer.iter().chain(kept).filter(|entry| !self.deleted.contains(&entry.id)) {
+        // The page may have been read before they were deleted.
+        let missed = || self.deletions.iter().rev().take(MAX_MISSED_DELETIONS);
+        let is_deleted = |id| missed().any(|deletion| deletion.id == id);
+        for entry in page.newer.iter().chain(kept).filter(|entry| !is_deleted(entry.id)) {
             let size = entry.page_bytes(viewer);
             is_cut = !messages.has_room(size) && !messages.entries.is_empty();
             if is_cut {
@@ -282,15 +301,29 @@ impl History {
 
     /// Removes a message that was deleted, if it is in memory. It was not evicted: an answer without it is complete.
     pub fn remove(&mut self, id: u64) -> Option<HistoryEntry> {
-        if self.is_stored {
-            self.deleted.truncate(MAX_DELETED - 1);
-            self.deleted.push_front(id);
-        }
         self.get(id)?;
         let entry = self.entries.remove(self.position(id))?;
         self.bytes -= entry.bytes();
         self.public -= usize::from(entry.is_public());
         Some(entry)
+    }
+
+    /// Remembers that a message was deleted, in memory or elsewhere.
+    pub fn deleted(&mut self, deletion: Deletion) {
+        if self.deletions.len() == MAX_DELETIONS {
+            self.deletions.pop_front();
+        }
+        self.deletions.push_back(deletion);
+    }
+
+    /// The messages up to this id that were deleted after it, as far as that is remembered.
+    pub fn deleted_since(&self, viewer: &Place, id: u64) -> impl Iterator<Item = u64> {
+        let may_know =
+            |deletion: &Deletion| deletion.participants.is_none_or(|those| those.contains(&viewer.order));
+        let first = self.deletions.partition_point(|deletion| deletion.at <= id);
+        let later =
+            self.deletions.range(first..).filter(move |deletion| deletion.id <= id && may_know(deletion));
+        later.map(|deletion| deletion.id)
     }
 
     /// How much is held in memory, in bytes.
@@ -386,6 +419,14 @@ impl HistoryEntry {
     /// Whether it is for all members. Only such messages are in the store.
     fn is_public(&self) -> bool {
         matches!(self.visibility, Visibility::All)
+    }
+
+    /// Those of a whisper; `None`: the message is for all members.
+    pub fn participants(&self) -> Option<[JoinOrder; 2]> {
+        match &self.visibility {
+            Visibility::All => None,
+            Visibility::Participants(places) => Some(places.each_ref().map(|place| place.order)),
+        }
     }
 
     pub fn is_visible_to(&self, viewer: &Place) -> bool {

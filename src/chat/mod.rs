@@ -32,7 +32,7 @@ pub use entry::{
     Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
     SessionSecret, StoreUnavailable,
 };
-pub use history::{HistoryEntry, HistoryLimits, StoredHistory, Visibility};
+pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;

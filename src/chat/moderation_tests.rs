@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::chat::bans::{MAX_BANS, MAX_REASON_BYTES};
+use crate::chat::history::MAX_DELETIONS;
 use crate::chat::time_outs::{MAX_SECONDS, MAX_TIMEOUTS};
 
 /// Ann, a moderator, at 10.0.0.1, and these members at 10.0.0.2, 10.0.0.3 …
@@ -42,6 +43,15 @@ impl Script {
         let lines = self.answer(number, content);
         assert_eq!(lines.len(), 1, "{content}: {lines:?}");
         lines[0].clone()
+    }
+
+    /// The `deleted` that a client has received, all of them before the answer to its join.
+    fn deleted_before_answer(&mut self, number: u64) -> Vec<String> {
+        let lines = self.received(number);
+        let is_deleted = |line: &&String| line.starts_with("deleted ");
+        let answer = lines.iter().position(|line| line.starts_with("history")).unwrap();
+        assert!(!lines[answer..].iter().any(|line| is_deleted(&line)), "{lines:?}");
+        lines.iter().filter(is_deleted).cloned().collect()
     }
 
     fn set_role(&mut self, number: u64, role: Role) {
@@ -708,6 +718,71 @@ fn a_deleted_whisper_no_longer_waits() {
     script.wait(60.0);
     let lines = script.received(1);
     assert!(!lines.iter().any(|line| line.contains("without receiving")), "{lines:?}");
+}
+
+/// A client that was not connected went on displaying the message.
+#[test]
+fn who_was_not_connected_is_told_of_deletions_later() {
+    let mut script = moderated(&[]);
+    let bob = script.asking(2, "Bob");
+    let [one, two, three] = ["one", "two", "three"].map(|content| {
+        script.public(1, content);
+        script.last_id
+    });
+    script.lose(2);
+    script.public(1, "four");
+    let four = script.last_id;
+    for id in [two, one, four] {
+        script.command(1, &format!("/delete {id}"));
+    }
+    // Before the answer: whoever has that has everything up to its id. Bob has not received the last one.
+    let last = script.last_id;
+    script.resume(3, &bob, three);
+    let told = [format!("deleted {two}"), format!("deleted {one}")];
+    assert_eq!(script.deleted_before_answer(3), told);
+    script.lose(3);
+    script.resume(4, &bob, last);
+    assert_eq!(script.deleted_before_answer(4), [""; 0], "it was told before");
+    // Whoever has lost its place is told as well.
+    let dan = Resumable { session: SessionSecret::new([9; 16]), name: "Dan" };
+    script.resume(5, &dan, one);
+    assert_eq!(script.deleted_before_answer(5), told[1..]);
+    script.lose(5);
+    for (epoch, id) in [("another", one), ("an epoch", script.last_id + 99)] {
+        let since = Some(Position { epoch: epoch.into(), id });
+        script.join_with(6, &dan, JoinOptions { since, ..JoinOptions::default() });
+        assert_eq!(script.deleted_before_answer(6), [""; 0], "these ids mean nothing here");
+        script.lose(6);
+    }
+}
+
+#[test]
+fn only_the_members_of_a_whisper_are_told_later_that_it_was_deleted() {
+    let mut script = moderated(&[]);
+    let (bob, cid) = (script.asking(2, "Bob"), script.asking(3, "Cid"));
+    script.command(1, "/whisper Bob psst");
+    let whisper = script.last_id;
+    script.lose(2);
+    script.lose(3);
+    script.command(1, &format!("/delete {whisper}"));
+    script.resume(4, &bob, whisper);
+    assert_eq!(script.deleted_before_answer(4), [format!("deleted {whisper}")]);
+    script.resume(5, &cid, whisper);
+    assert_eq!(script.deleted_before_answer(5), [""; 0]);
+}
+
+#[test]
+fn the_last_deletions_are_remembered() {
+    let mut script = moderated(&[]);
+    let bob = script.asking(2, "Bob");
+    let first = script.last_id + 1;
+    (0..=MAX_DELETIONS).for_each(|_| script.public(1, "spam"));
+    let last = script.last_id;
+    script.lose(2);
+    (first..=last).for_each(|id| script.command(1, &format!("/delete {id}")));
+    script.resume(3, &bob, last);
+    let deleted: Vec<String> = (first + 1..=last).map(|id| format!("deleted {id}")).collect();
+    assert!(deleted.len() == MAX_DELETIONS && script.deleted_before_answer(3) == deleted);
 }
 
 #[test]

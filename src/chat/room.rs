@@ -16,7 +16,9 @@ use super::entry::{
     Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
     SessionSecret, StoreUnavailable,
 };
-use super::history::{History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility};
+use super::history::{
+    Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
+};
 use super::list_budget::JoinPace;
 use super::moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::name_key::NameKey;
@@ -464,7 +466,7 @@ impl Room {
         ];
         if let Some((options, session)) = options.zip(session) {
             effects.push(Effect::OpenSession(session, place.name.clone()));
-            effects.push(self.history_after_join(context, &place, session, options, &[]));
+            self.history_after_join(context, &place, session, options, &[], &mut effects);
         }
         effects.push(Effect::Send(Audience::All, joined));
         Ok(effects)
@@ -512,7 +514,7 @@ impl Room {
         }
         effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
         if let Some(session) = session {
-            effects.push(self.history_after_join(context, &place, session, options, unread.entries()));
+            self.history_after_join(context, &place, session, options, unread.entries(), &mut effects);
         }
         effects.extend(unread.into_notices().map(|content| error(context, content)));
         effects
@@ -525,12 +527,19 @@ impl Room {
         session: SessionSecret,
         options: &JoinOptions,
         unread: &[HistoryEntry],
-    ) -> Effect {
+        effects: &mut Vec<Effect>,
+    ) {
         self.history.evict_old(context.time.unix_millis);
         let (page, recovered) = match &options.since {
             None => (self.history.page_with_unread(place, options.history, unread), None),
             Some(since) => {
                 let is_known = *since.epoch == *self.epoch && since.id <= context.id;
+                if is_known {
+                    // First, so that a client that has the answer has everything up to its id.
+                    let deleted = self.history.deleted_since(place, since.id);
+                    let to = || Audience::One(context.from);
+                    effects.extend(deleted.map(|id| Effect::Send(to(), ServerMessage::Deleted { id })));
+                }
                 // A client cannot have received what waits for it.
                 let id = unread.first().map_or(since.id, |first| since.id.min(first.id - 1));
                 match is_known.then(|| self.history.since(place, id)).flatten() {
@@ -542,7 +551,7 @@ impl Room {
                 }
             }
         };
-        self.answer(context, page, recovered, Some(session))
+        effects.push(self.answer(context, page, recovered, Some(session)));
     }
 
     fn answer(

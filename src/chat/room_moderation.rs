@@ -9,9 +9,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Audience, Ban, Command, ConnectionId, Context, Effect, EntryTime, HistoryEntry, JoinOrder, KeptMessage,
-    Member, Outcome, Presence, Role, Room, ServerMessage, StoredTimeOut, Target, Timeouts, Username,
-    Visibility, command, error, no_such_user, system,
+    Audience, Ban, Command, ConnectionId, Context, Deletion, Effect, EntryTime, HistoryEntry, JoinOrder,
+    KeptMessage, Member, Outcome, Presence, Role, Room, ServerMessage, StoredTimeOut, Target, Timeouts,
+    Username, Visibility, command, error, no_such_user, system,
 };
 use crate::chat::ban_target::{BanTarget, BannedTarget, NamedTarget, QuotedName};
 use crate::chat::bans::{self, Bans, MAX_BANS, MAX_REASON_BYTES, network_text, reason_after};
@@ -71,7 +71,7 @@ impl Room {
             Action::Ban { ban } => Some(self.apply_ban(context, &act, ban.clone().into(), &mut effects)),
             Action::Unban { target, bans } => Some(self.apply_unban(&act, target, bans, &mut effects)),
             Action::Delete { id, is_own } => {
-                match self.apply_delete(&act, *id, *is_own, outcome, &mut effects) {
+                match self.apply_delete(context, &act, *id, *is_own, outcome, &mut effects) {
                     Ok(reply) => Some(reply),
                     Err(_) if !self.is_member(context.from) => return effects,
                     Err(reason) => return vec![error(context, reason)],
@@ -346,6 +346,7 @@ impl Room {
     /// There is no such message.
     fn apply_delete(
         &mut self,
+        context: Context,
         act: &Act,
         id: u64,
         is_own: bool,
@@ -361,6 +362,8 @@ impl Room {
         if deleted.is_none() && outcome == Outcome::NotFound {
             return Err(no_such_message(id));
         }
+        let participants = deleted.as_ref().and_then(HistoryEntry::participants);
+        self.history.deleted(Deletion { at: context.id, id, participants });
         let may_know =
             |member: &&Member| deleted.as_ref().is_none_or(|deleted| deleted.is_visible_to(&member.place()));
         let asking = self.roster.iter().filter(|member| member.session.is_some()).filter(may_know);

@@ -1185,7 +1185,7 @@ fn older_pages_come_from_the_store() {
 /// Memory has everything that the store has: asking the store would only delay the answer.
 #[test]
 fn the_store_is_not_asked_for_what_it_has_deleted() {
-    let stored = Some(StoredHistory { entries: Vec::new(), newest_older: Some(1) });
+    let stored = Some(StoredHistory { newest_older: Some(1), ..StoredHistory::default() });
     let history = HistoryLimits { messages: 2, age_millis: None };
     let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
     script.is_store_available = false;
@@ -1212,7 +1212,7 @@ fn a_room_continues_with_what_the_store_has_kept() {
     (0..4).for_each(|number| before.public(1, &number.to_string()));
     let mut entries: Vec<HistoryEntry> = before.stored.values().cloned().collect();
     let known = entries.remove(0).id;
-    let stored = Some(StoredHistory { entries, newest_older: Some(known) });
+    let stored = Some(StoredHistory { entries, newest_older: Some(known), ..StoredHistory::default() });
     let mut script = Script::with_room(RoomSettings { stored, ..settings() });
     script.stored = before.stored;
     script.last_id = 1000;
@@ -1235,7 +1235,7 @@ fn an_answer_from_the_store_to_a_connection_that_has_left_is_dropped() {
     let viewer = Place { order: JoinOrder(0), name: Arc::new(NameKey::of("Ann")) };
     let page = History::new(
         HistoryLimits { messages: 1, age_millis: None },
-        Some(StoredHistory { entries: Vec::new(), newest_older: Some(5) }),
+        Some(StoredHistory { newest_older: Some(5), ..StoredHistory::default() }),
     );
     let page = page.page_with_older(&viewer, None, 3).unwrap_err();
     let older = |viewer: &Place| {

@@ -59,6 +59,7 @@ fn invariants_hold_for_every_seed() {
         }
     }
     let expected = [
+        "a client has missed a deletion",
         "a crash lost messages",
         "a decision was overdue",
         "a deletion found nothing",
@@ -126,6 +127,8 @@ struct World {
     clients: Vec<Client>,
     /// Everything that was said in this epoch, in order.
     said: Vec<Said>,
+    /// What was deleted of it, with the places of a whisper. After a restart, only what the store has deleted.
+    deleted: BTreeMap<u64, Option<[usize; 2]>>,
     /// How many places there have been.
     places: usize,
     /// The place of each session that has not ended.
@@ -156,6 +159,7 @@ struct Base {
     /// `None`: nothing is stored.
     kept: Option<Kept>,
     elapsed: Duration,
+    last_entry: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -211,6 +215,8 @@ struct Client {
     place: Option<usize>,
     /// The greatest id that it has seen.
     last_id: u64,
+    /// The messages that it displays.
+    shown: BTreeSet<u64>,
     users: Vec<String>,
     outbox: Vec<Sent>,
     next_txn: u64,
@@ -241,7 +247,7 @@ impl World {
             .collect();
         let start = Instant::now();
         let disk = random.one_in(2).then(|| Disk::new(history_messages));
-        let base = Base { kept: disk.as_ref().map(|_| Kept::default()), elapsed: Duration::ZERO };
+        let base = Base { kept: disk.as_ref().map(|_| Kept::default()), ..Base::default() };
         Self {
             start,
             elapsed: Duration::ZERO,
@@ -254,6 +260,7 @@ impl World {
             connections: BTreeMap::new(),
             clients,
             said: Vec::new(),
+            deleted: BTreeMap::new(),
             places: 0,
             sessions: BTreeMap::new(),
             unread: BTreeMap::new(),
@@ -462,12 +469,17 @@ impl World {
             _ if random.one_in(4) => Outcome::NotStored,
             _ => Outcome::Stored,
         });
+        let is_found = outcome != Outcome::NotFound
+            || matches!(decision.act.action, Action::Delete { id, .. } if self.room.holds(id));
         self.apply(decision.connection, Input::Decided(decision.clone().into(), outcome));
         self.deciding = None;
         if let Action::Delete { id, .. } = decision.act.action {
             assert!(!self.room.holds(id), "{id} was deleted");
             for said in self.said.iter_mut().filter(|said| said.id == id) {
                 said.deleted.get_or_insert(self.last_entry);
+                if is_found {
+                    self.deleted.insert(id, said.between);
+                }
                 self.seen.insert("a message was deleted");
             }
             if outcome == Outcome::NotFound {
@@ -562,6 +574,7 @@ impl World {
             self.room = room(self.history_messages, self.epoch, self.start, &self.base);
             self.last_entry = 0;
             self.said.clear();
+            self.deleted.clear();
             self.bans.clear();
             self.forget();
         }
@@ -586,10 +599,11 @@ impl World {
         self.said.retain(|said| kept.messages.contains_key(&said.id));
         // A deletion that was not stored has not survived.
         self.said.iter_mut().for_each(|said| said.deleted = None);
+        self.deleted = kept.deleted.iter().map(|&id| (id, None)).collect();
         let found: Vec<u64> = self.said.iter().map(|said| said.id).collect();
         assert!(found.iter().eq(kept.messages.keys()), "only what was said is stored");
         self.last_entry += RESERVED_IDS;
-        self.base = Base { kept: Some(kept), elapsed: self.elapsed };
+        self.base = Base { kept: Some(kept), elapsed: self.elapsed, last_entry: self.last_entry };
         self.room = room(self.history_messages, self.epoch, self.start, &self.base);
         let older = found.len().saturating_sub(self.history_messages.min(LOADED_MESSAGES));
         assert!(found[older..].iter().all(|&id| self.room.holds(id)), "what was committed is back");
@@ -838,7 +852,16 @@ impl World {
             }
             "ack" => self.receive_ack(at, message),
             "history" if message["session"].is_string() => self.receive_answer(at, message),
-            "history" => self.check_messages(at, &message["messages"], 0, u64::MAX),
+            "history" => {
+                client.shown.extend(ids(&message["messages"]));
+                self.check_messages(at, &message["messages"], 0, u64::MAX);
+            }
+            "deleted" => {
+                let was_shown = client.shown.remove(&message["id"].as_u64().expect("an id"));
+                if was_shown && !client.is_joined {
+                    self.seen.insert("a client has missed a deletion");
+                }
+            }
             "error" => {
                 let content = message["content"].as_str().expect("a text");
                 if let Some(txn_id) = message["txn_id"].as_str() {
@@ -874,6 +897,7 @@ impl World {
         self.check_content(id, message);
         let client = &mut self.clients[at];
         client.last_id = client.last_id.max(id);
+        client.shown.insert(id);
     }
 
     fn receive_ack(&mut self, at: usize, ack: &Value) {
@@ -889,6 +913,7 @@ impl World {
         });
         assert!(missed.is_none(), "{missed:?} comes before {ack}");
         client.last_id = id;
+        client.shown.insert(id);
         client.set_state(txn_id, State::Arrived);
         if let Some(said) = self.said.iter().find(|said| said.id == id && said.author == at) {
             assert_eq!(said.txn_id.as_deref(), Some(txn_id), "{ack}");
@@ -926,6 +951,10 @@ impl World {
         for unread in &self.connections[&client.connection.expect("it is connected")].unread {
             assert!(ids.contains(unread), "{unread} was whispered meanwhile: {answer}");
         }
+        if !is_same_epoch {
+            self.clients[at].shown.clear();
+        }
+        self.clients[at].shown.extend(ids);
         let resend = self.clients[at].on_answer(answer, is_same_epoch);
         for message in resend {
             self.clients[at].send(&mut self.connections, message);
@@ -1012,6 +1041,12 @@ impl World {
             let names: BTreeSet<&String> = client.users.iter().collect();
             let all: BTreeSet<&String> = self.clients.iter().map(|client| &client.name).collect();
             assert_eq!(names, all, "the last list of {}", client.name);
+            for (id, between) in self.deleted.iter().filter(|_| client.asks) {
+                let may_know =
+                    between.is_none_or(|places| client.place.is_some_and(|own| places.contains(&own)));
+                let is_shown = client.shown.contains(id);
+                assert!(!(may_know && is_shown), "{} still displays {id}, which was deleted", client.name);
+            }
             for sent in client.outbox.iter().filter(|_| client.asks) {
                 let copies = self
                     .said
@@ -1049,6 +1084,7 @@ impl Client {
             epoch: None,
             place: None,
             last_id: 0,
+            shown: BTreeSet::new(),
             users: Vec::new(),
             outbox: Vec::new(),
             next_txn: 0,
@@ -1151,7 +1187,7 @@ fn room(history_messages: usize, epoch: u64, start: Instant, base: &Base) -> Roo
         allows_login: true,
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
-        stored: kept.map(|kept| kept.history(history_messages.min(LOADED_MESSAGES))),
+        stored: kept.map(|kept| kept.history(history_messages.min(LOADED_MESSAGES), base.last_entry)),
         bans: kept.map(|kept| kept.bans(time.unix_millis)).unwrap_or_default(),
         time_outs: kept.map(|kept| kept.time_outs.clone()).unwrap_or_default(),
         away: AwayLimits {

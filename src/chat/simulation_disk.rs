@@ -1,13 +1,13 @@
 //! The store of the simulation: what is committed, what is synced, and what still waits.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::Random;
 use crate::chat::entry::{OlderMessages, OlderRequest};
-use crate::chat::history::{HistoryEntry, StoredHistory, Visibility};
+use crate::chat::history::{Deletion, HistoryEntry, StoredHistory, Visibility};
 use crate::chat::moderation::{Action, Ban, Decision, Outcome, StoredTimeOut};
 use crate::chat::name_key::NameKey;
 use crate::chat::room::KeptEntry;
@@ -29,8 +29,8 @@ pub struct Disk {
 #[derive(Clone, Default)]
 pub struct Kept {
     pub messages: BTreeMap<u64, HistoryEntry>,
-    /// Messages that decisions have deleted.
-    pub deleted: BTreeSet<u64>,
+    /// Messages that decisions have deleted, in order.
+    pub deleted: Vec<u64>,
     pub bans: Vec<Ban>,
     pub time_outs: Vec<StoredTimeOut>,
 }
@@ -170,20 +170,21 @@ impl Kept {
                 if self.messages.remove(id).is_none() {
                     return Outcome::NotFound;
                 }
-                self.deleted.insert(*id);
+                self.deleted.push(*id);
             }
             Action::Login | Action::Kick { .. } => {}
         }
         Outcome::Stored
     }
 
-    /// What a room with `memory` messages in memory starts with.
-    pub fn history(&self, memory: usize) -> StoredHistory {
+    /// What a room with `memory` messages in memory starts with, after the entry with this id.
+    pub fn history(&self, memory: usize, last_entry: u64) -> StoredHistory {
         let older = self.messages.len().saturating_sub(memory);
         let mut ids = self.messages.keys();
         let newest_older = older.checked_sub(1).and_then(|last| ids.nth(last)).copied();
         let entries = self.messages.values().skip(older).cloned().collect();
-        StoredHistory { entries, newest_older }
+        let deletion = |&id: &u64| Deletion { at: last_entry + 1, id, participants: None };
+        StoredHistory { entries, newest_older, deletions: self.deleted.iter().map(deletion).collect() }
     }
 
     /// The bans that have not ended.

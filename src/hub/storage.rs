@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::handle::Moderator;
 use crate::chat::{
-    Act, ConnectionId, Decision, HistoryEntry, KeptEntry, NameKey, OlderMessages, OlderRequest, Outcome,
-    StoreUnavailable, StoredHistory, Visibility,
+    Act, ConnectionId, Decision, Deletion, HistoryEntry, KeptEntry, NameKey, OlderMessages, OlderRequest,
+    Outcome, StoreUnavailable, StoredHistory, Visibility,
 };
 use crate::store::{self, PageRequest, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage};
 
@@ -159,9 +159,20 @@ pub fn named_moderators(stored: Vec<StoredModerator>) -> Vec<Moderator> {
     stored.into_iter().map(|StoredModerator { name, hash }| Moderator::new(name, &hash)).collect()
 }
 
-/// What the room continues with.
-pub fn stored_history(messages: Vec<StoredMessage>, newest_older: Option<u64>) -> StoredHistory {
-    StoredHistory { entries: messages.into_iter().map(history_entry).collect(), newest_older }
+/// What the room continues with. `last_id`: of the last entry before the start.
+pub fn stored_history(
+    messages: Vec<StoredMessage>,
+    newest_older: Option<u64>,
+    deleted: &[u64],
+    last_id: u64,
+) -> StoredHistory {
+    // As if they took place next: their places in the order are not stored.
+    let deletion = |&id: &u64| Deletion { at: last_id + 1, id, participants: None };
+    StoredHistory {
+        entries: messages.into_iter().map(history_entry).collect(),
+        newest_older,
+        deletions: deleted.iter().map(deletion).collect(),
+    }
 }
 
 fn history_entry(message: StoredMessage) -> HistoryEntry {

@@ -177,10 +177,10 @@ fn hub_settings(
         let (storage, moderators) = (Storage::default(), Vec::new());
         return Ok((HubSettings { room, storage, moderators, last_id: 0 }, None));
     };
-    let stored = Some(stored_history(state.messages, state.newest_older));
+    let stored = stored_history(state.messages, state.newest_older, &state.deleted, state.last_id);
     let room = RoomSettings {
         epoch: state.epoch.into(),
-        stored,
+        stored: Some(stored),
         bans: state.bans,
         time_outs: state.time_outs,
         ..room_settings(settings)

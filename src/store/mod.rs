@@ -86,6 +86,8 @@ pub struct StoredState {
     pub messages: Vec<StoredMessage>,
     /// The id of the newest message that is older than these; `None`: there is none.
     pub newest_older: Option<u64>,
+    /// The last messages that were deleted, in order.
+    pub deleted: Vec<u64>,
     /// The bans that have not ended.
     pub bans: Vec<Ban>,
     /// The time-outs that have not ended.
@@ -146,6 +148,7 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
         reserved_id,
         messages: page.messages,
         newest_older,
+        deleted: moderation::deleted(connection)?,
         bans: moderation::bans(connection, now)?,
         time_outs: moderation::time_outs(connection, now)?,
         moderators: moderators::all(connection)?,

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::int;
-use crate::chat::{Act, Action, Ban, Decision, Outcome, StoredTimeOut, Username};
+use crate::chat::{Act, Action, Ban, Decision, MAX_DELETIONS, Outcome, StoredTimeOut, Username};
 use crate::ops::clock;
 
 /// The most acts in the audit log. Beyond that, the oldest are deleted.
@@ -44,6 +44,8 @@ pub fn decide(connection: &Connection, decision: &Decision) -> rusqlite::Result<
             if deleted == 0 {
                 return Ok((Outcome::NotFound, 0));
             }
+            connection.execute("INSERT INTO deletions (message) VALUES (?1)", [int(*id)])?;
+            limit_rows(connection, "deletions", MAX_DELETIONS as u64)?;
         }
         Action::Login | Action::Kick { .. } => {}
     }
@@ -73,7 +75,7 @@ pub fn record(connection: &Connection, act: &Act) -> rusqlite::Result<()> {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![int(*unix_millis), by, address.to_string(), kind, target, until.map(int), reason],
     )?;
-    limit_audit(connection)
+    limit_rows(connection, "audit", MAX_AUDIT_ROWS)
 }
 
 /// Adds a change of the named moderators to the audit log.
@@ -82,13 +84,19 @@ pub fn record_command(connection: &Connection, action: &str, name: &Username) ->
         "INSERT INTO audit (time, moderator, address, action, target) VALUES (?1, ?2, '', ?3, ?4)",
         params![int(clock::unix_millis()), COMMAND_LINE, action, name.shown()],
     )?;
-    limit_audit(connection)
+    limit_rows(connection, "audit", MAX_AUDIT_ROWS)
 }
 
-fn limit_audit(connection: &Connection) -> rusqlite::Result<()> {
-    let newest = connection.last_insert_rowid();
-    connection.execute("DELETE FROM audit WHERE id <= ?1", [newest.saturating_sub(int(MAX_AUDIT_ROWS))])?;
-    Ok(())
+/// Deletes the oldest rows of the table to which one was just added.
+fn limit_rows(connection: &Connection, table: &str, limit: u64) -> rusqlite::Result<()> {
+    let excess = connection.last_insert_rowid().saturating_sub(int(limit));
+    connection.execute(&format!("DELETE FROM {table} WHERE id <= ?1"), [excess]).map(drop)
+}
+
+/// The last messages that were deleted, in order.
+pub fn deleted(connection: &Connection) -> rusqlite::Result<Vec<u64>> {
+    let message = |row: &Row| row.get::<_, i64>(0).map(i64::cast_unsigned);
+    connection.prepare("SELECT message FROM deletions ORDER BY id")?.query_map([], message)?.collect()
 }
 
 /// The bans that have not ended.

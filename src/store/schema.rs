@@ -12,7 +12,8 @@ pub const APPLICATION_ID: u32 = 0x5443_6874;
 
 /// One step for each version. A new store runs all of them, and an older one those that it lacks. A step that has been
 /// released is never changed.
-pub const SCHEMA: &[&str] = &["
+pub const SCHEMA: &[&str] = &[
+    "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
         time INTEGER NOT NULL,
@@ -61,7 +62,14 @@ pub const SCHEMA: &[&str] = &["
         key TEXT PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+    ",
+    "
+    CREATE TABLE deletions (
+        id INTEGER PRIMARY KEY,
+        message INTEGER NOT NULL
+    ) STRICT;
+    ",
+];
 
 /// Creates the tables in a new database, or upgrades them. A copy of an older database is left beside it.
 ///

@@ -16,7 +16,8 @@ use super::database::Point;
 use super::queue::{Item, MAX_PAGE_REQUESTS, QUEUE_BYTES};
 use super::*;
 use crate::chat::{
-    Act, Action, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, Outcome, TxnId, Username,
+    Act, Action, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, MAX_DELETIONS, Outcome, TxnId,
+    Username,
 };
 use crate::ops::metrics::Counters;
 
@@ -293,6 +294,21 @@ fn errors_name_the_file_the_reason_and_the_remedy() {
         assert!(!text.contains('\n') && text.contains("tinychat.db") && text.contains("; "), "{text}");
         assert!(!error.is_folder_not_writable());
     }
+}
+
+#[test]
+fn the_last_deletions_are_loaded() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let last = MAX_DELETIONS as u64 + 2;
+    (1..=last).for_each(|id| store.keep(id, "spam"));
+    // The last one twice.
+    for id in (1..=last).chain([last]) {
+        store.queue.decide(decision(1, Action::Delete { id, is_own: id % 2 == 0 })).unwrap();
+    }
+    store.close(last + 1);
+    let deleted = folder.open(LIMITS).state.deleted;
+    assert_eq!(deleted, (3..=last).collect::<Vec<_>>());
 }
 
 #[test]
@@ -966,7 +982,7 @@ fn an_inspection_creates_and_changes_nothing() {
     let inspection = inspect(&folder.path()).unwrap().unwrap();
     export(&folder.path(), &mut Vec::new()).unwrap();
     assert!(files() == before);
-    assert_eq!((inspection.messages, inspection.version, inspection.in_use), (3, 1, None));
+    assert_eq!((inspection.messages, inspection.version, inspection.in_use), (3, schema_version(), None));
     assert_eq!(inspection.times, Some((1_700_000_000_001, 1_700_000_000_003)));
     assert!(inspection.bytes >= 4096);
 }

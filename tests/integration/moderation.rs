@@ -36,6 +36,7 @@ over_ws_and_wss! {
     leaving_does_not_end_a_time_out,
     a_time_out_can_be_ended,
     messages_are_deleted,
+    deletions_reach_who_was_not_connected,
     decisions_are_acknowledged,
 }
 
@@ -474,6 +475,27 @@ fn messages_are_deleted(transport: Transport) {
     assert_eq!(lines(&page), ["system: Ann is now a moderator."]);
     ann.command(&format!("/delete {spam}"));
     assert_eq!(ann.next_line(), format!("error: There is no message with the id {spam}."));
+}
+
+fn deletions_reach_who_was_not_connected(transport: Transport) {
+    let (server, mut ann) = moderated(transport);
+    let mut bob = server.connect();
+    let answer = bob.join_asking("Bob", json!({"history": 0}));
+    skip_to(&mut ann, "system: Bob joined.");
+    assert_eq!(bob.next_line(), "system: Bob joined.");
+    ann.public("spam");
+    let spam = id(&bob.next_event());
+    bob.close(None);
+    ann.command(&format!("/delete {spam}"));
+    assert_eq!(ann.next_line(), format!("system: The message {spam} was deleted."));
+    let mut bob = server.connect();
+    let (epoch, session) = (&answer["epoch"], &answer["session"]);
+    bob.send(json!({"type": "join", "username": "Bob", "epoch": epoch, "since": spam, "session": session}));
+    assert_eq!(bob.next_event()["type"], "command_list");
+    let deleted = bob.next_event();
+    assert_eq!((&deleted["type"], id(&deleted)), (&json!("deleted"), spam));
+    let answer = bob.next_event();
+    assert_eq!((&answer["type"], &answer["recovered"]), (&json!("history"), &json!(true)));
 }
 
 fn decisions_are_acknowledged(transport: Transport) {

@@ -249,6 +249,30 @@ fn a_kill_keeps_bans_time_outs_and_deletions() {
     assert_eq!(actions, ["login", "delete", "time-out", "ban", "login", "unban"], "{record}");
 }
 
+#[test]
+fn deletions_reach_who_was_not_connected_before_a_restart() {
+    let folder = Folder::new();
+    let server = start(&folder);
+    let mut ann = server.connect();
+    let before = ann.join_asking("Ann", json!({"history": 0}));
+    assert_eq!(ann.next_line(), "system: Ann joined.");
+    ann.public_with_txn_id("oops");
+    let oops = id(&ann.next_event());
+    ann.command(&format!("/delete {oops}"));
+    assert_eq!(ann.next_event()["type"], "deleted");
+    drop(ann);
+    server.stop();
+    let server = start(&folder);
+    let mut bob = server.connect();
+    bob.send(json!({"type": "join", "username": "Bob", "epoch": before["epoch"], "since": oops}));
+    assert_eq!(bob.next_event()["type"], "command_list");
+    let [deleted, answer] = [bob.next_event(), bob.next_event()];
+    assert_eq!((&deleted["type"], id(&deleted)), (&json!("deleted"), oops));
+    assert_eq!((&answer["type"], &answer["recovered"]), (&json!("history"), &json!(true)));
+    drop(bob);
+    server.stop();
+}
+
 /// While another process has the database locked, it is like a disk that stalls, and then one that fails.
 #[test]
 fn chat_continues_while_the_store_cannot_be_written() {
