@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use log::info;
 use rusqlite::Connection;
 
 use super::error::StoreError;
@@ -88,7 +89,13 @@ pub fn migrate(connection: &mut Connection, path: &Path, steps: &[&str]) -> Resu
     let is_empty = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)";
     let is_new: bool = connection.query_row(is_empty, [], |row| row.get(0)).map_err(sqlite)?;
     if !is_new {
-        copy_into(connection, &backup_path(path, version))?;
+        let backup = backup_path(path, version);
+        copy_into(connection, &backup)?;
+        info!(
+            "The store {} is upgraded from schema {version} to {known}; {} is a copy of it",
+            path.display(),
+            backup.display()
+        );
     }
     let transaction = connection.transaction().map_err(sqlite)?;
     let missing = steps.iter().skip(version as usize).copied().collect::<String>();
