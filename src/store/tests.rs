@@ -780,6 +780,44 @@ fn a_file_in_the_stores_place_is_not_touched() {
     assert_eq!(state.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [1, 3]);
 }
 
+/// The hub waited forever, and asked for no others.
+#[test]
+fn ids_are_reserved_once_the_store_is_back() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let own = folder.0.path().join("own");
+    fs::rename(folder.path(), &own).unwrap();
+    fs::write(folder.path(), "other").unwrap();
+    let up_to = store.state.reserved_id + 1000;
+    store.queue.reserve(up_to);
+    let decide = || Action::EndTimeOut { name: name("Bob") };
+    assert_eq!(store.decide(1, decide()), Outcome::NotStored);
+    assert_eq!(store.counters.store_lost_messages(), 0);
+    fs::rename(&own, folder.path()).unwrap();
+    store.keep(1, "back");
+    let event = store.events.recv_timeout(TIMEOUT).unwrap();
+    assert!(matches!(event, StoreEvent::IdsReserved(id) if id == up_to), "{event:?}");
+    let connection = Connection::open(folder.path()).unwrap();
+    assert_eq!(meta(&connection, "reserved_id").unwrap(), Some(up_to.to_string()));
+    store.close(1);
+}
+
+#[test]
+fn a_store_of_the_first_version_is_upgraded() {
+    let folder = Folder::new();
+    let mut connection = Connection::open(folder.path()).unwrap();
+    schema::migrate(&mut connection, &folder.path(), &schema::SCHEMA[..1]).unwrap();
+    let message =
+        "INSERT INTO messages VALUES (7, 1700000000000, '12:34:56', 'public', 'Bob', 'hello', NULL)";
+    connection.execute_batch(message).unwrap();
+    set_meta(&connection, "epoch", "an epoch").unwrap();
+    drop(connection);
+    let state = folder.open(LIMITS).state;
+    assert_eq!((state.epoch.as_str(), state.messages.len(), state.deleted.len()), ("an epoch", 1, 0));
+    assert_eq!(inspect(&folder.path()).unwrap().unwrap().version, schema_version());
+    assert_eq!(inspect(&files::beside(&folder.path(), ".v1-backup")).unwrap().unwrap().version, 1);
+}
+
 #[test]
 fn the_oldest_messages_are_deleted() {
     let folder = Folder::new();

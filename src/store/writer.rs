@@ -512,11 +512,13 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         has_returned
     }
 
-    /// Drops what waits, and counts it.
+    /// Drops what waits, and counts it. The hub still waits for a reservation, which is made if the store returns.
     fn discard(&mut self, stop: Stop) {
         let now = Instant::now();
-        let messages = self.pending.iter().filter(|item| !matches!(item, Pending::Decision { .. })).count();
-        let bytes = self.pending.drain(..).map(|item| item.bytes()).sum();
+        let is_kept = |item: &Pending| matches!(item, Pending::Message(_) | Pending::Act(_));
+        let messages = self.pending.iter().filter(|item| is_kept(item)).count();
+        let bytes = self.pending.iter().map(Pending::bytes).sum();
+        self.pending.retain(|item| matches!(item, Pending::Reserve(_)));
         self.waiting.shared.remove(bytes);
         self.waiting.shared.counters().store_lost(messages as u64);
         self.schedule = Schedule::default();
@@ -619,7 +621,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         loop {
             self.commit(true);
-            if self.pending.is_empty() {
+            if self.pending.is_empty() || matches!(self.health, Health::Stopped(_)) {
                 break;
             }
             if Instant::now() >= deadline {
