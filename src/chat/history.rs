@@ -308,6 +308,16 @@ impl History {
         Some(entry)
     }
 
+    /// Whether the store can have a message that is not in memory, as far as memory knows.
+    pub fn may_be_stored(&self, id: u64) -> bool {
+        self.has_older && id <= self.last_evicted && !self.was_deleted(id)
+    }
+
+    /// Whether it was one of the last deletions.
+    pub fn was_deleted(&self, id: u64) -> bool {
+        self.deletions.iter().any(|deletion| deletion.id == id)
+    }
+
     /// Remembers that a message was deleted, in memory or elsewhere.
     pub fn deleted(&mut self, deletion: Deletion) {
         if self.deletions.len() == MAX_DELETIONS {

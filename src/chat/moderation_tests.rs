@@ -836,6 +836,32 @@ fn the_moderator_is_told_if_a_decision_is_not_stored() {
     assert_eq!(script.received(4), ["error for b: There is no message with the id 1."]);
 }
 
+/// It was answered as if it had been deleted.
+#[test]
+fn a_message_that_does_not_exist_is_not_deleted_while_the_disk_fails() {
+    let history = HistoryLimits { messages: 1000, age_millis: None };
+    let stored = Some(StoredHistory { newest_older: Some(5), ..StoredHistory::default() });
+    let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
+    script.last_id = 100;
+    script.connect(1);
+    script.join(1, "Ann");
+    script.command(1, "/login secret");
+    script.public(1, "hello");
+    let held = script.last_id;
+    script.outcome = Some(Outcome::NotStored);
+    for (id, is_deleted) in
+        [(held, true), (held, false), (held - 2, false), (6, false), (5, true), (5, false), (4, true)]
+    {
+        let lines = script.answer(1, &format!("/delete {id}"));
+        let answer = if is_deleted {
+            format!("system: The message {id} was deleted.")
+        } else {
+            format!("error: There is no message with the id {id}.")
+        };
+        assert_eq!((&lines[0], lines.len()), (&answer, 1 + usize::from(is_deleted)), "{lines:?}");
+    }
+}
+
 #[test]
 fn a_decision_takes_effect_even_if_its_moderator_has_left() {
     let mut script = moderated(&["Bob", "Cid"]);

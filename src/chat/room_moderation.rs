@@ -359,7 +359,12 @@ impl Room {
                 deleted = unread.remove(id).or(deleted);
             }
         }
-        if deleted.is_none() && outcome == Outcome::NotFound {
+        let is_found = match outcome {
+            Outcome::Stored => true,
+            Outcome::NotFound => deleted.is_some(),
+            Outcome::NotStored => deleted.is_some() || self.history.may_be_stored(id),
+        };
+        if !is_found {
             return Err(no_such_message(id));
         }
         let participants = deleted.as_ref().and_then(HistoryEntry::participants);

@@ -469,15 +469,13 @@ impl World {
             _ if random.one_in(4) => Outcome::NotStored,
             _ => Outcome::Stored,
         });
-        let is_found = outcome != Outcome::NotFound
-            || matches!(decision.act.action, Action::Delete { id, .. } if self.room.holds(id));
         self.apply(decision.connection, Input::Decided(decision.clone().into(), outcome));
         self.deciding = None;
         if let Action::Delete { id, .. } = decision.act.action {
             assert!(!self.room.holds(id), "{id} was deleted");
             for said in self.said.iter_mut().filter(|said| said.id == id) {
                 said.deleted.get_or_insert(self.last_entry);
-                if is_found {
+                if self.room.history().was_deleted(id) {
                     self.deleted.insert(id, said.between);
                 }
                 self.seen.insert("a message was deleted");
