@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::acts::Ban;
 use super::duration;
-use super::moderation::Ban;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::username::Username;

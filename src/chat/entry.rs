@@ -9,8 +9,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
 use super::access::Access;
+use super::acts::{Decision, Outcome};
 use super::history::{HistoryEntry, OlderPage, Place};
-use super::moderation::{Decision, Outcome};
 use super::protocol::{ClientMessage, MessageError, TxnId};
 use super::username::Username;
 use crate::limits::Network;

@@ -1,6 +1,7 @@
 //! The chat's rules, as pure code: inputs in, effects out, without I/O, threads or a clock.
 
 mod access;
+mod acts;
 mod ban_target;
 mod bans;
 mod command;
@@ -10,7 +11,6 @@ mod fields;
 mod history;
 mod list_budget;
 mod marks;
-mod moderation;
 mod name_key;
 mod name_map;
 mod protocol;
@@ -26,6 +26,7 @@ mod user_list;
 mod username;
 
 pub use access::{Access, Attempt, Attempts, Verdict};
+pub use acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use away::AwayLimits;
 pub use bans::Bans;
 pub use entry::{
@@ -36,7 +37,6 @@ pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHi
 pub use list_budget::JoinPace;
 #[cfg(test)]
 pub use list_budget::ListBudget;
-pub use moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use name_key::NameKey;
 pub use name_map::NameMap;
 #[cfg(test)]

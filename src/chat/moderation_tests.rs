@@ -235,8 +235,7 @@ fn whom_nobody_can_remove() {
 /// Also with a session. A wrong password is no reason to stay connected.
 #[test]
 fn a_named_moderator_is_let_in_from_a_banned_address() {
-    let moderators = vec![Username::parse("Meg").unwrap()];
-    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    let mut script = Script::with_moderator("Meg", settings());
     script.join_from(1, "Ann", "10.0.0.1");
     script.command(1, "/login secret");
     script.command(1, "/ban 192.0.2.0/24");
@@ -263,8 +262,7 @@ fn a_named_moderator_is_let_in_from_a_banned_address() {
 
 #[test]
 fn reserved_names_cannot_be_banned() {
-    let moderators = vec![Username::parse("Paypal").unwrap()];
-    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    let mut script = Script::with_moderator("Paypal", settings());
     script.join_from(1, "Ann", "10.0.0.1");
     script.command(1, "/login secret");
     for name in ["Paypal", "PAYPAL", "раypal"] {

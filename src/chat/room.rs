@@ -9,6 +9,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::access::{Access, Verdict};
+use super::acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
@@ -20,7 +21,6 @@ use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
 };
 use super::list_budget::JoinPace;
-use super::moderation::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::{
@@ -113,8 +113,6 @@ pub struct RoomSettings {
     /// `None`: there is no store.
     pub stored: Option<StoredHistory>,
     pub away: AwayLimits,
-    /// The named moderators, whose names are reserved.
-    pub moderators: Vec<Username>,
     /// As stored, in the order of their ids.
     pub bans: Vec<Ban>,
     pub time_outs: Vec<StoredTimeOut>,
@@ -175,7 +173,6 @@ impl Room {
             history,
             stored,
             away,
-            moderators,
             bans,
             time_outs,
             proxies,
@@ -191,7 +188,7 @@ impl Room {
             lists: UserListSchedule::default(),
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
-            reserved: reserved_names(&moderators),
+            reserved: NameMap::default(),
             scratch: Vec::new(),
         }
     }

@@ -13,11 +13,11 @@ use super::{
     KeptMessage, Member, Outcome, Presence, Role, Room, ServerMessage, StoredTimeOut, Target, Timeouts,
     Username, Visibility, command, error, no_such_user, system,
 };
+use crate::chat::acts::{Act, Action, Decision};
 use crate::chat::ban_target::{BanTarget, BannedTarget, NamedTarget, QuotedName};
 use crate::chat::bans::{self, Bans, MAX_BANS, MAX_REASON_BYTES, network_text, reason_after};
 use crate::chat::command::{BAN, KICK, TO};
 use crate::chat::duration;
-use crate::chat::moderation::{Act, Action, Decision};
 use crate::chat::target::quoted;
 use crate::chat::time_outs::MAX_SECONDS;
 use crate::ops::clock::readable_utc;

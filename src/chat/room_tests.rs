@@ -61,6 +61,13 @@ impl Script {
         }
     }
 
+    /// The same with a named moderator.
+    fn with_moderator(name: &str, settings: RoomSettings) -> Self {
+        let mut script = Self::with_room(settings);
+        script.input(0, Input::Moderators(vec![Username::parse(name).unwrap()]));
+        script
+    }
+
     /// A room with these members, as connections 1, 2, 3 …, which have received all messages so far.
     fn with(names: &[&str]) -> Self {
         let mut script = Self::new();
@@ -525,9 +532,8 @@ fn who_may_join_with_which_password() {
         for (join, expected) in VERDICTS.into_iter().zip(expected) {
             // A first message of any type joins.
             for body in [json!({"type": "join"}), json!({"type": "public", "content": "hi"})] {
-                let moderators = vec![Username::parse("Meg").unwrap()];
-                let mut script =
-                    Script::with_room(RoomSettings { requires_password, moderators, ..settings() });
+                let room = RoomSettings { requires_password, ..settings() };
+                let mut script = Script::with_moderator("Meg", room);
                 script.connect(1);
                 let mut message = body;
                 message["username"] = name.into();
@@ -547,8 +553,8 @@ fn who_may_join_with_which_password() {
 
 #[test]
 fn a_named_moderator_is_a_moderator_from_its_join_on() {
-    let moderators = vec![Username::parse("Meg").unwrap()];
-    let mut script = Script::with_room(RoomSettings { moderators, allows_login: false, ..settings() });
+    let room = RoomSettings { allows_login: false, ..settings() };
+    let mut script = Script::with_moderator("Meg", room);
     script.connect(1);
     script.join(1, "Bob");
     script.connect(2);
@@ -571,9 +577,8 @@ fn a_named_moderator_is_a_moderator_from_its_join_on() {
 fn a_member_with_a_session_needs_no_password() {
     for name in ["Meg", "Mеg"] {
         for verdict in VERDICTS {
-            let moderators = vec![Username::parse("Meg").unwrap()];
-            let room = RoomSettings { requires_password: true, moderators, ..settings() };
-            let mut script = Script::with_room(room);
+            let room = RoomSettings { requires_password: true, ..settings() };
+            let mut script = Script::with_moderator("Meg", room);
             let session = SessionSecret::new([7; SessionSecret::BYTES]);
             let join = json!({"type": "join", "username": "Meg", "session": session.to_string()});
             script.connect(1);
@@ -1342,8 +1347,7 @@ fn an_author_that_is_away_is_told_when_it_resumes() {
 
 #[test]
 fn a_named_moderator_that_is_removed_becomes_a_member() {
-    let moderators = vec![Username::parse("Ann").unwrap()];
-    let mut script = Script::with_room(RoomSettings { moderators, ..settings() });
+    let mut script = Script::with_moderator("Ann", settings());
     script.connect(1);
     script.join(1, "Bob");
     let bob = script.room.roster.by_connection(ConnectionId(1)).unwrap().order;

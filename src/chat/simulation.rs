@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use super::away::AwayLimits;
 use disk::{Disk, End, Kept};
 
+use super::acts::{Action, Ban, Decision, Outcome};
 use super::entry::*;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
-use super::moderation::{Action, Ban, Decision, Outcome};
 use super::name_key::NameKey;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
 use super::room::{Audience, Effect, Room, RoomSettings};

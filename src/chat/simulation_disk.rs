@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Random;
+use crate::chat::acts::{Action, Ban, Decision, Outcome, StoredTimeOut};
 use crate::chat::entry::{OlderMessages, OlderRequest};
 use crate::chat::history::{Deletion, HistoryEntry, StoredHistory, Visibility};
-use crate::chat::moderation::{Action, Ban, Decision, Outcome, StoredTimeOut};
 use crate::chat::name_key::NameKey;
 use crate::chat::room::KeptEntry;
 

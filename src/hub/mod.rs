@@ -88,7 +88,7 @@ impl fmt::Display for Peer {
 pub struct HubSettings {
     pub room: RoomSettings,
     pub storage: Storage,
-    /// The named moderators. Those in the room's settings are ignored.
+    /// The named moderators.
     pub moderators: Vec<Moderator>,
     /// The next id is the one after it.
     pub last_id: u64,
@@ -142,12 +142,11 @@ impl Hub {
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
-        let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
-        state.set_moderators(moderators);
         let mut clock = Clock::default();
-        let room = Room::new(RoomSettings { moderators: names, ..room }, &entry_time(&mut clock));
+        let time = entry_time(&mut clock);
+        let room = Room::new(room, &time);
         state.publish_bans(room.bans().clone());
-        let hub = Self {
+        let mut hub = Self {
             inbox,
             queries,
             state,
@@ -163,6 +162,7 @@ impl Hub {
             shutdown_deadline: None,
             stats: HubStats::default(),
         };
+        hub.set_moderators(&time, moderators);
         (handle, hub)
     }
 
@@ -307,18 +307,21 @@ impl Hub {
             Report::Older((connection, request), answer) => {
                 self.input(time, connection, Input::Older(request, answer));
             }
-            Report::Moderators(moderators) => self.set_moderators(time, moderators),
+            Report::Moderators(moderators) => {
+                if let Some(changes) = self.set_moderators(time, moderators) {
+                    info!("The named moderators have changed: {changes}");
+                }
+            }
             Report::IdsReserved(id) => self.storage.reserved(id),
         }
     }
 
-    fn set_moderators(&mut self, time: &EntryTime, moderators: Vec<Moderator>) {
+    /// Returns how they have changed, for the log.
+    fn set_moderators(&mut self, time: &EntryTime, moderators: Vec<Moderator>) -> Option<String> {
         let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
         // First the room: what was compared with the earlier ones is then refused.
         self.input(time, ConnectionId::SERVER, Input::Moderators(names));
-        if let Some(changes) = self.state.set_moderators(moderators) {
-            info!("The named moderators have changed: {changes}");
-        }
+        self.state.set_moderators(moderators)
     }
 
     fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, time: &EntryTime) {

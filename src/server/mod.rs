@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 use thiserror::Error;
 
-use crate::chat::{AwayLimits, HistoryLimits, RoomSettings, Username};
-use crate::config::{DatabasePath, Host, PasswordHash, Settings};
+use crate::chat::{AwayLimits, HistoryLimits, RoomSettings};
+use crate::config::{DatabasePath, Host, Settings};
 use crate::connection::{Passwords, Shared};
 use crate::http::{Monitoring, Router, TrustedProxies};
 use crate::hub::{
-    self, Event, HubHandle, HubSettings, Moderator, Report, Storage, Tag, named_moderators, stored_history,
+    self, Event, HubHandle, HubSettings, Report, Storage, Tag, named_moderators, stored_history,
 };
 use crate::limits::{ClientLog, Permits, Rates};
 use crate::ops::metrics::Counters;
@@ -97,21 +97,6 @@ impl Server {
 
     pub fn handle(&self) -> Handle {
         self.handle.clone()
-    }
-
-    /// Replaces the named moderators, for tests.
-    ///
-    /// # Errors
-    /// What is wrong with the first name that cannot be used.
-    #[doc(hidden)]
-    pub fn set_moderators(&self, moderators: Vec<(&str, PasswordHash)>) -> Result<(), String> {
-        let moderators = moderators.into_iter().map(|(name, hash)| {
-            let name = Username::parse(name).map_err(|error| error.to_string())?;
-            Ok(Moderator::new(name, &hash.to_string()))
-        });
-        let moderators = moderators.collect::<Result<_, String>>()?;
-        let report = Report::Moderators(moderators);
-        self.accept.shared.hub.send(Event::Store(Box::new(report))).map_err(|_| "the hub has ended".into())
     }
 
     /// Serves clients until a [`Handle`] or a signal stops it, and returns when all connections are closed.

@@ -12,6 +12,7 @@ use tungstenite::http::Request;
 
 use super::certificates::localhost;
 use super::client::{Client, ClientStream, TIMEOUT, connect_narrow};
+use super::program::Folder;
 
 /// How clients reach the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub struct TestServer {
     pub transport: Transport,
     handle: Handle,
     thread: Option<JoinHandle<std::io::Result<()>>>,
+    /// Of its store; removed when the server has ended.
+    _folder: Option<Folder>,
 }
 
 impl TestServer {
@@ -39,16 +42,20 @@ impl TestServer {
         Self::run(transport, Self::bind(transport, changed))
     }
 
-    /// The same with these named moderators, each with a password.
+    /// The same with a store that has these named moderators, each with a password.
     pub fn with_moderators(
         transport: Transport,
         changed: &[(&str, &str)],
         moderators: &[(&str, &str)],
     ) -> Self {
-        let server = Self::bind(transport, changed);
-        let moderators = moderators.iter().map(|(name, password)| (*name, hash(password)));
-        server.set_moderators(moderators.collect()).unwrap();
-        Self::run(transport, server)
+        let folder = Folder::new();
+        moderators.iter().for_each(|(name, password)| add_moderator(&folder, name, password));
+        let path = folder.path("tinychat.db");
+        let changed = [changed, &[("DATABASE_PATH", path.to_str().unwrap())]].concat();
+        let server = Self::bind(transport, &changed);
+        let mut server = Self::run(transport, server);
+        server._folder = Some(folder);
+        server
     }
 
     fn bind(transport: Transport, changed: &[(&str, &str)]) -> Server {
@@ -79,7 +86,7 @@ impl TestServer {
     fn run(transport: Transport, server: Server) -> Self {
         let (address, handle) = (server.address(), server.handle());
         let thread = std::thread::spawn(|| server.run());
-        Self { address, transport, handle, thread: Some(thread) }
+        Self { address, transport, handle, thread: Some(thread), _folder: None }
     }
 
     /// A client that is connected and has not joined.
@@ -133,6 +140,16 @@ impl TestServer {
     pub fn stop(&self) {
         self.handle.stop();
     }
+}
+
+/// Adds a named moderator to the store in this folder.
+fn add_moderator(folder: &Folder, name: &str, password: &str) {
+    folder.write("input", password);
+    let output = folder.tinychat_in_shell("exec \"$@\" < input", &["moderator", "add", name]).run();
+    assert_eq!(output.status, Some(0), "{output:?}");
+    let store = rusqlite::Connection::open(folder.path("tinychat.db")).unwrap();
+    let hash = hash(password).to_string();
+    assert_eq!(store.execute("UPDATE moderators SET hash = ?1 WHERE name = ?2", [&*hash, name]), Ok(1));
 }
 
 /// A hash of a password, with one round, so that tests are fast.

@@ -1,4 +1,4 @@
-//! Moderation: what moderators do, and the bans that follow from it.
+//! What moderators do, and the bans and time-outs that follow from it. What they may do is in `room_moderation`.
 
 use std::sync::Arc;
 
