@@ -9,19 +9,18 @@ use crate::support::Result;
 use crate::support::child::Child;
 use crate::target::Target;
 
-const COLUMNS: &[Column] = &[
-    Column { title: "deliveries/s", show: millions },
-    Column { title: "of floor", show: ratio },
-    Column { title: "CPU each", show: microseconds },
-    Column { title: "of floor's", show: ratio },
-];
+const COLUMNS: &[Column] = &columns("of floor", "of floor's");
+const STORED_COLUMNS: &[Column] = &columns("of ws", "of ws's");
 
-const STORED_COLUMNS: &[Column] = &[
-    Column { title: "deliveries/s", show: millions },
-    Column { title: "of ws", show: ratio },
-    Column { title: "CPU each", show: microseconds },
-    Column { title: "of ws's", show: ratio },
-];
+/// `deliveries`, `processor`: the titles of the comparisons with the first target.
+const fn columns(deliveries: &'static str, processor: &'static str) -> [Column; 4] {
+    [
+        Column { title: "deliveries/s", show: millions },
+        Column { title: deliveries, show: ratio },
+        Column { title: "CPU each", show: microseconds },
+        Column { title: processor, show: ratio },
+    ]
+}
 
 /// One burst.
 struct Round {

@@ -11,15 +11,21 @@ use crate::target::Target;
 const MESSAGES_PER_SECOND: u32 = 50;
 const SENDERS: usize = 10;
 
-const COLUMNS: &[Column] = &[
-    Column { title: "CPU each", show: microseconds },
-    Column { title: "of floor's", show: ratio },
-    Column { title: "p50", show: milliseconds },
-    Column { title: "of floor's", show: ratio },
-    Column { title: "p99", show: milliseconds },
-    Column { title: "of floor's", show: ratio },
-    Column { title: "max", show: milliseconds },
-];
+const COLUMNS: &[Column] = &columns("of floor's");
+const STORED_COLUMNS: &[Column] = &columns("of ws's");
+
+/// `compared`: the title of the comparisons with the first target.
+const fn columns(compared: &'static str) -> [Column; 7] {
+    [
+        Column { title: "CPU each", show: microseconds },
+        Column { title: compared, show: ratio },
+        Column { title: "p50", show: milliseconds },
+        Column { title: compared, show: ratio },
+        Column { title: "p99", show: milliseconds },
+        Column { title: compared, show: ratio },
+        Column { title: "max", show: milliseconds },
+    ]
+}
 
 struct Round {
     /// The processor time of the target for each delivery, in seconds.
@@ -28,16 +34,6 @@ struct Round {
     p99: f64,
     max: f64,
 }
-
-const STORED_COLUMNS: &[Column] = &[
-    Column { title: "CPU each", show: microseconds },
-    Column { title: "of ws's", show: ratio },
-    Column { title: "p50", show: milliseconds },
-    Column { title: "of ws's", show: ratio },
-    Column { title: "p99", show: milliseconds },
-    Column { title: "of ws's", show: ratio },
-    Column { title: "max", show: milliseconds },
-];
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     compare(bench, "pace", COLUMNS, &Target::ALL)
