@@ -387,9 +387,9 @@ fn a_conversation_can_be_read_alone() {
     let mut cid = server.client("Cid");
     bob.public("to all");
     bob.command("/whisper Ann first");
+    ann.wait_for_text(LATEST, "first");
     cid.command("/whisper Ann from Cid");
-    ann.wait_for_text("#log", "from Cid");
-    ann.wait_for_text("#log", "first");
+    ann.wait_for_text(LATEST, "from Cid");
     send(&ann, "/whisper Bob second");
     ann.wait_for_text(LATEST, "second");
     let shown = "[...document.querySelectorAll('#log .message-text')].filter((text) => text.checkVisibility()).map((text) => text.innerText).join()";
@@ -401,7 +401,7 @@ fn a_conversation_can_be_read_alone() {
     ann.wait_for(&format!("{shown} === 'first,second,third'"));
     ann.wait_for_text("#show-all", "Show all (1 new)");
     ann.click("#show-all");
-    ann.wait_for(&format!("{shown} === 'to all,first,from Cid,second,third,to all again' || {shown} === 'to all,from Cid,first,second,third,to all again'"));
+    ann.wait_for(&format!("{shown} === 'to all,first,from Cid,second,third,to all again'"));
     assert_eq!(ann.evaluate("document.querySelector('#conversation').hidden"), true);
     assert_eq!(ann.evaluate("document.activeElement.id"), "log");
     // Whoever writes to all sees it.

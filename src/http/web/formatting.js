@@ -34,11 +34,8 @@ const COPIED_MS = 2_000; // how long the button says so
 /** @type {{ name?: string, pattern: RegExp }} */
 let mention = { pattern: /./ }; // for the last name
 
-/**
- * Marks mentions of `ownName`, if it is not null.
- * @param {string} text
- * @param {string | null} ownName
- */
+// Marks mentions of `ownName`, if it is not null.
+/** @param {string} text  @param {string | null} ownName */
 export function format(text, ownName = null) {
   if (text.length > MAX_LENGTH) return [text];
   const lines = text.split("\n");
@@ -67,27 +64,19 @@ export function format(text, ownName = null) {
   return nodes;
 }
 
-/**
- * Whether the text contains the name as a word of its own, with or without an @. A name of one character needs the @.
- * @param {string} text
- * @param {string} name
- */
+// Whether the text contains the name as a word of its own, with or without an @. A name of one character needs the @.
+/** @param {string} text  @param {string} name */
 export function mentions(text, name) {
   return text.replace(URLS, " ").search(mentionPattern(name)) >= 0;
 }
 
-/**
- * Marks links only.
- * @param {string} text
- */
+// Marks links only.
+/** @param {string} text */
 export function linkify(text) {
   return inline(text, null, URLS);
 }
 
-/**
- * @param {string} line
- * @param {string | null} ownName
- */
+/** @param {string} line  @param {string | null} ownName */
 function inline(line, ownName, tokens = TOKENS) {
   /** @type {Nodes} */
   const pieces = []; // strings, a possible delimiter being one, and finished nodes
@@ -166,10 +155,7 @@ function nest(pieces, closings, ownName, from, to) {
   return [...nodes, ...markMentions(text, ownName)];
 }
 
-/**
- * @param {string} text
- * @param {string | null} ownName
- */
+/** @param {string} text  @param {string | null} ownName */
 function markMentions(text, ownName) {
   const parts = ownName === null ? [text] : text.split(mentionPattern(ownName));
   return parts.map((part, index) => (index % 2 === 1 ? element("mark", {}, part) : part)).filter(Boolean);
@@ -211,10 +197,8 @@ function codeBlock(code) {
   return element("div", { class: "code" }, content, button);
 }
 
-/**
- * Trailing punctuation belongs to the sentence, and so does a ")" without its "(" in the URL.
- * @param {string} url
- */
+// Trailing punctuation belongs to the sentence, and so does a ")" without its "(" in the URL.
+/** @param {string} url */
 function trimTrailingPunctuation(url) {
   let unmatched = url.split(")").length - url.split("(").length;
   let end = url.length;

@@ -90,11 +90,8 @@ export function addMessage({ id, sender, text, time, isOwn = false, recipient = 
   return row;
 }
 
-/**
- * Gives a pending message its place in the order, after all messages received so far.
- * @param {Element} row
- * @param {{ id: number, time: string | number }} message
- */
+// Gives a pending message its place in the order, after all messages received so far.
+/** @param {Element} row  @param {{ id: number, time: string | number }} message */
 export function confirmMessage(row, { id, time }) {
   appendQueue();
   endPending(row);
@@ -109,11 +106,8 @@ export function confirmMessage(row, { id, time }) {
   if (isPinned) scrollToBottom();
 }
 
-/**
- * A pending message will not be sent.
- * @param {Element} row
- * @param {string} state
- */
+// A pending message will not be sent.
+/** @param {Element} row  @param {string} state */
 export function failMessage(row, state) {
   endPending(row);
   setDeliveryState(row, state);
@@ -136,10 +130,8 @@ export function addNotice(kind, text, id, time) {
   return row;
 }
 
-/**
- * Replaces the text of the message with this id. If it is still to come, it will not be shown.
- * @param {number} id
- */
+// Replaces the text of the message with this id. If it is still to come, it will not be shown.
+/** @param {number} id */
 export function deleteMessage(id) {
   const row = ids.get(id);
   if (!row) {
@@ -162,11 +154,8 @@ export function addDivider(text) {
   append(createDivider("gap", text));
 }
 
-/**
- * Inserts what `add` adds above all other rows; what is visible does not move.
- * @param {() => void} add
- * @param {boolean} hasMore
- */
+// Inserts what `add` adds above all other rows; what is visible does not move.
+/** @param {() => void} add  @param {boolean} hasMore */
 export function addOlder(add, hasMore) {
   appendQueue();
   suppressAnnouncements();
@@ -190,10 +179,8 @@ export function removeRow(row) {
   detach(row);
 }
 
-/**
- * Whether there are messages older than those shown.
- * @param {boolean} value
- */
+// Whether there are messages older than those shown.
+/** @param {boolean} value */
 export function setOlder(value) {
   hasOlder = value;
   isRequested = false;
@@ -212,26 +199,20 @@ export function onUnread(callback) {
   tellUnread = callback;
 }
 
-/**
- * `callback` is called with { id, sender, text, isOwn, isWhisper, recipient, anchor }.
- * @param {(message: any) => void} callback
- */
+// `callback` is called with { id, sender, text, isOwn, isWhisper, recipient, anchor }.
+/** @param {(message: any) => void} callback */
 export function onMessageMenu(callback) {
   openMenu = callback;
 }
 
-/**
- * The name that counts as a mention in the messages that follow.
- * @param {string | null} name
- */
+// The name that counts as a mention in the messages that follow.
+/** @param {string | null} name */
 export function setOwnName(name) {
   ownName = name;
 }
 
-/**
- * Shows only the whispers with this member, or everything.
- * @param {string | null} name
- */
+// Shows only the whispers with this member, or everything.
+/** @param {string | null} name */
 export function setConversation(name) {
   if (name === conversation) return;
   appendQueue();
@@ -244,11 +225,9 @@ export function setConversation(name) {
   jumpToLatest();
 }
 
-/**
- * Sets the epoch of the messages that follow. Rows of an earlier epoch lose their ids, which start over. Returns
- * whether it is the first.
- * @param {string} newEpoch
- */
+// Sets the epoch of the messages that follow. Rows of an earlier epoch lose their ids, which start over. Returns
+// whether it is the first.
+/** @param {string} newEpoch */
 export function startEpoch(newEpoch) {
   isRequested = false;
   if (newEpoch === epoch) return false;
@@ -284,12 +263,7 @@ export function clearLog() {
 
 // --- Rows
 
-/**
- * @param {Element} row
- * @param {number | undefined} id
- * @param {string | number} time
- * @param {object} data
- */
+/** @param {Element} row  @param {number | undefined} id  @param {string | number} time  @param {object} data */
 function register(row, id, time = Date.now(), data) {
   const date = new Date(time);
   rowData.set(row, { ...data, ids: id === undefined ? [] : [id], time: Number(date), day: date.toDateString() });
@@ -334,10 +308,8 @@ const rowAfter = (row) => row.nextElementSibling ?? row.parentNode?.nextElementS
 /** @param {any} row */
 const isSeparator = (row) => row !== null && !rowData.has(row);
 
-/**
- * The next row that is shown, and not the separator of a day.
- * @param {any} row
- */
+// The next row that is shown, and not the separator of a day.
+/** @param {any} row */
 function shown(row, step = rowAfter) {
   do row = step(row); while (row && (row.hidden || isSeparator(row)));
   return row;
@@ -376,10 +348,8 @@ function appendQueue() {
   checkTop();
 }
 
-/**
- * Rows are appended in order of arrival, above pending messages.
- * @param {any} row
- */
+// Rows are appended in order of arrival, above pending messages.
+/** @param {any} row */
 function insert(row) {
   const isLast = pending.includes(row) || rowData.get(row).isLast;
   const next = isLast ? null : pending.find((other) => other.isConnected);
@@ -422,11 +392,9 @@ function remove(row) {
   if (chunk.childElementCount === 0) chunk.remove();
 }
 
-/**
- * Adapts a row to the one shown above it: unites the two if both are about members that came or went, adds or removes
- * the separator of a day, and hides the header of a message that follows another of the same group.
- * @param {any} row
- */
+// Adapts a row to the one shown above it: unites the two if both are about members that came or went, adds or removes
+// the separator of a day, and hides the header of a message that follows another of the same group.
+/** @param {any} row */
 function arrange(row, previous = row && shown(row, rowBefore)) {
   if (!row || row.hidden) return;
   const data = rowData.get(row);
@@ -447,11 +415,8 @@ function arrange(row, previous = row && shown(row, rowBefore)) {
   }
 }
 
-/**
- * Screen readers don't announce who is added to a row, so that a crowd can't keep them busy.
- * @param {any} row
- * @param {any} added
- */
+// Screen readers don't announce who is added to a row, so that a crowd can't keep them busy.
+/** @param {any} row  @param {any} added */
 function unite(row, added) {
   const [data, more] = [rowData.get(row), rowData.get(added)];
   data.events.push(...more.events);
@@ -504,10 +469,8 @@ function removeOldRows() {
   measure();
 }
 
-/**
- * A message that is removed can be requested again.
- * @param {any} row
- */
+// A message that is removed can be requested again.
+/** @param {any} row */
 function releaseIds(row) {
   for (const id of rowData.get(row)?.ids ?? []) {
     if (ids.get(id) !== row) continue;
@@ -525,8 +488,7 @@ function checkTop() {
 
 // --- Scrolling
 
-// Whenever sizes change, the log stays at its end, or else what is visible stays in its place. The height of a chunk that
-// has not been visible yet is an estimate.
+// Whenever sizes change, the log stays at its end, or else what is visible stays in its place.
 const resizes = new ResizeObserver(() => {
   const shift = measure();
   if (isPinned) scrollToBottom();
@@ -567,12 +529,15 @@ setInterval(() => {
 function measure() {
   const { scrollTop } = box;
   let [bottom, shift] = [0, 0];
-  for (const chunk of box.children) {
+  for (const chunk of /** @type {any} */ (box.children)) {
     const { height } = chunk.getBoundingClientRect();
     const previous = heights.get(chunk) ?? 0;
     bottom += previous;
     if (bottom <= scrollTop) shift += height - previous;
     heights.set(chunk, height);
+    if (chunk === box.lastElementChild || chunk.matches(".settled")) continue;
+    chunk.style.containIntrinsicBlockSize = `auto ${height}px`;
+    chunk.classList.add("settled"); // The browser can skip it from now on.
   }
   return shift;
 }
@@ -647,11 +612,8 @@ function messageOf(node) {
   return node === menuButton ? activeRow : (node?.closest?.("#log .message") ?? null);
 }
 
-/**
- * The next message, or the latest if none has the focus yet.
- * @param {any} row
- * @param {typeof rowAfter} step
- */
+// The next message, or the latest if none has the focus yet.
+/** @param {any} row  @param {typeof rowAfter} step */
 function focusMessage(row, step) {
   let next = row ? step(row) : box.lastElementChild?.lastElementChild;
   while (next && (next.hidden || !next.matches(".message"))) next = (row ? step : rowBefore)(next);
@@ -712,11 +674,8 @@ function describeSender(row) {
   return `${message.sender}${message.recipient ? ` to ${message.recipient}` : ""}, ${formatTime(new Date(time))}: `;
 }
 
-/**
- * What is selected of a message's text, or the text as it was written if that is all of it.
- * @param {any} row
- * @param {Range} range
- */
+// What is selected of a message's text, or the text as it was written if that is all of it.
+/** @param {any} row  @param {Range} range */
 function selectedText(row, range) {
   const content = row.querySelector(".message-text") ?? row;
   const part = document.createRange();

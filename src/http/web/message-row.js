@@ -66,12 +66,8 @@ export function formatDay(date) {
   return date.toDateString() === yesterday.toDateString() ? "Yesterday" : DAY.format(date).replace(",", "");
 }
 
-/**
- * Shows a delivery state below one of the user's own messages; "" removes it. With `onRetry`, it has a button.
- * @param {any} row
- * @param {string} state
- * @param {(() => void) | null} onRetry
- */
+// Shows a delivery state below one of the user's own messages; "" removes it. With `onRetry`, it has a button.
+/** @param {any} row  @param {string} state  @param {(() => void) | null} onRetry */
 export function setDeliveryState(row, state, onRetry = null) {
   const current = row.querySelector(".delivery-state");
   if ((current?.dataset.state ?? "") === state) return;
@@ -95,27 +91,19 @@ export function setDeleted(row) {
   text?.replaceChildren("Message deleted");
 }
 
-/**
- * @param {string} kind "system", "error" or "connection"
- * @param {string} text
- */
+/** @param {string} kind "system", "error" or "connection"  @param {string} text */
 export function noticeRow(kind, text) {
   const body = element("p", {}, kind === "error" ? element("b", {}, "Error: ") : "", ...linkify(text));
   return element("div", { class: `notice ${kind}` }, body);
 }
 
-/**
- * @param {string} kind "day", "gap" or "unread"
- * @param {string} text
- */
+/** @param {string} kind "day", "gap" or "unread"  @param {string} text */
 export function dividerRow(kind, text) {
   return element("div", { class: `divider ${kind}`, role: "separator", "aria-label": text }, text);
 }
 
-/**
- * Who joined and who left, in sentences. Whoever did both is named once.
- * @param {{ name: string, hasJoined: boolean }[]} events in their order
- */
+// Who joined and who left, in sentences. Whoever did both is named once.
+/** @param {{ name: string, hasJoined: boolean }[]} events in their order */
 export function describePresence(events) {
   /** @type {Map<string, string>} */
   const changes = new Map(); // from name to what it did
