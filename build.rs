@@ -16,8 +16,8 @@ fn main() {
     for entry in fs::read_dir(page).expect("the page's folder is readable") {
         let path = entry.expect("the page's folder is readable").path();
         let mut content = fs::read(&path).expect("the page's files are readable");
-        if path.extension().is_some_and(|extension| extension == "js" || extension == "css") {
-            let text = String::from_utf8(content).expect("the page's scripts and style are UTF-8");
+        if path.extension().is_some_and(|extension| extension != "png") {
+            let text = String::from_utf8(content).expect("the page's texts are UTF-8");
             content = without_comments(&text).into_bytes();
         }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());

@@ -49,34 +49,30 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 28] = [
+const FILES: [File; 24] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
     script!("completion.js"),
     script!("composer.js"),
     script!("connection.js"),
-    script!("dialog.js"),
     script!("dom.js"),
     script!("formatting.js"),
-    script!("menu.js"),
+    script!("menus.js"),
     script!("message-log.js"),
     script!("message-row.js"),
     script!("navigation.js"),
     script!("notifications.js"),
     script!("outbox.js"),
-    script!("people-menu.js"),
     script!("people.js"),
     script!("room.js"),
     script!("sender.js"),
-    script!("settings-panel.js"),
     script!("settings.js"),
     script!("status.js"),
     script!("storage.js"),
     text!("favicon-unread.svg", "image/svg+xml"),
     text!("favicon.svg", "image/svg+xml"),
     png!("icon-192.png"),
-    png!("icon-512.png"),
     text!("manifest.webmanifest", "application/manifest+json"),
 ];
 

@@ -328,7 +328,7 @@ fn joins_and_leaves_are_grouped() {
     // Without them, messages of one sender stand together.
     let headers = "document.querySelectorAll('.message:not(.grouped)').length";
     assert_eq!(ann.evaluate(headers), 2);
-    change_setting(&ann, "showsJoins", &json!(false));
+    change_setting(&ann, "joins", &json!("hidden"));
     presence(&[]);
     assert_eq!(ann.evaluate(headers), 1);
     drop(guests);
@@ -337,7 +337,7 @@ fn joins_and_leaves_are_grouped() {
     ann.wait_for_text(LATEST, "still hidden");
     presence(&[]);
     dan.leave();
-    change_setting(&ann, "showsJoins", &json!(true));
+    change_setting(&ann, "joins", &json!("shown"));
     ann.wait_for("document.querySelectorAll('.presence').length >= 3");
     assert_eq!(ann.evaluate("document.querySelector('.presence').innerText"), "Ann and 41 others joined.");
     wait_for_messages(&ann, &["Welcome", "Bye", "and hello", "still hidden"]);

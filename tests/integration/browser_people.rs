@@ -346,7 +346,7 @@ fn moderators_decide_in_dialogs() {
 /// Opens the menu of a message as the log does.
 fn open_message_menu(browser: &Browser, message: &str) {
     browser.evaluate(&format!(
-        "import('/people-menu.js').then(({{ openMessageMenu }}) => openMessageMenu({{ recipient: null, isOwn: false, \
+        "import('/people.js').then(({{ openMessageMenu }}) => openMessageMenu({{ recipient: null, isOwn: false, \
          isWhisper: false, anchor: document.querySelector('#log'), {message} }}))"
     ));
     browser.wait_for("document.activeElement.role === 'menuitem'");

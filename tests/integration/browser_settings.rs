@@ -11,7 +11,7 @@ const DARK: &str = "rgb(18, 20, 25)";
 const LIGHT: &str = "rgb(243, 244, 248)";
 /// The theme colors whose media query matches.
 const THEME_COLORS: &str = "[...document.querySelectorAll('meta[name=theme-color]')].filter((meta) => matchMedia(meta.media).matches).map((meta) => meta.content)";
-const HINT: &str = "#settings-panel .hint";
+const HINT: &str = "#settings-hint";
 
 /// Replaces the browser's notifications. `shown` has those that the page has shown.
 const FAKE_NOTIFICATIONS: &str = "void (window.shown = [], window.Notification = class {
@@ -77,7 +77,7 @@ fn settings_apply_at_once_in_all_tabs_and_last() {
     assert_eq!(ann.evaluate(THEME_COLORS), json!(["#1b1e25"]));
 
     // Values that this page does not know.
-    for stored in [r#"{"theme": "pink", "density": 7, "showsJoins": false}"#, "[]", "{", "7"] {
+    for stored in [r#"{"theme": "pink", "density": 7, "joins": false}"#, "[]", "{", "7"] {
         ann.evaluate(&format!("localStorage.setItem('settings', '{stored}')"));
         ann.reload();
         ann.wait_for("!document.querySelector('#settings-button').hidden");
@@ -157,7 +157,7 @@ fn the_page_says_why_there_are_no_notifications() {
     let Some(driver) = Driver::start() else { return };
     let server = Server::start(Transport::Ws);
     let ann = driver.desktop();
-    let is_off = "JSON.parse(localStorage.settings ?? '{}').notifications !== 'mentions' && document.querySelector('#bell').ariaPressed === 'false'";
+    let is_off = "JSON.parse(localStorage.settings ?? '{}').notifications === 'off' && document.querySelector('#bell').ariaPressed === 'false'";
     for (obstacle, hint) in [
         ("Notification.answer = 'denied'", "blocks notifications from this page"),
         (
@@ -201,7 +201,7 @@ fn a_sound_is_played_a_few_times() {
     ann.wait_for_text(LATEST, "are you there?");
     assert_eq!(ann.evaluate("sounds"), 0);
     open_panel(&ann);
-    choose(&ann, "Sound", "On");
+    choose(&ann, "Sound", "Mentions and whispers");
     ann.wait_for("sounds === 1");
     // Later, as if the clock were five times as fast.
     ann.evaluate("(() => { const [now, start] = [performance.now.bind(performance), performance.now()]; performance.now = () => start + (now() - start) * 5 })()");

@@ -44,20 +44,6 @@ export function element(tag, attributes = {}, ...children) {
  */
 export const closest = ({ target }, selector) => target instanceof Element ? target.closest(selector) : null;
 
-/**
- * Handles the arrow keys, Home and End in a list of buttons. Wraps around at both ends.
- * @param {HTMLElement} list
- * @param {KeyboardEvent} event
- */
-export function moveFocus(list, event) {
-  const buttons = [...list.querySelectorAll("button")];
-  const index = buttons.findIndex((button) => button === document.activeElement);
-  const next = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: -1 }[event.key];
-  if (next === undefined) return;
-  buttons.at(next % buttons.length)?.focus();
-  event.preventDefault();
-}
-
 /** @param {string} name */
 export function avatar(name) {
   return setHue(element("span", { class: "avatar", "aria-hidden": "true" }, [...name][0] ?? ""), name);

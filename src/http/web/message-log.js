@@ -282,7 +282,7 @@ function createDivider(kind, text) {
 /** @param {any} row */
 function showRow(row) {
   const { events, ids: [id], isAlert, partner, time } = rowData.get(row);
-  row.hidden = conversation === null ? events && !settings.showsJoins : !isAlert && partner !== conversation;
+  row.hidden = conversation === null ? events && settings.joins === "hidden" : !isAlert && partner !== conversation;
   if (time) setTime(row, new Date(time), id);
 }
 

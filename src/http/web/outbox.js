@@ -5,6 +5,7 @@
  * @property {"public" | "whisper" | "command"} kind
  * @property {string} content
  * @property {string | null} to the recipient of a whisper; null: `content` is a command that names the recipient
+ * @property {boolean} [isTyped] false: a menu wrote it
  *
  * @typedef {object} Delivery
  * @property {string} from the user's name

@@ -1,122 +1,222 @@
-// The people in the room: the user first, then moderators, then everyone else by name.
+// The people in the room, and the menus of people and of their messages. What the server would refuse is left out.
 
-import { $, avatar, closest, element, moveFocus } from "./dom.js";
+import { $, avatar, closest, element } from "./dom.js";
+import { copyText } from "./formatting.js";
+import { ask, moveFocus, openMenu } from "./menus.js";
 
 /** @typedef {{ username: string, is_mod: boolean, is_timed_out: boolean, is_away?: boolean }} Person */
 
 const MAX_ITEMS = 500; // people beyond these are only counted, unless the filter finds them
 const MIN_PEOPLE_TO_FILTER = 21;
+const MAX_REASON_LENGTH = "500"; // characters; the server allows as many bytes
+// Durations by their seconds.
+const TIME_OUTS = { 60: "1 minute", 300: "5 minutes", 600: "10 minutes", 3_600: "1 hour" };
+const BANS = { 3_600: "1 hour", 86_400: "1 day", 604_800: "1 week", "": "Forever" };
+const UNITS = { 60: "minutes", 3_600: "hours", 86_400: "days", 604_800: "weeks" };
 
 const list = $("member-list");
 const filter = $("member-filter");
-const note = $("member-note");
 const compareNames = new Intl.Collator(undefined, { numeric: true }).compare;
+let me = "";
 /** @type {Map<string, Person>} */
 let people = new Map();
-/** @type {Map<string, { item: HTMLElement, badges: HTMLElement }>} */
-const items = new Map();
-let me = "";
-/** @type {HTMLElement | null | undefined} */
-let tabStop; // The list has one; the arrow keys move within it.
+/** @type {Map<string, HTMLElement>} */
+let items = new Map();
+let tabStop = element("button"); // The list has one; the arrow keys move within it.
+/** @type {Record<"run" | "whisper" | "mention" | "showWhispers", (commandOrName: string) => void>} */
+let room;
 
-/** @param {Person[]} users @param {string} ownName */
+/** @param {typeof room} newRoom */
+export function connectMenus(newRoom) {
+  room = newRoom;
+}
+
+/** The user first, then moderators, then everyone else by name. @param {Person[]} users @param {string} ownName */
 export function showPeople(users, ownName) {
   me = ownName;
-  const rank = (/** @type {Person} */ { username, is_mod }) => (isMe(username) ? 0 : is_mod ? 1 : 2);
-  const byName = new Map(users.map((person) => [person.username, person]));
-  // Sorting is fast if most are in order already.
-  const almostSorted = [...new Set([...people.keys(), ...byName.keys()])].flatMap((name) => byName.get(name) ?? []);
-  const sorted = almostSorted.sort((a, b) => rank(a) - rank(b) || compareNames(a.username, b.username));
+  const rank = (/** @type {Person} */ { username, is_mod }) => (username === me ? 0 : is_mod ? 1 : 2);
+  const sorted = users.toSorted((a, b) => rank(a) - rank(b) || compareNames(a.username, b.username));
   people = new Map(sorted.map((person) => [person.username, person]));
   filter.hidden = people.size < MIN_PEOPLE_TO_FILTER && filter.value === "" && filter !== document.activeElement;
   $("member-count").textContent = $("member-badge").textContent = String(people.size);
   showList();
 }
 
-/** @param {string} name */
-export const isMe = (name) => name === me;
-/** @param {string} name @returns whether and how this person is in the room */
-export const findPerson = (name) => people.get(name);
-export const amModerator = () => people.get(me)?.is_mod ?? false;
+/** @param {string} name @param {HTMLElement} anchor */
+export function openPersonMenu(name, anchor) {
+  const own = { Settings: () => $("settings-panel").showPopover() };
+  openMenu(anchor, name, { ...(name === me ? own : contact(name)), ...moderation(name) });
+}
 
-// Calls `callback` when the user chooses a person.
-/** @param {(name: string, anchor: HTMLElement) => void} callback */
-export function onPersonMenu(callback) {
-  list.addEventListener("click", (event) => {
-    const button = closest(event, "button");
-    if (button) callback(button.dataset.name ?? "", button);
+/**
+ * @param {{ id?: number, sender: string, text: string, isOwn: boolean, isWhisper: boolean, recipient: string | null,
+ *   anchor: HTMLElement }} message its text is "" if it is deleted
+ */
+export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient, anchor }) {
+  const { Whisper, Mention, "Show whispers": showWhispers } = contact((isOwn ? recipient : sender) ?? "");
+  const canDelete = text !== "" && id !== undefined && (isOwn || (people.get(me)?.is_mod && !isWhisper));
+  openMenu(anchor, isOwn ? "Your message" : sender, {
+    Reply: !isOwn && Mention,
+    Whisper,
+    "Show whispers": isWhisper && showWhispers,
+    "Copy text": text !== "" && (() => copyText(text)),
+    "Delete…": canDelete && (() => deleteMessage(id, text)),
+    ...(isOwn ? {} : moderation(sender)),
   });
 }
 
 filter.addEventListener("input", showList);
 list.addEventListener("keydown", (event) => moveFocus(list, event));
-list.addEventListener("focusin", (event) => setTabStop(closest(event, "button")));
+list.addEventListener("focusin", ({ target }) => setTabStop(/** @type {HTMLButtonElement} */ (target)));
+list.addEventListener("click", (event) => {
+  const button = closest(event, "button");
+  if (button) openPersonMenu(button.dataset.name ?? "", button);
+});
+
+// --- The list
 
 // Changes only what differs, and keeps the focus.
 function showList() {
   const wanted = plain(filter.value.trim());
-  const found = [...people.keys()].filter((name) => wanted === "" || plain(name).includes(wanted));
-  const shown = new Set(found.slice(0, MAX_ITEMS));
-  const focused = list.querySelector(":focus");
-  const focusedAt = [...list.children].findIndex((item) => item.contains(focused));
+  const found = [...people.values()].filter(({ username }) => plain(username).includes(wanted));
+  const shown = found.slice(0, MAX_ITEMS);
+  const hasFocus = list.contains(document.activeElement);
+  const index = [...list.children].findIndex((item) => item.contains(tabStop));
 
-  for (const [name, { item }] of items) {
-    if (shown.has(name)) continue;
-    item.remove();
-    items.delete(name);
-  }
-  let current = list.firstElementChild;
-  for (const name of shown) {
-    const item = showPerson(name);
+  const before = items;
+  items = new Map(shown.map((person) => [person.username, showPerson(person, before.get(person.username))]));
+  for (const [name, item] of before) if (!items.has(name)) item.remove();
+  let next = list.firstElementChild;
+  for (const item of items.values()) {
     // An item that moves down makes way, so that those below it can stay.
-    if (current && current.nextElementSibling === item) current.remove();
-    else if (current !== item) list.insertBefore(item, current);
-    current = item.nextElementSibling;
+    if (next && next.nextElementSibling === item) next.remove();
+    else if (next !== item) list.insertBefore(item, next);
+    next = item.nextElementSibling;
   }
-  const rest = found.length - shown.size;
+  const rest = found.length - shown.length;
   const more = rest > 0 ? `and ${rest} more. Filter by name to find them.` : "";
-  const text = shown.size > 0 ? more : "No one by that name";
-  if (note.textContent !== text) note.textContent = text; // Screen readers announce each change.
+  $("member-note").textContent = found.length > 0 ? more : "No one by that name";
 
-  const nearest = list.children[Math.max(0, Math.min(focusedAt, shown.size - 1))];
-  if (!tabStop?.isConnected) setTabStop(nearest?.querySelector("button"));
-  if (focused && document.activeElement === document.body) (tabStop ?? filter).focus();
+  const nearest = list.children[Math.max(0, Math.min(index, shown.length - 1))]?.querySelector("button");
+  if (!tabStop.isConnected && nearest) setTabStop(nearest);
+  if (hasFocus) (nearest ? tabStop : filter).focus();
 }
 
-/** @param {string} name */
-function showPerson(name) {
-  const entry = items.get(name) ?? createItem(name);
-  items.set(name, entry);
-  const person = people.get(name);
-  const labels = Object.entries({
-    you: isMe(name),
-    moderator: person?.is_mod,
-    "timed out": person?.is_timed_out,
-    away: person?.is_away,
-  }).flatMap(([label, applies]) => (applies ? label : []));
-  if (entry.badges.dataset.labels !== String(labels)) {
-    entry.badges.dataset.labels = String(labels);
-    const badges = labels.map((label) => element("span", { class: `badge ${label.replace(" ", "-")}` }, label));
-    entry.badges.replaceChildren(...badges.flatMap((badge) => [" ", badge]));
-  }
-  return entry.item;
+/** @param {Person} person */
+function showPerson({ username, is_mod, is_timed_out, is_away }, item = createItem(username)) {
+  const labels = { you: username === me, moderator: is_mod, "timed out": is_timed_out, away: is_away };
+  const badges = Object.entries(labels).flatMap(([label, applies]) =>
+    applies ? [" ", element("span", { class: `badge ${label.replace(" ", "-")}` }, label)] : []);
+  item.querySelector(".badges")?.replaceChildren(...badges);
+  return item;
 }
 
-/** @param {string} name */
+/** @param {string} name @returns {HTMLElement} */
 function createItem(name) {
-  const badges = element("span", { class: "badges" });
-  const content = [avatar(name), element("bdi", { class: "name" }, name), badges];
-  const button = element("button", { "data-name": name, "aria-haspopup": "menu", tabindex: "-1" }, ...content);
-  return { item: element("li", {}, button), badges };
+  const content = [avatar(name), element("bdi", { class: "name" }, name), element("span", { class: "badges" })];
+  const attributes = { "data-name": name, "aria-haspopup": "menu", tabindex: "-1" };
+  return element("li", {}, element("button", attributes, ...content));
 }
 
-/** @param {HTMLElement | null | undefined} button */
+/** @param {HTMLButtonElement} button */
 function setTabStop(button) {
-  if (tabStop) tabStop.tabIndex = -1;
-  if (button) button.tabIndex = 0;
+  tabStop.tabIndex = -1;
   tabStop = button;
+  tabStop.tabIndex = 0;
 }
 
 // Without case and accents.
 /** @param {string} name */
 const plain = (name) => name.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+
+// --- What the menus offer
+
+/** @param {string} name @returns {Parameters<typeof openMenu>[2]} */
+function contact(name) {
+  if (name === me || !people.has(name)) return {};
+  return {
+    Whisper: () => room.whisper(name),
+    Mention: () => room.mention(name),
+    "Show whispers": () => room.showWhispers(name),
+  };
+}
+
+/** @param {string} name @returns {Parameters<typeof openMenu>[2]} */
+function moderation(name) {
+  if (!people.get(me)?.is_mod) return {};
+  const person = people.get(name);
+  const isOther = name !== me;
+  return {
+    "Time out…": isOther && person && (() => timeOut(name)),
+    "End time-out": person?.is_timed_out && (() => run("unto", name)),
+    Info: person && (() => run("info", name)),
+    "Kick…": isOther && person && (() => kick(name)),
+    // Also someone who has left.
+    "Ban…": isOther && (() => ban(name)),
+  };
+}
+
+/** @param {string} name */
+async function timeOut(name) {
+  const { field, seconds } = durationField(TIME_OUTS);
+  const text = "They can read, but not write, until the time-out is over.";
+  if (await ask(`Time out ${name}?`, text, ["Cancel", "Time out"], field)) run("to", name, seconds());
+}
+
+/** @param {string} name */
+async function kick(name) {
+  const { field, reason } = reasonField();
+  const text = "They're removed from the room, but they can come back.";
+  if (await ask(`Kick ${name}?`, text, ["Cancel", "Kick"], field)) run("kick", name, reason.value);
+}
+
+/** @param {string} name */
+async function ban(name) {
+  const duration = durationField(BANS);
+  const { field, reason } = reasonField();
+  reason.title = "The reason for a ban without a duration can't begin with a digit.";
+  // The server would take the digit for the start of a duration.
+  duration.field.addEventListener("change", () => (reason.pattern = duration.seconds() ? ".*" : "\\s*[^\\s\\d].*"));
+  const text = people.has(name)
+    ? "They're removed from the room. Their name and their address are banned."
+    : "They aren't in the room, so only their name is banned.";
+  const isSure = await ask(`Ban ${name}?`, text, ["Cancel", "Ban"], duration.field, field);
+  if (isSure) run("ban", name, `${duration.seconds() && `${duration.seconds()}s `}${reason.value}`);
+}
+
+/** @param {number} id @param {string} text */
+async function deleteMessage(id, text) {
+  const quoted = element("blockquote", { dir: "auto" }, text);
+  const warning = "It's deleted for everyone. You can't undo this.";
+  if (await ask("Delete this message?", warning, ["Cancel", "Delete"], quoted)) room.run(`/delete ${id}`);
+}
+
+// A name in quotes is exactly that name, whoever else is in the room.
+/** @param {string} command @param {string} name */
+const run = (command, name, rest = "") => room.run(`/${command} "${name.replaceAll('"', '""')}" ${rest}`);
+
+// With "Custom…" there are fields for a number and a unit.
+/** @param {Record<string, string>} durations */
+function durationField(durations) {
+  const choice = select({ ...durations, custom: "Custom…" });
+  const attributes = { type: "number", min: "1", max: "999", value: "30", required: "", "aria-label": "Number" };
+  const number = element("input", attributes);
+  const unit = select(UNITS, { "aria-label": "Unit" });
+  const custom = element("div", { class: "input-row" }, number, unit);
+  const field = element("div", {}, element("label", {}, "Duration", choice), custom);
+  const update = () => (custom.hidden = number.disabled = choice.value !== "custom");
+  field.addEventListener("change", update);
+  update();
+  return { field, seconds: () => (custom.hidden ? choice.value : String(+number.value * +unit.value)) };
+}
+
+function reasonField() {
+  const reason = element("input", { maxlength: MAX_REASON_LENGTH });
+  return { reason, field: element("label", {}, "Reason (optional)", reason) };
+}
+
+/** @param {Record<string, string>} options */
+function select(options, attributes = {}) {
+  const items = Object.entries(options).map(([value, text]) => element("option", { value }, text));
+  return element("select", attributes, ...items);
+}

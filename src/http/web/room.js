@@ -11,7 +11,6 @@ import {
   startWhisper,
 } from "./composer.js";
 import { Connection } from "./connection.js";
-import { confirmDialog } from "./dialog.js";
 import { $, closest } from "./dom.js";
 import { mentions } from "./formatting.js";
 import {
@@ -32,12 +31,11 @@ import {
   startEpoch,
   suppressAnnouncements,
 } from "./message-log.js";
+import { ask } from "./menus.js";
 import { guardBack, setInRoom } from "./navigation.js";
 import { notify, showUnread } from "./notifications.js";
-import { onPersonMenu, showPeople } from "./people.js";
-import { connectMenus, openMessageMenu, openPersonMenu } from "./people-menu.js";
+import { connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
 import { Sender } from "./sender.js";
-import "./settings-panel.js";
 import { showStatus } from "./status.js";
 import { saveLasting } from "./storage.js";
 
@@ -155,19 +153,14 @@ onOlderWanted((id) => connection.requestOlder(id));
 
 $("leave").addEventListener("click", async () => {
   const { unsent } = sender;
-  const choice = unsent === 0 ? "leave" : await confirmDialog({
-    title: unsent === 1 ? "1 message hasn't been sent yet" : `${unsent} messages haven't been sent yet`,
-    text: `What you keep is sent the next time you join as ${connection.name} in this tab.`,
-    actions: [
-      { label: "Stay", value: "" },
-      { label: "Leave and keep", value: "keep" },
-      { label: "Leave and discard", value: "discard", isDanger: true },
-    ],
-  });
-  if (choice === null || section.hidden) return;
-  sender.leave(choice === "keep");
-  closeDrafts(choice === "discard");
-  connection.leave(choice === "keep");
+  const title = unsent === 1 ? "1 message hasn't been sent yet" : `${unsent} messages haven't been sent yet`;
+  const text = `What you keep is sent the next time you join as ${connection.name} in this tab.`;
+  const choice = unsent && (await ask(title, text, ["Stay", "Leave and keep", "Leave and discard"]));
+  if ((unsent && !choice) || section.hidden) return;
+  const keeps = choice === 1;
+  sender.leave(keeps);
+  closeDrafts(choice === 2);
+  connection.leave(keeps);
   clearLog();
   lossNotice = null;
   showRoom(false);
@@ -213,14 +206,13 @@ function updateMembers(users) {
 
 connectMenus({
   run: inRoom((command) => {
-    const error = sender.submit(command.trim(), null);
+    const error = sender.submit(command.trim(), null, false);
     if (error) addNotice("error", error);
   }),
   whisper: inRoom(startWhisper),
   mention: inRoom(insertMention),
   showWhispers: inRoom(setConversation),
 });
-onPersonMenu(openPersonMenu);
 onMessageMenu(openMessageMenu);
 
 /** @param {(commandOrName: string) => void} action its result is in the log or the message box */

@@ -46,14 +46,15 @@ export class Sender {
    * Sends the text: to everyone, to the recipient, or as a command. Returns an error message, or null on success.
    * @param {string} text
    * @param {string | null} recipient
+   * @param {boolean} [isTyped] whether it belongs in the message box if it fails
    */
-  submit(text, recipient) {
+  submit(text, recipient, isTyped = true) {
     const [content, excess] = [parse(text, recipient), this.excess(text, recipient)];
     if (this.isTimedOut) return "You're timed out and can only read for now.";
     if (content.kind === "command" && !this.#connection.isOnline) return "Commands can't be sent while you're offline.";
     if (this.#outbox.isFull) return "Too many messages are waiting to be sent.";
     if (excess > 0) return `Your message is ${inBytes(excess)} over the limit.`;
-    this.#outbox.add(content, this.#connection.name);
+    this.#outbox.add({ ...content, isTyped }, this.#connection.name);
     this.sendWaiting();
     return null;
   }
@@ -201,7 +202,8 @@ function frame({ kind, content, to, txnId: txn_id }) {
 }
 
 /** Puts what was not sent back into the message box. Returns whether it did. @param {Item} item */
-function giveBack({ kind, content, to }) {
+function giveBack({ kind, content, to, isTyped }) {
+  if (isTyped === false) return false;
   const isText = kind === "public" || to !== null;
   return returnText(isText ? content.replace(/^\//, "//") : content, isText ? to : undefined);
 }

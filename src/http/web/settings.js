@@ -1,70 +1,59 @@
-// The user's settings, which last in this browser and are the same in all of its tabs.
+// The user's settings, which last in this browser and are the same in all of its tabs, and the panel that has them.
 
+import { $, element } from "./dom.js";
 import { loadLasting, saveLasting } from "./storage.js";
 
-/**
- * @typedef {object} Settings
- * @property {"system" | "light" | "dark"} theme
- * @property {"comfortable" | "compact"} density
- * @property {"system" | "12-hour" | "24-hour"} time
- * @property {boolean} showsJoins lines about people who join or leave
- * @property {"off" | "mentions" | "all"} notifications "mentions" includes whispers
- * @property {boolean} sound
- */
-
-/**
- * The values that each setting can have, the default first.
- * @type {Record<string, (string | boolean)[]>}
- */
-export const VALUES = {
-  theme: ["system", "light", "dark"],
-  density: ["comfortable", "compact"],
-  time: ["system", "12-hour", "24-hour"],
-  showsJoins: [true, false],
-  notifications: ["off", "mentions", "all"],
-  sound: [false, true],
+// The label of each setting, and its values, the default first.
+const SETTINGS = {
+  theme: ["Theme", "system", "light", "dark"],
+  density: ["Density", "comfortable", "compact"],
+  time: ["Time format", "system", "12-hour", "24-hour"],
+  joins: ["Joins and leaves", "shown", "hidden"],
+  notifications: ["Notifications", "off", "mentions and whispers", "all messages"],
+  sound: ["Sound", "off", "mentions and whispers"],
 };
-const SCHEMES = ["light", "dark"]; // of the theme-color elements, in their order
 
-/** @type {(() => void)[]} */
+export const settings = /** @type {Record<keyof typeof SETTINGS, string>} */ ({});
+/** @type {((changed?: string) => void)[]} */
 const listeners = [];
-export const settings = /** @type {Settings} */ ({});
-load();
+const selects = Object.entries(SETTINGS).map(([name, [label, ...values]]) => {
+  const options = values.map((value) => element("option", { value }, value[0].toUpperCase() + value.slice(1)));
+  const select = element("select", { name }, ...options);
+  select.addEventListener("change", () => changeSetting(name, select.value));
+  $("settings-hint").before(element("label", {}, label, select));
+  return select;
+});
+selects[0].autofocus = true;
+apply(loadLasting("settings"));
+$("settings-button").hidden = false;
 
-/** @param {string} name @param {string | boolean} value */
+/** @param {string} name @param {string} value */
 export function changeSetting(name, value) {
-  saveLasting("settings", Object.assign(settings, { [name]: value }));
-  apply();
+  const changed = { ...settings, [name]: value };
+  saveLasting("settings", changed);
+  apply(changed, name);
 }
 
-// Calls `listener` now and after each change.
-/** @param {(settings: Settings) => void} listener */
+/** Calls `listener` now and after each change, with the setting that was changed in this tab. @param {typeof listeners[0]} listener */
 export function onSettings(listener) {
-  listeners.push(() => listener(settings));
-  listener(settings);
+  listeners.push(listener);
+  listener();
 }
 
 // In another tab.
-addEventListener("storage", ({ key }) => key === "settings" && load());
+addEventListener("storage", ({ key }) => key === "settings" && apply(loadLasting("settings")));
 
-// What is stored may come from another version of the page.
-function load() {
-  const stored = loadLasting("settings") ?? {};
-  for (const [name, values] of Object.entries(VALUES)) {
-    Object.assign(settings, { [name]: values.includes(stored[name]) ? stored[name] : values[0] });
+/** @param {any} values what is stored, maybe by another version of the page @param {string} [changed] */
+function apply(values, changed) {
+  for (const select of selects) {
+    select.value = values?.[select.name];
+    if (select.selectedIndex < 0) select.selectedIndex = 0;
+    Object.assign(settings, { [select.name]: select.value });
   }
-  apply();
-}
-
-function apply() {
-  const { theme, density, showsJoins } = settings;
-  const { style, dataset } = document.documentElement;
-  style.colorScheme = theme === "system" ? "" : theme;
-  document.querySelectorAll('meta[name="theme-color"]').forEach((meta, index) => {
-    const isChosen = theme === SCHEMES[index] ? "all" : "not all";
-    meta.setAttribute("media", theme === "system" ? `(prefers-color-scheme: ${SCHEMES[index]})` : isChosen);
+  Object.assign(document.documentElement.dataset, settings);
+  ["light", "dark"].forEach((scheme, index) => {
+    const media = { system: `(prefers-color-scheme: ${scheme})`, [scheme]: "all" }[settings.theme] ?? "not all";
+    document.getElementsByName("theme-color")[index].setAttribute("media", media);
   });
-  dataset.density = density;
-  dataset.joins = showsJoins ? "shown" : "hidden";
-  for (const listener of listeners) listener();
+  for (const listener of listeners) listener(changed);
 }
