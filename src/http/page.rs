@@ -49,11 +49,10 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 24] = [
+const FILES: [File; 19] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
-    script!("completion.js"),
     script!("composer.js"),
     script!("connection.js"),
     script!("dom.js"),
@@ -61,14 +60,10 @@ const FILES: [File; 24] = [
     script!("menus.js"),
     script!("message-log.js"),
     script!("message-row.js"),
-    script!("navigation.js"),
     script!("notifications.js"),
-    script!("outbox.js"),
     script!("people.js"),
     script!("room.js"),
-    script!("sender.js"),
     script!("settings.js"),
-    script!("status.js"),
     script!("storage.js"),
     text!("favicon-unread.svg", "image/svg+xml"),
     text!("favicon.svg", "image/svg+xml"),

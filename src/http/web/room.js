@@ -1,130 +1,92 @@
-// The room: connects the connection, the message log, the people and the composer with each other.
+// The room: connects the connection, the message log, the people and the composer with each other, and shows the state of
+// the connection.
 
-import {
-  actions as composer,
-  closeDrafts,
-  completions,
-  insertMention,
-  openDrafts,
-  setTimedOut,
-  showSize,
-  startWhisper,
-} from "./composer.js";
-import { Connection } from "./connection.js";
+import * as composer from "./composer.js";
+import * as connection from "./connection.js";
 import { $, closest } from "./dom.js";
 import { mentions } from "./formatting.js";
-import {
-  addDivider,
-  addMessage,
-  addNotice,
-  addOlder,
-  clearLog,
-  deleteMessage,
-  jumpToLatest,
-  onMessageMenu,
-  onOlderWanted,
-  onUnread,
-  removeRow,
-  setConversation,
-  setOlder,
-  setOwnName,
-  startEpoch,
-  suppressAnnouncements,
-} from "./message-log.js";
 import { ask } from "./menus.js";
-import { guardBack, setInRoom } from "./navigation.js";
+import * as log from "./message-log.js";
 import { notify, showUnread } from "./notifications.js";
 import { connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
-import { Sender } from "./sender.js";
-import { showStatus } from "./status.js";
 import { saveLasting } from "./storage.js";
 
+const COUNTDOWN_MS = 250; // so that it skips no second
+const MAX_BUTTON = 2; // of a mouse; those after it are Back and Forward
+
 const section = $("room");
-const messageInput = $("message-input");
+const peopleButton = $("members-button");
 
-/** @type {string | null} */
-let me = null; // this member's name as the server writes it; null before the join
 let isModerator = false;
-/** @type {HTMLElement | null} */
-let lossNotice = null; // shown until the connection is back
-/** @type {HTMLElement | null} */
-let backHint = null;
+/** @type {Record<"loss" | "back", HTMLElement | null>} */
+const hints = { loss: null, back: null }; // in the log
 
-const url = new URL(".", location.href);
-url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-const connection = new Connection(url.href, {
-  onState(state, retryAt) {
-    showStatus(state, retryAt, lossNotice !== null);
-    sender.showStates();
+connection.listen({
+  onState() {
+    showStatus();
+    composer.showStates();
   },
 
   onJoined(answer) {
     $("password").value = "";
-    if (lossNotice) removeRow(lossNotice);
-    lossNotice = null;
+    setHint("loss");
+    log.setOwnName(connection.name);
+    saveLasting("name", connection.name);
     if (section.hidden) showRoom(true);
-    const isFirst = startEpoch(answer.epoch);
-    openDrafts(connection.name);
-    if (isFirst) suppressAnnouncements();
-    else if (answer.recovered !== true) addDivider("Some messages may be missing here");
+    const isFirst = log.startEpoch(answer.epoch);
+    if (isFirst) log.suppressAnnouncements();
+    else if (!answer.recovered) log.addDivider("Some messages may be missing here");
     for (const message of answer.messages) show(message, !isFirst);
-    if (isFirst) setOlder(answer.more);
-    sender.onJoined(answer);
-    showSize();
+    if (isFirst) log.setOlder(answer.more);
+    composer.onJoined(answer);
   },
 
   onOlder({ messages, more }) {
-    for (const message of messages) sender.confirmOlder(message);
-    addOlder(() => messages.forEach((/** @type {any} */ message) => show(message, false)), more);
+    for (const { txn_id } of messages) composer.discard(txn_id);
+    log.addOlder(() => messages.forEach((/** @type {any} */ message) => show(message, false)), more);
   },
 
   onJoinRejected(reason, needsPassword) {
-    const name = connection.name || undefined;
     showRoom(false);
-    room.onLeft({
-      reason: sender.hasUnsent ? `${reason} Your unsent messages have been kept.` : reason,
-      name,
-      needsPassword,
-    });
+    const kept = composer.unsent() > 0 ? " Your unsent messages have been kept." : "";
+    room.onLeft({ reason: reason + kept, name: connection.name, needsPassword });
   },
 
   onDisconnected(code, reason) {
     const closed = reason ? `Connection closed (${reason}).` : "Connection lost.";
     const cause = code === 1001 ? "The server has shut down or is restarting." : closed;
-    lossNotice = addNotice("connection", `${cause} Messages you write are sent once you're back.`);
+    setHint("loss", `${cause} Messages you write are sent once you're back.`);
   },
 
   onRemoved(reason, joinError) {
-    if (lossNotice) removeRow(lossNotice);
-    lossNotice = null;
-    addNotice("connection", joinError || `You've been removed from the room${reason ? `: ${reason}` : "."}`);
+    setHint("loss");
+    log.addNotice("connection", joinError || `You've been removed from the room${reason ? `: ${reason}` : "."}`);
   },
 
   onMessage(message) {
     const { type, content } = message;
-    if (type === "ack") sender.confirm(message);
-    else if (type === "error") sender.onError(message) || addNotice(type, content);
+    if (type === "ack") composer.confirm(message);
+    else if (type === "error") composer.onError(message) || log.addNotice(type, content);
     else if (type === "user_list") updateMembers(content);
-    else if (type === "command_list") completions.commands = content;
-    else if (type === "deleted") deleteMessage(message.id);
+    else if (type === "command_list") composer.completions.commands = content;
+    else if (type === "deleted") log.deleteMessage(message.id);
     else show(message, true);
   },
 });
-const sender = new Sender(connection);
 
 export const room = {
-  /** @type {(rejection?: { reason: string, name?: string, needsPassword?: boolean }) => void} */
+  /** @type {(rejection?: { reason: string, name: string, needsPassword: boolean }) => void} */
   onLeft: () => {},
 
   /** @param {string} name @param {string} password */
   join(name, password) {
-    me = null;
-    connection.join(name, password, sender.position(name));
+    connection.join(name, password, composer.resumePosition(name));
   },
 
   // After a reload.
   resume() {
-    openDrafts(connection.resume((name) => sender.position(name)));
+    connection.resume(composer.resumePosition);
+    composer.openDrafts();
     showRoom(true);
   },
 };
@@ -135,93 +97,117 @@ export const room = {
  * @param {boolean} isNew whether it counts as unread
  */
 function show(message, isNew) {
-  if (sender.confirm(message)) return;
-  const { type, content: text, id, time } = message;
-  if (type === "public" || type === "private") {
-    const isWhisper = type === "private";
-    const author = isWhisper ? message.from : message.username;
-    const isOwn = author === me;
-    const row = addMessage({ id, sender: author, text, time, isOwn, recipient: isWhisper ? message.to : null, isNew });
-    if (row && isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: me !== null && mentions(text, me) });
-  } else if (type === "system") {
-    addNotice(type, text, id, time);
+  if (composer.confirm(message)) return;
+  const { type, content: text, id, time, to = null } = message;
+  if (type === "system") {
+    log.addNotice(type, text, id, time);
+  } else if (type === "public" || type === "private") {
+    const author = message.from ?? message.username;
+    const isOwn = author === connection.name;
+    const row = log.addMessage({ id, sender: author, text, time, isOwn, recipient: to, isNew });
+    if (!row || !isNew || isOwn) return;
+    notify({ sender: author, text, isWhisper: to !== null, isMention: mentions(text, connection.name) });
   }
 }
 
-onUnread(showUnread);
-onOlderWanted((id) => connection.requestOlder(id));
+log.onUnread(showUnread);
+log.onOlderWanted(connection.requestOlder);
 
 $("leave").addEventListener("click", async () => {
-  const { unsent } = sender;
+  const unsent = composer.unsent();
   const title = unsent === 1 ? "1 message hasn't been sent yet" : `${unsent} messages haven't been sent yet`;
   const text = `What you keep is sent the next time you join as ${connection.name} in this tab.`;
   const choice = unsent && (await ask(title, text, ["Stay", "Leave and keep", "Leave and discard"]));
   if ((unsent && !choice) || section.hidden) return;
-  const keeps = choice === 1;
-  sender.leave(keeps);
-  closeDrafts(choice === 2);
-  connection.leave(keeps);
-  clearLog();
-  lossNotice = null;
+  setHint("loss");
+  setHint("back");
+  composer.leave(choice === 2);
+  connection.leave(choice === 1);
+  log.clearLog();
   showRoom(false);
   room.onLeft();
 });
 
-$("retry").addEventListener("click", () => connection.check());
-$("rejoin").addEventListener("click", () => connection.rejoin());
-
 /** @param {boolean} isJoined */
 function showRoom(isJoined) {
-  me = isJoined ? connection.name : null;
-  setOwnName(me);
-  if (!isJoined) isModerator = false;
+  const wasJoined = !section.hidden;
   if (isJoined) $("join-form").hidden = true;
-  for (const id of ["room", "members-button", "leave"]) $(id).hidden = !isJoined;
-  setInRoom(isJoined);
+  else isModerator = false;
+  for (const node of [section, peopleButton, $("leave")]) node.hidden = !isJoined;
   showDrawer(false);
-  if (isJoined) messageInput.focus();
+  if (isJoined) {
+    addEntry();
+    $("message-input").focus();
+  } else if (wasJoined && history.state === "room") {
+    history.back();
+  }
+}
+
+/** Shows a hint in the log until it is taken back, without a text. @param {"loss" | "back"} kind @param {string} [text] */
+function setHint(kind, text) {
+  const row = hints[kind];
+  if (row) log.removeRow(row);
+  hints[kind] = text ? log.addNotice("connection", text) : null;
+}
+
+// --- The state of the connection
+
+$("retry").addEventListener("click", connection.check);
+$("rejoin").addEventListener("click", connection.open);
+setInterval(showCountdown, COUNTDOWN_MS);
+
+function showStatus() {
+  const { state } = connection;
+  const loss = navigator.onLine ? "Connection lost" : "You're offline";
+  $("status").dataset.state = state;
+  $("status-text").textContent = {
+    idle: "Not connected",
+    connecting: hints.loss ? `${loss}. Reconnecting…` : "Connecting…",
+    online: "Connected",
+    unresponsive: "Offline: the server isn't responding",
+    backoff: `${loss}. Retrying`,
+    "name-in-use": "Your name is in use. Waiting for it…",
+    replaced: "Open in another tab",
+    removed: "Removed",
+  }[state];
+  $("retry").hidden = state !== "backoff" && state !== "unresponsive";
+  $("rejoin").hidden = state !== "replaced" && state !== "removed";
+  $("rejoin").textContent = state === "removed" ? "Join again" : "Use here";
+  showCountdown();
+}
+
+// Outside of what screen readers announce.
+function showCountdown() {
+  const seconds = Math.max(1, Math.ceil((connection.deadline - Date.now()) / 1000));
+  $("countdown").textContent = connection.state === "backoff" ? `in ${seconds} s` : "";
 }
 
 // --- Members
 
 /** @param {import("./people.js").Person[]} users */
 function updateMembers(users) {
-  if (me === null) {
-    me = connection.name ?? "";
-    setOwnName(me);
-    saveLasting("name", me);
-  }
-  showPeople(users, me);
-  completions.present = users.map((user) => user.username);
-  completions.names = completions.present.filter((name) => name !== me);
-  const self = users.find((user) => user.username === me);
+  showPeople(users, connection.name);
+  composer.completions.names = users.map((user) => user.username);
+  const self = users.find((user) => user.username === connection.name);
   if (isModerator && !self?.is_mod) {
-    addNotice("connection", "You're no longer a moderator. To become one again, use /login.");
+    log.addNotice("connection", "You're no longer a moderator. To become one again, use /login.");
   }
   isModerator = self?.is_mod ?? false;
-  sender.isTimedOut = self?.is_timed_out ?? false;
-  setTimedOut(sender.isTimedOut);
-  sender.sendWaiting();
+  composer.setTimedOut(self?.is_timed_out ?? false);
 }
 
 connectMenus({
-  run: inRoom((command) => {
-    const error = sender.submit(command.trim(), null, false);
-    if (error) addNotice("error", error);
-  }),
-  whisper: inRoom(startWhisper),
-  mention: inRoom(insertMention),
-  showWhispers: inRoom(setConversation),
+  run(command) {
+    const error = composer.submit(command.trim(), null, false);
+    if (error) log.addNotice("error", error);
+  },
+  whisper: composer.startWhisper,
+  mention: composer.insertMention,
+  showWhispers: log.setConversation,
 });
-onMessageMenu(openMessageMenu);
-
-/** @param {(commandOrName: string) => void} action its result is in the log or the message box */
-function inRoom(action) {
-  return (/** @type {string} */ commandOrName) => {
-    if (isDrawerOpen()) closeDrawer();
-    action(commandOrName);
-  };
-}
+log.onMessageMenu(openMessageMenu);
+// The result is in the log or the message box.
+addEventListener("click", (event) => closest(event, "[role=menuitem]") && closeDrawer(), { capture: true });
 
 $("log").addEventListener("click", (event) => {
   showDrawer(false);
@@ -235,30 +221,50 @@ $("log").addEventListener("click", (event) => {
  */
 function showDrawer(isOpen) {
   section.classList.toggle("drawer-open", isOpen);
-  $("members-button").setAttribute("aria-expanded", String(isOpen));
+  peopleButton.ariaExpanded = String(isOpen);
 }
 
-const isDrawerOpen = () => section.classList.contains("drawer-open");
-
-$("members-button").addEventListener("click", () => {
-  showDrawer(!isDrawerOpen());
+peopleButton.addEventListener("click", () => {
+  if (closeDrawer()) return;
+  showDrawer(true);
   /** @type {HTMLElement | null} */
   const person = $("member-list").querySelector('[tabindex="0"]');
-  if (isDrawerOpen()) person?.focus();
+  person?.focus();
 });
 
 addEventListener("keydown", ({ key }) => {
-  if (key === "Escape" && isDrawerOpen() && !document.querySelector("dialog[open], :popover-open")) closeDrawer();
+  if (key === "Escape" && !document.querySelector("dialog[open], :popover-open")) closeDrawer();
 });
 
+// Returns whether it was open.
 function closeDrawer() {
+  const isOpen = section.classList.contains("drawer-open");
   showDrawer(false);
-  $("members-button").focus();
+  if (isOpen) peopleButton.focus();
+  return isOpen;
 }
 
-// --- The Back button
+// --- The Back button: the room has an entry in the browser's history, which Back uses up. First it closes what is open,
+// then it shows a hint, and only the next one leaves the page.
 
-guardBack(closeTop, showBackHint);
+addEventListener("popstate", () => {
+  if (section.hidden) return;
+  if (history.state === "room") setHint("back");
+  else if (closeTop()) addEntry();
+  else setHint("back", "Press Back again to leave the page.");
+});
+// Only now: browsers skip entries that were added before the user did something, so that no page is a trap.
+addEventListener("pointerdown", ({ button }) => button <= MAX_BUTTON && addEntry(), { capture: true });
+addEventListener("keydown", ({ key, altKey, ctrlKey, metaKey }) => {
+  // Alt+Left is Back as well.
+  if (!altKey && !ctrlKey && !metaKey && !key.startsWith("Browser")) addEntry();
+});
+
+function addEntry() {
+  if (section.hidden || history.state === "room") return;
+  history.pushState("room", "");
+  setHint("back");
+}
 
 // Returns whether there was anything to close.
 function closeTop() {
@@ -266,25 +272,7 @@ function closeTop() {
   const dialog = document.querySelector("dialog[open]");
   /** @type {HTMLElement | null} */
   const popover = document.querySelector(":popover-open");
-  if (dialog) dialog.close();
-  else if (popover) popover.hidePopover();
-  else if (isDrawerOpen()) closeDrawer();
-  else return false;
-  return true;
+  dialog?.close();
+  popover?.hidePopover();
+  return dialog || popover || closeDrawer();
 }
-
-/** @param {boolean} isShown */
-function showBackHint(isShown) {
-  if (backHint) removeRow(backHint);
-  backHint = isShown ? addNotice("connection", "Press Back again to leave the page.") : null;
-}
-
-// --- Sending
-
-composer.send = (text, recipient) => {
-  const error = sender.submit(text, recipient);
-  if (error) addNotice("error", `${error} Your text is still in the message box.`);
-  jumpToLatest();
-  return error === null;
-};
-composer.excess = (text, recipient) => sender.excess(text, recipient);
