@@ -32,8 +32,8 @@ function showJoinForm({ reason = "", name = nameInput.value, needsPassword = fal
   }
   const input = needsPassword ? passwordInput : nameInput;
   input.focus();
-  if (reason === "") return;
-  input.setAttribute("aria-invalid", "true");
+  if (!reason) return;
+  input.ariaInvalid = "true";
   input.select();
 }
 
@@ -41,7 +41,7 @@ $("join-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   if ($("join").disabled) return;
   $("join-error").textContent = "";
-  for (const input of [nameInput, passwordInput]) input.removeAttribute("aria-invalid");
+  nameInput.ariaInvalid = passwordInput.ariaInvalid = null;
   $("join").disabled = true; // until the answer, so that a second press does nothing
   const room = await loading;
   if (!room) return showJoinForm(NOT_LOADED);

@@ -53,9 +53,9 @@ connection.listen({
   },
 
   onDisconnected(code, reason) {
-    const closed = reason ? `Connection closed (${reason}).` : "Connection lost.";
-    const cause = code === 1001 ? "The server has shut down or is restarting." : closed;
-    setHint("loss", `${cause} Messages you write are sent once you're back.`);
+    const closed = reason ? `Connection closed (${reason})` : "Connection lost";
+    const cause = code === 1001 ? "The server has shut down or is restarting" : closed;
+    setHint("loss", `${cause}. Messages you write are sent once you're back.`);
   },
 
   onRemoved(reason, joinError) {
