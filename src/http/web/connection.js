@@ -102,7 +102,7 @@ export function resume(lastPosition) {
  * @param {boolean} keepsPlace
  */
 export function leave(keepsPlace) {
-  save("place", keepsPlace ? { name, session } : null);
+  if (keepsPlace) save("place", { name, session });
   close(true);
   reset();
 }
