@@ -49,7 +49,7 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 19] = [
+const FILES: [File; 18] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
@@ -57,7 +57,6 @@ const FILES: [File; 19] = [
     script!("connection.js"),
     script!("dom.js"),
     script!("formatting.js"),
-    script!("menus.js"),
     script!("message-log.js"),
     script!("message-row.js"),
     script!("notifications.js"),

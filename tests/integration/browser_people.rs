@@ -312,10 +312,15 @@ fn moderators_decide_in_dialogs() {
     open("Éva", "Kick…");
     ann.wait_for_text("dialog p", "they can come back");
     ann.press(&["s", "p", "a", "m", ENTER]);
-    assert_eq!(peer.next()["content"], "/kick \"Éva\" spam");
-    // The server's answer is shown.
-    peer.error("Éva is a named moderator, whom others cannot time out, kick or ban.");
+    let kick = peer.next();
+    assert_eq!(kick["content"], "/kick \"Éva\" spam");
+    // The server's answer is shown. The command does not come back to the message box, where it was not written.
+    let refusal = "Éva is a named moderator, whom others cannot time out, kick or ban.";
+    peer.send(
+        json!({"type": "error", "content": refusal, "txn_id": kick["txn_id"], "timestamp": "12:00:00"}),
+    );
     ann.wait_for_text("#log", "Éva is a named moderator");
+    assert_eq!(ann.evaluate("document.querySelector('#message-input').value"), "");
 
     open("Tom", "Ban…");
     ann.wait_for_text("dialog p", "Their name and their address are banned.");

@@ -53,7 +53,6 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/composer.js", "text/javascript"),
         ("/dom.js", "text/javascript"),
         ("/formatting.js", "text/javascript"),
-        ("/menus.js", "text/javascript"),
         ("/people.js", "text/javascript"),
         ("/message-log.js", "text/javascript"),
         ("/message-row.js", "text/javascript"),

@@ -8,7 +8,6 @@ import { changeSetting, onSettings, settings } from "./settings.js";
 const MIN_INTERVAL_MS = 5_000; // between notifications; the messages meanwhile share the next
 const MIN_SOUND_INTERVAL_MS = 2_000;
 const EXCESS = /(?<=^.{140}).+/su; // what is left out of a long message
-const VOLUME = [0, 0.12, 0.06, 0.03, 0.01, 0]; // of the sound, over its time
 const SOUND_SECONDS = 0.5;
 
 const bell = $("bell");
@@ -108,7 +107,7 @@ function playSound() {
   audio ??= new AudioContext();
   const tone = new OscillatorNode(audio, { frequency: 660 });
   const volume = new GainNode(audio, { gain: 0 });
-  volume.gain.setValueCurveAtTime(VOLUME, audio.currentTime, SOUND_SECONDS);
+  volume.gain.setValueCurveAtTime([0, 0.12, 0.04, 0.01, 0], audio.currentTime, SOUND_SECONDS);
   tone.connect(volume).connect(audio.destination);
   tone.start();
   tone.stop(audio.currentTime + SOUND_SECONDS);

@@ -1,8 +1,7 @@
-// The people in the room, and the menus of people and of their messages. What the server would refuse is left out.
+// The people in the room, the menus of people and of their messages, and the dialogs that these open.
 
 import { $, avatar, closest, element } from "./dom.js";
 import { copyText } from "./formatting.js";
-import { ask, moveFocus, openMenu } from "./menus.js";
 
 /** @typedef {{ username: string, is_mod: boolean, is_timed_out: boolean, is_away?: boolean }} Person */
 
@@ -13,6 +12,7 @@ const MAX_REASON_LENGTH = "500"; // characters; the server allows as many bytes
 const TIME_OUTS = { 60: "1 minute", 300: "5 minutes", 600: "10 minutes", 3_600: "1 hour" };
 const BANS = { 3_600: "1 hour", 86_400: "1 day", 604_800: "1 week", "": "Forever" };
 const UNITS = { 60: "minutes", 3_600: "hours", 86_400: "days", 604_800: "weeks" };
+const MARGIN_PX = 8; // from a menu to the edges of the window
 
 const list = $("member-list");
 const filter = $("member-filter");
@@ -25,6 +25,9 @@ let items = new Map();
 let tabStop = element("button"); // The list has one; the arrow keys move within it.
 /** @type {Record<"run" | "whisper" | "mention" | "showWhispers", (commandOrName: string) => void>} */
 let room;
+let anchor = document.body; // of the menu
+const menu = element("div", { id: "menu", role: "menu", popover: "" });
+$("main").append(menu);
 
 /** @param {typeof room} newRoom */
 export function connectMenus(newRoom) {
@@ -65,13 +68,46 @@ export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient,
   });
 }
 
+/**
+ * Asks, and returns the index of the action that was chosen. The first one does nothing, and the last one is the most
+ * dangerous. With one field or more and two actions, Enter chooses the second one if the fields are valid.
+ * @param {string} title
+ * @param {string} text
+ * @param {string[]} actions
+ * @param {...Node} fields
+ * @returns {Promise<number>}
+ */
+export function ask(title, text, actions, ...fields) {
+  const buttons = actions.map((label, index) => {
+    const attributes = { value: String(index), class: index === actions.length - 1 ? "primary danger" : "secondary" };
+    return element("button", attributes, label);
+  });
+  const row = element("div", { class: "dialog-actions" }, ...buttons);
+  const form = element("form", { method: "dialog" }, element("h2", {}, title), element("p", {}, text), ...fields, row);
+  const dialog = element("dialog", { "aria-label": title }, form);
+  buttons[0].type = "button"; // Enter in a field chooses the next one.
+  buttons[0].addEventListener("click", () => dialog.close());
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(Number(dialog.returnValue));
+    });
+  });
+}
+
 filter.addEventListener("input", showList);
-list.addEventListener("keydown", (event) => moveFocus(list, event));
 list.addEventListener("focusin", ({ target }) => setTabStop(/** @type {HTMLButtonElement} */ (target)));
 list.addEventListener("click", (event) => {
   const button = closest(event, "button");
   if (button) openPersonMenu(button.dataset.name ?? "", button);
 });
+for (const box of [list, menu]) box.addEventListener("keydown", (event) => moveFocus(box, event));
+menu.addEventListener("toggle", () => {
+  if (!anchor.isConnected) $("message-input").focus();
+});
+addEventListener("resize", place); // as when a phone hides its keyboard
 
 // --- The list
 
@@ -129,7 +165,7 @@ function setTabStop(button) {
 /** @param {string} name */
 const plain = (name) => name.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
-// --- What the menus offer
+// --- What the menus offer: not what the server would refuse
 
 /** @param {string} name @returns {Parameters<typeof openMenu>[2]} */
 function contact(name) {
@@ -181,7 +217,8 @@ async function ban(name) {
     ? "They're removed from the room. Their name and their address are banned."
     : "They aren't in the room, so only their name is banned.";
   const isSure = await ask(`Ban ${name}?`, text, ["Cancel", "Ban"], duration.field, field);
-  if (isSure) run("ban", name, `${duration.seconds() && `${duration.seconds()}s `}${reason.value}`);
+  const seconds = duration.seconds();
+  if (isSure) run("ban", name, seconds && `${seconds}s`, reason.value);
 }
 
 /** @param {number} id @param {string} text */
@@ -192,8 +229,10 @@ async function deleteMessage(id, text) {
 }
 
 // A name in quotes is exactly that name, whoever else is in the room.
-/** @param {string} command @param {string} name */
-const run = (command, name, rest = "") => room.run(`/${command} "${name.replaceAll('"', '""')}" ${rest}`);
+/** @param {string} command @param {string} name @param {...string} rest */
+const run = (command, name, ...rest) => {
+  room.run([`/${command}`, `"${name.replaceAll('"', '""')}"`, ...rest.filter(Boolean)].join(" "));
+};
 
 // With "Custom…" there are fields for a number and a unit.
 /** @param {Record<string, string>} durations */
@@ -219,4 +258,51 @@ function reasonField() {
 function select(options, attributes = {}) {
   const items = Object.entries(options).map(([value, text]) => element("option", { value }, text));
   return element("select", attributes, ...items);
+}
+
+// --- A menu that opens at an element
+
+/**
+ * @param {HTMLElement} newAnchor gets the focus back
+ * @param {string} title
+ * @param {Record<string, (() => void) | false | undefined>} actions by their labels; those without a function are left out
+ */
+function openMenu(newAnchor, title, actions) {
+  menu.hidePopover();
+  anchor = newAnchor;
+  anchor.focus();
+  menu.ariaLabel = title;
+  menu.replaceChildren(...Object.entries(actions).flatMap(([label, action]) => (action ? item(label, action) : [])));
+  menu.showPopover();
+  place();
+  menu.querySelector("button")?.focus();
+}
+
+/** @param {string} label @param {() => void} action */
+function item(label, action) {
+  const button = element("button", { role: "menuitem", tabindex: "-1" }, label);
+  button.addEventListener("click", () => {
+    menu.hidePopover();
+    action();
+  });
+  return button;
+}
+
+// At the anchor, and inside the window.
+function place() {
+  const { left, bottom } = anchor.getBoundingClientRect();
+  const limit = (/** @type {number} */ at, /** @type {number} */ room) => `${Math.max(MARGIN_PX, Math.min(at, room - MARGIN_PX))}px`;
+  menu.style.left = limit(left, innerWidth - menu.offsetWidth);
+  menu.style.top = limit(bottom, innerHeight - menu.offsetHeight);
+}
+
+/** The arrow keys, Home and End; the focus wraps around at both ends. @param {HTMLElement} box @param {KeyboardEvent} event */
+function moveFocus(box, event) {
+  const buttons = [...box.querySelectorAll("button")];
+  const index = buttons.findIndex((button) => button === document.activeElement);
+  const next = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: -1 }[event.key];
+  if (event.key === "Tab") menu.hidePopover();
+  if (next === undefined) return;
+  buttons.at(next % buttons.length)?.focus();
+  event.preventDefault();
 }

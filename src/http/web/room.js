@@ -5,10 +5,9 @@ import * as composer from "./composer.js";
 import * as connection from "./connection.js";
 import { $, closest } from "./dom.js";
 import { mentions } from "./formatting.js";
-import { ask } from "./menus.js";
 import * as log from "./message-log.js";
 import { notify, showUnread } from "./notifications.js";
-import { connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
+import { ask, connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
 import { saveLasting } from "./storage.js";
 
 const COUNTDOWN_MS = 250; // so that it skips no second
