@@ -49,7 +49,7 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 18] = [
+const FILES: [File; 17] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
@@ -59,7 +59,6 @@ const FILES: [File; 18] = [
     script!("formatting.js"),
     script!("message-log.js"),
     script!("message-row.js"),
-    script!("notifications.js"),
     script!("people.js"),
     script!("room.js"),
     script!("settings.js"),

@@ -133,7 +133,7 @@ function showList() {
   const more = rest > 0 ? `and ${rest} more. Filter by name to find them.` : "";
   $("member-note").textContent = found.length > 0 ? more : "No one by that name";
 
-  const nearest = list.children[Math.max(0, Math.min(index, shown.length - 1))]?.querySelector("button");
+  const nearest = (list.children[Math.max(0, index)] ?? list.lastElementChild)?.querySelector("button");
   if (!tabStop.isConnected && nearest) setTabStop(nearest);
   if (hasFocus) (nearest ? tabStop : filter).focus();
 }
@@ -149,9 +149,9 @@ function showPerson({ username, is_mod, is_timed_out, is_away }, item = createIt
 
 /** @param {string} name @returns {HTMLElement} */
 function createItem(name) {
-  const content = [avatar(name), element("bdi", { class: "name" }, name), element("span", { class: "badges" })];
-  const attributes = { "data-name": name, "aria-haspopup": "menu", tabindex: "-1" };
-  return element("li", {}, element("button", attributes, ...content));
+  const button = element("button", { "data-name": name, "aria-haspopup": "menu", tabindex: "-1" });
+  button.append(avatar(name), element("bdi", { class: "name" }, name), element("span", { class: "badges" }));
+  return element("li", {}, button);
 }
 
 /** @param {HTMLButtonElement} button */
@@ -210,7 +210,7 @@ async function kick(name) {
 async function ban(name) {
   const duration = durationField(BANS);
   const { field, reason } = reasonField();
-  reason.title = "The reason for a ban without a duration can't begin with a digit.";
+  reason.title = "The reason for a ban forever can't begin with a digit.";
   // The server would take the digit for the start of a duration.
   duration.field.addEventListener("change", () => (reason.pattern = duration.seconds() ? ".*" : "\\s*[^\\s\\d].*"));
   const text = people.has(name)

@@ -6,8 +6,8 @@ import * as connection from "./connection.js";
 import { $, closest } from "./dom.js";
 import { mentions } from "./formatting.js";
 import * as log from "./message-log.js";
-import { notify, showUnread } from "./notifications.js";
 import { ask, connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
+import { notify, showUnread } from "./settings.js";
 import { saveLasting } from "./storage.js";
 
 const COUNTDOWN_MS = 250; // so that it skips no second
