@@ -49,7 +49,7 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 28] = [
+const FILES: [File; 27] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
@@ -61,7 +61,6 @@ const FILES: [File; 28] = [
     script!("formatting.js"),
     script!("menu.js"),
     script!("message-log.js"),
-    script!("message-row.js"),
     script!("navigation.js"),
     script!("notifications.js"),
     script!("outbox.js"),

@@ -59,7 +59,6 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/people.js", "text/javascript"),
         ("/people-menu.js", "text/javascript"),
         ("/message-log.js", "text/javascript"),
-        ("/message-row.js", "text/javascript"),
         ("/navigation.js", "text/javascript"),
         ("/notifications.js", "text/javascript"),
         ("/outbox.js", "text/javascript"),

@@ -2,8 +2,8 @@
 
 import { inBytes, isLogin, returnText } from "./composer.js";
 import { $ } from "./dom.js";
+import { setDeliveryState } from "./formatting.js";
 import { addMessage, addNotice, confirmMessage, failMessage, removeRow } from "./message-log.js";
-import { setDeliveryState } from "./message-row.js";
 import { Outbox, TXN_ID_LENGTH } from "./outbox.js";
 import { load, save } from "./storage.js";
 
