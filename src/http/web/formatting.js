@@ -20,10 +20,9 @@ const FENCE_END = /^```[ \t]*$/;
 const QUOTE = /^> +\S/;
 const ITEM = /^[ \t]*(?:[-*+•]|\d{1,9}[.)])[ \t]+\S/;
 const URLS = /(?<url>\bhttps?:\/\/[^\s<>"]+)/giu;
-// Some languages have no spaces between words.
-const AROUND = "\\s\\p{Pd}\"'\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}";
-const OPENING = `(?<=^|[${AROUND}\\p{Ps}\\p{Pi}¿¡])MARK(?=[^\\s.,;:!?/)\\]}])`;
-const CLOSING = `(?<=\\S)\\k<mark>(?=$|[${AROUND}\\p{Pe}\\p{Pf}.,;:!?…、。，！？])`;
+// Letters of other scripts (\p{Lo}), as some languages have no spaces between words.
+const OPENING = "(?<=^|[\\s\\p{Lo}\\p{Ps}\\p{Pi}\\p{Pd}\"'¿¡])MARK(?=[^\\s.,;:!?/)\\]}])";
+const CLOSING = "(?<=\\S)\\k<mark>(?=$|[\\s\\p{Lo}\\p{P}])";
 const TOKENS = new RegExp(
   [
     "(?<!`)(?<ticks>`{1,3})(?!`)(?<code>.{1,1000}?)(?<!`)\\k<ticks>(?!`)",
@@ -34,7 +33,6 @@ const TOKENS = new RegExp(
   "giu",
 );
 const WORD = "\\p{L}\\p{M}\\p{N}_@";
-const EMOJI_ONLY = /^(?:[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\s]|\u200d|\ufe0f){1,12}$/u;
 const COPIED_MS = 2_000; // how long the button says so
 const MAX_NAMES = 3; // in a sentence about members that joined or left
 // From the first and the last thing that a member did.
@@ -58,9 +56,6 @@ onSettings(({ time }) => {
 
 /** @typedef {(string | Node)[]} Nodes */
 
-/** @type {{ name?: string, pattern: RegExp }} */
-let mention = { pattern: /./ }; // for the last name
-
 /**
  * A message with a recipient is a whisper; "" stands for one that is not known yet.
  * @param {{ sender: string, text: string, isOwn: boolean, recipient: string | null, ownName: string | null }} message
@@ -74,8 +69,7 @@ export function messageRow({ sender, text, isOwn, recipient, ownName }) {
     header.append(element("span", { class: "whisper-label" }, isOwn ? "whisper" : "whispers to you", ...to), " ");
   }
   header.append(element("time"));
-  const textClass = `message-text${EMOJI_ONLY.test(text) ? " emoji" : ""}`;
-  const body = element("div", { class: textClass, dir: "auto" }, ...format(text, ownName));
+  const body = element("div", { class: "message-text", dir: "auto" }, ...format(text, ownName));
   const rowClass = `message${isOwn ? " own" : ""}${isWhisper ? " whisper" : ""}`;
   return element("div", { class: rowClass, role: "article", tabindex: "-1" }, avatar(sender), header, body);
 }
@@ -120,10 +114,10 @@ export function formatDay(date) {
 /** @param {any} row  @param {string} state  @param {(() => void) | null} onRetry */
 export function setDeliveryState(row, state, onRetry = null) {
   const current = row.querySelector(".delivery-state");
-  if ((current?.dataset.state ?? "") === state) return;
+  if ((current?.firstChild.data ?? "") === state) return;
   current?.remove();
   if (state === "") return;
-  const line = element("p", { class: "delivery-state", "data-state": state }, state);
+  const line = element("p", { class: "delivery-state" }, state);
   if (onRetry) {
     const button = element("button", { class: "secondary" }, "Send again");
     button.addEventListener("click", onRetry);
@@ -136,9 +130,7 @@ export function setDeliveryState(row, state, onRetry = null) {
 export function setDeleted(row) {
   row.classList.remove("mentions-me");
   row.classList.add("deleted");
-  const text = row.querySelector(".message-text") ?? row.firstElementChild;
-  text?.classList.remove("emoji");
-  text?.replaceChildren("Message deleted");
+  (row.querySelector(".message-text") ?? row.firstElementChild)?.replaceChildren("Message deleted");
 }
 
 // Who joined and who left, in sentences. Whoever did both is named once.
@@ -234,12 +226,9 @@ function markMentions(text, ownName) {
 
 /** @param {string} name */
 function mentionPattern(name) {
-  if (mention.name !== name) {
-    const forms = ["NFC", "NFD"].map((form) => name.normalize(form).replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
-    const at = [...name].length === 1 ? "@" : "@?";
-    mention = { name, pattern: new RegExp(`(?<![${WORD}])(${at}(?:${forms.join("|")}))(?![${WORD}])`, "giu") };
-  }
-  return mention.pattern;
+  const forms = ["NFC", "NFD"].map((form) => name.normalize(form).replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+  const at = [...name].length === 1 ? "@" : "@?";
+  return new RegExp(`(?<![${WORD}])(${at}(?:${forms.join("|")}))(?![${WORD}])`, "giu");
 }
 
 /** @param {string} code */

@@ -246,7 +246,7 @@ export function clearLog() {
   pending.clear();
   box.replaceChildren();
   setConversation(null);
-  setUnread(0, 0, 0);
+  setUnread();
   jumpToLatest();
 }
 
@@ -404,11 +404,6 @@ const resizes = new ResizeObserver(() => {
   restorePlace();
 });
 resizes.observe(box);
-// To measure its text, the message input shrinks and grows again. Meanwhile the box is higher, which can scroll it.
-new MutationObserver(() => isPinned && restorePlace()).observe($("composer"), {
-  attributeFilter: ["style"],
-  subtree: true,
-});
 
 // Only the user's scrolling ends the pinning: a change of size can scroll the box too, but to its end.
 box.addEventListener("scroll", () => {
@@ -430,9 +425,7 @@ addEventListener("focus", updateUnread);
 document.addEventListener("visibilitychange", updateUnread);
 onSettings(refresh);
 setInterval(() => {
-  if (today === new Date().toDateString()) return;
-  today = new Date().toDateString();
-  refresh();
+  if (today !== (today = new Date().toDateString())) refresh();
 }, DAY_CHECK_MS);
 
 /** @param {() => void} change */
@@ -468,20 +461,20 @@ function isLatestVisible() {
 
 /** @param {boolean} mentionsMe  @param {boolean} isWhisper */
 function countUnread(mentionsMe, isWhisper) {
-  if (unread.count === 0) {
+  const { count, mentions: mentionCount, whispers } = unread;
+  if (count === 0) {
     if (divider) detach(divider);
     divider = addDivider("New", "unread");
   }
-  setUnread(unread.count + 1, unread.mentions + Number(mentionsMe), unread.whispers + Number(isWhisper));
+  setUnread(count + 1, mentionCount + Number(mentionsMe), whispers + Number(isWhisper));
 }
 
 function updateUnread() {
-  if (isLatestVisible() && conversation === null) setUnread(0, 0, 0);
+  if (isLatestVisible() && conversation === null) setUnread();
   jumpButton.hidden = isPinned;
 }
 
-/** @param {number} count  @param {number} mentionCount  @param {number} whispers */
-function setUnread(count, mentionCount, whispers) {
+function setUnread(count = 0, mentionCount = 0, whispers = 0) {
   if (count === unread.count) return;
   unread = { count, mentions: mentionCount, whispers };
   const parts = [plural(count, "new message"), plural(mentionCount, "mention"), plural(whispers, "whisper")];
