@@ -58,10 +58,10 @@ onSettings(({ time }) => {
 
 /**
  * A message with a recipient is a whisper; "" stands for one that is not known yet.
- * @param {{ sender: string, text: string, isOwn: boolean, recipient: string | null, ownName: string | null }} message
+ * @param {{ sender: string, text: string, isOwn: boolean, isWhisper: boolean, recipient: string | null }} message
+ * @param {string | null} ownName
  */
-export function messageRow({ sender, text, isOwn, recipient, ownName }) {
-  const isWhisper = recipient !== null;
+export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownName) {
   const name = element("bdi", { class: "name", "data-name": sender, title: sender }, isOwn ? "You" : sender);
   const header = element("p", { class: "message-header" }, setHue(name, sender), " ");
   if (isWhisper) {
@@ -69,9 +69,12 @@ export function messageRow({ sender, text, isOwn, recipient, ownName }) {
     header.append(element("span", { class: "whisper-label" }, isOwn ? "whisper" : "whispers to you", ...to), " ");
   }
   header.append(element("time"));
-  const body = element("div", { class: "message-text", dir: "auto" }, ...format(text, ownName));
-  const rowClass = `message${isOwn ? " own" : ""}${isWhisper ? " whisper" : ""}`;
-  return element("div", { class: rowClass, role: "article", tabindex: "-1" }, avatar(sender), header, body);
+  const body = element("div", { class: "message-text", dir: "auto" }, ...format(text, isOwn ? null : ownName));
+  const row = element("div", { class: "message", role: "article", tabindex: "-1" }, avatar(sender), header, body);
+  row.classList.toggle("own", isOwn);
+  row.classList.toggle("whisper", isWhisper);
+  row.classList.toggle("mentions-me", body.querySelector("mark") !== null);
+  return row;
 }
 
 /** @param {string} kind "system", "error" or "connection"  @param {string} text */
@@ -126,13 +129,6 @@ export function setDeliveryState(row, state, onRetry = null) {
   row.append(line);
 }
 
-/** @param {Element} row */
-export function setDeleted(row) {
-  row.classList.remove("mentions-me");
-  row.classList.add("deleted");
-  (row.querySelector(".message-text") ?? row.firstElementChild)?.replaceChildren("Message deleted");
-}
-
 // Who joined and who left, in sentences. Whoever did both is named once.
 /** @param {Map<string, string[]>} changes from a name to the first and the last thing that it did */
 export function describePresence(changes) {
@@ -144,7 +140,8 @@ export function describePresence(changes) {
   return sentences.filter(Boolean).join(" ");
 }
 
-// Marks mentions of `ownName`, if it is not null.
+// Marks mentions of `ownName`, if it is not null: the name as a word of its own, with or without an @. A name of one
+// character needs the @.
 /** @param {string} text  @param {string | null} ownName */
 export function format(text, ownName = null) {
   const lines = text.split("\n");
@@ -171,12 +168,6 @@ export function format(text, ownName = null) {
     isAfterText = !block;
   }
   return nodes;
-}
-
-// Whether the text contains the name as a word of its own, with or without an @. A name of one character needs the @.
-/** @param {string} text  @param {string} name */
-export function mentions(text, name) {
-  return text.replace(URLS, " ").search(mentionPattern(name)) >= 0;
 }
 
 /**

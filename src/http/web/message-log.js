@@ -2,13 +2,12 @@
 
 import { $, element } from "./dom.js";
 import {
-  describePresence, dividerRow, formatDay, formatTime, mentions, messageRow, noticeRow, setDeleted, setDeliveryState,
-  setTime,
+  describePresence, dividerRow, formatDay, formatTime, messageRow, noticeRow, setDeliveryState, setTime,
 } from "./formatting.js";
 import { onSettings, settings } from "./settings.js";
 
-const MAX_ROWS = 10_000; // the oldest are removed, a chunk at a time
 const CHUNK_ROWS = 100; // rows share elements: a new one costs the layout of one, and the browser skips invisible ones
+const MAX_CHUNKS = 100; // the oldest are removed
 const GROUPING_WINDOW_MS = 5 * 60_000; // a sender's messages within this time share one header
 const BOTTOM_TOLERANCE_PX = 40;
 const TOP_TOLERANCE_PX = 300; // older messages are requested before the top is reached
@@ -70,15 +69,12 @@ let today = new Date().toDateString();
 export function addMessage({ id, sender, text, time, isOwn = false, recipient = null, isNew = true }) {
   if (ids.has(id)) return null;
   const isWhisper = recipient !== null;
-  const partner = isWhisper && (isOwn ? recipient : sender);
-  const name = isOwn ? null : ownName;
-  const mentionsMe = name !== null && mentions(text, name);
-  /** @type {Row} */
-  const row = messageRow({ sender, text, isOwn, recipient, ownName: name });
-  row.classList.toggle("mentions-me", mentionsMe);
   const message = { sender, text, isOwn, isWhisper, recipient };
+  /** @type {Row} */
+  const row = messageRow(message, ownName);
+  const partner = isWhisper && (isOwn ? recipient : sender);
   register(row, { message, partner, group: JSON.stringify([isOwn, sender, recipient]) }, id, time);
-  if (isNew && !isOwn && (row.hidden || !isLatestVisible())) countUnread(mentionsMe, isWhisper);
+  if (isNew && !isOwn && (row.hidden || !isLatestVisible())) countUnread(row.matches(".mentions-me"), isWhisper);
   if (id === undefined) {
     if (row.hidden) setConversation(null); // else the user would not see it
     showRow(row);
@@ -94,23 +90,19 @@ export function addMessage({ id, sender, text, time, isOwn = false, recipient = 
 export function confirmMessage(row, { id, time }) {
   const [first] = pending;
   endPending(row);
-  if (ids.has(id)) {
-    detach(row);
-    return;
-  }
+  const isShown = ids.has(id);
+  if (row !== first || isShown) removeRow(row);
+  if (isShown) return;
   register(row, row.data, id, time);
-  if (row === first) {
-    arrange(row);
-  } else {
-    detach(row);
-    append(row);
-  }
+  if (row.isConnected) arrange(row);
+  else append(row);
 }
 
-// A pending message will not be sent.
-/** @param {Row} row  @param {string} state */
-export function failMessage(row, state) {
-  endPending(row);
+// A pending message has been sent, or will not be.
+/** @param {Row} row */
+export function endPending(row, state = "") {
+  pending.delete(row);
+  row.classList.remove("pending");
   setDeliveryState(row, state);
 }
 
@@ -137,7 +129,9 @@ export function addNotice(kind, text, id, time) {
 export function deleteMessage(id) {
   const row = ids.get(id);
   if (!row) return;
-  keepPlace(() => setDeleted(row));
+  row.classList.remove("mentions-me");
+  row.classList.add("deleted");
+  keepPlace(() => textOf(row).replaceChildren("Message deleted"));
   if (row.data.message) row.data.message.text = "";
 }
 
@@ -168,8 +162,12 @@ export function addOlder(add, hasMore) {
 
 /** @param {Row} row */
 export function removeRow(row) {
-  endPending(row);
-  detach(row);
+  pending.delete(row);
+  if (!row.isConnected) return;
+  const after = shown("nextSibling", row);
+  row.data.separator?.remove();
+  remove(row);
+  arrange(after);
 }
 
 // Whether there are messages older than those shown.
@@ -277,8 +275,6 @@ function createChunk(rows) {
 /** @returns {Row[]} */
 const allRows = () => [...box.querySelectorAll(".chunk > *")].filter((/** @type {Row} */ row) => row.data);
 
-const rowCount = () => [...box.children].reduce((sum, chunk) => sum + chunk.childElementCount, 0);
-
 const walker = document.createTreeWalker(box, NodeFilter.SHOW_ELEMENT, (/** @type {Row} */ node) => {
   if (node.parentNode === box) return NodeFilter.FILTER_SKIP;
   return node.data && !node.hidden ? NodeFilter.FILTER_ACCEPT : NodeFilter.FILTER_REJECT;
@@ -289,13 +285,6 @@ const walker = document.createTreeWalker(box, NodeFilter.SHOW_ELEMENT, (/** @typ
 function shown(direction, from) {
   walker.currentNode = from;
   return /** @type {Row} */ (walker[direction]());
-}
-
-/** @param {Row} row */
-function endPending(row) {
-  pending.delete(row);
-  row.classList.remove("pending");
-  setDeliveryState(row, "");
 }
 
 // Rows are in order of arrival, above pending messages. The layout comes with the next frame: see `resizes`.
@@ -316,15 +305,6 @@ function append(row) {
   arrange(row);
   arrange(first);
   removeOldRows();
-}
-
-/** @param {Row} row */
-function detach(row) {
-  if (!row.isConnected) return;
-  const after = shown("nextSibling", row);
-  row.data.separator?.remove();
-  remove(row);
-  arrange(after);
 }
 
 /** @param {Row} row */
@@ -380,7 +360,7 @@ function refresh() {
 function removeOldRows() {
   /** @type {any} */
   const chunk = box.firstElementChild;
-  if (rowCount() - chunk.childElementCount < MAX_ROWS) return;
+  if (box.childElementCount <= MAX_CHUNKS) return;
   keepPlace(() => {
     // They can be requested again.
     for (const row of chunk.children) if (ids.get(row.data?.id) === row) hasOlder = ids.delete(row.data.id);
@@ -391,7 +371,7 @@ function removeOldRows() {
 }
 
 function checkTop() {
-  if (!hasOlder || isRequested || rowCount() >= MAX_ROWS) return;
+  if (!hasOlder || isRequested || box.childElementCount >= MAX_CHUNKS) return;
   if (box.clientHeight === 0 || box.scrollTop > TOP_TOLERANCE_PX) return;
   isRequested = requestOlder(Math.min(.../** @type {number[]} */ ([...ids.keys()])));
 }
@@ -463,7 +443,7 @@ function isLatestVisible() {
 function countUnread(mentionsMe, isWhisper) {
   const { count, mentions: mentionCount, whispers } = unread;
   if (count === 0) {
-    if (divider) detach(divider);
+    if (divider) removeRow(divider);
     divider = addDivider("New", "unread");
   }
   setUnread(count + 1, mentionCount + Number(mentionsMe), whispers + Number(isWhisper));
@@ -546,7 +526,7 @@ document.addEventListener("copy", (event) => {
 });
 
 /** @param {Row} row */
-const textOf = (row) => row.querySelector(".message-text") ?? row;
+const textOf = (row) => row.querySelector(".message-text, .notice > p") ?? row;
 
 /** @param {Row} row */
 function describeSender({ data: { message, time } }) {

@@ -13,7 +13,6 @@ import {
 import { Connection } from "./connection.js";
 import { confirmDialog } from "./dialog.js";
 import { $, closest } from "./dom.js";
-import { mentions } from "./formatting.js";
 import {
   addDivider,
   addMessage,
@@ -144,7 +143,7 @@ function show(message, isNew) {
     const author = isWhisper ? message.from : message.username;
     const isOwn = author === me;
     const row = addMessage({ id, sender: author, text, time, isOwn, recipient: isWhisper ? message.to : null, isNew });
-    if (row && isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: me !== null && mentions(text, me) });
+    if (row && isNew && !isOwn) notify({ sender: author, text, isWhisper, isMention: row.matches(".mentions-me") });
   } else if (type === "system") {
     addNotice(type, text, id, time);
   }

@@ -3,7 +3,7 @@
 import { inBytes, isLogin, returnText } from "./composer.js";
 import { $ } from "./dom.js";
 import { setDeliveryState } from "./formatting.js";
-import { addMessage, addNotice, confirmMessage, failMessage, removeRow } from "./message-log.js";
+import { addMessage, addNotice, confirmMessage, endPending, removeRow } from "./message-log.js";
 import { Outbox, TXN_ID_LENGTH } from "./outbox.js";
 import { load, save } from "./storage.js";
 
@@ -101,7 +101,7 @@ export class Sender {
   /** Returns whether the error is shown at the message that it answers. @param {Message} error */
   onError({ txn_id: txnId, content }) {
     const item = this.#outbox.remove(txnId);
-    if (item?.row) failMessage(item.row, `Not sent: ${content}`);
+    if (item?.row) endPending(item.row, `Not sent: ${content}`);
     else if (item) giveBack(item);
     return Boolean(item?.row);
   }
@@ -139,7 +139,7 @@ export class Sender {
     // The limit may have been higher when it was written. The server would close the connection.
     if (this.#connection.isOnline && this.#excess(item) > 0) {
       this.#outbox.remove(item.txnId);
-      if (item.row) failMessage(item.row, "Not sent: too long");
+      if (item.row) endPending(item.row, "Not sent: too long");
       giveBack(item);
       return;
     }
