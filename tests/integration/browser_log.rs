@@ -354,7 +354,7 @@ fn mentions_and_whispers_stand_out_and_are_counted() {
     fill(&mut bob);
     ann.wait_for_text(LATEST, "line 99");
     assert_eq!(ann.evaluate("document.querySelector('.mentions-me, mark') === null"), true);
-    ann.evaluate("import('/message-log.js').then((log) => log.onUnread((unread) => { window.unread = { ...unread }; }))");
+    ann.evaluate("import('/message-log.js').then((log) => { log.actions.showUnread = (unread) => { window.unread = { ...unread }; }; })");
     ann.wait_for(IS_AT_END);
     ann.evaluate("document.querySelector('#log').scrollTop = 0");
     ann.wait_for("!document.querySelector('#jump-to-latest').hidden");
@@ -425,9 +425,11 @@ fn messages_have_a_menu_for_mouse_touch_and_keyboard() {
         bob.command("/whisper Ann third");
         browser.wait_for_text(LATEST, "third");
         browser.evaluate(
-            "import('/message-log.js').then((log) => log.onMessageMenu((message) => {
-            window.menu = { ...message, anchor: message.anchor.id, id: typeof message.id };
-        }))",
+            "import('/message-log.js').then((log) => {
+                log.actions.openMenu = (message) => {
+                    window.menu = { ...message, anchor: message.anchor.id, id: typeof message.id };
+                };
+            })",
         );
         // By the keyboard.
         browser.evaluate("document.querySelector('#log').focus()");

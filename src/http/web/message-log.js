@@ -22,6 +22,13 @@ const PRESENCE = /^(?!You are timed out)(.{1,32}) (joined|left)\.$/u;
  */
 /** @typedef {{ count: number, mentions: number, whispers: number }} Unread */
 
+/**
+ * What room.js does for the log. `requestOlder` returns whether it could.
+ * @type {{ requestOlder: (oldestId: number) => boolean, showUnread: (unread: Unread) => void,
+ *   openMenu: (message: any) => void }}
+ */
+export const actions = { requestOlder: () => false, showUnread() {}, openMenu() {} };
+
 const box = $("log");
 const jumpButton = $("jump-to-latest");
 // In the row that the user points at.
@@ -50,12 +57,6 @@ let unread = { count: 0, mentions: 0, whispers: 0 };
 let divider = null; // above the first unread message
 /** @type {string | null} */
 let conversation = null; // only whispers with this member are shown
-/** @type {(oldestId: number) => boolean} */
-let requestOlder = () => false;
-/** @type {(unread: Unread) => void} */
-let tellUnread = () => {};
-/** @type {(message: any) => void} */
-let openMenu = () => {};
 let hasOlder = false; // whether there are older messages than those shown
 let isRequested = false;
 let quietTimer = 0;
@@ -178,21 +179,6 @@ export function setOlder(value) {
   // Not at once, so that an answer without messages cannot cause a busy loop. Of a page, a conversation may show nothing:
   // there, only scrolling requests another.
   if (conversation === null) setTimeout(checkTop);
-}
-
-/** @param {typeof requestOlder} callback called with the oldest id; returns whether it could */
-export function onOlderWanted(callback) {
-  requestOlder = callback;
-}
-
-/** @param {typeof tellUnread} callback called when the numbers change */
-export function onUnread(callback) {
-  tellUnread = callback;
-}
-
-/** @param {typeof openMenu} callback called with { id, sender, text, isOwn, isWhisper, recipient, anchor } */
-export function onMessageMenu(callback) {
-  openMenu = callback;
 }
 
 // The name that counts as a mention in the messages that follow.
@@ -373,7 +359,7 @@ function removeOldRows() {
 function checkTop() {
   if (!hasOlder || isRequested || box.childElementCount >= MAX_CHUNKS) return;
   if (box.clientHeight === 0 || box.scrollTop > TOP_TOLERANCE_PX) return;
-  isRequested = requestOlder(Math.min(.../** @type {number[]} */ ([...ids.keys()])));
+  isRequested = actions.requestOlder(Math.min(.../** @type {number[]} */ ([...ids.keys()])));
 }
 
 // --- Scrolling
@@ -460,7 +446,7 @@ function setUnread(count = 0, mentionCount = 0, whispers = 0) {
   const parts = [plural(count, "new message"), plural(mentionCount, "mention"), plural(whispers, "whisper")];
   jumpButton.textContent = parts.filter(Boolean).join(", ") || "Jump to latest";
   $("show-all").textContent = count > 0 ? `Show all (${count} new)` : "Show all";
-  tellUnread(unread);
+  actions.showUnread(unread);
 }
 
 /** @param {number} count  @param {string} noun */
@@ -507,7 +493,7 @@ function activate({ target }) {
 
 function showMenu() {
   const { id, message } = messageOf(menuButton).data;
-  openMenu({ ...message, id, anchor: menuButton });
+  actions.openMenu({ ...message, id, anchor: menuButton });
 }
 
 // --- Copying

@@ -14,6 +14,7 @@ import { Connection } from "./connection.js";
 import { confirmDialog } from "./dialog.js";
 import { $, closest } from "./dom.js";
 import {
+  actions as log,
   addDivider,
   addMessage,
   addNotice,
@@ -21,9 +22,6 @@ import {
   clearLog,
   deleteMessage,
   jumpToLatest,
-  onMessageMenu,
-  onOlderWanted,
-  onUnread,
   removeRow,
   setConversation,
   setOlder,
@@ -149,8 +147,8 @@ function show(message, isNew) {
   }
 }
 
-onUnread(showUnread);
-onOlderWanted((id) => connection.requestOlder(id));
+log.showUnread = showUnread;
+log.requestOlder = (id) => connection.requestOlder(id);
 
 $("leave").addEventListener("click", async () => {
   const { unsent } = sender;
@@ -220,7 +218,7 @@ connectMenus({
   showWhispers: inRoom(setConversation),
 });
 onPersonMenu(openPersonMenu);
-onMessageMenu(openMessageMenu);
+log.openMenu = openMessageMenu;
 
 /** @param {(commandOrName: string) => void} action its result is in the log or the message box */
 function inRoom(action) {
