@@ -46,8 +46,7 @@ const CHANGES = {
 const DAYS = new Intl.DateTimeFormat("en-GB", { dateStyle: "full" });
 const LIST = new Intl.ListFormat("en-GB");
 const systemHas12Hours = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions().hour12;
-let times = DAYS;
-let moments = DAYS;
+let [times, moments] = [DAYS, DAYS];
 onSettings(({ time }) => {
   const hourCycle = (time === "system" ? systemHas12Hours : time === "12-hour") ? "h12" : "h23";
   times = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", hourCycle });
@@ -226,7 +225,7 @@ function mentionPattern(name) {
 function codeBlock(code) {
   const content = element("pre", { dir: "ltr" }, element("code", {}, code));
   // The style sheet shows the label, so that it is not a part of the text.
-  const button = element("button", { type: "button", class: "secondary", "aria-label": "Copy" });
+  const button = element("button", { class: "secondary", "aria-label": "Copy" });
   button.addEventListener("click", () => {
     button.ariaLabel = copyText(code) ? "Copied" : "Couldn't copy";
     setTimeout(() => (button.ariaLabel = "Copy"), COPIED_MS);

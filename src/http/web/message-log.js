@@ -24,7 +24,7 @@ const PRESENCE = /^(?!You are timed out)(.{1,32}) (joined|left)\.$/u;
 
 /**
  * What room.js does for the log. `requestOlder` returns whether it could.
- * @type {{ requestOlder: (oldestId: number) => boolean, showUnread: (unread: Unread) => void,
+ * @type {{ requestOlder: (oldestId?: number) => boolean, showUnread: (unread: Unread) => void,
  *   openMenu: (message: any) => void }}
  */
 export const actions = { requestOlder: () => false, showUnread() {}, openMenu() {} };
@@ -77,12 +77,11 @@ export function addMessage({ id, sender, text, time, isOwn = false, recipient = 
   register(row, { message, partner, group: JSON.stringify([isOwn, sender, recipient]) }, id, time);
   if (isNew && !isOwn && (row.hidden || !isLatestVisible())) countUnread(row.matches(".mentions-me"), isWhisper);
   if (id === undefined) {
-    if (row.hidden) setConversation(null); // else the user would not see it
-    showRow(row);
     row.classList.add("pending");
     pending.add(row);
   }
   append(row);
+  if (id === undefined && row.hidden) setConversation(null); // else the user would not see it
   return row;
 }
 
@@ -239,7 +238,7 @@ export function clearLog() {
 /** @param {Row} row  @param {object} data  @param {number | undefined} id  @param {string | number} time */
 function register(row, data, id, time = Date.now()) {
   const date = new Date(time);
-  row.data = { ...data, id, time: Number(date), day: date.toDateString() };
+  row.data = { ...data, id, time: +date, day: date.toDateString() };
   if (id !== undefined) ids.set(id, row);
   showRow(row);
 }
@@ -293,12 +292,12 @@ function append(row) {
   removeOldRows();
 }
 
-/** @param {Row} row */
-function remove(row) {
-  const chunk = row.parentNode;
-  if (row.contains(document.activeElement)) box.focus();
-  row.remove();
-  if (!chunk.firstChild) chunk.remove();
+/** @param {Row} node a row or a chunk */
+function remove(node) {
+  const parent = node.parentNode;
+  if (node.contains(document.activeElement)) box.focus();
+  node.remove();
+  if (parent !== box && !parent.firstChild) parent.remove();
 }
 
 // Adapts a row to the one shown above it: adds the separator of a day, unites the two if both are about members that
@@ -345,13 +344,12 @@ function refresh() {
 
 function removeOldRows() {
   /** @type {any} */
-  const chunk = box.firstElementChild;
+  const chunk = box.firstChild;
   if (box.childElementCount <= MAX_CHUNKS) return;
   keepPlace(() => {
     // They can be requested again.
     for (const row of chunk.children) if (ids.get(row.data?.id) === row) hasOlder = ids.delete(row.data.id);
-    if (chunk.contains(document.activeElement)) box.focus();
-    chunk.remove();
+    remove(chunk);
     arrange(shown("firstChild", box));
   });
 }
@@ -359,7 +357,8 @@ function removeOldRows() {
 function checkTop() {
   if (!hasOlder || isRequested || box.childElementCount >= MAX_CHUNKS) return;
   if (box.clientHeight === 0 || box.scrollTop > TOP_TOLERANCE_PX) return;
-  isRequested = actions.requestOlder(Math.min(.../** @type {number[]} */ ([...ids.keys()])));
+  const [oldestId] = [...ids.keys()].sort((a, b) => Number(a) - Number(b));
+  isRequested = actions.requestOlder(oldestId);
 }
 
 // --- Scrolling
@@ -445,12 +444,12 @@ function setUnread(count = 0, mentionCount = 0, whispers = 0) {
   unread = { count, mentions: mentionCount, whispers };
   const parts = [plural(count, "new message"), plural(mentionCount, "mention"), plural(whispers, "whisper")];
   jumpButton.textContent = parts.filter(Boolean).join(", ") || "Jump to latest";
-  $("show-all").textContent = count > 0 ? `Show all (${count} new)` : "Show all";
+  $("show-all").textContent = count ? `Show all (${count} new)` : "Show all";
   actions.showUnread(unread);
 }
 
 /** @param {number} count  @param {string} noun */
-const plural = (count, noun) => (count > 0 ? `${count} ${noun}${count > 1 ? "s" : ""}` : "");
+const plural = (count, noun) => (count ? `${count} ${noun}${count > 1 ? "s" : ""}` : "");
 
 // --- Moving between messages, and their menu
 
