@@ -49,7 +49,7 @@ const pending = new Set(); // the user's rows without a place in the order yet; 
 let older = null; // rows to insert above all others, while they are collected
 let isPinned = true; // to the bottom
 let lastTop = 0; // where it was last scrolled to the bottom
-/** @type {{ row: Row, top: number } | undefined} */
+/** @type {{ row: Row, bottom: number } | undefined} */
 let anchor; // the first message that is visible
 /** @type {Unread} */
 let unread = { count: 0, mentions: 0, whispers: 0 };
@@ -401,12 +401,14 @@ function keepPlace(change) {
 }
 
 function findAnchor() {
-  const { top } = box.getBoundingClientRect();
-  const isBelow = (/** @type {Element} */ node) => node.getBoundingClientRect().bottom > top;
+  const isBelow = (/** @type {Element} */ node) => bottomOf(node) > 0;
   const chunk = isPinned ? undefined : [...box.children].find(isBelow);
   const row = chunk && [...chunk.querySelectorAll(".message")].find(isBelow);
-  anchor = row && { row, top: row.getBoundingClientRect().top - top };
+  anchor = row && { row, bottom: bottomOf(row) };
 }
+
+/** @param {Element} node */
+const bottomOf = (node) => node.getBoundingClientRect().bottom - box.getBoundingClientRect().top;
 
 // The log stays at its end, or else what is visible stays in its place.
 function restorePlace() {
@@ -414,7 +416,7 @@ function restorePlace() {
     box.scrollTop = box.scrollHeight;
     lastTop = box.scrollTop;
   } else if (anchor?.row.isConnected) {
-    box.scrollTop += anchor.row.getBoundingClientRect().top - box.getBoundingClientRect().top - anchor.top;
+    box.scrollTop += bottomOf(anchor.row) - anchor.bottom;
   }
 }
 
