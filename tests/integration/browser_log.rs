@@ -340,6 +340,13 @@ fn joins_and_leaves_are_grouped() {
     ann.wait_for("document.querySelectorAll('.presence').length >= 3");
     assert_eq!(ann.evaluate("document.querySelector('.presence').innerText"), "Ann and 41 others joined.");
     wait_for_messages(&ann, &["Welcome", "Bye", "and hello", "still hidden"]);
+    // Lines that only end like these are something else.
+    cid.command("/login secret");
+    ann.wait_for_text(LATEST, "Cid is now a moderator.");
+    let eve = server.client("Eve");
+    cid.command("/kick Eve Bob left.");
+    ann.wait_for("[...document.querySelectorAll('.notice:not(.presence)')].some((row) => row.innerText.includes('kicked Eve'))");
+    drop(eve);
     assert_empty_console(&ann);
 }
 
