@@ -49,7 +49,7 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 17] = [
+const FILES: [File; 16] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
@@ -58,7 +58,6 @@ const FILES: [File; 17] = [
     script!("dom.js"),
     script!("formatting.js"),
     script!("message-log.js"),
-    script!("message-row.js"),
     script!("people.js"),
     script!("room.js"),
     script!("settings.js"),

@@ -389,7 +389,7 @@ fn scrolled_up_log_keeps_its_position_and_counts_new_messages(transport: Transpo
     // Scrolled up, the log does not move on new messages.
     ann.evaluate("document.querySelector('#log').scrollTop -= 3000");
     ann.wait_for("!document.querySelector('#jump-to-latest').hidden");
-    ann.evaluate("window.row = document.elementFromPoint(innerWidth / 3, 200).closest('#log > * > *'), window.rowTop = row.getBoundingClientRect().top");
+    ann.evaluate("window.row = [...document.querySelectorAll('#log .message')].find((row) => row.getBoundingClientRect().top > 200), window.rowTop = row.getBoundingClientRect().top");
     for line in 0..30 {
         bob.public(&format!("later {line}"));
     }
@@ -710,6 +710,13 @@ fn axe_finds_no_violations(transport: Transport) {
         browser.assert_accessible(&axe, "join form with an error");
         server.enter(browser, name);
     });
+    // Enough for the log to be scrolled.
+    for line in 0..50 {
+        bob.public(&format!("Item {line} on the list"));
+    }
+    for browser in [&desktop, &phone] {
+        browser.wait_for_text(LATEST, "Item 49");
+    }
     for is_dark in [false, true] {
         for (browser, size) in [(&desktop, "desktop"), (&phone, "phone")] {
             browser.set_dark(is_dark);

@@ -55,7 +55,6 @@ fn the_page_and_its_files_are_served(transport: Transport) {
         ("/formatting.js", "text/javascript"),
         ("/people.js", "text/javascript"),
         ("/message-log.js", "text/javascript"),
-        ("/message-row.js", "text/javascript"),
         ("/room.js", "text/javascript"),
         ("/settings.js", "text/javascript"),
         ("/storage.js", "text/javascript"),

@@ -3,7 +3,7 @@
 import * as connection from "./connection.js";
 import { $, closest, element } from "./dom.js";
 import * as log from "./message-log.js";
-import { setDeliveryState } from "./message-row.js";
+import { setDeliveryState } from "./formatting.js";
 import { load, save } from "./storage.js";
 
 /**
@@ -140,7 +140,7 @@ export function discard(id) {
 /** Returns whether the error is shown at the message that it answers. @param {Message} error */
 export function onError({ txn_id, content }) {
   const item = remove(txn_id);
-  if (item?.row) log.failMessage(item.row, `Not sent: ${content}`);
+  if (item?.row) log.endPending(item.row, `Not sent: ${content}`);
   else if (item) giveBack(item);
   return Boolean(item?.row);
 }
@@ -467,7 +467,7 @@ function send(item) {
   // The limit may have been higher when it was written. The server would close the connection.
   if (excessOf(item) > 0) {
     remove(item.txnId);
-    if (item.row) log.failMessage(item.row, "Not sent: too long");
+    if (item.row) log.endPending(item.row, "Not sent: too long");
     giveBack(item);
     return;
   }

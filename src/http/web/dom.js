@@ -6,7 +6,6 @@
  *   composer: HTMLFormElement,
  *   "member-filter": HTMLInputElement,
  *   "jump-to-latest": HTMLButtonElement,
- *   "message-menu": HTMLButtonElement,
  *   join: HTMLButtonElement,
  *   "join-form": HTMLFormElement,
  *   "message-input": HTMLTextAreaElement,

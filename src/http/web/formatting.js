@@ -1,4 +1,4 @@
-// Turns the text of a message into nodes:
+// Turns messages into elements. In a text, these are formatted:
 //
 //   ```rust       a block of code, up to a line with ``` only; the language may be left out
 //   `x` or ``x``  code
@@ -9,35 +9,140 @@
 //
 // Links and the user's own name are marked as well. Except for a block of code, nothing spans lines. An opening * or _
 // follows a space, an opening bracket or a quotation mark; a closing one precedes a space or punctuation. So snake_case,
-// 2*3*4 and *.js stay as they are, as does all that has no end or is in code or a URL. The time is linear.
+// 2*3*4 and *.js stay as they are, as does all that has no end or is in code or a URL. The time is linear, as what is
+// between two marks has a limited length.
 
-import { element } from "./dom.js";
+import { avatar, element, setHue } from "./dom.js";
+import { onSettings, settings } from "./settings.js";
 
 const FENCE = /^```[\w+#.-]*[ \t]*$/;
 const FENCE_END = /^```[ \t]*$/;
 const QUOTE = /^> +\S/;
 const ITEM = /^[ \t]*(?:[-*+•]|\d{1,9}[.)])[ \t]+\S/;
-const URLS = /\bhttps?:\/\/[^\s<>"]+/gi;
-const TOKENS = new RegExp(`\`+|${URLS.source}|\\*+|_+`, "gi");
-const RUNS = ["`", "``", "```"].map((run) => new RegExp(`(?<!\`)${run}(?!\`)`));
-// Some languages have no spaces between words.
-const SPACELESS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}";
-const BEFORE_OPENING = new RegExp(`^$|[\\s\\p{Ps}\\p{Pi}\\p{Pd}"'*_¿¡${SPACELESS}]`, "u");
-const AFTER_OPENING = /[^\s.,;:!?/)\]}]/;
-const AFTER_CLOSING = new RegExp(`^$|[\\s\\p{Pe}\\p{Pf}\\p{Pd}"'*_.,;:!?…、。，！？${SPACELESS}]`, "u");
+const URLS = /(?<url>\bhttps?:\/\/[^\s<>"]+)/giu;
+// Letters of other scripts (\p{Lo}), as some languages have no spaces between words.
+const OPENING = "(?<=^|[\\s\\p{Lo}\\p{Ps}\\p{Pi}\\p{Pd}\"'¿¡])MARK(?=[^\\s.,;:!?/)\\]}])";
+const CLOSING = "(?<=\\S)\\k<mark>(?=$|[\\s\\p{Lo}\\p{P}])";
+const TOKENS = new RegExp(
+  [
+    "(?<!`)(?<ticks>`{1,3})(?!`)(?<code>.{1,1000}?)(?<!`)\\k<ticks>(?!`)",
+    URLS.source,
+    OPENING.replace("MARK", "(?<mark>\\*\\*?(?!\\*)|_(?!_))") +
+      `(?<content>(?:(?!${OPENING.replace("MARK", "\\k<mark>")})(?:\`+[^\`]+\`+|[^\`])){1,500}?)${CLOSING}`,
+  ].join("|"),
+  "giu",
+);
 const WORD = "\\p{L}\\p{M}\\p{N}_@";
-const MAX_LENGTH = 60_000; // UTF-16 code units; a longer text is shown as it is
 const COPIED_MS = 2_000; // how long the button says so
+const MAX_NAMES = 3; // in a sentence about members that joined or left
+// From the first and the last thing that a member did.
+const CHANGES = {
+  "joined,joined": "joined",
+  "joined,left": "joined and left",
+  "left,left": "left",
+  "left,joined": "left and came back",
+};
+
+const DAYS = new Intl.DateTimeFormat("en-GB", { dateStyle: "full" });
+const LIST = new Intl.ListFormat("en-GB");
+const systemHas12Hours = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions().hour12;
+let [times, moments] = [DAYS, DAYS];
+onSettings(() => {
+  const hourCycle = (settings.time === "system" ? systemHas12Hours : settings.time === "12-hour") ? "h12" : "h23";
+  times = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", hourCycle });
+  moments = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "medium", hourCycle });
+});
 
 /** @typedef {(string | Node)[]} Nodes */
 
-/** @type {{ name?: string, pattern: RegExp }} */
-let mention = { pattern: /./ }; // for the last name
+/**
+ * A message with a recipient is a whisper; "" stands for one that is not known yet.
+ * @param {{ sender: string, text: string, isOwn: boolean, isWhisper: boolean, recipient: string | null }} message
+ * @param {string | null} ownName
+ */
+export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownName) {
+  const name = element("bdi", { class: "name", "data-name": sender, title: sender }, isOwn ? "You" : sender);
+  const header = element("p", { class: "message-header" }, setHue(name, sender), " ");
+  if (isWhisper) {
+    const to = isOwn && recipient ? [" to ", element("bdi", {}, recipient)] : [];
+    header.append(element("span", { class: "whisper-label" }, isOwn ? "whisper" : "whispers to you", ...to), " ");
+  }
+  header.append(element("time"));
+  const body = element("div", { class: "message-text", dir: "auto" }, ...format(text, isOwn ? null : ownName));
+  const row = element("div", { class: "message", role: "article", tabindex: "-1" }, avatar(sender), header, body);
+  row.classList.toggle("own", isOwn);
+  row.classList.toggle("whisper", isWhisper);
+  row.classList.toggle("mentions-me", body.querySelector("mark") !== null);
+  return row;
+}
 
-// Marks mentions of `ownName`, if it is not null.
+/** @param {string} kind "system", "error" or "connection"  @param {string} text */
+export function noticeRow(kind, text) {
+  const body = element("p", {}, kind === "error" ? element("b", {}, "Error: ") : "", ...inline(text, null, URLS));
+  return element("div", { class: `notice ${kind}` }, body);
+}
+
+/** @param {string} kind "day", "gap" or "unread"  @param {string} text */
+export function dividerRow(kind, text) {
+  return element("div", { class: `divider ${kind}`, role: "separator", "aria-label": text }, text);
+}
+
+/**
+ * @param {HTMLElement} row
+ * @param {Date} date
+ * @param {number} [id] shown with the exact time, as moderators need it for commands
+ */
+export function setTime(row, date, id) {
+  const label = row.querySelector("time");
+  (label ?? row).title = moments.format(date).replace(",", "") + (id === undefined ? "" : `, ID ${id}`);
+  if (!label) return;
+  label.dateTime = date.toISOString();
+  label.textContent = formatTime(date);
+}
+
+/** @param {Date} date */
+export const formatTime = (date) => times.format(date).replace(/^0(?=.*m$)/, "");
+
+/** @param {Date} date */
+export function formatDay(date) {
+  const yesterday = new Date();
+  if (date.toDateString() === yesterday.toDateString()) return "Today";
+  yesterday.setDate(yesterday.getDate() - 1);
+  // Some browsers put a comma after the weekday.
+  return date.toDateString() === yesterday.toDateString() ? "Yesterday" : DAYS.format(date).replace(",", "");
+}
+
+// Shows a delivery state below one of the user's own messages; "" removes it. With `onRetry`, it has a button.
+/** @param {any} row  @param {string} state  @param {(() => void) | null} onRetry */
+export function setDeliveryState(row, state, onRetry = null) {
+  const current = row.querySelector(".delivery-state");
+  if ((current?.firstChild.data ?? "") === state) return;
+  current?.remove();
+  if (state === "") return;
+  const line = element("p", { class: "delivery-state" }, state);
+  if (onRetry) {
+    const button = element("button", { class: "secondary" }, "Send again");
+    button.addEventListener("click", onRetry);
+    line.append(" ", button);
+  }
+  row.append(line);
+}
+
+// Who joined and who left, in sentences. Whoever did both is named once.
+/** @param {Map<string, string[]>} changes from a name to the first and the last thing that it did */
+export function describePresence(changes) {
+  const sentences = Object.entries(CHANGES).map(([change, verb]) => {
+    const [first, ...rest] = [...changes.keys()].filter((name) => String(changes.get(name)) === change);
+    const names = rest.length < MAX_NAMES ? [first, ...rest] : [first, `${rest.length} others`];
+    return first === undefined ? "" : `${LIST.format(names)} ${verb}.`;
+  });
+  return sentences.filter(Boolean).join(" ");
+}
+
+// Marks mentions of `ownName`, if it is not null: the name as a word of its own, with or without an @. A name of one
+// character needs the @.
 /** @param {string} text  @param {string | null} ownName */
 export function format(text, ownName = null) {
-  if (text.length > MAX_LENGTH) return [text];
   const lines = text.split("\n");
   const lastFence = lines.findLastIndex((line) => FENCE_END.test(line));
   /** @type {Nodes} */
@@ -64,113 +169,6 @@ export function format(text, ownName = null) {
   return nodes;
 }
 
-// Whether the text contains the name as a word of its own, with or without an @. A name of one character needs the @.
-/** @param {string} text  @param {string} name */
-export function mentions(text, name) {
-  return text.replace(URLS, " ").search(mentionPattern(name)) >= 0;
-}
-
-// Marks links only.
-/** @param {string} text */
-export function linkify(text) {
-  return inline(text, null, URLS);
-}
-
-/** @param {string} line  @param {string | null} ownName */
-function inline(line, ownName, tokens = TOKENS) {
-  /** @type {Nodes} */
-  const pieces = []; // strings, a possible delimiter being one, and finished nodes
-  const closings = new Map(); // from the index of a delimiter in `pieces` to that of its counterpart
-  const openings = new Map(); // from a delimiter to the index of the last one without a counterpart yet
-  const unclosed = new Set(); // runs of backticks without a counterpart
-  let end = 0;
-  tokens.lastIndex = 0;
-  for (let match = tokens.exec(line); match; match = tokens.exec(line)) {
-    const { 0: token, index } = match;
-    let next = index + token.length;
-    let piece = null;
-    if (token[0] === "`") {
-      const run = unclosed.has(token) ? undefined : RUNS[token.length - 1];
-      const length = run ? line.slice(next).search(run) : -1;
-      if (length < 0) {
-        unclosed.add(token);
-        continue;
-      }
-      piece = element("code", {}, line.slice(next, next + length));
-      next += length + token.length;
-    } else if (token[0] !== "*" && token[0] !== "_") {
-      const url = trimTrailingPunctuation(token);
-      if (!URL.canParse(url)) continue;
-      piece = element("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, url);
-      next = index + url.length;
-    } else if (/^(?:\*\*?|_)$/.test(token)) {
-      const [before, after] = [line.charAt(index - 1), line.charAt(next)];
-      const opening = openings.get(token);
-      const place = pieces.length + 1;
-      if (opening && /\S/.test(before) && AFTER_CLOSING.test(after)) {
-        closings.set(opening, place);
-        for (const [other, at] of openings) if (at >= opening) openings.delete(other);
-      } else if (BEFORE_OPENING.test(before) && AFTER_OPENING.test(after)) {
-        openings.set(token, place);
-      } else {
-        continue;
-      }
-    } else {
-      continue;
-    }
-    pieces.push(line.slice(end, index), piece ?? token);
-    end = tokens.lastIndex = next;
-  }
-  pieces.push(line.slice(end));
-  return nest(pieces, closings, ownName, 0, pieces.length);
-}
-
-/**
- * Puts what is between delimiters into elements.
- * @param {Nodes} pieces
- * @param {Map<number, number>} closings
- * @param {string | null} ownName
- * @param {number} from
- * @param {number} to
- */
-function nest(pieces, closings, ownName, from, to) {
-  /** @type {Nodes} */
-  const nodes = [];
-  let text = "";
-  for (let i = from; i < to; i += 1) {
-    const piece = pieces[i];
-    const closing = closings.get(i);
-    if (closing) {
-      const content = nest(pieces, closings, ownName, i + 1, closing);
-      nodes.push(...markMentions(text, ownName), element(piece === "_" ? "em" : "strong", {}, ...content));
-      text = "";
-      i = closing;
-    } else if (typeof piece === "string") {
-      text += piece;
-    } else {
-      nodes.push(...markMentions(text, ownName), piece);
-      text = "";
-    }
-  }
-  return [...nodes, ...markMentions(text, ownName)];
-}
-
-/** @param {string} text  @param {string | null} ownName */
-function markMentions(text, ownName) {
-  const parts = ownName === null ? [text] : text.split(mentionPattern(ownName));
-  return parts.map((part, index) => (index % 2 === 1 ? element("mark", {}, part) : part)).filter(Boolean);
-}
-
-/** @param {string} name */
-function mentionPattern(name) {
-  if (mention.name !== name) {
-    const forms = ["NFC", "NFD"].map((form) => name.normalize(form).replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
-    const at = [...name].length === 1 ? "@" : "@?";
-    mention = { name, pattern: new RegExp(`(?<![${WORD}])(${at}(?:${forms.join("|")}))(?![${WORD}])`, "giu") };
-  }
-  return mention.pattern;
-}
-
 /**
  * Returns whether the text is on the clipboard. Without TLS, there is no `navigator.clipboard`.
  * @param {string} text
@@ -185,11 +183,49 @@ export function copyText(text) {
   return document.execCommand("copy");
 }
 
+/** @param {string} line  @param {string | null} ownName  @returns {Nodes} */
+function inline(line, ownName, tokens = TOKENS) {
+  /** @type {Nodes} */
+  const nodes = [];
+  let end = 0;
+  for (const { 0: token, index, groups = {} } of line.matchAll(tokens)) {
+    const { code, mark, content } = groups;
+    let { length } = token;
+    let node;
+    if (code) {
+      node = element("code", {}, code);
+    } else if (mark) {
+      node = element(mark === "_" ? "em" : "strong", {}, ...inline(content, ownName));
+    } else {
+      const url = trimTrailingPunctuation(token);
+      if (!URL.canParse(url)) continue;
+      node = element("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, url);
+      ({ length } = url);
+    }
+    nodes.push(...markMentions(line.slice(end, index), ownName), node);
+    end = index + length;
+  }
+  return [...nodes, ...markMentions(line.slice(end), ownName)];
+}
+
+/** @param {string} text  @param {string | null} ownName */
+function markMentions(text, ownName) {
+  const parts = ownName === null ? [text] : text.split(mentionPattern(ownName));
+  return parts.map((part, index) => (index % 2 === 1 ? element("mark", {}, part) : part)).filter(Boolean);
+}
+
+/** @param {string} name */
+function mentionPattern(name) {
+  const forms = ["NFC", "NFD"].map((form) => name.normalize(form).replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+  const at = [...name].length === 1 ? "@" : "@?";
+  return new RegExp(`(?<![${WORD}])(${at}(?:${forms.join("|")}))(?![${WORD}])`, "giu");
+}
+
 /** @param {string} code */
 function codeBlock(code) {
   const content = element("pre", { dir: "ltr" }, element("code", {}, code));
   // The style sheet shows the label, so that it is not a part of the text.
-  const button = element("button", { type: "button", class: "secondary", "aria-label": "Copy" });
+  const button = element("button", { class: "secondary", "aria-label": "Copy" });
   button.addEventListener("click", () => {
     button.ariaLabel = copyText(code) ? "Copied" : "Couldn't copy";
     setTimeout(() => (button.ariaLabel = "Copy"), COPIED_MS);

@@ -1,62 +1,62 @@
 // The message log: its rows and their order, scrolling, unread messages, moving between messages, and copying.
 
 import { $, element } from "./dom.js";
-import { mentions } from "./formatting.js";
 import {
-  describePresence, dividerRow, formatDay, formatTime, messageRow, noticeRow, setDeleted, setDeliveryState, setTime,
-} from "./message-row.js";
+  describePresence, dividerRow, formatDay, formatTime, messageRow, noticeRow, setDeliveryState, setTime,
+} from "./formatting.js";
 import { onSettings, settings } from "./settings.js";
 
-const MAX_ROWS = 10_000; // the oldest are removed, a chunk at a time
 const CHUNK_ROWS = 100; // rows share elements: a new one costs the layout of one, and the browser skips invisible ones
+const MAX_CHUNKS = 100; // the oldest are removed
 const GROUPING_WINDOW_MS = 5 * 60_000; // a sender's messages within this time share one header
-const APPEND_DELAY_MS = 20; // appends a burst with one layout
 const BOTTOM_TOLERANCE_PX = 40;
 const TOP_TOLERANCE_PX = 300; // older messages are requested before the top is reached
-const QUIET_MS = 500; // enough for rows to be appended, and for screen readers to notice them
+const QUIET_MS = 500; // enough for rows to be added, and for screen readers to notice them
 const DAY_CHECK_MS = 30_000; // how late a new day is noticed
-const PRESENCE = /^(.{1,32}) (joined|left)\.$/su;
+const PRESENCE = /^(?!You are timed out)(.{1,32}) (joined|left)\.$/u;
 
+/**
+ * An element with `data`: { id, time, day, separator, group, message, partner, changes, isLast, isAlert }. The separator
+ * of a day has none.
+ * @typedef {any} Row
+ */
 /** @typedef {{ count: number, mentions: number, whispers: number }} Unread */
+
+/**
+ * What room.js does for the log. `requestOlder` returns whether it could.
+ * @type {{ requestOlder: (oldestId?: number) => boolean, showUnread: (unread: Unread) => void,
+ *   openMenu: (message: any) => void }}
+ */
+export const actions = { requestOlder: () => false, showUnread() {}, openMenu() {} };
 
 const box = $("log");
 const jumpButton = $("jump-to-latest");
-const menuButton = $("message-menu");
-const area = $("log-area");
-// From row to { ids, time, day, group, message, partner, events, isLast, isAlert }. The separator of a day has none.
-/** @type {WeakMap<object, any>} */
-const rowData = new WeakMap();
-/** @type {WeakMap<object, number>} */
-const heights = new WeakMap(); // of chunks, in px
-/** @type {Set<Element>} */
-const changedPresence = new Set(); // rows to which someone has been added
+// In the row that the user points at.
+const menuButton = element(
+  "button",
+  { id: "message-menu", class: "secondary", "aria-label": "Message actions", "aria-haspopup": "menu", "aria-live": "off" },
+  "⋯",
+);
 /** @type {string | null} */
 let ownName = null;
 /** @type {string | null} */
 let epoch = null; // of the ids
-/** @type {Map<number | undefined, any>} */
-let ids = new Map(); // from id to row, or to null if a message was deleted that is not shown
-/** @type {any[]} */
-let queue = []; // rows to append
-let appendTimer = 0;
-/** @type {any[]} */
-let pending = []; // the user's rows without a place in the order yet; they stay at the bottom
+/** @type {Map<number | undefined, Row>} */
+let ids = new Map();
+/** @type {Set<Row>} */
+const pending = new Set(); // the user's rows without a place in the order yet; they stay at the bottom
+/** @type {Row[] | null} */
+let older = null; // rows to insert above all others, while they are collected
 let isPinned = true; // to the bottom
-let end = { scrollHeight: 0, clientHeight: 0 }; // of the box after the last scroll to the bottom
+let lastTop = 0; // where it was last scrolled to the bottom
+/** @type {{ row: Row, bottom: number } | undefined} */
+let anchor; // the first message that is visible
 /** @type {Unread} */
 let unread = { count: 0, mentions: 0, whispers: 0 };
-/** @type {any} */
+/** @type {Row} */
 let divider = null; // above the first unread message
 /** @type {string | null} */
 let conversation = null; // only whispers with this member are shown
-/** @type {any} */
-let activeRow = null; // the message that has the menu button
-/** @type {(oldestId: number) => boolean} */
-let requestOlder = () => false;
-/** @type {(unread: Unread) => void} */
-let tellUnread = () => {};
-/** @type {((message: object) => void) | null} */
-let openMenu = null;
 let hasOlder = false; // whether there are older messages than those shown
 let isRequested = false;
 let quietTimer = 0;
@@ -70,46 +70,39 @@ let today = new Date().toDateString();
 export function addMessage({ id, sender, text, time, isOwn = false, recipient = null, isNew = true }) {
   if (ids.has(id)) return null;
   const isWhisper = recipient !== null;
-  const mentionsMe = !isOwn && ownName !== null && mentions(text, ownName);
-  const row = messageRow({ sender, text, isOwn, recipient, ownName: isOwn ? null : ownName });
-  row.classList.toggle("mentions-me", mentionsMe);
-  const isPending = id === undefined;
-  row.classList.toggle("pending", isPending);
-  if (isPending) pending.push(row);
-  register(row, id, time, {
-    group: JSON.stringify([isOwn, sender, recipient]),
-    message: { id, sender, text, isOwn, isWhisper, recipient },
-    partner: isWhisper && (isOwn ? recipient : sender),
-  });
-  if (isPending && row.hidden) {
-    setConversation(null); // else the user would not see it
-    showRow(row);
+  const message = { sender, text, isOwn, isWhisper, recipient };
+  /** @type {Row} */
+  const row = messageRow(message, ownName);
+  const partner = isWhisper && (isOwn ? recipient : sender);
+  register(row, { message, partner, group: JSON.stringify([isOwn, sender, recipient]) }, id, time);
+  if (isNew && !isOwn && (row.hidden || !isLatestVisible())) countUnread(row.matches(".mentions-me"), isWhisper);
+  if (id === undefined) {
+    row.classList.add("pending");
+    pending.add(row);
   }
-  if (isNew && !isOwn && !(isLatestVisible() && !row.hidden)) countUnread(mentionsMe, isWhisper);
   append(row);
+  if (id === undefined && row.hidden) setConversation(null); // else the user would not see it
   return row;
 }
 
 // Gives a pending message its place in the order, after all messages received so far.
-/** @param {Element} row  @param {{ id: number, time: string | number }} message */
+/** @param {Row} row  @param {{ id: number, time: string | number }} message */
 export function confirmMessage(row, { id, time }) {
-  appendQueue();
+  const [first] = pending;
   endPending(row);
-  if (ids.has(id)) {
-    removeRow(row);
-    return;
-  }
-  const data = rowData.get(row);
-  data.message.id = id;
-  register(row, id, time, data);
-  insert(row);
-  if (isPinned) scrollToBottom();
+  const isShown = ids.has(id);
+  if (row !== first || isShown) removeRow(row);
+  if (isShown) return;
+  register(row, row.data, id, time);
+  if (row.isConnected) arrange(row);
+  else append(row);
 }
 
-// A pending message will not be sent.
-/** @param {Element} row  @param {string} state */
-export function failMessage(row, state) {
-  endPending(row);
+// A pending message has been sent, or will not be.
+/** @param {Row} row */
+export function endPending(row, state = "") {
+  pending.delete(row);
+  row.classList.remove("pending");
   setDeliveryState(row, state);
 }
 
@@ -117,66 +110,64 @@ export function failMessage(row, state) {
  * Returns the row, or null if one with its id is shown already.
  * @param {"system" | "error" | "connection"} kind
  * @param {string} text
- * @param {number} [id]
+ * @param {number} [id] of a line that the server keeps; it doesn't keep who joined or left
  * @param {string | number} [time]
  */
 export function addNotice(kind, text, id, time) {
   if (ids.has(id)) return null;
-  const [, name, change] = (kind === "system" && PRESENCE.exec(text)) || [];
+  const [, name, change] = (kind === "system" && id === undefined && PRESENCE.exec(text)) || [];
+  /** @type {Row} */
   const row = noticeRow(name ? "system presence" : kind, text);
-  const events = name && [{ name, hasJoined: change === "joined" }];
-  register(row, id, time, { events, isLast: kind === "error", isAlert: kind !== "system" });
+  const changes = name && new Map([[name, [change, change]]]);
+  register(row, { changes, isLast: kind === "error", isAlert: kind !== "system" }, id, time);
   append(row);
   return row;
 }
 
-// Replaces the text of the message with this id. If it is still to come, it will not be shown.
+// Replaces the text of the message with this id.
 /** @param {number} id */
 export function deleteMessage(id) {
   const row = ids.get(id);
-  if (!row) {
-    ids.set(id, null);
-    return;
-  }
-  const { scrollHeight } = box;
-  const isAbove = row.getBoundingClientRect().top < box.getBoundingClientRect().top;
-  setDeleted(row);
-  const data = rowData.get(row);
-  data.events = null;
-  if (data.message) data.message.text = "";
-  if (isPinned) scrollToBottom();
-  else if (isAbove) box.scrollTop += box.scrollHeight - scrollHeight;
-  measure();
+  if (!row) return;
+  row.classList.remove("mentions-me");
+  row.classList.add("deleted");
+  keepPlace(() => textOf(row).replaceChildren("Message deleted"));
+  if (row.data.message) row.data.message.text = "";
 }
 
 /** @param {string} text */
-export function addDivider(text) {
-  append(createDivider("gap", text));
+export function addDivider(text, kind = "gap") {
+  /** @type {Row} */
+  const row = dividerRow(kind, text);
+  row.data = {};
+  showRow(row);
+  append(row);
+  return row;
 }
 
-// Inserts what `add` adds above all other rows; what is visible does not move.
+// Inserts what `add` adds above all other rows.
 /** @param {() => void} add  @param {boolean} hasMore */
 export function addOlder(add, hasMore) {
-  appendQueue();
   suppressAnnouncements();
+  older = [];
   add();
-  const { scrollHeight, scrollTop } = box;
-  const next = firstShown();
-  if (queue.length > 0) box.prepend(createChunk(queue));
-  for (const row of [...queue, next]) arrange(row);
-  queue = [];
-  showPresence();
-  if (isPinned) scrollToBottom();
-  else box.scrollTop = scrollTop + box.scrollHeight - scrollHeight;
-  measure();
+  const rows = [...older, shown("firstChild", box)];
+  keepPlace(() => {
+    if (older?.length) box.prepend(createChunk(older));
+    rows.forEach((row) => arrange(row));
+  });
+  older = null;
   setOlder(hasMore);
 }
 
-/** @param {Element} row */
+/** @param {Row} row */
 export function removeRow(row) {
-  appendQueue();
-  endPending(row);
-  detach(row);
+  pending.delete(row);
+  if (!row.isConnected) return;
+  const after = shown("nextSibling", row);
+  row.data.separator?.remove();
+  remove(row);
+  arrange(after);
 }
 
 // Whether there are messages older than those shown.
@@ -189,22 +180,6 @@ export function setOlder(value) {
   if (conversation === null) setTimeout(checkTop);
 }
 
-/** @param {typeof requestOlder} callback called with the oldest id; returns whether it could */
-export function onOlderWanted(callback) {
-  requestOlder = callback;
-}
-
-/** @param {typeof tellUnread} callback called when the numbers change */
-export function onUnread(callback) {
-  tellUnread = callback;
-}
-
-// `callback` is called with { id, sender, text, isOwn, isWhisper, recipient, anchor }.
-/** @param {(message: any) => void} callback */
-export function onMessageMenu(callback) {
-  openMenu = callback;
-}
-
 // The name that counts as a mention in the messages that follow.
 /** @param {string | null} name */
 export function setOwnName(name) {
@@ -215,12 +190,10 @@ export function setOwnName(name) {
 /** @param {string | null} name */
 export function setConversation(name) {
   if (name === conversation) return;
-  appendQueue();
   conversation = name;
   $("conversation").hidden = name === null;
   $("conversation-name").textContent = name;
   box.classList.toggle("filtered", name !== null);
-  activate(null);
   refresh();
   jumpToLatest();
 }
@@ -240,273 +213,170 @@ export function startEpoch(newEpoch) {
 
 // For `QUIET_MS`, screen readers do not announce added rows.
 export function suppressAnnouncements() {
-  box.setAttribute("aria-live", "off");
+  box.ariaLive = "off";
   clearTimeout(quietTimer);
-  quietTimer = setTimeout(() => box.removeAttribute("aria-live"), QUIET_MS);
+  quietTimer = setTimeout(() => (box.ariaLive = null), QUIET_MS);
 }
 
 export function jumpToLatest() {
   isPinned = true;
-  scrollToBottom();
+  restorePlace();
   updateUnread();
 }
 
 export function clearLog() {
-  [queue, pending, ids, epoch, divider] = [[], [], new Map(), null, null];
-  hasOlder = false;
+  [ids, epoch, divider, hasOlder] = [new Map(), null, null, false];
+  pending.clear();
   box.replaceChildren();
   setConversation(null);
-  activate(null);
-  setUnread(0, 0, 0);
+  setUnread();
   jumpToLatest();
 }
 
 // --- Rows
 
-/** @param {Element} row  @param {number | undefined} id  @param {string | number} time  @param {object} data */
-function register(row, id, time = Date.now(), data) {
+/** @param {Row} row  @param {object} data  @param {number | undefined} id  @param {string | number} time */
+function register(row, data, id, time = Date.now()) {
   const date = new Date(time);
-  rowData.set(row, { ...data, ids: id === undefined ? [] : [id], time: Number(date), day: date.toDateString() });
+  row.data = { ...data, id, time: +date, day: date.toDateString() };
   if (id !== undefined) ids.set(id, row);
   showRow(row);
 }
 
-/** @param {string} kind  @param {string} text */
-function createDivider(kind, text) {
-  const row = dividerRow(kind, text);
-  rowData.set(row, { ids: [] });
-  showRow(row);
-  return row;
-}
-
-/** @param {any} row */
+/** @param {Row} row */
 function showRow(row) {
-  const { events, ids: [id], isAlert, partner, time } = rowData.get(row);
-  row.hidden = conversation === null ? events && settings.joins === "hidden" : !isAlert && partner !== conversation;
+  const { changes, id, isAlert, partner, time } = row.data;
+  row.hidden = conversation === null ? changes && settings.joins === "hidden" : !isAlert && partner !== conversation;
   if (time) setTime(row, new Date(time), id);
 }
 
-/** @param {Element[]} rows */
+/** @param {Row[]} rows */
 function createChunk(rows) {
   const chunk = element("div", { class: "chunk" }, ...rows);
   resizes.observe(chunk);
   return chunk;
 }
 
-/** @returns {any[]} */
-const allRows = () => [...box.children].flatMap((chunk) => [...chunk.children]);
+/** @returns {Row[]} */
+const allRows = () => [...box.querySelectorAll(".chunk > *")].filter((/** @type {Row} */ row) => row.data);
 
-const rowCount = () => [...box.children].reduce((sum, chunk) => sum + chunk.childElementCount, 0);
+const walker = document.createTreeWalker(box, NodeFilter.SHOW_ELEMENT, (/** @type {Row} */ node) => {
+  if (node.parentNode === box) return NodeFilter.FILTER_SKIP;
+  return node.data && !node.hidden ? NodeFilter.FILTER_ACCEPT : NodeFilter.FILTER_REJECT;
+});
 
-/** @param {any} row */
-const rowBefore = (row) =>
-  row.previousElementSibling ?? row.parentNode?.previousElementSibling?.lastElementChild ?? null;
-
-/** @param {any} row */
-const rowAfter = (row) => row.nextElementSibling ?? row.parentNode?.nextElementSibling?.firstElementChild ?? null;
-
-/** @param {any} row */
-const isSeparator = (row) => row !== null && !rowData.has(row);
-
-// The next row that is shown, and not the separator of a day.
-/** @param {any} row */
-function shown(row, step = rowAfter) {
-  do row = step(row); while (row && (row.hidden || isSeparator(row)));
-  return row;
+// The next row in this direction that is shown, and not the separator of a day.
+/** @param {"firstChild" | "lastChild" | "previousSibling" | "nextSibling"} direction  @param {Row} from */
+function shown(direction, from) {
+  walker.currentNode = from;
+  return /** @type {Row} */ (walker[direction]());
 }
 
-function firstShown() {
-  /** @type {any} */
-  const first = box.firstElementChild?.firstElementChild;
-  return first && (first.hidden || isSeparator(first)) ? shown(first) : first;
-}
-
-/** @param {any} row */
-function endPending(row) {
-  row.classList.remove("pending");
-  setDeliveryState(row, "");
-  pending = pending.filter((other) => other !== row);
-}
-
-/** @param {any} row */
+// Rows are in order of arrival, above pending messages. The layout comes with the next frame: see `resizes`.
+/** @param {Row} row */
 function append(row) {
-  queue.push(row);
-  if (queue.length > MAX_ROWS) releaseIds(queue.shift());
-  appendTimer ||= setTimeout(appendQueue, APPEND_DELAY_MS);
-}
-
-function appendQueue() {
-  clearTimeout(appendTimer);
-  appendTimer = 0;
-  if (queue.length === 0) return;
-  checkPinned(); // The user may have scrolled up just now, with the scroll event still to come.
-  queue.forEach(insert);
-  queue = [];
-  showPresence();
-  removeOldRows();
-  if (isPinned) scrollToBottom();
-  checkTop();
-}
-
-// Rows are appended in order of arrival, above pending messages.
-/** @param {any} row */
-function insert(row) {
-  const isLast = pending.includes(row) || rowData.get(row).isLast;
-  const next = isLast ? null : pending.find((other) => other.isConnected);
-  if (!row.isConnected || (next && next.compareDocumentPosition(row) & Node.DOCUMENT_POSITION_FOLLOWING)) {
-    detach(row);
-    place(row, next);
+  if (older) {
+    older.push(row);
+    return;
   }
-  const after = shown(row);
+  const [first] = pending.has(row) || row.data.isLast ? [] : pending;
+  const next = first?.data.separator ?? first ?? null;
+  const chunk = next?.parentNode ?? box.lastElementChild ?? box.appendChild(createChunk([]));
+  chunk.insertBefore(row, next);
+  if (chunk.childElementCount > CHUNK_ROWS) {
+    const rows = [...chunk.children];
+    chunk.after(createChunk(rows.slice(rows.indexOf(row))));
+  }
   arrange(row);
-  arrange(after);
+  arrange(first);
+  removeOldRows();
 }
 
-/** @param {any} row  @param {any} next */
-function place(row, next) {
-  const chunk = next ? next.parentNode : box.lastElementChild;
-  if (!chunk) {
-    box.append(createChunk([row]));
-    return;
-  }
-  chunk.insertBefore(row, (next && isSeparator(rowBefore(next)) ? next.previousElementSibling : next) ?? null);
-  if (chunk.childElementCount <= CHUNK_ROWS) return;
-  const rows = [...chunk.children];
-  chunk.after(createChunk(rows.slice(rows.indexOf(row))));
+/** @param {Row} node a row or a chunk */
+function remove(node) {
+  const parent = node.parentNode;
+  if (node.contains(document.activeElement)) box.focus();
+  node.remove();
+  if (parent !== box && !parent.firstChild) parent.remove();
 }
 
-/** @param {any} row */
-function detach(row) {
-  if (!row.isConnected) return;
-  const after = shown(row);
-  if (isSeparator(rowBefore(row))) remove(rowBefore(row));
-  remove(row);
-  arrange(after);
-}
-
-/** @param {any} row */
-function remove(row) {
-  const chunk = row.parentNode;
-  if (row.contains(document.activeElement)) box.focus();
-  row.remove();
-  if (chunk.childElementCount === 0) chunk.remove();
-}
-
-// Adapts a row to the one shown above it: unites the two if both are about members that came or went, adds or removes
-// the separator of a day, and hides the header of a message that follows another of the same group.
-/** @param {any} row */
-function arrange(row, previous = row && shown(row, rowBefore)) {
-  if (!row || row.hidden) return;
-  const data = rowData.get(row);
-  const last = rowData.get(previous);
+// Adapts a row to the one shown above it: adds the separator of a day, unites the two if both are about members that
+// came or went, and hides the header of a message that follows another of the same group.
+/** @param {Row} row */
+function arrange(row, previous = row && shown("previousSibling", row)) {
+  if (!row) return;
+  const { data } = row;
+  data.separator?.remove();
+  data.separator = null;
+  if (row.hidden) return;
+  const last = previous?.data ?? {};
   if (!data.time) {
-    data.day = last?.day; // a divider has no day of its own
+    data.day = last.day; // a divider has no day of its own
     return;
   }
-  const isSameDay = data.day === last?.day;
-  const hasSeparator = isSeparator(rowBefore(row));
-  if (isSameDay && hasSeparator) remove(rowBefore(row));
-  if (!isSameDay && !hasSeparator) row.before(dividerRow("day", formatDay(new Date(data.time))));
-  if (isSameDay && data.events && last.events) {
-    unite(previous, row);
-  } else if (data.group) {
-    const isClose = Math.abs(data.time - last?.time) < GROUPING_WINDOW_MS;
+  const isSameDay = data.day === last.day;
+  if (!isSameDay) row.before((data.separator = dividerRow("day", formatDay(new Date(data.time)))));
+  if (data.group) {
+    const isClose = Math.abs(data.time - last.time) < GROUPING_WINDOW_MS;
     row.classList.toggle("grouped", isSameDay && isClose && data.group === last.group);
+  } else if (isSameDay && data.changes && last.changes) {
+    for (const [name, [from, to]] of data.changes) last.changes.set(name, [last.changes.get(name)?.[0] ?? from, to]);
+    last.time = data.time;
+    previous.ariaLive = "off"; // so that a crowd can't keep screen readers busy
+    previous.firstChild.textContent = describePresence(last.changes);
+    remove(row);
   }
-}
-
-// Screen readers don't announce who is added to a row, so that a crowd can't keep them busy.
-/** @param {any} row  @param {any} added */
-function unite(row, added) {
-  const [data, more] = [rowData.get(row), rowData.get(added)];
-  data.events.push(...more.events);
-  data.ids.push(...more.ids);
-  data.time = more.time;
-  for (const id of more.ids) ids.set(id, row);
-  if (row.getClientRects().length > 0) row.ariaLive = "off";
-  changedPresence.add(row);
-  remove(added);
-}
-
-// Once for all that were added, so that the time is linear in their number.
-function showPresence() {
-  for (const row of changedPresence) row.firstElementChild?.replaceChildren(describePresence(rowData.get(row).events));
-  changedPresence.clear();
 }
 
 // Shows all rows anew, after a change of what is shown or how.
 function refresh() {
   suppressAnnouncements();
-  let previous = null;
-  for (const row of allRows()) {
-    if (isSeparator(row)) {
-      remove(row);
-      continue;
+  keepPlace(() => {
+    /** @type {Row} */
+    let previous = null;
+    for (const row of allRows()) {
+      showRow(row);
+      arrange(row, previous);
+      if (row.isConnected && !row.hidden) previous = row;
     }
-    showRow(row);
-    arrange(row, previous);
-    if (row.isConnected && !row.hidden) previous = row;
-  }
-  showPresence();
-  if (isPinned) scrollToBottom();
+  });
 }
 
 function removeOldRows() {
-  const { scrollHeight, scrollTop } = box;
-  let excess = rowCount() - MAX_ROWS;
   /** @type {any} */
-  let chunk = box.firstElementChild;
-  if (excess < chunk.childElementCount) return;
-  for (; excess >= chunk.childElementCount; chunk = box.firstElementChild) {
-    excess -= chunk.childElementCount;
-    [...chunk.children].forEach(releaseIds);
-    if (chunk.contains(document.activeElement)) box.focus();
-    chunk.remove();
-  }
-  arrange(firstShown());
-  // Keeps the visible messages in place.
-  if (!isPinned) box.scrollTop = scrollTop - (scrollHeight - box.scrollHeight);
-  measure();
-}
-
-// A message that is removed can be requested again.
-/** @param {any} row */
-function releaseIds(row) {
-  for (const id of rowData.get(row)?.ids ?? []) {
-    if (ids.get(id) !== row) continue;
-    ids.delete(id);
-    hasOlder = true;
-  }
+  const chunk = box.firstChild;
+  if (box.childElementCount <= MAX_CHUNKS) return;
+  keepPlace(() => {
+    // They can be requested again.
+    for (const row of chunk.children) if (ids.get(row.data?.id) === row) hasOlder = ids.delete(row.data.id);
+    remove(chunk);
+    arrange(shown("firstChild", box));
+  });
 }
 
 function checkTop() {
-  if (!hasOlder || isRequested || queue.length > 0 || rowCount() >= MAX_ROWS) return;
+  if (!hasOlder || isRequested || box.childElementCount >= MAX_CHUNKS) return;
   if (box.clientHeight === 0 || box.scrollTop > TOP_TOLERANCE_PX) return;
-  const row = allRows().find((candidate) => ids.get(rowData.get(candidate)?.ids[0]) === candidate);
-  isRequested = requestOlder(rowData.get(row)?.ids[0]);
+  const [oldestId] = [...ids.keys()].sort((a, b) => Number(a) - Number(b));
+  isRequested = actions.requestOlder(oldestId);
 }
 
 // --- Scrolling
 
-// Whenever sizes change, the log stays at its end, or else what is visible stays in its place.
 const resizes = new ResizeObserver(() => {
-  const shift = measure();
-  if (isPinned) scrollToBottom();
-  else if (shift !== 0) box.scrollTop += shift;
-  placeMenuButton();
+  // Their heights are known now, so the browser can skip them when they are invisible.
+  for (const chunk of box.querySelectorAll(".chunk:not(.settled, :last-child)")) chunk.classList.add("settled");
+  restorePlace();
 });
 resizes.observe(box);
-// To measure its text, the message input shrinks and grows again. Meanwhile the box is higher, which can scroll it.
-new MutationObserver(() => isPinned && scrollToBottom()).observe($("composer"), {
-  attributeFilter: ["style"],
-  subtree: true,
-});
 
+// Only the user's scrolling ends the pinning: a change of size can scroll the box too, but to its end.
 box.addEventListener("scroll", () => {
-  checkPinned();
+  const { scrollTop, scrollHeight, clientHeight } = box;
+  isPinned = scrollHeight - scrollTop - clientHeight < BOTTOM_TOLERANCE_PX || (isPinned && scrollTop >= lastTop);
+  findAnchor();
   updateUnread();
   checkTop();
-  placeMenuButton();
 });
 jumpButton.addEventListener("click", () => {
   jumpToLatest();
@@ -520,39 +390,34 @@ addEventListener("focus", updateUnread);
 document.addEventListener("visibilitychange", updateUnread);
 onSettings(refresh);
 setInterval(() => {
-  if (today === new Date().toDateString()) return;
-  today = new Date().toDateString();
-  refresh();
+  if (today !== (today = new Date().toDateString())) refresh();
 }, DAY_CHECK_MS);
 
-// Returns by how much the chunks above the visible part have grown since the last call.
-function measure() {
-  const { scrollTop } = box;
-  let [bottom, shift] = [0, 0];
-  for (const chunk of /** @type {any} */ (box.children)) {
-    const { height } = chunk.getBoundingClientRect();
-    const previous = heights.get(chunk) ?? 0;
-    bottom += previous;
-    if (bottom <= scrollTop) shift += height - previous;
-    heights.set(chunk, height);
-    if (chunk === box.lastElementChild || chunk.matches(".settled")) continue;
-    chunk.style.containIntrinsicBlockSize = `auto ${height}px`;
-    chunk.classList.add("settled"); // The browser can skip it from now on.
+/** @param {() => void} change */
+function keepPlace(change) {
+  findAnchor();
+  change();
+  restorePlace();
+}
+
+function findAnchor() {
+  const isBelow = (/** @type {Element} */ node) => bottomOf(node) > 0;
+  const chunk = isPinned ? undefined : [...box.children].find(isBelow);
+  const row = chunk && [...chunk.querySelectorAll(".message")].find(isBelow);
+  anchor = row && { row, bottom: bottomOf(row) };
+}
+
+/** @param {Element} node */
+const bottomOf = (node) => node.getBoundingClientRect().bottom - box.getBoundingClientRect().top;
+
+// The log stays at its end, or else what is visible stays in its place.
+function restorePlace() {
+  if (isPinned) {
+    box.scrollTop = box.scrollHeight;
+    lastTop = box.scrollTop;
+  } else if (anchor?.row.isConnected) {
+    box.scrollTop += bottomOf(anchor.row) - anchor.bottom;
   }
-  return shift;
-}
-
-function scrollToBottom() {
-  box.scrollTop = box.scrollHeight;
-  end = { scrollHeight: box.scrollHeight, clientHeight: box.clientHeight };
-}
-
-// Only the user's scrolling ends the pinning: a change of size can scroll the box too.
-function checkPinned() {
-  const { scrollTop, scrollHeight, clientHeight } = box;
-  const isResized = scrollHeight !== end.scrollHeight || clientHeight !== end.clientHeight;
-  if (isPinned && isResized) scrollToBottom();
-  else isPinned = scrollHeight - scrollTop - clientHeight < BOTTOM_TOLERANCE_PX;
 }
 
 // --- Unread messages
@@ -563,125 +428,106 @@ function isLatestVisible() {
 
 /** @param {boolean} mentionsMe  @param {boolean} isWhisper */
 function countUnread(mentionsMe, isWhisper) {
-  if (unread.count === 0) {
-    if (divider) detach(divider);
-    divider = createDivider("unread", "New");
-    append(divider);
+  const { count, mentions: mentionCount, whispers } = unread;
+  if (count === 0) {
+    if (divider) removeRow(divider);
+    divider = addDivider("New", "unread");
   }
-  setUnread(unread.count + 1, unread.mentions + Number(mentionsMe), unread.whispers + Number(isWhisper));
+  setUnread(count + 1, mentionCount + Number(mentionsMe), whispers + Number(isWhisper));
 }
 
 function updateUnread() {
-  if (isLatestVisible() && conversation === null) setUnread(0, 0, 0);
+  if (isLatestVisible() && conversation === null) setUnread();
   jumpButton.hidden = isPinned;
 }
 
-/** @param {number} count  @param {number} mentionCount  @param {number} whispers */
-function setUnread(count, mentionCount, whispers) {
+function setUnread(count = 0, mentionCount = 0, whispers = 0) {
   if (count === unread.count) return;
   unread = { count, mentions: mentionCount, whispers };
   const parts = [plural(count, "new message"), plural(mentionCount, "mention"), plural(whispers, "whisper")];
   jumpButton.textContent = parts.filter(Boolean).join(", ") || "Jump to latest";
-  $("show-all").textContent = count > 0 ? `Show all (${count} new)` : "Show all";
-  tellUnread(unread);
+  $("show-all").textContent = count ? `Show all (${count} new)` : "Show all";
+  actions.showUnread(unread);
 }
 
 /** @param {number} count  @param {string} noun */
-const plural = (count, noun) => (count > 0 ? `${count} ${noun}${count > 1 ? "s" : ""}` : "");
+const plural = (count, noun) => (count ? `${count} ${noun}${count > 1 ? "s" : ""}` : "");
 
 // --- Moving between messages, and their menu
 
-for (const type of ["pointerover", "click", "focusin"]) {
-  box.addEventListener(type, (/** @type {Event} */ { target }) => activate(messageOf(target)));
-}
-area.addEventListener("pointerleave", () => activate(messageOf(document.activeElement)));
+for (const type of ["pointerover", "click", "focusin"]) box.addEventListener(type, activate);
 menuButton.addEventListener("click", showMenu);
-area.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-  const row = messageOf(event.target);
-  if (event.target !== row && event.target !== box && event.target !== menuButton) return;
-  if (event.key === "ArrowUp") focusMessage(row, rowBefore);
-  else if (event.key === "ArrowDown") focusMessage(row, rowAfter);
-  else if (event.key === "Escape") $("message-input").focus();
-  else if (event.target === row && (event.key === "Enter" || event.key === "ContextMenu")) showMenu();
+box.addEventListener("keydown", (event) => {
+  const { target, key } = event;
+  const row = messageOf(target);
+  if (target !== row && target !== box && target !== menuButton) return;
+  if (key === "ArrowUp") focusMessage(row, "previousSibling");
+  else if (key === "ArrowDown") focusMessage(row, "nextSibling");
+  else if (key === "Escape") $("message-input").focus();
+  else if (target === row && (key === "Enter" || key === "ContextMenu")) showMenu();
   else return;
   event.preventDefault();
 });
 
 /** @param {any} node */
-function messageOf(node) {
-  return node === menuButton ? activeRow : (node?.closest?.("#log .message") ?? null);
-}
+const messageOf = (node) => node.closest(".message");
 
 // The next message, or the latest if none has the focus yet.
-/** @param {any} row  @param {typeof rowAfter} step */
-function focusMessage(row, step) {
-  let next = row ? step(row) : box.lastElementChild?.lastElementChild;
-  while (next && (next.hidden || !next.matches(".message"))) next = (row ? step : rowBefore)(next);
+/** @param {Row} row  @param {"previousSibling" | "nextSibling"} direction */
+function focusMessage(row, direction) {
+  let next = row ? shown(direction, row) : shown("lastChild", box);
+  while (next && !next.data.message) next = shown(row ? direction : "previousSibling", next);
   if (!next) return;
-  next.ariaLabel = describeSender(next) + next.querySelector(".message-text").textContent;
+  next.ariaLabel = describeSender(next) + textOf(next).textContent;
   next.focus({ preventScroll: true });
   next.scrollIntoView({ block: "nearest" });
 }
 
-/** @param {any} row */
-function activate(row) {
-  activeRow?.classList.remove("active");
-  activeRow = row;
-  activeRow?.classList.add("active");
-  placeMenuButton();
-}
-
-// At the top of the row, or of its visible part.
-function placeMenuButton() {
-  const [row, bounds] = [(activeRow ?? area).getBoundingClientRect(), box.getBoundingClientRect()];
-  const isVisible = activeRow?.isConnected && row.bottom > bounds.top && row.top < bounds.bottom;
-  menuButton.hidden = !openMenu || !isVisible;
-  menuButton.style.top = `${Math.max(row.top, bounds.top) - area.getBoundingClientRect().top}px`;
+/** @param {Event} event */
+function activate({ target }) {
+  const row = messageOf(target);
+  if (!row || row.contains(menuButton)) return;
+  const isFocused = menuButton === document.activeElement;
+  row.append(menuButton);
+  if (isFocused) menuButton.focus();
 }
 
 function showMenu() {
-  openMenu?.({ ...rowData.get(activeRow)?.message, anchor: menuButton });
+  const { id, message } = messageOf(menuButton).data;
+  actions.openMenu({ ...message, id, anchor: menuButton });
 }
 
 // --- Copying
 
+// What is selected in several rows is copied with names and times.
 document.addEventListener("copy", (event) => {
-  const text = selectedLines();
-  if (!text) return;
-  event.clipboardData?.setData("text/plain", text);
+  const selection = getSelection();
+  if (!selection?.rangeCount) return;
+  const lines = allRows()
+    .filter((row) => !row.hidden && selection.containsNode(textOf(row), true))
+    .map((row) => [describeSender(row), selectedText(row, selection.getRangeAt(0))])
+    .filter(([, text]) => text.trim() !== "");
+  if (lines.length < 2) return;
+  event.clipboardData?.setData("text/plain", lines.map((line) => line.join("")).join("\n"));
   event.preventDefault();
 });
 
-// The selected rows, with names and times. Null if the selection lies within one row.
-function selectedLines() {
-  const selection = getSelection();
-  if (!selection?.rangeCount) return null;
-  const range = selection.getRangeAt(0);
-  const common = range.commonAncestorContainer;
-  const container = common instanceof Element ? common : common.parentElement;
-  if (container?.closest("#log > * > *") || !range.intersectsNode(box)) return null;
-  const lines = allRows()
-    .filter((row) => !row.hidden && range.intersectsNode(row))
-    .map((row) => [describeSender(row), selectedText(row, range)])
-    .filter(([, text]) => text.trim() !== "");
-  return lines.length === 1 ? lines[0][1] : lines.map(([sender, text]) => sender + text).join("\n");
-}
+/** @param {Row} row */
+const textOf = (row) => row.querySelector(".message-text, .notice > p") ?? row;
 
-/** @param {any} row */
-function describeSender(row) {
-  const { message, time } = rowData.get(row) ?? {};
+/** @param {Row} row */
+function describeSender({ data: { message, time } }) {
   if (!message) return "";
   return `${message.sender}${message.recipient ? ` to ${message.recipient}` : ""}, ${formatTime(new Date(time))}: `;
 }
 
-// What is selected of a message's text, or the text as it was written if that is all of it.
-/** @param {any} row  @param {Range} range */
+// All of a message's text is copied as it was written.
+/** @param {Row} row  @param {Range} range */
 function selectedText(row, range) {
-  const content = row.querySelector(".message-text") ?? row;
-  const part = document.createRange();
-  part.selectNodeContents(content);
-  if (range.compareBoundaryPoints(Range.START_TO_START, part) > 0) part.setStart(range.startContainer, range.startOffset);
-  if (range.compareBoundaryPoints(Range.END_TO_END, part) < 0) part.setEnd(range.endContainer, range.endOffset);
+  const text = textOf(row);
+  const part = range.cloneRange();
+  if (!text.contains(part.startContainer)) part.setStart(text, 0);
+  if (!text.contains(part.endContainer)) part.setEnd(text, text.childNodes.length);
   const selected = String(part);
-  return (selected === content.textContent && rowData.get(row)?.message?.text) || selected;
+  return (selected === text.textContent && row.data.message?.text) || selected;
 }

@@ -4,7 +4,6 @@
 import * as composer from "./composer.js";
 import * as connection from "./connection.js";
 import { $, closest } from "./dom.js";
-import { mentions } from "./formatting.js";
 import * as log from "./message-log.js";
 import { ask, connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
 import { notify, showUnread } from "./settings.js";
@@ -105,12 +104,12 @@ function show(message, isNew) {
     const isOwn = author === connection.name;
     const row = log.addMessage({ id, sender: author, text, time, isOwn, recipient: to, isNew });
     if (!row || !isNew || isOwn) return;
-    notify({ sender: author, text, isWhisper: to !== null, isMention: mentions(text, connection.name) });
+    notify({ sender: author, text, isWhisper: to !== null, isMention: row.matches(".mentions-me") });
   }
 }
 
-log.onUnread(showUnread);
-log.onOlderWanted(connection.requestOlder);
+log.actions.showUnread = showUnread;
+log.actions.requestOlder = connection.requestOlder;
 
 $("leave").addEventListener("click", async () => {
   const unsent = composer.unsent();
@@ -204,7 +203,7 @@ connectMenus({
   mention: composer.insertMention,
   showWhispers: log.setConversation,
 });
-log.onMessageMenu(openMessageMenu);
+log.actions.openMenu = openMessageMenu;
 // The result is in the log or the message box.
 addEventListener("click", (event) => closest(event, "[role=menuitem]") && closeDrawer(), { capture: true });
 
