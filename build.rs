@@ -3,11 +3,9 @@
 
 use std::env;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use zopfli::{Format, Options};
 
 fn main() {
     let page = "src/http/web";
@@ -20,9 +18,9 @@ fn main() {
             let text = String::from_utf8(content).expect("the page's texts are UTF-8");
             content = without_comments(&text).into_bytes();
         }
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        let compressed = encoder.write_all(&content).and_then(|()| encoder.finish());
-        let compressed = compressed.expect("writing to memory does not fail");
+        let mut compressed = Vec::new();
+        zopfli::compress(Options::default(), Format::Gzip, content.as_slice(), &mut compressed)
+            .expect("writing to memory does not fail");
         let name = path.file_name().expect("a file has a name");
         let mut compressed_name = name.to_owned();
         compressed_name.push(".gz");
