@@ -208,7 +208,11 @@ fn deleted_messages_disappear() {
     let request = peer.next();
     assert_eq!((&request["type"], &request["before"]), (&json!("history"), &json!(60)));
     peer.deleted(50);
-    peer.history(&[public(50, "Bob", "fifty"), public(51, "Bob", "fifty-one")], false);
+    // An older one does not make the page skip what is between.
+    peer.deleted(7);
+    peer.history(&[public(50, "Bob", "fifty"), public(51, "Bob", "fifty-one")], true);
+    assert_eq!(peer.next()["before"], 51);
+    peer.history(&[], false);
     wait_for_messages(&ann, &["fifty-one", "sixty", "🎉"]);
     peer.deleted(61);
     peer.deleted(62);

@@ -42,7 +42,7 @@ let ownName = null;
 /** @type {string | null} */
 let epoch = null; // of the ids
 /** @type {Map<number | undefined, Row>} */
-let ids = new Map();
+let ids = new Map(); // from id to row, or to null if a message was deleted that is not shown
 /** @type {Set<Row>} */
 const pending = new Set(); // the user's rows without a place in the order yet; they stay at the bottom
 /** @type {Row[] | null} */
@@ -124,11 +124,14 @@ export function addNotice(kind, text, id, time) {
   return row;
 }
 
-// Replaces the text of the message with this id.
+// Replaces the text of the message with this id. If it is still to come, it will not be shown.
 /** @param {number} id */
 export function deleteMessage(id) {
   const row = ids.get(id);
-  if (!row) return;
+  if (!row) {
+    ids.set(id, null);
+    return;
+  }
   row.classList.remove("mentions-me");
   row.classList.add("deleted");
   keepPlace(() => textOf(row).replaceChildren("Message deleted"));
@@ -357,7 +360,7 @@ function removeOldRows() {
 function checkTop() {
   if (!hasOlder || isRequested || box.childElementCount >= MAX_CHUNKS) return;
   if (box.clientHeight === 0 || box.scrollTop > TOP_TOLERANCE_PX) return;
-  const [oldestId] = [...ids.keys()].sort((a, b) => Number(a) - Number(b));
+  const [oldestId] = [...ids.keys()].filter((id) => ids.get(id)).sort((a, b) => Number(a) - Number(b));
   isRequested = actions.requestOlder(oldestId);
 }
 
