@@ -11,7 +11,7 @@ use super::response::{self, Response};
 struct File {
     path: &'static str,
     content_type: &'static str,
-    /// From `web/`. `build.rs` has removed the comments of scripts and of the style sheet.
+    /// From `web/`. `build.rs` has removed comments and indentation.
     content: &'static [u8],
     /// The content, compressed by `build.rs`. `None`: it is compressed already.
     gzip: Option<&'static [u8]>,
@@ -196,7 +196,7 @@ mod tests {
     use crate::http::request::parse;
     use crate::http::response::encode;
 
-    /// All files together, in bytes.
+    /// All files together as they are served, without compression, in bytes.
     const MAX_PAGE_BYTES: usize = 90_000;
     /// What a browser is sent when it opens the page, in bytes.
     const MAX_SENT_BYTES: usize = 30_000;

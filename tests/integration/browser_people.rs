@@ -323,7 +323,7 @@ fn moderators_decide_in_dialogs() {
     assert_eq!(ann.evaluate("document.querySelector('#message-input').value"), "");
 
     open("Tom", "Ban…");
-    ann.wait_for_text("dialog p", "Their name and their address are banned.");
+    ann.wait_for_text("dialog p", "their name and address will be banned.");
     select("1 week");
     ann.press(&[TAB, "7", "x", ENTER]);
     assert_eq!(peer.next()["content"], "/ban \"Tom\" 604800s 7x");

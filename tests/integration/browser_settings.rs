@@ -116,7 +116,7 @@ fn notifications_tell_of_mentions_and_whispers_or_of_everything() {
         ann.evaluate(
             "[shown[0].title, shown[0].body.startsWith('Good evening, ann. xxx'), [...shown[0].body].length]"
         ),
-        json!(["Bob mentions you", true, 141])
+        json!(["Bob mentioned you", true, 141])
     );
     ann.wait_for("document.title === '(2) TinyChat'");
     assert_eq!(
@@ -159,15 +159,15 @@ fn the_page_says_why_there_are_no_notifications() {
     let ann = driver.desktop();
     let is_off = "JSON.parse(localStorage.settings ?? '{}').notifications === 'off' && document.querySelector('#bell').ariaPressed === 'false'";
     for (obstacle, hint) in [
-        ("Notification.answer = 'denied'", "blocks notifications from this page"),
+        ("Notification.answer = 'denied'", "is blocking notifications from this page"),
         (
             "window.Notification = class extends Notification { constructor() { throw new TypeError() } }",
-            "doesn't show notifications",
+            "doesn't support notifications",
         ),
-        ("void delete window.Notification", "doesn't show notifications"),
+        ("void delete window.Notification", "doesn't support notifications"),
         (
             "void Object.defineProperty(window, 'isSecureContext', { value: false })",
-            "only if the page is opened over https",
+            "only work over https",
         ),
     ] {
         ann.open(&server.url());
@@ -235,7 +235,7 @@ fn axe_finds_no_violations_in_the_settings() {
         browser.evaluate("Notification.answer = 'denied'");
         open_panel(&browser);
         choose(&browser, "Notifications", "All messages");
-        browser.wait_for_text(HINT, "blocks notifications");
+        browser.wait_for_text(HINT, "is blocking notifications");
         for theme in ["Light", "Dark"] {
             choose(&browser, "Theme", theme);
             browser.assert_accessible(&axe, &format!("settings ({size}, {theme})"));

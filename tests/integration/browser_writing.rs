@@ -224,7 +224,7 @@ fn two_slashes_send_a_line_that_begins_with_one() {
     server.enter(&ann, "Ann");
     assert_eq!(bob.next_line(), "system: Ann joined.");
     ann.type_into("#message-input", "/usr/bin is a folder");
-    ann.wait_for_text("#command-usage", "To send a line that begins with /, type //.");
+    ann.wait_for_text("#command-usage", "To send a message that starts with /, type //.");
     ann.press(&[ENTER]);
     ann.wait_for_text(".notice.error", "Unknown command");
     wait_for_text_in_box(&ann, "/usr/bin is a folder");

@@ -1,9 +1,9 @@
-// The message box: writing, the drafts, the person whom the user whispers to, completion, and sending.
+// The message box: the drafts, whom the user whispers to, completion, sending, and what has not been delivered.
 
 import * as connection from "./connection.js";
 import { $, closest, element } from "./dom.js";
-import * as log from "./message-log.js";
 import { setDeliveryState } from "./formatting.js";
+import * as log from "./message-log.js";
 import { load, save } from "./storage.js";
 
 /**
@@ -33,7 +33,7 @@ const MENTION = /(?:^|[\s("'])@([^\s@][^\n@]*)?$/; // names may contain spaces
 const MAX_ITEMS = 50; // messages
 const TXN_ID_BYTES = 16;
 const TIMED_OUT = "You're timed out and can only read for now.";
-const SLASH_HINT = "Unknown command. To send a line that begins with /, type //.";
+const SLASH_HINT = "Unknown command. To send a message that starts with /, type //.";
 
 const form = $("composer");
 const input = $("message-input");
@@ -45,7 +45,7 @@ let owner = ""; // of the drafts
 /** @type {Recipient} */
 let recipient = null;
 /** @type {{ text: string, recipient: Recipient } | null} */
-let last = null; // sent
+let last = null; // the last text that was sent
 let isTimedOut = false;
 let sizeTimer = 0;
 let selected = -1; // index in the listbox, or -1

@@ -25,7 +25,7 @@ const PAGE_LENGTH = 50; // messages
 const MIN_BACKOFF_MS = 1_000; // doubled with each failure
 const MAX_BACKOFF_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 15_000;
-// How often, and how long apart, a join is retried while the name is in use. A place kept for longer than 40 s is not
+// How many times, and how far apart, a join is retried while the name is in use. A place kept for longer than 40 s is not
 // waited for.
 const NAME_RETRIES = 8;
 const NAME_RETRY_MS = 5_000;
@@ -98,7 +98,7 @@ export function resume(lastPosition) {
 }
 
 /**
- * Without a connection, the server keeps the place for a while, and the name is in use until this tab takes it back.
+ * Without a connection, the server doesn't learn of it: it keeps the place for a while, and only this tab gets the name.
  * @param {boolean} keepsPlace
  */
 export function leave(keepsPlace) {

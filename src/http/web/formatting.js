@@ -1,4 +1,4 @@
-// Turns messages into elements. In a text, these are formatted:
+// The rows of the log, and the formatting of their text and times. In a text, these are formatted:
 //
 //   ```rust       a block of code, up to a line with ``` only; the language may be left out
 //   `x` or ``x``  code
@@ -33,7 +33,7 @@ const TOKENS = new RegExp(
   "giu",
 );
 const WORD = "\\p{L}\\p{M}\\p{N}_@";
-const COPIED_MS = 2_000; // how long the button says so
+const COPIED_MS = 2_000; // how long the button says "Copied"
 const MAX_NAMES = 3; // in a sentence about members that joined or left
 // From the first and the last thing that a member did.
 const CHANGES = {

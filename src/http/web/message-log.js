@@ -6,13 +6,15 @@ import {
 } from "./formatting.js";
 import { onSettings, settings } from "./settings.js";
 
-const CHUNK_ROWS = 100; // rows share elements: a new one costs the layout of one, and the browser skips invisible ones
+// Rows are in chunks: a new row costs the layout of its chunk only, and the browser skips chunks that are out of sight.
+const CHUNK_ROWS = 100;
 const MAX_CHUNKS = 100; // the oldest are removed
 const GROUPING_WINDOW_MS = 5 * 60_000; // a sender's messages within this time share one header
 const BOTTOM_TOLERANCE_PX = 40;
 const TOP_TOLERANCE_PX = 300; // older messages are requested before the top is reached
 const QUIET_MS = 500; // enough for rows to be added, and for screen readers to notice them
 const DAY_CHECK_MS = 30_000; // how late a new day is noticed
+// Not the answer to a time-out, whose reason may end like this.
 const PRESENCE = /^(?!You are timed out)(.{1,32}) (joined|left)\.$/u;
 
 /**
@@ -31,7 +33,7 @@ export const actions = { requestOlder: () => false, showUnread() {}, openMenu() 
 
 const box = $("log");
 const jumpButton = $("jump-to-latest");
-// In the row that the user points at.
+// It moves to the row that has the pointer or the focus.
 const menuButton = element(
   "button",
   { id: "message-menu", class: "secondary", "aria-label": "Message actions", "aria-haspopup": "menu", "aria-live": "off" },

@@ -69,7 +69,7 @@ export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient,
 }
 
 /**
- * Asks, and returns the index of the action that was chosen. The first one does nothing, and the last one is the most
+ * Asks, and returns the index of the action that was chosen. The first one cancels, and the last one is the most
  * dangerous. With one field or more and two actions, Enter chooses the second one if the fields are valid.
  * @param {string} title
  * @param {string} text
@@ -195,14 +195,14 @@ function moderation(name) {
 /** @param {string} name */
 async function timeOut(name) {
   const { field, seconds } = durationField(TIME_OUTS);
-  const text = "They can read, but not write, until the time-out is over.";
+  const text = "They can read but not write until the time-out ends.";
   if (await ask(`Time out ${name}?`, text, ["Cancel", "Time out"], field)) run("to", name, seconds());
 }
 
 /** @param {string} name */
 async function kick(name) {
   const { field, reason } = reasonField();
-  const text = "They're removed from the room, but they can come back.";
+  const text = "They'll be removed from the room, but they can come back.";
   if (await ask(`Kick ${name}?`, text, ["Cancel", "Kick"], field)) run("kick", name, reason.value);
 }
 
@@ -210,12 +210,12 @@ async function kick(name) {
 async function ban(name) {
   const duration = durationField(BANS);
   const { field, reason } = reasonField();
-  reason.title = "The reason for a ban forever can't begin with a digit.";
+  reason.title = "The reason for a permanent ban can't start with a digit.";
   // The server would take the digit for the start of a duration.
   duration.field.addEventListener("change", () => (reason.pattern = duration.seconds() ? ".*" : "\\s*[^\\s\\d].*"));
   const text = people.has(name)
-    ? "They're removed from the room. Their name and their address are banned."
-    : "They aren't in the room, so only their name is banned.";
+    ? "They'll be removed from the room, and their name and address will be banned."
+    : "They aren't in the room, so only their name will be banned.";
   const isSure = await ask(`Ban ${name}?`, text, ["Cancel", "Ban"], duration.field, field);
   const seconds = duration.seconds();
   if (isSure) run("ban", name, seconds && `${seconds}s`, reason.value);
@@ -224,7 +224,7 @@ async function ban(name) {
 /** @param {number} id @param {string} text */
 async function deleteMessage(id, text) {
   const quoted = element("blockquote", { dir: "auto" }, text);
-  const warning = "It's deleted for everyone. You can't undo this.";
+  const warning = "It will be deleted for everyone. This can't be undone.";
   if (await ask("Delete this message?", warning, ["Cancel", "Delete"], quoted)) room.run(`/delete ${id}`);
 }
 
@@ -291,7 +291,8 @@ function item(label, action) {
 // At the anchor, and inside the window.
 function place() {
   const { left, bottom } = anchor.getBoundingClientRect();
-  const limit = (/** @type {number} */ at, /** @type {number} */ room) => `${Math.max(MARGIN_PX, Math.min(at, room - MARGIN_PX))}px`;
+  const limit = (/** @type {number} */ at, /** @type {number} */ end) =>
+    `${Math.max(MARGIN_PX, Math.min(at, end - MARGIN_PX))}px`;
   menu.style.left = limit(left, innerWidth - menu.offsetWidth);
   menu.style.top = limit(bottom, innerHeight - menu.offsetHeight);
 }

@@ -1,5 +1,5 @@
-// The room: connects the connection, the message log, the people and the composer with each other, and shows the state of
-// the connection.
+// The room: ties the connection, the message log, the people and the composer together, and shows the state of the
+// connection.
 
 import * as composer from "./composer.js";
 import * as connection from "./connection.js";
@@ -53,7 +53,7 @@ connection.listen({
   onDisconnected(code, reason) {
     const closed = reason ? `Connection closed (${reason})` : "Connection lost";
     const cause = code === 1001 ? "The server has shut down or is restarting" : closed;
-    setHint("loss", `${cause}. Messages you write are sent once you're back.`);
+    setHint("loss", `${cause}. Messages you write will be sent once you're back online.`);
   },
 
   onRemoved(reason, joinError) {
@@ -65,7 +65,7 @@ connection.listen({
     const { type, content } = message;
     if (type === "ack") composer.confirm(message);
     else if (type === "error") composer.onError(message) || log.addNotice(type, content);
-    else if (type === "user_list") updateMembers(content);
+    else if (type === "user_list") updatePeople(content);
     else if (type === "command_list") composer.completions.commands = content;
     else if (type === "deleted") log.deleteMessage(message.id);
     else show(message, true);
@@ -114,7 +114,7 @@ log.actions.requestOlder = connection.requestOlder;
 $("leave").addEventListener("click", async () => {
   const unsent = composer.unsent();
   const title = unsent === 1 ? "1 message hasn't been sent yet" : `${unsent} messages haven't been sent yet`;
-  const text = `What you keep is sent the next time you join as ${connection.name} in this tab.`;
+  const text = `Messages you keep will be sent the next time you join as ${connection.name} in this tab.`;
   const choice = unsent && (await ask(title, text, ["Stay", "Leave and keep", "Leave and discard"]));
   if ((unsent && !choice) || section.hidden) return;
   setHint("loss");
@@ -141,7 +141,7 @@ function showRoom(isJoined) {
   }
 }
 
-/** Shows a hint in the log until it is taken back, without a text. @param {"loss" | "back"} kind @param {string} [text] */
+/** Replaces the hint of this kind in the log; without a text, removes it. @param {"loss" | "back"} kind @param {string} [text] */
 function setHint(kind, text) {
   const row = hints[kind];
   if (row) log.removeRow(row);
@@ -180,10 +180,10 @@ function showCountdown() {
   $("countdown").textContent = connection.state === "backoff" ? `in ${seconds} s` : "";
 }
 
-// --- Members
+// --- People
 
 /** @param {import("./people.js").Person[]} users */
-function updateMembers(users) {
+function updatePeople(users) {
   showPeople(users, connection.name);
   composer.completions.names = users.map((user) => user.username);
   const self = users.find((user) => user.username === connection.name);
@@ -214,7 +214,7 @@ $("log").addEventListener("click", (event) => {
 });
 
 /**
- * On a narrow screen the member list is a drawer.
+ * On a narrow screen, the list of people is a drawer.
  * @param {boolean} isOpen
  */
 function showDrawer(isOpen) {
@@ -251,7 +251,7 @@ addEventListener("popstate", () => {
   else if (closeTop()) addEntry();
   else setHint("back", "Press Back again to leave the page.");
 });
-// Only now: browsers skip entries that were added before the user did something, so that no page is a trap.
+// Not before: to keep pages from trapping users, browsers skip entries that were added before the user did anything.
 addEventListener("pointerdown", ({ button }) => button <= MAX_BUTTON && addEntry(), { capture: true });
 addEventListener("keydown", ({ key, altKey, ctrlKey, metaKey }) => {
   // Alt+Left is Back as well.

@@ -125,15 +125,15 @@ const isInForeground = () => !document.hidden && document.hasFocus();
 
 // Why there can be no notifications, or "".
 function obstacle() {
-  if (!isSecureContext) return "Notifications work only if the page is opened over https.";
-  if (!("Notification" in globalThis) || isRefused) return "This browser doesn't show notifications from this page.";
+  if (!isSecureContext) return "Notifications only work over https.";
+  if (!("Notification" in globalThis) || isRefused) return "This browser doesn't support notifications from this page.";
   if (Notification.permission !== "denied") return "";
-  return "Your browser blocks notifications from this page. You can allow them in its site settings.";
+  return "Your browser is blocking notifications from this page. You can allow them in its site settings.";
 }
 
 /** @param {Message} message the latest of those that are waiting */
 function show({ sender, text, isWhisper, isMention }) {
-  const one = isWhisper ? `${sender} whispers to you` : isMention ? `${sender} mentions you` : sender;
+  const one = isWhisper ? `${sender} whispered to you` : isMention ? `${sender} mentioned you` : sender;
   const [title, body] = waiting > 1 ? [`${waiting} new messages`, `${sender}: ${text}`] : [one, text];
   waiting = 0;
   if (isInForeground() || !areOn()) return;
