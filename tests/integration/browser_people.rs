@@ -430,6 +430,9 @@ fn a_message_has_a_menu() {
     ann.wait_for(
         "[...document.querySelectorAll('#log .message')].filter((row) => row.checkVisibility()).length === 1",
     );
+    // What is written there is for Tom, not for everyone.
+    ann.wait_for("document.activeElement.ariaLabel === 'Whisper to Tom'");
+    assert_eq!(ann.evaluate("document.activeElement.value"), "");
     assert_empty_console(&ann);
 }
 

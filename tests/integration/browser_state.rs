@@ -278,3 +278,30 @@ fn the_back_button_does_not_lose_the_room() {
         browser.wait_for("history.state === null");
     }
 }
+
+/// Such as another version of the page.
+#[test]
+fn what_others_have_stored_does_not_keep_anyone_out() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let ann = driver.desktop();
+    ann.open(&server.url());
+    ann.evaluate("localStorage.setItem('name', 'Ann Bell')");
+    for stored in ["5", "{}", "[null, 1, {\"content\": \"lost\"}]", "neither"] {
+        ann.evaluate(&format!(
+            "['outbox', 'session', 'drafts', 'place'].forEach((key) => sessionStorage.setItem(key, {}))",
+            json!(stored)
+        ));
+        ann.reload();
+        ann.wait_for("document.activeElement.id === 'name'");
+        assert_eq!(ann.evaluate("document.activeElement.value"), "Ann Bell");
+        ann.press(&[ENTER]);
+        ann.wait_for(&format!("{STATE} === 'online'"));
+        send(&ann, stored);
+        ann.wait_for(&format!("{SHOWN}.at(-1) === {} && !document.querySelector('.pending')", json!(stored)));
+        assert_eq!(ann.evaluate(WOULD_ASK), false);
+        ann.click("#leave");
+        ann.wait_for("document.activeElement.id === 'name'");
+    }
+    assert_empty_console(&ann);
+}

@@ -10,7 +10,8 @@ const nameInput = $("name");
 const passwordInput = $("password");
 
 nameInput.value = loadLasting("name") ?? "";
-const isResuming = load("session") !== null;
+const session = load("session");
+const isResuming = Boolean(session?.name && session.session);
 if (!isResuming) showJoinForm();
 
 const loading = import("./room.js").then(({ room }) => room, () => null);

@@ -53,7 +53,8 @@ let selected = -1; // index in the listbox, or -1
 let range = [0, 0]; // what a suggestion replaces
 /** @type {Item[]} */
 let items = []; // in the order of sending
-setItems(load("outbox") ?? []);
+// Without those that another version of the page saved.
+setItems([load("outbox")].flat().filter((item) => item?.from));
 
 /**
  * The names are all of those in the room.

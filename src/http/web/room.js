@@ -201,7 +201,10 @@ connectMenus({
   },
   whisper: composer.startWhisper,
   mention: composer.insertMention,
-  showWhispers: log.setConversation,
+  showWhispers(name) {
+    composer.startWhisper(name); // What is written there must not go to everyone.
+    log.setConversation(name);
+  },
 });
 log.actions.openMenu = openMessageMenu;
 // The result is in the log or the message box.

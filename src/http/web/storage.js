@@ -18,10 +18,12 @@ export const saveLasting = (key, value) => write(() => localStorage, key, value)
  * @param {string} key
  */
 function read(storage, key) {
+  let text = null;
   try {
-    return JSON.parse(storage().getItem(key) ?? "null");
+    text = storage().getItem(key);
+    return JSON.parse(text ?? "null");
   } catch {
-    return null;
+    return text; // as an earlier version of the page saved it
   }
 }
 
