@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -24,8 +24,8 @@ pub const SHIFT: &str = "\u{e008}";
 /// The field of a JSON object that holds an element's id (WebDriver, section 12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Browsers are heavy: only one test at a time runs any, so that a small machine can run other tests meanwhile.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Browsers are heavy: only two tests at a time run any.
+static PERMITS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
 
 /// A chromedriver process, killed on drop.
 pub struct Driver {
@@ -44,7 +44,12 @@ impl Driver {
             skip("a real browser", "apt-get install chromium chromium-driver");
             return None;
         }
-        let permit = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = PERMITS.iter().find_map(|permit| match permit.try_lock() {
+            Ok(permit) => Some(permit),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        let permit = free.unwrap_or_else(|| PERMITS[0].lock().unwrap_or_else(PoisonError::into_inner));
         let mut child = Command::new("chromedriver")
             .args(["--port=0", "--log-level=SEVERE"])
             .stdin(Stdio::null())
