@@ -165,10 +165,7 @@ fn the_page_says_why_there_are_no_notifications() {
             "doesn't support notifications",
         ),
         ("void delete window.Notification", "doesn't support notifications"),
-        (
-            "void Object.defineProperty(window, 'isSecureContext', { value: false })",
-            "only work over https",
-        ),
+        ("void Object.defineProperty(window, 'isSecureContext', { value: false })", "only work over https"),
     ] {
         ann.open(&server.url());
         ann.wait_for("!document.querySelector('#bell').hidden");
