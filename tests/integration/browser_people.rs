@@ -404,7 +404,7 @@ fn a_message_has_a_menu() {
     assert_eq!(peer.next()["content"], "/delete 60");
     open_message_menu(&ann, "id: 61, sender: 'Zoe', text: 'bye'");
     choose(&ann, "Ban…");
-    ann.wait_for_text("dialog p", "only their name is banned");
+    ann.wait_for_text("dialog p", "only their name will be banned");
     ann.press(&[TAB, ENTER]);
     assert_eq!(peer.next()["content"], "/ban \"Zoe\" 3600s");
     // From the log.
