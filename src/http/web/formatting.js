@@ -69,8 +69,9 @@ export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownNam
     header.append(element("span", { class: "whisper-label" }, isOwn ? "whisper" : "whispers to you", ...to), " ");
   }
   header.append(element("time"));
-  const body = element("div", { class: "message-text", dir: "auto" }, ...format(text, isOwn ? null : ownName));
+  const body = element("div", { class: "message-text" }, ...format(text, isOwn ? null : ownName));
   if (body.querySelectorAll("*").length > MAX_ELEMENTS) body.replaceChildren(text);
+  body.dir = "auto"; // last, as the browser looks for it anew with each child
   const row = element("div", { class: "message", role: "article", tabindex: "-1" }, avatar(sender), header, body);
   row.classList.toggle("own", isOwn);
   row.classList.toggle("whisper", isWhisper);
