@@ -649,3 +649,22 @@ fn record_copies(browser: &Browser) {
 fn wait_for_delivery(browser: &Browser) {
     browser.wait_for("!document.querySelector('.pending, .delivery-state')");
 }
+
+/// The layout of thousands of elements would block the page.
+#[test]
+fn a_message_of_thousands_of_elements_is_not_formatted() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let ann = driver.desktop();
+    server.enter(&ann, "Ann");
+    let mut bob = server.client("Bob");
+    let texts = ["`a` ".repeat(500), "`a` ".repeat(3_000), "> `a`\n".repeat(2_000), "@Ann ".repeat(3_000)];
+    for text in &texts {
+        bob.public(text);
+    }
+    ann.wait_for("document.querySelectorAll('#log .message').length === 4");
+    let counts = "[...document.querySelectorAll('#log .message-text')].map((text) => text.childElementCount)";
+    assert_eq!(ann.evaluate(counts), json!([500, 0, 0, 0]));
+    assert_eq!(ann.evaluate(&format!("{SHOWN}[2].trim()")), texts[2].trim());
+    assert_empty_console(&ann);
+}

@@ -33,6 +33,7 @@ const TOKENS = new RegExp(
   "giu",
 );
 const WORD = "\\p{L}\\p{M}\\p{N}_@";
+const MAX_ELEMENTS = 500; // in a message; one with more is shown as it was typed, as its layout would block the page
 const COPIED_MS = 2_000; // how long the button says "Copied"
 const MAX_NAMES = 3; // in a sentence about members that joined or left
 // From the first and the last thing that a member did.
@@ -68,7 +69,9 @@ export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownNam
     header.append(element("span", { class: "whisper-label" }, isOwn ? "whisper" : "whispers to you", ...to), " ");
   }
   header.append(element("time"));
-  const body = element("div", { class: "message-text", dir: "auto" }, ...format(text, isOwn ? null : ownName));
+  const body = element("div", { class: "message-text" }, ...format(text, isOwn ? null : ownName));
+  if (body.querySelectorAll("*").length > MAX_ELEMENTS) body.replaceChildren(text);
+  body.dir = "auto"; // last, as the browser looks for it anew with each child
   const row = element("div", { class: "message", role: "article", tabindex: "-1" }, avatar(sender), header, body);
   row.classList.toggle("own", isOwn);
   row.classList.toggle("whisper", isWhisper);
@@ -174,13 +177,16 @@ export function format(text, ownName = null) {
  * @param {string} text
  */
 export function copyText(text) {
-  const fill = (/** @type {ClipboardEvent} */ event) => {
+  const fill = (/** @type {any} */ event) => {
     event.clipboardData?.setData("text/plain", text);
     event.preventDefault();
     event.stopImmediatePropagation();
   };
-  addEventListener("copy", fill, { capture: true, once: true });
-  return document.execCommand("copy");
+  const types = ["beforecopy", "copy"]; // Without a selection, Safari copies only if the first is prevented.
+  for (const type of types) addEventListener(type, fill, true);
+  const isCopied = document.execCommand("copy");
+  for (const type of types) removeEventListener(type, fill, true);
+  return isCopied;
 }
 
 /** @param {string} line  @param {string | null} ownName  @returns {Nodes} */
