@@ -154,9 +154,11 @@ impl Client {
         let start = Instant::now();
         loop {
             assert!(start.elapsed() < TIMEOUT, "no message arrives");
-            match self.socket.read().expect("a message arrives") {
-                Message::Text(text) => return text.to_string(),
-                Message::Ping(_) | Message::Pong(_) => {}
+            match self.socket.read() {
+                Ok(Message::Text(text)) => return text.to_string(),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                // A read with a timeout is not resumed after a signal (signal(7)).
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => panic!("expected a text message, got {other:?}"),
             }
         }
