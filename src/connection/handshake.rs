@@ -57,8 +57,7 @@ pub enum HandshakeError {
 }
 
 /// Performs a connection's handshake. Requests for something other than a WebSocket get their responses here. After a
-/// file of the page, the connection waits for another request, within [`KEEP_ALIVE`] and
-/// [`MAX_REQUESTS`].
+/// file of the page, the connection waits for another request, within [`KEEP_ALIVE`] and [`MAX_REQUESTS`].
 pub fn handshake(
     incoming: &mut Incoming,
     shared: &Shared,

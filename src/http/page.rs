@@ -119,7 +119,8 @@ impl File {
         if self.gzip.is_some() {
             headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
-        let tag = HeaderValue::try_from(tag).expect("a version and hexadecimal digits are a valid value");
+        let tag =
+            HeaderValue::try_from(tag).expect("a version, hexadecimal digits and a coding are a valid value");
         headers.insert(header::ETAG, tag);
         response
     }

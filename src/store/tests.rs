@@ -53,6 +53,17 @@ impl Folder {
         self.start_with(limits, |_, _| Ok(()))
     }
 
+    /// Messages 1 to 2000 are in the database, and 3001 is in its log.
+    fn start_with_2001_messages(&self) -> Running {
+        let mut store = self.start(LIMITS);
+        (1..=2000).for_each(|id| store.keep(id, "some text that fills the pages of the database"));
+        store.close(2000);
+        let mut store = self.start(LIMITS);
+        store.keep(3001, "before");
+        store.settle();
+        store
+    }
+
     /// `hook`: called at the start of each transaction and before its commit.
     fn start_with(
         &self,
@@ -701,12 +712,7 @@ fn a_database_that_was_cut_short_or_overwritten_is_left_alone() {
     let backup = fs::read(backup.path()).unwrap();
     for (content, opens) in [(&backup[..4096], false), (&backup, true)] {
         let folder = Folder::new();
-        let mut store = folder.start(LIMITS);
-        (1..=2000).for_each(|id| store.keep(id, "some text that fills the pages of the database"));
-        store.close(2000);
-        let mut store = folder.start(LIMITS);
-        store.keep(3001, "before");
-        store.settle();
+        let mut store = folder.start_with_2001_messages();
         fs::write(folder.path(), content).unwrap();
         store.keep(3002, "lost");
         let unban = Action::Unban { target: "Bob".into(), bans: Vec::new() };
@@ -722,12 +728,7 @@ fn a_database_that_was_cut_short_or_overwritten_is_left_alone() {
 #[test]
 fn another_process_may_compact_the_database() {
     let folder = Folder::new();
-    let mut store = folder.start(LIMITS);
-    (1..=2000).for_each(|id| store.keep(id, "some text that fills the pages of the database"));
-    store.close(2000);
-    let mut store = folder.start(LIMITS);
-    store.keep(3001, "before");
-    store.settle();
+    let mut store = folder.start_with_2001_messages();
     let other = Connection::open(folder.path()).unwrap();
     let size = || fs::metadata(folder.path()).unwrap().len();
     let before = size();

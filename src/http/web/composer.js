@@ -354,8 +354,8 @@ function quoteName(name) {
   return /^"| /.test(name) || startingWith(`${name} `, completions.names)[0] ? quote(name) : name;
 }
 
-/** @param {string} name */
-const quote = (name) => `"${name.replaceAll('"', '""')}"`;
+/** A name in quotes is exactly that name, whoever else is in the room. @param {string} name */
+export const quote = (name) => `"${name.replaceAll('"', '""')}"`;
 
 /** @param {string} prefix @param {string[]} texts */
 function startingWith(prefix, texts) {

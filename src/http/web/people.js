@@ -1,5 +1,6 @@
 // The people in the room, the menus of people and of their messages, and the dialogs that these open.
 
+import { quote } from "./composer.js";
 import { $, avatar, closest, element } from "./dom.js";
 import { copyText } from "./formatting.js";
 
@@ -228,11 +229,8 @@ async function deleteMessage(id, text) {
   if (await ask("Delete this message?", warning, ["Cancel", "Delete"], quoted)) room.run(`/delete ${id}`);
 }
 
-// A name in quotes is exactly that name, whoever else is in the room.
 /** @param {string} command @param {string} name @param {...string} rest */
-const run = (command, name, ...rest) => {
-  room.run([`/${command}`, `"${name.replaceAll('"', '""')}"`, ...rest.filter(Boolean)].join(" "));
-};
+const run = (command, name, ...rest) => room.run([`/${command}`, quote(name), ...rest.filter(Boolean)].join(" "));
 
 // With "Custom…" there are fields for a number and a unit.
 /** @param {Record<string, string>} durations */
