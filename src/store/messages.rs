@@ -52,11 +52,12 @@ pub struct Insert<'a>(rusqlite::Statement<'a>);
 
 impl<'a> Insert<'a> {
     pub fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
-        // A message is written again if the commit before failed.
-        Ok(Self(connection.prepare("INSERT OR REPLACE INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?))
+        // A commit may have succeeded although it reported an error, and is then repeated. OR REPLACE would take twice as
+        // long: SQLite would keep a journal of each statement.
+        Ok(Self(connection.prepare("INSERT OR IGNORE INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?))
     }
 
-    /// Returns whether it was written. `false`: it is neither a public nor a system message.
+    /// Returns whether it was written. `false`: it is in the table, or it is neither a public nor a system message.
     pub fn add(
         &mut self,
         id: u64,
@@ -67,7 +68,7 @@ impl<'a> Insert<'a> {
         let Ok(Columns { kind, username, content, timestamp }) = serde_json::from_slice(json) else {
             return Ok(false);
         };
-        self.0.execute(params![
+        let rows = self.0.execute(params![
             int(id),
             int(unix_millis),
             timestamp,
@@ -76,7 +77,7 @@ impl<'a> Insert<'a> {
             content,
             txn_id.map(TxnId::text)
         ])?;
-        Ok(true)
+        Ok(rows > 0)
     }
 }
 
