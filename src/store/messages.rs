@@ -52,8 +52,7 @@ pub struct Insert<'a>(rusqlite::Statement<'a>);
 
 impl<'a> Insert<'a> {
     pub fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
-        // A commit may have succeeded although it reported an error, and is then repeated. OR REPLACE would take twice as
-        // long: SQLite would keep a journal of each statement.
+        // A commit may have succeeded although it reported an error, and is then repeated.
         Ok(Self(connection.prepare("INSERT OR IGNORE INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?))
     }
 
@@ -123,9 +122,8 @@ pub fn page(
     limit: usize,
     max_bytes: usize,
 ) -> rusqlite::Result<StoredPage> {
-    // The plus keeps SQLite from using the index on the time, which would mean to sort.
     let sql =
-        format!("SELECT {COLUMNS} FROM messages WHERE id < ?1 AND +time >= ?2 ORDER BY id DESC LIMIT ?3");
+        format!("SELECT {COLUMNS} FROM messages WHERE id < ?1 AND time >= ?2 ORDER BY id DESC LIMIT ?3");
     let mut select = connection.prepare(&sql)?;
     let mut rows =
         select.query(params![int(before), int(oldest_kept), int((limit as u64).saturating_add(1))])?;
@@ -146,7 +144,7 @@ pub fn page(
 
 /// The id of the newest message before this one that is not too old.
 pub fn newest_before(connection: &Connection, id: u64, oldest_kept: u64) -> rusqlite::Result<Option<u64>> {
-    let sql = "SELECT id FROM messages WHERE id < ?1 AND +time >= ?2 ORDER BY id DESC LIMIT 1";
+    let sql = "SELECT id FROM messages WHERE id < ?1 AND time >= ?2 ORDER BY id DESC LIMIT 1";
     let newest = connection.query_row(sql, [int(id), int(oldest_kept)], |row| row.get::<_, i64>(0));
     Ok(newest.optional()?.map(i64::cast_unsigned))
 }

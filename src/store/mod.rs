@@ -4,7 +4,7 @@
 //! file. The hub passes it what must be stored through a [`Queue`], which never blocks; the thread answers with
 //! [`StoreEvent`]s, and may block until the hub takes them.
 
-mod count;
+mod contents;
 mod database;
 mod error;
 mod files;

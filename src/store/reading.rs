@@ -53,7 +53,7 @@ pub fn export(path: &Path, out: &mut dyn Write) -> Result<(), StoreError> {
     let max_age = meta(&connection, MAX_AGE_KEY).map_err(|error| StoreError::sqlite(path, error))?;
     let max_age: u64 = max_age.and_then(|millis| millis.parse().ok()).unwrap_or(u64::MAX);
     let oldest_kept = int(clock::unix_millis().saturating_sub(max_age));
-    let sql = format!("SELECT {COLUMNS} FROM messages WHERE +time >= {oldest_kept} ORDER BY id");
+    let sql = format!("SELECT {COLUMNS} FROM messages WHERE time >= {oldest_kept} ORDER BY id");
     for_each(path, &connection, &sql, |row| {
         let message = read(row).map_err(|error| StoreError::sqlite(path, error))?;
         out.write_all(&message.json).and_then(|()| out.write_all(b"\n")).map_err(StoreError::Output)

@@ -70,6 +70,9 @@ pub const SCHEMA: &[&str] = &[
         message INTEGER NOT NULL
     ) STRICT;
     ",
+    "
+    DROP INDEX messages_by_time;
+    ",
 ];
 
 /// Creates the tables in a new database, or upgrades them. A copy of an older database is left beside it.

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, at, bo
 use log::{error, info, warn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use super::count::Count;
+use super::contents::{Aged, Contents};
 use super::database::{Database, FileState};
 use super::error::StoreError;
 use super::lock::Lock;
@@ -91,7 +91,7 @@ impl<T: Send + 'static> Writer<T> {
                 waiting,
                 on_event,
                 schedule: Schedule::default(),
-                count: Count::default(),
+                contents: Contents::default(),
                 pending: Vec::new(),
                 unsynced: Vec::new(),
                 reserved_id,
@@ -121,7 +121,7 @@ struct StoreThread<T, F> {
     waiting: Waiting<T>,
     on_event: F,
     schedule: Schedule,
-    count: Count,
+    contents: Contents,
     /// What is not committed yet, in order.
     pending: Vec<Pending>,
     /// What is committed, but not synced.
@@ -179,15 +179,16 @@ enum Stop {
 struct Written {
     /// Of its decisions, in order.
     outcomes: Vec<Outcome>,
-    added: u64,
+    /// The id and the time of each message that was added.
+    added: Vec<(u64, u64)>,
     /// By decisions.
     deleted: Vec<u64>,
-    /// Because of a limit.
+    /// How many were deleted because there were too many.
     expired: u64,
+    /// What was deleted because it was too old.
+    aged: Aged,
     /// Whether more messages exceed a limit.
     is_over_limit: bool,
-    /// The earliest time of a message.
-    oldest: Option<u64>,
 }
 
 impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
@@ -211,7 +212,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             {
                 self.answer(page);
             }
-            self.count();
+            self.read_contents();
         }
         self.close();
     }
@@ -237,8 +238,8 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
 
     /// Waits until something is due or arrives.
     fn wait(&mut self) -> Option<PageRequest<T>> {
-        let is_counting = !self.count.is_complete() && matches!(self.health, Health::Good);
-        let due = if is_counting { Some(Instant::now()) } else { self.schedule.next() };
+        let is_reading = !self.contents.is_complete() && matches!(self.health, Health::Good);
+        let due = if is_reading { Some(Instant::now()) } else { self.schedule.next() };
         if let Some(due) = due
             && !self.pending.is_empty()
         {
@@ -308,7 +309,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             let batch = Batch {
                 items: &self.pending,
                 limits: self.limits,
-                rows: self.count.rows(),
+                contents: &self.contents,
                 reserved_id: self.reserved_id,
                 clock,
                 last_id: self.closing.and_then(|closing| closing.last_id),
@@ -324,10 +325,12 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
 
     fn committed(&mut self, is_synced: bool, clock: u64, written: Written) {
         let now = Instant::now();
-        self.count.added(written.added);
-        written.deleted.iter().for_each(|&id| self.count.deleted(id));
-        self.count.deleted_oldest(written.expired);
+        written.added.iter().for_each(|&(id, unix_millis)| self.contents.added(id, unix_millis));
+        written.deleted.iter().for_each(|&id| self.contents.deleted(id));
+        self.contents.expired(written.expired);
+        self.contents.aged(&written.aged);
         let expires_in = written
+            .aged
             .oldest
             .zip(self.limits.max_age)
             .map(|(oldest, age)| age.saturating_sub(Duration::from_millis(clock.saturating_sub(oldest))));
@@ -397,7 +400,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
         self.schedule.failed(now);
         // The commit may have succeeded.
-        self.count = Count::default();
+        self.contents = Contents::default();
         for item in &mut self.pending {
             if let Pending::Decision { decision, is_answered: is_answered @ false } = item {
                 *is_answered = true;
@@ -552,22 +555,22 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
     }
 
-    /// Counts the next part of the messages.
-    fn count(&mut self) {
-        if self.count.is_complete() || !matches!(self.health, Health::Good) {
+    /// Reads the next part of what the table holds.
+    fn read_contents(&mut self) {
+        if self.contents.is_complete() || !matches!(self.health, Health::Good) {
             return;
         }
-        if let Err(error) = self.count.advance(self.database.connection()) {
+        if let Err(error) = self.contents.advance(self.database.connection()) {
             self.failed(&error);
-        } else if self.count.rows().is_some_and(|rows| rows > self.limits.messages as u64) {
+        } else if self.contents.rows().is_some_and(|rows| rows > self.limits.messages as u64) {
             self.schedule.more_to_delete(Instant::now());
         }
     }
 
-    /// Counts again if another process has written: somebody may have deleted messages with `sqlite3`.
+    /// Reads the table again if another process has written: somebody may have deleted messages with `sqlite3`.
     fn notice_other_writers(&mut self) -> rusqlite::Result<()> {
         if self.database.notice_other_writers()? {
-            self.count = Count::default();
+            self.contents = Contents::default();
         }
         Ok(())
     }
@@ -674,8 +677,8 @@ fn remedy(code: Option<ErrorCode>) -> &'static str {
 struct Batch<'a> {
     items: &'a [Pending],
     limits: StoreLimits,
-    /// How many messages there are before; `None`: not counted yet.
-    rows: Option<u64>,
+    /// What the table holds before.
+    contents: &'a Contents,
     reserved_id: u64,
     /// The wall clock, in milliseconds since 1970.
     clock: u64,
@@ -695,7 +698,9 @@ impl Batch<'_> {
             match item {
                 Pending::Message(_) if skipped > 0 => skipped -= 1,
                 Pending::Message(KeptEntry { id, unix_millis, json, txn_id }) => {
-                    written.added += u64::from(insert.add(*id, *unix_millis, json, txn_id.as_ref())?);
+                    if insert.add(*id, *unix_millis, json, txn_id.as_ref())? {
+                        written.added.push((*id, *unix_millis));
+                    }
                 }
                 Pending::Act(act) => moderation::record(connection, act)?,
                 Pending::Decision { decision, .. } => {
@@ -722,11 +727,13 @@ impl Batch<'_> {
         Ok(written)
     }
 
-    /// Deletes the oldest messages that exceed a limit.
+    /// Deletes messages that exceed a limit, once it is known what the table holds.
     fn expire(&self, connection: &Connection, written: &mut Written) -> rusqlite::Result<()> {
-        let most = MAX_DELETED.max(written.added);
-        let rows = self.rows.map(|rows| rows + written.added - written.deleted.len() as u64);
-        let excess = rows.map_or(0, |rows| rows.saturating_sub(self.limits.messages as u64));
+        let Some(rows) = self.contents.rows() else { return Ok(()) };
+        let added = written.added.len() as u64;
+        let most = MAX_DELETED.max(added);
+        let rows = rows + added - written.deleted.len() as u64;
+        let excess = rows.saturating_sub(self.limits.messages as u64);
         let mut last: Option<i64> = None;
         if excess > 0 {
             let sql = "SELECT id FROM messages ORDER BY id LIMIT 1 OFFSET ?1";
@@ -737,18 +744,16 @@ impl Batch<'_> {
         if let Some(last) = last {
             written.expired = connection.execute("DELETE FROM messages WHERE id <= ?1", [last])? as u64;
         }
-        // By time: a message with a time in the future, from a clock that was wrong, keeps no others.
-        if self.limits.max_age.is_some() && rows.is_some() {
-            let sql = "DELETE FROM messages WHERE id IN \
-                       (SELECT id FROM messages WHERE time < ?1 ORDER BY time LIMIT ?2)";
-            let oldest_kept = int(self.limits.oldest_kept(self.clock));
-            let left = int(most.saturating_sub(written.expired));
-            written.expired += connection.execute(sql, [oldest_kept, left])? as u64;
+        if self.limits.max_age.is_some() {
+            let oldest_kept = self.limits.oldest_kept(self.clock);
+            written.aged = self.contents.delete_too_old(
+                connection,
+                oldest_kept,
+                most.saturating_sub(written.expired),
+            )?;
         }
-        written.is_over_limit = written.expired >= most || excess > written.expired;
-        let oldest: Option<i64> =
-            connection.query_row("SELECT min(time) FROM messages", [], |row| row.get(0))?;
-        written.oldest = oldest.map(i64::cast_unsigned);
+        let deleted = written.expired + written.aged.deleted;
+        written.is_over_limit = deleted >= most || excess > deleted;
         Ok(())
     }
 }
