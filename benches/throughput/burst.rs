@@ -1,5 +1,6 @@
 //! burst: clients send many messages at once, each to all others.
 
+use std::thread;
 use std::time::Duration;
 
 use crate::Bench;
@@ -22,11 +23,14 @@ const fn columns(deliveries: &'static str, processor: &'static str) -> [Column; 
     ]
 }
 
+/// How long the store's thread may take to write a burst: a commit is due 100 ms after its first message.
+const WRITE_TIME: Duration = Duration::from_millis(250);
+
 /// One burst.
 struct Round {
     /// How many seconds it took, for each delivery.
     each: f64,
-    /// The processor time of the target for each delivery, in seconds.
+    /// The processor time of the target for each delivery, in seconds, until everything is written as well.
     processor: f64,
 }
 
@@ -34,18 +38,19 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     // About the same number of deliveries for both.
     for (clients, messages) in [(100, 8000), (1000, 2000)] {
         let clients = bench.size(clients, 20);
-        crowd(bench, "burst", COLUMNS, &Target::ALL, clients, bench.size(messages, 100))?;
+        let messages = bench.size(messages, 100);
+        crowd(bench, "burst", COLUMNS, &Target::ALL, clients, messages, Duration::ZERO)?;
     }
     Ok(())
 }
 
-/// Without and with the store.
+/// Without and with the store. Each burst is written before the next one begins.
 pub fn stored(bench: &mut Bench) -> Result<()> {
     let (clients, messages) = (bench.size(100, 20), bench.size(8000, 100));
-    crowd(bench, "burst, stored", STORED_COLUMNS, &Target::STORED, clients, messages)
+    crowd(bench, "burst, stored", STORED_COLUMNS, &Target::STORED, clients, messages, WRITE_TIME)
 }
 
-/// Bursts of this many messages in all. The targets are compared with the first of them.
+/// Bursts of this many messages in all, and a pause after each. The targets are compared with the first of them.
 fn crowd(
     bench: &mut Bench,
     case: &'static str,
@@ -53,6 +58,7 @@ fn crowd(
     all: &[Target],
     clients: usize,
     messages: usize,
+    pause: Duration,
 ) -> Result<()> {
     let mut targets = Vec::new();
     for &target in all {
@@ -64,9 +70,11 @@ fn crowd(
     let mut rounds: Vec<Vec<Vec<Round>>> =
         senders.iter().map(|_| all.iter().map(|_| Vec::new()).collect()).collect();
     for _ in 0..bench.rounds(9) {
-        for (senders, rounds) in senders.iter().zip(&mut rounds) {
+        for (&senders, rounds) in senders.iter().zip(&mut rounds) {
+            let parts = Parts { senders, messages: messages / senders, interval: None, last: Last::Receives };
+            let deliveries = senders * parts.messages * (clients - 1);
             for ((_, child, crowd), rounds) in targets.iter_mut().zip(rounds) {
-                rounds.push(burst(bench, child, crowd, clients, *senders, messages)?);
+                rounds.push(burst(bench, child, crowd, parts, deliveries as f64, pause)?);
             }
         }
     }
@@ -98,17 +106,17 @@ fn burst(
     bench: &mut Bench,
     child: &Child,
     crowd: &mut Crowd,
-    clients: usize,
-    senders: usize,
-    messages: usize,
+    parts: Parts,
+    deliveries: f64,
+    pause: Duration,
 ) -> Result<Round> {
-    let messages = messages / senders;
-    let deliveries = (senders * messages * (clients - 1)) as f64;
     let before = child.processor_time()?;
-    let parts = Parts { senders, messages, interval: None, last: Last::Receives };
     let exchange = crowd.exchange(parts)?;
+    thread::sleep(pause);
     let processor: Duration = child.processor_time()? - before;
     bench.report.lost(exchange.lost);
-    let each = exchange.time.as_secs_f64() / deliveries;
-    Ok(Round { each, processor: processor.as_secs_f64() / deliveries })
+    Ok(Round {
+        each: exchange.time.as_secs_f64() / deliveries,
+        processor: processor.as_secs_f64() / deliveries,
+    })
 }

@@ -224,9 +224,10 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         if page.is_none() {
             page = self.wait();
         }
+        let now = Instant::now();
         loop {
             match self.waiting.items.try_recv() {
-                Ok(item) => self.take(item),
+                Ok(item) => self.take(item, now),
                 Err(TryRecvError::Empty) => return page,
                 Err(TryRecvError::Disconnected) => {
                     self.closing.get_or_insert_default();
@@ -251,7 +252,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         select! {
             recv(self.waiting.items) -> item => {
                 if let Ok(item) = item {
-                    self.take(item);
+                    self.take(item, Instant::now());
                 }
                 None
             }
@@ -260,8 +261,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
     }
 
-    fn take(&mut self, item: Item) {
-        let now = Instant::now();
+    fn take(&mut self, item: Item, now: Instant) {
         match item {
             Item::Message(message) => {
                 self.pending.push(Pending::Message(message));
