@@ -384,6 +384,22 @@ fn mentions_and_whispers_stand_out_and_are_counted() {
     assert_eq!(ann.evaluate("document.querySelectorAll('.mentions-me').length"), 1);
 }
 
+/// The user's own messages were once under "You", which anyone can take as a name.
+#[test]
+fn nobody_can_pass_for_the_user() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let ann = driver.desktop();
+    server.enter(&ann, "Ann");
+    send(&ann, "mine");
+    wait_for_delivery(&ann);
+    let mut you = server.client("You");
+    you.public("I agree.");
+    ann.wait_for_text(LATEST, "I agree.");
+    let senders = "[...document.querySelectorAll('#log .message')].map((row) => [row.querySelector('.name').innerText, row.matches('.own')])";
+    assert_eq!(ann.evaluate(senders), json!([["Ann", true], ["You", false]]));
+}
+
 #[test]
 fn a_conversation_can_be_read_alone() {
     let Some(driver) = Driver::start() else { return };

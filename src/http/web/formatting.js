@@ -62,7 +62,7 @@ onSettings(() => {
  * @param {string | null} ownName
  */
 export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownName) {
-  const name = element("bdi", { class: "name", "data-name": sender, title: sender }, isOwn ? "You" : sender);
+  const name = element("bdi", { class: "name", "data-name": sender, title: sender }, sender);
   const header = element("p", { class: "message-header" }, setHue(name, sender), " ");
   if (isWhisper) {
     const to = isOwn && recipient ? [" to ", element("bdi", {}, recipient)] : [];
