@@ -436,6 +436,46 @@ fn a_message_has_a_menu() {
     assert_empty_console(&ann);
 }
 
+/// The menu and the dialog once kept offering what had been deleted meanwhile.
+#[test]
+fn what_is_open_about_a_message_closes_when_it_is_deleted() {
+    let Some(driver) = Driver::start() else { return };
+    let server = ScriptedServer::start();
+    let ann = driver.desktop();
+    let peer = enter(&server, &ann, &small_room());
+    let open_latest = |id| {
+        peer.send(public(id, "Tom", &format!("message {id}")));
+        ann.wait_for_text("#log", &format!("message {id}"));
+        ann.evaluate("document.querySelector('#log').focus()");
+        ann.press(&[UP, ENTER]);
+        ann.wait_for(IS_MENU_OPEN);
+    };
+    open_latest(110);
+    peer.deleted(60);
+    peer.deleted(110);
+    ann.wait_for(&format!("!{IS_MENU_OPEN} && document.activeElement.id === 'message-menu'"));
+    open_latest(111);
+    choose(&ann, "Delete…");
+    ann.wait_for_text("dialog[open] blockquote", "message 111");
+    peer.deleted(61);
+    peer.deleted(111);
+    ann.wait_for("!document.querySelector('dialog')");
+    // What is open about its sender stays.
+    open_latest(112);
+    choose(&ann, "Kick…");
+    ann.wait_for_text("dialog[open] h2", "Kick Tom?");
+    peer.deleted(112);
+    ann.wait_for("document.querySelectorAll('.message.deleted').length === 5");
+    ann.press(&[ENTER]);
+    assert_eq!(peer.next()["content"], "/kick \"Tom\"");
+    open_menu_of(&ann, "Tom");
+    peer.send(public(113, "Tom", "message 113"));
+    peer.deleted(113);
+    ann.wait_for("document.querySelectorAll('.message.deleted').length === 6");
+    assert_eq!(ann.evaluate(IS_MENU_OPEN), true);
+    assert_empty_console(&ann);
+}
+
 #[test]
 fn axe_finds_no_violations_in_lists_menus_and_dialogs() {
     let (Some(driver), Some(axe)) = (Driver::start(), axe_core()) else { return };

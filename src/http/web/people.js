@@ -67,6 +67,13 @@ export function openMessageMenu({ id, sender, text, isOwn, isWhisper, recipient,
     "Delete…": canDelete && (() => deleteMessage(id, text)),
     ...(isOwn ? {} : moderation(sender)),
   });
+  menu.dataset.message = String(id);
+}
+
+/** Closes what is open about a message: it has been deleted. @param {number} id */
+export function closeMessage(id) {
+  if (menu.dataset.message === String(id)) menu.hidePopover();
+  document.querySelector(`dialog [data-message="${id}"]`)?.closest("dialog")?.close();
 }
 
 /**
@@ -224,7 +231,7 @@ async function ban(name) {
 
 /** @param {number} id @param {string} text */
 async function deleteMessage(id, text) {
-  const quoted = element("blockquote", { dir: "auto" }, text);
+  const quoted = element("blockquote", { dir: "auto", "data-message": String(id) }, text);
   const warning = "It will be deleted for everyone. This can't be undone.";
   if (await ask("Delete this message?", warning, ["Cancel", "Delete"], quoted)) room.run(`/delete ${id}`);
 }
@@ -270,6 +277,7 @@ function openMenu(newAnchor, title, actions) {
   anchor = newAnchor;
   anchor.focus();
   menu.ariaLabel = title;
+  menu.dataset.message = "";
   menu.replaceChildren(...Object.entries(actions).flatMap(([label, action]) => (action ? item(label, action) : [])));
   menu.showPopover();
   place();

@@ -5,7 +5,7 @@ import * as composer from "./composer.js";
 import * as connection from "./connection.js";
 import { $, closest } from "./dom.js";
 import * as log from "./message-log.js";
-import { ask, connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
+import { ask, closeMessage, connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
 import { notify, showUnread } from "./settings.js";
 import { saveLasting } from "./storage.js";
 
@@ -67,8 +67,11 @@ connection.listen({
     else if (type === "error") composer.onError(message) || log.addNotice(type, content);
     else if (type === "user_list") updatePeople(content);
     else if (type === "command_list") composer.completions.commands = content;
-    else if (type === "deleted") log.deleteMessage(message.id);
-    else show(message, true);
+    else if (type !== "deleted") show(message, true);
+    else {
+      log.deleteMessage(message.id);
+      closeMessage(message.id);
+    }
   },
 });
 
