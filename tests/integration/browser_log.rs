@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::chat_page::{LATEST, SHOWN, Server, assert_empty_console, send, wait_for_messages};
+use crate::support::chat_page::{
+    IS_MENU_OPEN, LATEST, MENU_ITEMS, SHOWN, Server, assert_empty_console, send, wait_for_messages,
+};
 use crate::support::client::Client;
 use crate::support::server::Transport;
 use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, axe_core};
@@ -382,6 +384,60 @@ fn mentions_and_whispers_stand_out_and_are_counted() {
     send(&ann, "I am Ann");
     wait_for_delivery(&ann);
     assert_eq!(ann.evaluate("document.querySelectorAll('.mentions-me').length"), 1);
+}
+
+/// They were once counted until the user scrolled down, as a mention that nobody could find.
+#[test]
+fn deleted_messages_are_not_counted() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let ann = driver.desktop();
+    server.enter(&ann, "Ann");
+    let mut bob = server.client("Bob");
+    ann.wait_for_text("#log", "Bob joined.");
+    fill(&mut bob);
+    ann.wait_for_text(LATEST, "line 99");
+    ann.wait_for(IS_AT_END);
+    ann.evaluate("document.querySelector('#log').scrollTop = 0");
+    ann.wait_for("!document.querySelector('#jump-to-latest').hidden");
+    let latest = "document.querySelector('#log > :last-child > :last-child').data.id";
+    let mut say = |text: &str| {
+        bob.public(text);
+        ann.wait_for_text(LATEST, text);
+        ann.evaluate(latest).as_u64().unwrap()
+    };
+    let (first, second) = (say("one for Ann"), say("two for Ann"));
+    say("three");
+    ann.wait_for_text("#jump-to-latest", "3 new messages, 2 mentions");
+    bob.command(&format!("/delete {second}"));
+    ann.wait_for("document.querySelector('#jump-to-latest').innerText === '2 new messages, 1 mention'");
+    ann.wait_for("document.title === '(2) TinyChat'");
+    // One that has been read.
+    ann.click("#jump-to-latest");
+    ann.wait_for("document.title === 'TinyChat'");
+    bob.command(&format!("/delete {first}"));
+    ann.wait_for("document.querySelectorAll('.message.deleted').length === 2");
+    assert_eq!(ann.evaluate("document.title"), "TinyChat");
+    assert_empty_console(&ann);
+}
+
+/// Its id may be that of another message by now, which the menu would have deleted.
+#[test]
+fn a_message_loses_its_id_with_its_epoch() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let ann = driver.desktop();
+    server.enter(&ann, "Ann");
+    send(&ann, "mine");
+    wait_for_delivery(&ann);
+    let title = "document.querySelector('.message.own time').title";
+    assert_eq!(ann.evaluate(&format!("/, ID \\d+$/.test({title})")), true);
+    ann.evaluate("import('/message-log.js').then((log) => log.startEpoch('another'))");
+    assert_eq!(ann.evaluate(&format!("/ID/.test({title})")), false);
+    ann.evaluate("document.querySelector('#log').focus()");
+    ann.press(&[UP, ENTER]);
+    ann.wait_for(IS_MENU_OPEN);
+    assert_eq!(ann.evaluate(MENU_ITEMS), json!(["Copy text"]));
 }
 
 /// The user's own messages were once under "You", which anyone can take as a name.

@@ -18,8 +18,8 @@ const DAY_CHECK_MS = 30_000; // how late a new day is noticed
 const PRESENCE = /^(?!You are timed out)(.{1,32}) (joined|left)\.$/u;
 
 /**
- * An element with `data`: { id, time, day, separator, group, message, partner, changes, isLast, isAlert }. The separator
- * of a day has none.
+ * An element with `data`: { id, time, day, separator, group, message, unread, partner, changes, isLast, isAlert }. The
+ * separator of a day has none.
  * @typedef {any} Row
  */
 /** @typedef {{ count: number, mentions: number, whispers: number }} Unread */
@@ -54,7 +54,7 @@ let lastTop = 0; // where it was last scrolled to the bottom
 /** @type {{ row: Row, bottom: number } | undefined} */
 let anchor; // the first message that is visible
 /** @type {Unread} */
-let unread = { count: 0, mentions: 0, whispers: 0 };
+let unread = { count: 0, mentions: 0, whispers: 0 }; // replaced when all is read: a row that counts refers to it
 /** @type {Row} */
 let divider = null; // above the first unread message
 /** @type {string | null} */
@@ -77,7 +77,7 @@ export function addMessage({ id, sender, text, time, isOwn = false, recipient = 
   const row = messageRow(message, ownName);
   const partner = isWhisper && (isOwn ? recipient : sender);
   register(row, { message, partner, group: JSON.stringify([isOwn, sender, recipient]) }, id, time);
-  if (isNew && !isOwn && (row.hidden || !isLatestVisible())) countUnread(row.matches(".mentions-me"), isWhisper);
+  if (isNew && !isOwn && (row.hidden || !isLatestVisible())) addUnread(row);
   if (id === undefined) {
     row.classList.add("pending");
     pending.add(row);
@@ -134,6 +134,8 @@ export function deleteMessage(id) {
     ids.set(id, null);
     return;
   }
+  if (row.data.unread === unread) countUnread(row, -1);
+  row.data.unread = null;
   row.classList.remove("mentions-me");
   row.classList.add("deleted");
   keepPlace(() => textOf(row).replaceChildren("Message deleted"));
@@ -212,6 +214,11 @@ export function startEpoch(newEpoch) {
   const isFirst = epoch === null;
   if (!isFirst) hasOlder = false;
   epoch = newEpoch;
+  for (const row of ids.values()) {
+    if (!row) continue;
+    row.data.id = undefined;
+    showRow(row);
+  }
   ids = new Map();
   return isFirst;
 }
@@ -234,7 +241,7 @@ export function clearLog() {
   pending.clear();
   box.replaceChildren();
   setConversation(null);
-  setUnread();
+  resetUnread();
   jumpToLatest();
 }
 
@@ -431,25 +438,37 @@ function isLatestVisible() {
   return isPinned && !document.hidden && document.hasFocus();
 }
 
-/** @param {boolean} mentionsMe  @param {boolean} isWhisper */
-function countUnread(mentionsMe, isWhisper) {
-  const { count, mentions: mentionCount, whispers } = unread;
-  if (count === 0) {
+/** @param {Row} row */
+function addUnread(row) {
+  if (unread.count === 0) {
     if (divider) removeRow(divider);
     divider = addDivider("New", "unread");
   }
-  setUnread(count + 1, mentionCount + Number(mentionsMe), whispers + Number(isWhisper));
+  row.data.unread = unread;
+  countUnread(row, 1);
+}
+
+/** @param {Row} row  @param {1 | -1} change */
+function countUnread(row, change) {
+  unread.count += change;
+  if (row.matches(".mentions-me")) unread.mentions += change;
+  if (row.data.message.isWhisper) unread.whispers += change;
+  showUnread();
 }
 
 function updateUnread() {
-  if (isLatestVisible() && conversation === null) setUnread();
+  if (isLatestVisible() && conversation === null && unread.count > 0) resetUnread();
   jumpButton.hidden = isPinned;
 }
 
-function setUnread(count = 0, mentionCount = 0, whispers = 0) {
-  if (count === unread.count) return;
-  unread = { count, mentions: mentionCount, whispers };
-  const parts = [plural(count, "new message"), plural(mentionCount, "mention"), plural(whispers, "whisper")];
+function resetUnread() {
+  unread = { count: 0, mentions: 0, whispers: 0 };
+  showUnread();
+}
+
+function showUnread() {
+  const { count, mentions, whispers } = unread;
+  const parts = [plural(count, "new message"), plural(mentions, "mention"), plural(whispers, "whisper")];
   jumpButton.textContent = parts.filter(Boolean).join(", ") || "Jump to latest";
   $("show-all").textContent = count ? `Show all (${count} new)` : "Show all";
   actions.showUnread(unread);
