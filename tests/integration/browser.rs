@@ -14,10 +14,13 @@ use crate::support::client::{Client, TIMEOUT};
 use crate::support::over_ws_and_wss;
 use crate::support::proxy::Proxy;
 use crate::support::server::Transport;
-use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
+use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, UP, axe_core};
 
 /// How many messages the page keeps that the server has not confirmed.
 const MAX_UNSENT: usize = 50;
+/// The buttons of the messages that have not been delivered.
+const DELIVERY_BUTTONS: &str =
+    "[...document.querySelectorAll('.delivery-state button')].map((button) => button.innerText)";
 
 fn members_chat_whisper_and_moderate(transport: Transport) {
     let Some(driver) = Driver::start() else { return };
@@ -582,11 +585,50 @@ fn a_message_that_may_not_have_been_sent_can_be_sent_again() {
     // It is still there after a reload.
     ann.reload();
     ann.wait_for_text(LATEST, "May not have been sent");
+    assert_eq!(ann.evaluate(DELIVERY_BUTTONS), json!(["Send again", "Discard"]));
     ann.click(".delivery-state button");
     assert_eq!(bob.next_line(), "Ann: two");
     ann.wait_for("!document.querySelector('.pending, .delivery-state')");
     send(&ann, "three");
     assert_eq!(bob.next_line(), "Ann: three");
+}
+
+/// What waits, and what may not have arrived.
+#[test]
+fn one_unsent_message_can_be_discarded() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let proxy = Proxy::start(server.address());
+    let ann = driver.desktop();
+    server.enter_at(&server.url_at(proxy.address.port()), &ann, "Ann");
+    let mut bob = server.client("Bob");
+    proxy.cut();
+    ann.wait_for("document.querySelector('#status').dataset.state !== 'online'");
+    for line in ["one", "//two", "three"] {
+        send(&ann, line);
+    }
+    ann.wait_for(&format!("JSON.stringify({DELIVERY_BUTTONS}) === '[\"Discard\",\"Discard\",\"Discard\"]'"));
+    // By the keyboard, from the log.
+    ann.evaluate("document.querySelector('#log').focus()");
+    ann.press(&[UP, UP, TAB]);
+    ann.wait_for("document.activeElement.closest('.message')?.innerText.includes('/two')");
+    while ann.evaluate("document.activeElement.innerText") != "Discard" {
+        ann.press(&[TAB]);
+    }
+    ann.press(&[ENTER]);
+    ann.wait_for(&format!("{SHOWN}.join() === 'one,three'"));
+    assert_eq!(ann.evaluate("document.activeElement.id"), "message-input");
+    proxy.restore();
+    ann.evaluate("dispatchEvent(new Event('online'))");
+    for line in ["one", "three"] {
+        assert_eq!(bob.next_line(), format!("Ann: {line}"));
+    }
+    wait_until_back(&ann);
+    wait_for_messages(&ann, &["one", "three"]);
+    assert_eq!(ann.evaluate("sessionStorage.outbox"), serde_json::Value::Null);
+    // It can be had back.
+    ann.press(&[UP]);
+    ann.wait_for("document.querySelector('#message-input').value === '//two'");
 }
 
 #[test]

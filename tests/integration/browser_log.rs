@@ -7,9 +7,8 @@ use crate::support::chat_page::{
 };
 use crate::support::client::Client;
 use crate::support::server::Transport;
-use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, axe_core};
+use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, UP, axe_core};
 
-const UP: &str = "\u{e013}";
 /// Ctrl+C.
 const COPY: &str = "\u{e009}c";
 
@@ -738,5 +737,9 @@ fn a_message_of_thousands_of_elements_is_not_formatted() {
     let counts = "[...document.querySelectorAll('#log .message-text')].map((text) => text.childElementCount)";
     assert_eq!(ann.evaluate(counts), json!([500, 0, 0, 0]));
     assert_eq!(ann.evaluate(&format!("{SHOWN}[2].trim()")), texts[2].trim());
+    // A mention in one still counts.
+    let mentions =
+        "[...document.querySelectorAll('#log .message')].map((row) => row.matches('.mentions-me'))";
+    assert_eq!(ann.evaluate(mentions), json!([false, false, false, true]));
     assert_empty_console(&ann);
 }

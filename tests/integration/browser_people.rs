@@ -6,11 +6,10 @@ use crate::support::chat_page::{
     BACKSPACE, IS_MENU_OPEN, MENU_ITEMS, SELECT_ALL, assert_empty_console, choose, open_menu_of,
 };
 use crate::support::scripted::{Peer, ScriptedServer, public};
-use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
+use crate::support::webdriver::{Browser, DOWN, Driver, ENTER, ESCAPE, SHIFT, TAB, UP, axe_core};
 
 const END: &str = "\u{e010}";
 const HOME: &str = "\u{e011}";
-const UP: &str = "\u{e013}";
 /// The browser renders no text of people that are not visible, so it is not their `innerText`.
 const NAMES: &str = "[...document.querySelectorAll('#member-list .name')].map((name) => name.textContent)";
 const FOCUSED: &str = "document.activeElement.dataset.name";

@@ -9,9 +9,8 @@ use crate::support::chat_page::{
 use crate::support::proxy::Proxy;
 use crate::support::scripted::ScriptedServer;
 use crate::support::server::Transport;
-use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB, axe_core};
+use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB, UP, axe_core};
 
-const UP: &str = "\u{e013}";
 const LEFT: &str = "\u{e012}";
 const CONTROL: &str = "\u{e009}";
 const TEXT: &str = "document.querySelector('#message-input').value";

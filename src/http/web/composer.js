@@ -121,7 +121,12 @@ export function showStates() {
     const isUnknown = item.state === "unknown";
     const isSent = item.state === "sent" && connection.state === "online";
     const text = isUnknown ? "May not have been sent" : isSent ? "" : "Not sent yet";
-    setDeliveryState(item.row, text, isUnknown ? () => sendAgain(item) : null);
+    // What is under way would be in the room, but not on the page.
+    const canDiscard = item.state !== "sent" || !connection.isOnline();
+    setDeliveryState(item.row, text, {
+      "Send again": isUnknown && (() => sendAgain(item)),
+      Discard: canDiscard && (() => giveUp(item)),
+    });
   }
 }
 
@@ -486,13 +491,23 @@ function sendAgain(item) {
   input.focus();
 }
 
+/** As with what was sent, arrow up brings the text back. @param {Item} item */
+function giveUp({ txnId, content, to }) {
+  discard(txnId);
+  last = { text: escapeSlash(content), recipient: to };
+  input.focus();
+}
+
+/** The text of a message as it is typed. @param {string} content */
+const escapeSlash = (content) => content.replace(/^\//, "//");
+
 /**
  * Puts what was not sent back into the box, unless it contains a password or the user is writing something else. Returns
  * whether it did.
  * @param {Item} item
  */
 function giveBack({ isCommand, isTyped, content, to }) {
-  const [text, key] = isCommand ? [content, recipient] : [content.replace(/^\//, "//"), to];
+  const [text, key] = isCommand ? [content, recipient] : [escapeSlash(content), to];
   if (!isTyped || isLogin(text) || drafts.has(key)) return false;
   drafts.set(key, text);
   if (key === recipient) setText(text);

@@ -35,6 +35,13 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** @param {string} label  @param {() => void} onClick  @param {Record<string, string>} attributes */
+export function button(label, onClick, attributes = { class: "secondary" }) {
+  const node = element("button", attributes, label);
+  node.addEventListener("click", onClick);
+  return node;
+}
+
 /**
  * The innermost element around the event's target that matches, or null.
  * @param {Event} event

@@ -12,7 +12,7 @@
 // 2*3*4 and *.js stay as they are, as does all that has no end or is in code or a URL. The time is linear, as what is
 // between two marks has a limited length.
 
-import { avatar, element, setHue } from "./dom.js";
+import { avatar, button, element, setHue } from "./dom.js";
 import { onSettings, settings } from "./settings.js";
 
 const FENCE = /^```[\w+#.-]*[ \t]*$/;
@@ -70,12 +70,13 @@ export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownNam
   }
   header.append(element("time"));
   const body = element("div", { class: "message-text" }, ...format(text, isOwn ? null : ownName));
+  const isMention = body.querySelector("mark") !== null;
   if (body.querySelectorAll("*").length > MAX_ELEMENTS) body.replaceChildren(text);
   body.dir = "auto"; // last, as the browser looks for it anew with each child
   const row = element("div", { class: "message", role: "article", tabindex: "-1" }, avatar(sender), header, body);
   row.classList.toggle("own", isOwn);
   row.classList.toggle("whisper", isWhisper);
-  row.classList.toggle("mentions-me", body.querySelector("mark") !== null);
+  row.classList.toggle("mentions-me", isMention);
   return row;
 }
 
@@ -115,20 +116,17 @@ export function formatDay(date) {
   return date.toDateString() === yesterday.toDateString() ? "Yesterday" : DAYS.format(date).replace(",", "");
 }
 
-// Shows a delivery state below one of the user's own messages; "" removes it. With `onRetry`, it has a button.
-/** @param {any} row  @param {string} state  @param {(() => void) | null} onRetry */
-export function setDeliveryState(row, state, onRetry = null) {
-  const current = row.querySelector(".delivery-state");
-  if ((current?.firstChild.data ?? "") === state) return;
-  current?.remove();
-  if (state === "") return;
+// Shows a delivery state below one of the user's own messages, with a button for each action; "" removes it.
+/** @param {any} row  @param {string} state  @param {Record<string, (() => void) | false>} actions */
+export function setDeliveryState(row, state, actions = {}) {
   const line = element("p", { class: "delivery-state" }, state);
-  if (onRetry) {
-    const button = element("button", { class: "secondary" }, "Send again");
-    button.addEventListener("click", onRetry);
-    line.append(" ", button);
+  for (const [label, action] of Object.entries(actions)) {
+    if (action) line.append(" ", button(label, action));
   }
-  row.append(line);
+  const current = row.querySelector(".delivery-state");
+  if (current?.textContent === line.textContent) return; // so that a button keeps the focus
+  current?.remove();
+  if (state) row.append(line);
 }
 
 // Who joined and who left, in sentences. Whoever did both is named once.
@@ -231,12 +229,12 @@ function mentionPattern(name) {
 function codeBlock(code) {
   const content = element("pre", { dir: "ltr" }, element("code", {}, code));
   // The style sheet shows the label, so that it is not a part of the text.
-  const button = element("button", { class: "secondary", "aria-label": "Copy" });
-  button.addEventListener("click", () => {
-    button.ariaLabel = copyText(code) ? "Copied" : "Couldn't copy";
-    setTimeout(() => (button.ariaLabel = "Copy"), COPIED_MS);
+  const copy = button("", () => {
+    copy.ariaLabel = copyText(code) ? "Copied" : "Couldn't copy";
+    setTimeout(() => (copy.ariaLabel = "Copy"), COPIED_MS);
   });
-  return element("div", { class: "code" }, content, button);
+  copy.ariaLabel = "Copy";
+  return element("div", { class: "code" }, content, copy);
 }
 
 // Trailing punctuation belongs to the sentence, and so does a ")" without its "(" in the URL.

@@ -1,7 +1,7 @@
 // The people in the room, the menus of people and of their messages, and the dialogs that these open.
 
 import { quote } from "./composer.js";
-import { $, avatar, closest, element } from "./dom.js";
+import { $, avatar, button, closest, element } from "./dom.js";
 import { copyText } from "./formatting.js";
 
 /** @typedef {{ username: string, is_mod: boolean, is_timed_out: boolean, is_away?: boolean }} Person */
@@ -278,7 +278,8 @@ function openMenu(newAnchor, title, actions) {
   anchor.focus();
   menu.ariaLabel = title;
   menu.dataset.message = "";
-  menu.replaceChildren(...Object.entries(actions).flatMap(([label, action]) => (action ? item(label, action) : [])));
+  menu.replaceChildren();
+  for (const [label, action] of Object.entries(actions)) if (action) menu.append(item(label, action));
   menu.showPopover();
   place();
   menu.querySelector("button")?.focus();
@@ -286,12 +287,11 @@ function openMenu(newAnchor, title, actions) {
 
 /** @param {string} label @param {() => void} action */
 function item(label, action) {
-  const button = element("button", { role: "menuitem", tabindex: "-1" }, label);
-  button.addEventListener("click", () => {
+  const onClick = () => {
     menu.hidePopover();
     action();
-  });
-  return button;
+  };
+  return button(label, onClick, { role: "menuitem", tabindex: "-1" });
 }
 
 // At the anchor, and inside the window.

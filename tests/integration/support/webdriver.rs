@@ -18,6 +18,7 @@ use super::client::TIMEOUT;
 pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 pub const ESCAPE: &str = "\u{e00c}";
+pub const UP: &str = "\u{e013}";
 pub const DOWN: &str = "\u{e015}";
 pub const SHIFT: &str = "\u{e008}";
 
