@@ -49,7 +49,7 @@ macro_rules! png {
 }
 
 /// All files. Nothing is read from the disk, so path traversal is impossible.
-const FILES: [File; 16] = [
+const FILES: [File; 19] = [
     text!("index.html", "text/html", "/"),
     text!("style.css", "text/css"),
     script!("chat.js"),
@@ -57,7 +57,10 @@ const FILES: [File; 16] = [
     script!("connection.js"),
     script!("dom.js"),
     script!("formatting.js"),
+    script!("menus.js"),
     script!("message-log.js"),
+    script!("moderation.js"),
+    script!("notifications.js"),
     script!("people.js"),
     script!("room.js"),
     script!("settings.js"),
@@ -202,7 +205,8 @@ mod tests {
     /// What a browser is sent when it opens the page, in bytes.
     const MAX_SENT_BYTES: usize = 30_000;
     /// Files that a browser loads later, or never.
-    const LATER: [&str; 3] = ["/favicon-unread.svg", "/icon-192.png", "/manifest.webmanifest"];
+    const LATER: [&str; 4] =
+        ["/favicon-unread.svg", "/icon-192.png", "/manifest.webmanifest", "/moderation.js"];
 
     fn respond(head: &str, secure: bool) -> Vec<u8> {
         let (request, _) = parse(head.as_bytes()).unwrap().unwrap();

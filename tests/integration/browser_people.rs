@@ -344,13 +344,38 @@ fn moderators_decide_in_dialogs() {
     open("Tom", "Kick…");
     ann.press(&[ENTER]);
     assert_eq!(peer.next()["content"], "/kick \"Tom\"");
+
+    // The server counts the bytes of a reason. Nothing is cut, and what is too long is not sent.
+    open("Tom", "Kick…");
+    let set_reason = |text: &str| {
+        let text = json!(text);
+        ann.evaluate(&format!(
+            "(() => {{ const reason = document.querySelector('dialog input'); \
+             reason.setRangeText({text}, 0, reason.value.length); reason.dispatchEvent(new Event('input')); }})()"
+        ));
+    };
+    let size = "document.querySelector('dialog [role=status]').innerText";
+    for (reason, expected) in [
+        ("é".repeat(200), ""),
+        ("é".repeat(245), "10 bytes left"),
+        (format!(" {} ", "é".repeat(250)), "0 bytes left"),
+        ("é".repeat(251), "2 bytes over the limit"),
+    ] {
+        set_reason(&reason);
+        ann.wait_for(&format!("{size} === '{expected}'"));
+    }
+    ann.press(&[ENTER]);
+    assert_eq!(ann.evaluate("document.querySelector('dialog[open] input:invalid').value"), "é".repeat(251));
+    set_reason(&"é".repeat(250));
+    ann.press(&[ENTER]);
+    assert_eq!(peer.next()["content"], format!("/kick \"Tom\" {}", "é".repeat(250)));
     assert_empty_console(&ann);
 }
 
 /// Opens the menu of a message as the log does.
 fn open_message_menu(browser: &Browser, message: &str) {
     browser.evaluate(&format!(
-        "import('/people.js').then(({{ openMessageMenu }}) => openMessageMenu({{ recipient: null, isOwn: false, \
+        "import('/menus.js').then(({{ openMessageMenu }}) => openMessageMenu({{ recipient: null, isOwn: false, \
          isWhisper: false, anchor: document.querySelector('#log'), {message} }}))"
     ));
     browser.wait_for("document.activeElement.role === 'menuitem'");

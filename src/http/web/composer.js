@@ -312,11 +312,15 @@ function fit() {
 function showSize() {
   const text = input.value.trim();
   const left = text ? -excessOf(newItem(text, recipient)) : Infinity;
-  const isNear = left < text.length / 9; // from about 90 % of the limit on
-  const size = $("size");
-  size.textContent = left < 0 ? `${inBytes(-left)} over the limit` : isNear ? `${inBytes(left)} left` : "";
-  size.classList.toggle("over", left < 0);
+  showLeft($("size"), left, text.length);
   input.ariaInvalid = String(left < 0);
+}
+
+/** From about 90 % of a limit on. @param {HTMLElement} node @param {number} left in bytes @param {number} used */
+export function showLeft(node, left, used) {
+  const isNear = left < used / 9;
+  node.textContent = left < 0 ? `${inBytes(-left)} over the limit` : isNear ? `${inBytes(left)} left` : "";
+  node.classList.toggle("over", left < 0);
 }
 
 /** @param {number} count */

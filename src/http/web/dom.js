@@ -50,6 +50,16 @@ export function button(label, onClick, attributes = { class: "secondary" }) {
  */
 export const closest = ({ target }, selector) => target instanceof Element ? target.closest(selector) : null;
 
+/** The arrow keys, Home and End in a list or menu; the focus wraps around at both ends. @param {KeyboardEvent} event */
+export function moveFocus(event) {
+  const buttons = [.../** @type {HTMLElement} */ (event.currentTarget).querySelectorAll("button")];
+  const index = buttons.findIndex((button) => button === document.activeElement);
+  const next = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: -1 }[event.key];
+  if (next === undefined) return;
+  buttons.at(next % buttons.length)?.focus();
+  event.preventDefault();
+}
+
 /** @param {string} name */
 export function avatar(name) {
   return setHue(element("span", { class: "avatar", "aria-hidden": "true" }, [...name][0] ?? ""), name);

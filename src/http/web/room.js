@@ -4,9 +4,10 @@
 import * as composer from "./composer.js";
 import * as connection from "./connection.js";
 import { $, closest } from "./dom.js";
+import { ask, closeMessage, openMessageMenu, openPersonMenu } from "./menus.js";
 import * as log from "./message-log.js";
-import { ask, closeMessage, connectMenus, openMessageMenu, openPersonMenu, showPeople } from "./people.js";
-import { notify, showUnread } from "./settings.js";
+import { notify, showUnread } from "./notifications.js";
+import { showPeople } from "./people.js";
 import { saveLasting } from "./storage.js";
 
 const COUNTDOWN_MS = 250; // so that it skips no second
@@ -194,30 +195,21 @@ function updatePeople(users) {
     log.addNotice("connection", "You're no longer a moderator. To become one again, use /login.");
   }
   isModerator = self?.is_mod ?? false;
+  if (isModerator) import("./moderation.js").catch(() => {}); // early, for the menus
   composer.setTimedOut(self?.is_timed_out ?? false);
 }
 
-connectMenus({
-  run(command) {
-    const error = composer.submit(command.trim(), null, false);
-    if (error) log.addNotice("error", error);
-  },
-  whisper: composer.startWhisper,
-  mention: composer.insertMention,
-  showWhispers(name) {
-    composer.startWhisper(name); // What is written there must not go to everyone.
-    log.setConversation(name);
-  },
-});
 log.actions.openMenu = openMessageMenu;
 // The result is in the log or the message box.
 addEventListener("click", (event) => closest(event, "[role=menuitem]") && closeDrawer(), { capture: true });
 
-$("log").addEventListener("click", (event) => {
-  showDrawer(false);
-  const name = closest(event, "[data-name]");
-  if (name) openPersonMenu(name.dataset.name ?? "", name);
-});
+$("log").addEventListener("click", () => showDrawer(false));
+for (const box of [$("log"), $("member-list")]) {
+  box.addEventListener("click", (event) => {
+    const name = closest(event, "[data-name]");
+    if (name) openPersonMenu(name.dataset.name ?? "", name);
+  });
+}
 
 /**
  * On a narrow screen, the list of people is a drawer.

@@ -1,15 +1,7 @@
-// The user's settings, which last in this browser and are the same in all of its tabs; the panel that has them; and what
-// tells the user about new messages while the page is in the background.
+// The user's settings, which last in this browser and are the same in all of its tabs, and the panel that has them.
 
 import { $, element } from "./dom.js";
 import { loadLasting, saveLasting } from "./storage.js";
-
-/** @typedef {{ sender: string, text: string, isWhisper: boolean, isMention: boolean }} Message */
-
-const MIN_INTERVAL_MS = 5_000; // between notifications; the messages meanwhile share the next
-const MIN_SOUND_INTERVAL_MS = 2_000;
-const EXCESS = /(?<=^.{140}).+/su; // what is left out of a long message
-const SOUND_SECONDS = 0.5;
 
 // The label of each setting, and its values, the default first.
 const SETTINGS = {
@@ -21,19 +13,9 @@ const SETTINGS = {
   sound: ["Sound", "off", "mentions and whispers"],
 };
 
-const bell = $("bell");
-let waiting = 0; // messages to be shown
-let shownAt = -Infinity; // as of performance.now()
-let soundedAt = -Infinity;
-let timer = 0;
-let isRefused = false;
-/** @type {Notification | undefined} */
-let shown;
-/** @type {AudioContext | undefined} */
-let audio;
-
 export const settings = /** @type {Record<keyof typeof SETTINGS, string>} */ ({});
-/** @type {(() => void)[]} */
+/** @typedef {(changed?: string) => void} Listener */
+/** @type {Listener[]} */
 const listeners = [];
 const selects = Object.entries(SETTINGS).map(([name, [label, ...values]]) => {
   const options = values.map((value) => element("option", { value }, value[0].toUpperCase() + value.slice(1)));
@@ -47,47 +29,23 @@ const selects = Object.entries(SETTINGS).map(([name, [label, ...values]]) => {
 export function changeSetting(name, value) {
   const changed = { ...settings, [name]: value };
   saveLasting("settings", changed);
-  apply(changed);
-  if (name === "sound") playSound();
-  if (name === "notifications" && value !== "off") turnOn();
+  apply(changed, name);
 }
 
-/** Calls `listener` now and after each change. @param {() => void} listener */
+/** Calls `listener` now and after each change: with a name if the user has changed a setting here. @param {Listener} listener */
 export function onSettings(listener) {
   listeners.push(listener);
   listener();
 }
 
-/** @param {Message} message another person's new message */
-export function notify(message) {
-  const isPersonal = message.isWhisper || message.isMention;
-  if (isInForeground()) return;
-  if (isPersonal) playSound();
-  if (!areOn() || (!isPersonal && settings.notifications !== "all messages")) return;
-  waiting += 1;
-  clearTimeout(timer);
-  timer = setTimeout(show, Math.max(0, shownAt + MIN_INTERVAL_MS - performance.now()), message);
-}
-
-/** @param {{ count: number }} unread */
-export function showUnread({ count }) {
-  document.title = count > 0 ? `(${count}) TinyChat` : "TinyChat";
-  const file = count > 0 ? "favicon-unread.svg" : "favicon.svg";
-  const link = document.querySelector("link[rel=icon]");
-  if (link?.getAttribute("href") !== file) link?.setAttribute("href", file);
-}
-
 selects[0].autofocus = true;
 apply(loadLasting("settings"));
-for (const id of ["bell", "settings-button"]) $(id).hidden = false;
+$("settings-button").hidden = false;
 // In another tab.
 addEventListener("storage", ({ key }) => key === "settings" && apply(loadLasting("settings")));
-addEventListener("focus", () => shown?.close());
-bell.addEventListener("click", () => changeSetting("notifications", areOn() ? "off" : "mentions and whispers"));
-$("settings-panel").addEventListener("beforetoggle", showState);
 
-/** @param {any} values what is stored, maybe by another version of the page */
-function apply(values) {
+/** @param {any} values what is stored, maybe by another version of the page @param {string} [changed] */
+function apply(values, changed) {
   for (const select of selects) {
     select.value = values?.[select.name];
     if (select.selectedIndex < 0) select.selectedIndex = 0;
@@ -98,72 +56,5 @@ function apply(values) {
     const media = { system: `(prefers-color-scheme: ${scheme})`, [scheme]: "all" }[settings.theme] ?? "not all";
     document.getElementsByName("theme-color")[index].setAttribute("media", media);
   });
-  for (const listener of listeners) listener();
-  showState();
-}
-
-// --- Notifications and the sound
-
-// In answer to a click or a key, as it asks for permission.
-async function turnOn() {
-  if (!obstacle()) await Notification.requestPermission();
-  if (!areOn() || !display("Notifications are on")) changeSetting("notifications", "off");
-  if (obstacle()) $("settings-panel").showPopover();
-  showState();
-}
-
-function showState() {
-  $("settings-hint").textContent = obstacle();
-  bell.ariaPressed = String(areOn());
-}
-
-function areOn() {
-  return settings.notifications !== "off" && !obstacle() && Notification.permission === "granted";
-}
-
-const isInForeground = () => !document.hidden && document.hasFocus();
-
-// Why there can be no notifications, or "".
-function obstacle() {
-  if (!isSecureContext) return "Notifications only work over https.";
-  if (!("Notification" in globalThis) || isRefused) return "This browser doesn't support notifications from this page.";
-  if (Notification.permission !== "denied") return "";
-  return "Your browser is blocking notifications from this page. You can allow them in its site settings.";
-}
-
-/** @param {Message} message the latest of those that are waiting */
-function show({ sender, text, isWhisper, isMention }) {
-  const one = isWhisper ? `${sender} whispered to you` : isMention ? `${sender} mentioned you` : sender;
-  const [title, body] = waiting > 1 ? [`${waiting} new messages`, `${sender}: ${text}`] : [one, text];
-  waiting = 0;
-  if (isInForeground() || !areOn()) return;
-  shownAt = performance.now();
-  display(title, body.replace(EXCESS, "…"));
-}
-
-/** Replaces the notification before it. Returns whether the browser allows it. @param {string} title */
-function display(title, body = "") {
-  const options = { body, tag: "tinychat", renotify: true, silent: true };
-  try {
-    shown = new Notification(title, options);
-    shown.onclick = () => focus();
-  } catch {
-    isRefused = true; // Chrome on Android allows them only to service workers.
-  }
-  return !isRefused;
-}
-
-function playSound() {
-  const now = performance.now();
-  // Browsers play nothing before the first click or key.
-  const isTooSoon = now - soundedAt < MIN_SOUND_INTERVAL_MS || !navigator.userActivation.hasBeenActive;
-  if (settings.sound === "off" || isTooSoon) return;
-  soundedAt = now;
-  audio ??= new AudioContext();
-  const tone = new OscillatorNode(audio, { frequency: 660 });
-  const volume = new GainNode(audio, { gain: 0 });
-  volume.gain.setValueCurveAtTime([0, 0.12, 0.04, 0.01, 0], audio.currentTime, SOUND_SECONDS);
-  tone.connect(volume).connect(audio.destination);
-  tone.start();
-  tone.stop(audio.currentTime + SOUND_SECONDS);
+  for (const listener of listeners) listener(changed);
 }
