@@ -153,6 +153,30 @@ fn messages_are_formatted_in_linear_time() {
 }
 
 #[test]
+fn a_few_emoji_alone_are_larger() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let ann = driver.desktop();
+    server.enter(&ann, "Ann");
+    let mut bob = server.client("Bob");
+    let larger = ["🎉", "👍🏽 👨‍👩‍👧‍👦\n🇩🇪", "❤️", "1️⃣"];
+    let usual = ["🎉🎉🎉🎉", "🎉!", "1", "#", "©", "ok 👍"];
+    larger.iter().chain(&usual).for_each(|text| bob.public(text));
+    ann.wait_for_text(LATEST, usual.last().unwrap());
+    let shown = "[...document.querySelectorAll('.emoji .message-text')].map((text) => text.textContent)";
+    assert_eq!(ann.evaluate(shown), json!(larger));
+    let sizes = "[...document.querySelectorAll('.message-text')].map((text) => parseFloat(getComputedStyle(text).fontSize)).join()";
+    for (density, size) in [("comfortable", "27.2"), ("compact", "20.8")] {
+        change_setting(&ann, "density", &json!(density));
+        ann.wait_for(&format!("{sizes} === '{}{}'", format!("{size},").repeat(4), ["15"; 6].join(",")));
+    }
+    let id = ann.evaluate("document.querySelector('.emoji').data.id");
+    bob.command(&format!("/delete {id}"));
+    ann.wait_for_text(".message.deleted:not(.emoji)", "Message deleted");
+    assert_empty_console(&ann);
+}
+
+#[test]
 fn a_block_of_code_can_be_copied() {
     let Some(driver) = Driver::start() else { return };
     let server = Server::start(Transport::Ws);

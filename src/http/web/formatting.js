@@ -33,6 +33,7 @@ const TOKENS = new RegExp(
   "giu",
 );
 const WORD = "\\p{L}\\p{M}\\p{N}_@";
+const EMOJI = /^(?:\p{RGI_Emoji}\s*){1,3}$/v; // a text that is shown larger
 const MAX_ELEMENTS = 500; // in a message; one with more is shown as it was typed, as its layout would block the page
 const COPIED_MS = 2_000; // how long the button says "Copied"
 const MAX_NAMES = 3; // in a sentence about members that joined or left
@@ -76,6 +77,7 @@ export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownNam
   const row = element("div", { class: "message", role: "article", tabindex: "-1" }, avatar(sender), header, body);
   row.classList.toggle("own", isOwn);
   row.classList.toggle("whisper", isWhisper);
+  row.classList.toggle("emoji", EMOJI.test(text));
   row.classList.toggle("mentions-me", isMention);
   return row;
 }

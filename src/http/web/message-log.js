@@ -136,7 +136,7 @@ export function deleteMessage(id) {
   }
   if (row.data.unread === unread) countUnread(row, -1);
   row.data.unread = null;
-  row.classList.remove("mentions-me");
+  row.classList.remove("mentions-me", "emoji");
   row.classList.add("deleted");
   keepPlace(() => textOf(row).replaceChildren("Message deleted"));
   if (row.data.message) row.data.message.text = "";
