@@ -11,7 +11,7 @@ use super::response::{self, Response};
 struct File {
     path: &'static str,
     content_type: &'static str,
-    /// From `web/`. `build.rs` has removed comments and indentation.
+    /// From `web/`. `build.rs` has removed comments and needless spaces.
     content: &'static [u8],
     /// The content, compressed by `build.rs`. `None`: it is compressed already.
     gzip: Option<&'static [u8]>,

@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::chat_page::{
-    BACKSPACE, LATEST, SELECT_ALL, SHOWN, Server, assert_empty_console, assert_only_connection_errors,
-    choose, send, wait_for_messages, wait_until_back,
+    BACKSPACE, IS_MENU_OPEN, LATEST, SELECT_ALL, SHOWN, Server, assert_empty_console,
+    assert_only_connection_errors, choose, send, wait_for_messages, wait_until_back,
 };
 use crate::support::client::{Client, TIMEOUT};
 use crate::support::over_ws_and_wss;
@@ -348,6 +348,13 @@ fn page_fits_a_phone(transport: Transport) {
         ann.evaluate("document.querySelector('#composer').getBoundingClientRect().bottom <= innerHeight"),
         true
     );
+    let heights = "[...document.querySelectorAll('header button')].map((button) => button.offsetHeight).filter(Boolean)";
+    assert_eq!(ann.evaluate(heights), json!([40, 40, 40]), "fingers can hit the buttons");
+    // A tap on an avatar opens the menu of its person.
+    ann.click(".message:not(.own) .avatar");
+    ann.wait_for(&format!("{IS_MENU_OPEN} && document.querySelector('#menu').ariaLabel === 'Bob'"));
+    ann.press(&[ESCAPE]);
+    ann.wait_for(&format!("!{IS_MENU_OPEN}"));
     // The member list is a drawer.
     assert_eq!(ann.evaluate("document.querySelector('#members').checkVisibility()"), false);
     ann.click("#members-button");

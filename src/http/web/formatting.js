@@ -74,7 +74,9 @@ export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownNam
   const isMention = body.querySelector("mark") !== null;
   if (body.querySelectorAll("*").length > MAX_ELEMENTS) body.replaceChildren(text);
   body.dir = "auto"; // last, as the browser looks for it anew with each child
-  const row = element("div", { class: "message", role: "article", tabindex: "-1" }, avatar(sender), header, body);
+  const picture = avatar(sender);
+  picture.dataset.name = sender; // what has it opens a menu
+  const row = element("div", { class: "message", role: "article", tabindex: "-1" }, picture, header, body);
   row.classList.toggle("own", isOwn);
   row.classList.toggle("whisper", isWhisper);
   row.classList.toggle("emoji", EMOJI.test(text));
