@@ -6,7 +6,7 @@ import { copyText } from "./formatting.js";
 import * as log from "./message-log.js";
 import { me, people } from "./people.js";
 
-/** @typedef {Record<string, (() => void) | false | undefined>} Items by their labels; those without a function are left out */
+/** @typedef {Record<string, (() => void) | false | undefined>} Items by label; those without a function are left out */
 
 const MARGIN_PX = 8; // from a menu to the edges of the window
 

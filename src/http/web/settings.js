@@ -13,8 +13,9 @@ const SETTINGS = {
   sound: ["Sound", "off", "mentions and whispers"],
 };
 
-export const settings = /** @type {Record<keyof typeof SETTINGS, string>} */ ({});
 /** @typedef {(changed?: string) => void} Listener */
+
+export const settings = /** @type {Record<keyof typeof SETTINGS, string>} */ ({});
 /** @type {Listener[]} */
 const listeners = [];
 const selects = Object.entries(SETTINGS).map(([name, [label, ...values]]) => {
@@ -32,7 +33,10 @@ export function changeSetting(name, value) {
   apply(changed, name);
 }
 
-/** Calls `listener` now and after each change: with a name if the user has changed a setting here. @param {Listener} listener */
+/**
+ * Calls `listener` now and after each change; with the name of the setting if the user has changed it here.
+ * @param {Listener} listener
+ */
 export function onSettings(listener) {
   listeners.push(listener);
   listener();
