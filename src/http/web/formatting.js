@@ -33,7 +33,8 @@ const TOKENS = new RegExp(
   "giu",
 );
 const WORD = "\\p{L}\\p{M}\\p{N}_@";
-const EMOJI = /^(?:\p{RGI_Emoji}\s*){1,3}$/v; // a text that is shown larger
+// A text that is shown larger. \p{RGI_Emoji} would need browsers of 2023.
+const EMOJI = /^(?:(?:\p{RI}{2}|\p{ExtPict}[\p{EMod}\uFE0F]*(?:\u200D\p{ExtPict}[\p{EMod}\uFE0F]*)*)\s*){1,3}$/u;
 const MAX_ELEMENTS = 500; // in a message; one with more is shown as it was typed, as its layout would block the page
 const COPIED_MS = 2_000; // how long the button says "Copied"
 const MAX_NAMES = 3; // in a sentence about members that joined or left
