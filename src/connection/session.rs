@@ -105,6 +105,7 @@ fn moderators_join(reader: &mut Reader, shared: &Shared) -> Option<Utf8Bytes> {
 }
 
 /// Refuses a client whose address is banned.
+#[inline(never)] // See `message_event`.
 fn refuse(id: ConnectionId, link: &Link, peer: &Peer, shared: &Shared, ban: &Ban) {
     shared.client_log.info(peer.network, format_args!("{peer}: refused: its address is banned"));
     shared.counters.refused(RefusalReason::Banned);
@@ -128,15 +129,10 @@ fn read_messages(id: ConnectionId, reader: &mut Reader, first: Option<Utf8Bytes>
     let mut first = first.map(Next::Text);
     loop {
         let event = match first.take().map_or_else(|| reader.next(), Ok) {
-            Ok(Next::Text(text)) => {
-                shared.counters.received(text.len());
-                let (message, attempts) = ClientMessage::parse_with_passwords(&text);
-                let access = reader.compare(&message, &attempts);
-                match reader.admit(&message, access) {
-                    Ok(admission) => Event::Message(id, message, access, admission),
-                    Err(end) => return end,
-                }
-            }
+            Ok(Next::Text(text)) => match message_event(id, reader, &text, shared) {
+                Ok(event) => event,
+                Err(end) => return end,
+            },
             Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), Access::default(), None),
             Ok(Next::Pending) => Event::Pending(id),
             Err(end) => return end,
@@ -146,6 +142,17 @@ fn read_messages(id: ConnectionId, reader: &mut Reader, first: Option<Utf8Bytes>
             return End::Shutdown;
         }
     }
+}
+
+/// Parses a message, and waits until it may be passed on. Not inlined: its variables would add a page to the stack of
+/// every session that waits for a message.
+#[inline(never)]
+fn message_event(id: ConnectionId, reader: &mut Reader, text: &str, shared: &Shared) -> Result<Event, End> {
+    shared.counters.received(text.len());
+    let (message, attempts) = ClientMessage::parse_with_passwords(text);
+    let access = reader.compare(&message, &attempts);
+    let admission = reader.admit(&message, access)?;
+    Ok(Event::Message(id, message, access, admission))
 }
 
 /// A connection that is registered with the hub. Dropping it reports the disconnect, even on a panic.
