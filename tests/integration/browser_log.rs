@@ -241,6 +241,25 @@ fn twenty_short_messages_are_visible_at_once() {
     }
 }
 
+/// It was as narrow as one letter, and so high that the log ended with an empty space.
+#[test]
+fn the_time_of_a_grouped_message_is_one_line() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    for browser in [driver.desktop(), driver.phone()] {
+        server.enter(&browser, "Ann");
+        change_setting(&browser, "time", &json!("12-hour"));
+        let mut bob = server.client("Bob");
+        fill(&mut bob);
+        browser.wait_for_text(LATEST, "line 99");
+        let past_row = "[...document.querySelectorAll('.grouped time')].filter((time) =>
+            time.getBoundingClientRect().bottom > time.closest('.message').getBoundingClientRect().bottom)";
+        assert_eq!(browser.evaluate(&format!("{past_row}.length")), 0);
+        browser.click("#leave");
+        bob.leave();
+    }
+}
+
 #[test]
 fn odd_texts_stay_inside_their_row() {
     let Some(driver) = Driver::start() else { return };
