@@ -246,7 +246,7 @@ fn twenty_short_messages_are_visible_at_once() {
 fn the_time_of_a_grouped_message_is_one_line() {
     let Some(driver) = Driver::start() else { return };
     let server = Server::start(Transport::Ws);
-    for browser in [driver.desktop(), driver.phone()] {
+    for (browser, is_desktop) in [(driver.desktop(), true), (driver.phone(), false)] {
         server.enter(&browser, "Ann");
         change_setting(&browser, "time", &json!("12-hour"));
         let mut bob = server.client("Bob");
@@ -255,6 +255,14 @@ fn the_time_of_a_grouped_message_is_one_line() {
         let past_row = "[...document.querySelectorAll('.grouped time')].filter((time) =>
             time.getBoundingClientRect().bottom > time.closest('.message').getBoundingClientRect().bottom)";
         assert_eq!(browser.evaluate(&format!("{past_row}.length")), 0);
+        if is_desktop {
+            // The pointer shows it, and it does not hide the text.
+            let gap = browser.evaluate(
+                "(([text, time]) => time.left - text.right)(['.message-text', 'time'].map((part) =>
+                    document.querySelector(`.grouped ${part}`).getBoundingClientRect()))",
+            );
+            assert!(gap.as_f64().unwrap() >= 0.0, "{gap}");
+        }
         browser.click("#leave");
         bob.leave();
     }
