@@ -7,7 +7,7 @@ use crate::support::chat_page::{
 };
 use crate::support::client::Client;
 use crate::support::server::Transport;
-use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, UP, axe_core};
+use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB, UP, axe_core};
 
 /// Ctrl+C.
 const COPY: &str = "\u{e009}c";
@@ -238,6 +238,33 @@ fn twenty_short_messages_are_visible_at_once() {
             true,
             "{width}"
         );
+    }
+}
+
+/// It was as narrow as one letter, and so high that the log ended with an empty space.
+#[test]
+fn the_time_of_a_grouped_message_is_one_line() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    for (browser, is_desktop) in [(driver.desktop(), true), (driver.phone(), false)] {
+        server.enter(&browser, "Ann");
+        change_setting(&browser, "time", &json!("12-hour"));
+        let mut bob = server.client("Bob");
+        fill(&mut bob);
+        browser.wait_for_text(LATEST, "line 99");
+        let past_row = "[...document.querySelectorAll('.grouped time')].filter((time) =>
+            time.getBoundingClientRect().bottom > time.closest('.message').getBoundingClientRect().bottom)";
+        assert_eq!(browser.evaluate(&format!("{past_row}.length")), 0);
+        if is_desktop {
+            // The pointer shows it, and it does not hide the text.
+            let gap = browser.evaluate(
+                "(([text, time]) => time.left - text.right)(['.message-text', 'time'].map((part) =>
+                    document.querySelector(`.grouped ${part}`).getBoundingClientRect()))",
+            );
+            assert!(gap.as_f64().unwrap() >= 0.0, "{gap}");
+        }
+        browser.click("#leave");
+        bob.leave();
     }
 }
 
@@ -569,6 +596,33 @@ fn messages_have_a_menu_for_mouse_touch_and_keyboard() {
         browser.click("#leave");
         bob.leave();
     }
+}
+
+/// Browsers send pointerover when something else comes to be under a pointer that rests.
+#[test]
+fn the_message_menu_stays_at_the_focus_when_the_log_scrolls_under_the_pointer() {
+    let Some(driver) = Driver::start() else { return };
+    let server = Server::start(Transport::Ws);
+    let ann = driver.desktop();
+    server.enter(&ann, "Ann");
+    let mut bob = server.client("Bob");
+    fill(&mut bob);
+    ann.wait_for_text(LATEST, "line 99");
+    ann.devtools("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": 400, "y": 300}));
+    ann.wait_for("document.querySelector('.message:hover #message-menu')");
+    ann.evaluate("(window.hovered = document.querySelector('.message:hover')) && null");
+    ann.evaluate("document.querySelector('#log').focus()");
+    ann.press(&[UP, TAB]);
+    ann.wait_for("document.activeElement.id === 'message-menu'");
+    for line in 100..110 {
+        bob.public(&format!("line {line}"));
+    }
+    ann.wait_for("document.querySelector('.message:hover') !== hovered");
+    assert_eq!(
+        ann.evaluate("document.activeElement.closest('.message').querySelector('.message-text').textContent"),
+        "line 99"
+    );
+    assert_empty_console(&ann);
 }
 
 #[test]

@@ -479,7 +479,8 @@ const plural = (count, noun) => (count ? `${count} ${noun}${count > 1 ? "s" : ""
 
 // --- Moving between messages, and their menu
 
-for (const type of ["pointerover", "click", "focusin"]) box.addEventListener(type, activate);
+// Not pointerover, which also comes when the log scrolls under a pointer that rests.
+for (const type of ["pointermove", "click", "focusin"]) box.addEventListener(type, activate);
 menuButton.addEventListener("click", showMenu);
 box.addEventListener("keydown", (event) => {
   const { target, key } = event;
@@ -488,8 +489,10 @@ box.addEventListener("keydown", (event) => {
   if (key === "ArrowUp") focusMessage(row, "previousSibling");
   else if (key === "ArrowDown") focusMessage(row, "nextSibling");
   else if (key === "Escape") $("message-input").focus();
-  else if (target === row && (key === "Enter" || key === "ContextMenu")) showMenu();
-  else return;
+  else if (target === row && (key === "Enter" || key === "ContextMenu")) {
+    activate(event);
+    showMenu();
+  } else return;
   event.preventDefault();
 });
 
