@@ -33,8 +33,13 @@ const TOKENS = new RegExp(
   "giu",
 );
 const WORD = "\\p{L}\\p{M}\\p{N}_@";
-// A text that is shown larger. \p{RGI_Emoji} would need browsers of 2023.
-const EMOJI = /^(?:(?:\p{RI}{2}|\p{ExtPict}[\p{EMod}\uFE0F]*(?:\u200D\p{ExtPict}[\p{EMod}\uFE0F]*)*)\s*){1,3}$/u;
+const MARKS = "[\\uFE0F\\p{EMod}\\u{E0020}-\\u{E007F}]";
+const PICTURE = `(?:\\p{EPres}|\\p{ExtPict}(?=${MARKS}))${MARKS}*`;
+// A text that is shown larger: up to three emoji. \p{RGI_Emoji} would need browsers of 2023.
+const EMOJI = new RegExp(
+  `^(?:(?:\\p{RI}{2}|[0-9#*]\\uFE0F?\\u20E3|${PICTURE}(?:\\u200D${PICTURE})*)\\s*){1,3}$`,
+  "u",
+);
 const MAX_ELEMENTS = 500; // in a message; one with more is shown as it was typed, as its layout would block the page
 const COPIED_MS = 2_000; // how long the button says "Copied"
 const MAX_NAMES = 3; // in a sentence about members that joined or left
