@@ -1,12 +1,13 @@
 //! Entries: what connections cause, in order.
 //!
-//! The hub numbers entries, and the room applies them in that order. Apart from `Room::expire`, nothing else changes
-//! the room. Clock readings and random values come with an entry.
+//! The hub numbers entries, and the room applies them in that order. Nothing else changes the room. Clock readings and
+//! random values come with an entry.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::time::Instant;
+use std::ops::Add;
+use std::time::{Duration, Instant};
 
 use super::access::Access;
 use super::acts::{Decision, Outcome};
@@ -60,6 +61,8 @@ pub struct Entry<'a> {
 #[derive(Clone, Debug)]
 pub struct EntryTime {
     /// For deadlines.
+    pub chat: ChatTime,
+    /// For user lists.
     pub monotonic: Instant,
     /// The wall clock, in milliseconds since 1970.
     pub unix_millis: u64,
@@ -67,6 +70,26 @@ pub struct EntryTime {
     pub timestamp: String,
     /// RFC 3339 in UTC, with milliseconds.
     pub utc: String,
+}
+
+/// The chat's own time, in milliseconds. It never goes back, and does not jump with the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChatTime(pub u64);
+
+impl ChatTime {
+    /// How long it is from then until now. Zero if `then` is later.
+    pub fn saturating_since(self, then: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(then.0))
+    }
+}
+
+impl Add<Duration> for ChatTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +110,8 @@ pub enum Input {
     Decided(Box<Decision>, Outcome),
     /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
     Moderators(Vec<Username>),
+    /// Time has passed, and nothing else has happened. From [`ConnectionId::SERVER`].
+    Tick,
 }
 
 /// A member's request for messages that only the store has.

@@ -30,8 +30,8 @@ pub use acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use away::AwayLimits;
 pub use bans::Bans;
 pub use entry::{
-    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
-    SessionSecret, StoreUnavailable,
+    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages,
+    OlderRequest, SessionSecret, StoreUnavailable,
 };
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;

@@ -131,7 +131,7 @@ fn leaving_does_not_end_a_time_out() {
 
 #[test]
 fn stored_time_outs_continue_after_a_start() {
-    let now = time(Instant::now()).unix_millis;
+    let now = time(Instant::now(), Duration::ZERO).unix_millis;
     let stored = |name, until| StoredTimeOut { name: Username::parse(name).unwrap(), until };
     let time_outs = vec![
         stored("Bob", now + 90_000),
@@ -159,7 +159,7 @@ fn stored_time_outs_continue_after_a_start() {
 fn the_number_of_time_outs_is_limited() {
     let mut script = moderated(&["Bob", "Cid"]);
     script.command(1, "/to Bob 1000");
-    let ends = script.now + Duration::from_secs(1000);
+    let ends = script.time().chat + Duration::from_secs(1000);
     for number in 1..MAX_TIMEOUTS {
         script.room.timeouts.set(&Username::parse(&number.to_string()).unwrap(), ends);
     }
@@ -313,7 +313,7 @@ fn a_ban_removes_a_user_and_keeps_out_its_name_and_its_address() {
     assert!(script.is_member(17), "from its own address it may");
     // The table that is published.
     let network = "10.0.0.2".parse::<IpAddr>().unwrap().into();
-    let now = time(script.now).unix_millis;
+    let now = script.time().unix_millis;
     assert!(script.published.applying(None, network, now).is_some());
     // Others are let in.
     script.join_from(20, "Dan", "10.0.0.20");
@@ -530,7 +530,7 @@ fn a_ban_ends_when_its_time_is_over() {
     let at = |script: &mut Script, number, unix_millis| {
         script.connect_from(number, "10.0.0.2");
         script.last_id += 1;
-        let time = EntryTime { unix_millis, ..time(script.now) };
+        let time = EntryTime { unix_millis, ..script.time() };
         let input = message(ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#));
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(number), input };
         let effects = script.room.apply(entry);

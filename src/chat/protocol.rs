@@ -502,6 +502,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::chat::entry::ChatTime;
 
     fn encoded(message: ServerMessage) -> String {
         let mut json = Vec::new();
@@ -511,7 +512,13 @@ mod tests {
 
     fn kept(message: KeptMessage) -> Arc<[u8]> {
         let (timestamp, utc) = ("12:00:00".into(), "2026-11-28T12:00:00.123Z".into());
-        let time = EntryTime { monotonic: std::time::Instant::now(), unix_millis: 0, timestamp, utc };
+        let time = EntryTime {
+            chat: ChatTime(0),
+            monotonic: std::time::Instant::now(),
+            unix_millis: 0,
+            timestamp,
+            utc,
+        };
         let mut json = Vec::new();
         message.encode(1042, &time, &mut json);
         json.into()

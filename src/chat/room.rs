@@ -14,8 +14,8 @@ use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
 use super::entry::{
-    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
-    SessionSecret, StoreUnavailable,
+    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages,
+    OlderRequest, SessionSecret, StoreUnavailable,
 };
 use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
@@ -198,10 +198,10 @@ impl Room {
         }
     }
 
-    /// Applies the next entry.
+    /// Applies the next entry, after what was due by its time.
     pub fn apply(&mut self, entry: Entry) -> Vec<Effect> {
         let Entry { id, time, from, input } = entry;
-        let mut effects = self.end_bans(time.unix_millis);
+        let mut effects = self.expire(time);
         effects.extend(self.apply_input(id, time, from, input));
         effects
     }
@@ -220,7 +220,7 @@ impl Room {
                 let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session };
                 self.message(context, username, body)
             }
-            Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
+            Input::Disconnected(departure) => self.disconnected(time, from, departure),
             Input::Older(request, answer) => self.older(id, time, from, *request, answer),
             Input::Decided(decision, outcome) => {
                 let Decision { act, connection, txn_id } = *decision;
@@ -233,13 +233,24 @@ impl Room {
                 self.set_moderators(&names, time.monotonic);
                 Vec::new()
             }
+            Input::Tick => Vec::new(),
         }
     }
 
-    /// When to call [`Self::expire`] next.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.timeouts.next_end(), self.away.next_deadline(), self.lists.next_deadline()];
-        deadlines.into_iter().flatten().min()
+    /// When something is due that an entry of that time or later will have as its effect.
+    pub fn next_deadline(&self) -> Option<ChatTime> {
+        [self.timeouts.next_end(), self.away.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// When to call [`Self::send_lists`] next.
+    pub fn next_lists(&self) -> Option<Instant> {
+        self.lists.next_deadline()
+    }
+
+    /// Sends the lists that are due, less often to slow clients.
+    pub fn send_lists(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Option<Effect> {
+        let recipients = self.lists.next_round(now, is_slow)?;
+        Some(Effect::Send(recipients, self.user_list()))
     }
 
     /// How fast members may join without exceeding the list rate. Hold joins back that come faster.
@@ -247,31 +258,24 @@ impl Room {
         self.lists.join_pace()
     }
 
-    /// Ends time-outs, removes members whose absence is over, and sends the lists that are due, less often to slow
-    /// clients.
-    pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
+    /// Ends bans and time-outs, and removes members whose absence is over.
+    fn expire(&mut self, time: &EntryTime) -> Vec<Effect> {
         let mut effects = Vec::new();
-        while let Some(name) = self.timeouts.pop_ended(now) {
+        while let Some(ban) = self.bans.pop_ended(time.unix_millis) {
+            effects.push(Effect::WithdrawBan(ban.id));
+        }
+        while let Some(name) = self.timeouts.pop_ended(time.chat) {
             let member = self.roster.by_name(name.key());
             if let Some(member) = member.filter(|member| !self.timeouts.contains(member.name.key())) {
                 let over = "Your time-out is over: you can send messages again.";
                 effects.extend(member.connection().map(|connection| system(connection, over)));
-                self.lists.changed(now);
+                self.lists.changed(time.monotonic);
             }
         }
-        while let Some(member) = self.away.expired(now) {
-            self.leave(member, now, false, &mut effects);
-        }
-        if let Some(recipients) = self.lists.next_round(now, is_slow) {
-            effects.push(Effect::Send(recipients, self.user_list()));
+        while let Some(member) = self.away.expired(time.chat) {
+            self.leave(member, time, false, &mut effects);
         }
         effects
-    }
-
-    fn end_bans(&mut self, unix_millis: u64) -> Vec<Effect> {
-        std::iter::from_fn(|| self.bans.pop_ended(unix_millis))
-            .map(|ban| Effect::WithdrawBan(ban.id))
-            .collect()
     }
 
     /// The bans, as they are published at the start.
@@ -332,7 +336,7 @@ impl Room {
         let Context { time, from, txn_id, .. } = context;
         let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
         let is_asking = member.session.is_some();
-        let seconds_left = self.timeouts.seconds_left(member.name.key(), time.monotonic);
+        let seconds_left = self.timeouts.seconds_left(member.name.key(), time.chat);
         // The name of another member, which counts as the same, may be timed out.
         let seconds_left = seconds_left.filter(|_| member.role != Role::Named);
         // A member that is timed out can read.
@@ -571,30 +575,30 @@ impl Room {
         Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))
     }
 
-    fn disconnected(&mut self, now: Instant, from: ConnectionId, departure: Departure) -> Vec<Effect> {
+    fn disconnected(&mut self, time: &EntryTime, from: ConnectionId, departure: Departure) -> Vec<Effect> {
         self.guests.remove(&from);
         let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
         let (order, address, name) = (member.order, member.address, member.name.shown().clone());
         let mut effects = Vec::new();
         let may_resume = departure == Departure::Lost && member.session.is_some();
-        let away = may_resume.then(|| self.away.start(order, address, now)).flatten();
+        let away = may_resume.then(|| self.away.start(order, address, time.chat)).flatten();
         let Some(away) = away else {
-            self.leave(order, now, false, &mut effects);
+            self.leave(order, time, false, &mut effects);
             return effects;
         };
         self.roster.set_presence(order, Presence::Away(away, Unread::default()));
-        self.lists.away(order, now);
+        self.lists.away(order, time.monotonic);
         effects.push(Effect::Away(from, name));
         while let Some(member) = self.away.excess(address.network) {
-            self.leave(member, now, false, &mut effects);
+            self.leave(member, time, false, &mut effects);
         }
         effects
     }
 
     /// `is_removed`: its connection is [closed](Effect::Close) already.
-    fn leave(&mut self, order: JoinOrder, now: Instant, is_removed: bool, effects: &mut Vec<Effect>) {
+    fn leave(&mut self, order: JoinOrder, time: &EntryTime, is_removed: bool, effects: &mut Vec<Effect>) {
         let Some(member) = self.roster.leave(order) else { return };
-        self.lists.left(&member, now);
+        self.lists.left(&member, time.monotonic);
         let name = member.name.shown();
         match &member.presence {
             Presence::Connected(_) if is_removed => {}

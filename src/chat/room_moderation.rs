@@ -57,7 +57,7 @@ impl Room {
             Action::TimeOut { name, until } => {
                 let seconds = until.saturating_sub(act.unix_millis) / 1000;
                 let left = until.saturating_sub(context.time.unix_millis).min(seconds * 1000);
-                self.timeouts.set(name, context.time.monotonic + Duration::from_millis(left));
+                self.timeouts.set(name, context.time.chat + Duration::from_millis(left));
                 let content = format!("{} timed out {} for {seconds} seconds.", act.by, name.shown());
                 effects = self.moderation(context, content);
                 None
@@ -301,7 +301,7 @@ impl Room {
         let away = if member.connection().is_none() { ", away" } else { "" };
         let joined = readable_utc(member.joined);
         let mut text = format!("{}: {role}{away}, from {address}, here since {joined}.", member.name.shown());
-        if let Some(seconds) = self.timeouts.seconds_left(key, context.time.monotonic) {
+        if let Some(seconds) = self.timeouts.seconds_left(key, context.time.chat) {
             text.push_str(&format!("\nTimed out: {seconds} seconds left."));
         }
         let bans = self.bans.of_name(key).chain(self.bans.of_address(address));
@@ -398,7 +398,7 @@ impl Room {
             }
             effects.push(Effect::Close(connection, reason));
         }
-        self.leave(order, context.time.monotonic, true, effects);
+        self.leave(order, context.time, true, effects);
     }
 
     /// Whether the text begins with the name of no member.
@@ -434,7 +434,7 @@ pub(super) fn stored_time_outs(stored: Vec<StoredTimeOut>, time: &EntryTime) -> 
     for StoredTimeOut { name, until } in stored {
         let left = until.saturating_sub(time.unix_millis).min(MAX_SECONDS * 1000);
         if left > 0 {
-            timeouts.set(&name, time.monotonic + Duration::from_millis(left));
+            timeouts.set(&name, time.chat + Duration::from_millis(left));
         }
     }
     timeouts

@@ -14,6 +14,7 @@ use crate::chat::protocol::Position;
 
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
+const CHAT_START: ChatTime = ChatTime(1000);
 
 #[path = "moderation_tests.rs"]
 mod moderation;
@@ -21,7 +22,8 @@ mod moderation;
 /// A room, and what each connection has received, by its number.
 struct Script {
     room: Room,
-    now: Instant,
+    start: Instant,
+    elapsed: Duration,
     last_id: u64,
     members: BTreeSet<u64>,
     received: BTreeMap<u64, Vec<String>>,
@@ -43,12 +45,13 @@ impl Script {
 
     fn with_room(settings: RoomSettings) -> Self {
         let (members, received) = (BTreeSet::new(), BTreeMap::new());
-        let now = Instant::now();
-        let room = Room::new(settings, &time(now));
+        let (start, elapsed) = (Instant::now(), Duration::ZERO);
+        let room = Room::new(settings, &time(start, elapsed));
         let published = room.bans().clone();
         Self {
             room,
-            now,
+            start,
+            elapsed,
             last_id: 0,
             members,
             received,
@@ -107,20 +110,34 @@ impl Script {
 
     fn input(&mut self, number: u64, input: Input) {
         self.last_id += 1;
-        let time = time(self.now);
+        let time = self.time();
         let entry = Entry { id: self.last_id, time: &time, from: ConnectionId(number), input };
         let effects = self.room.apply(entry);
         self.apply(effects);
     }
 
+    fn time(&self) -> EntryTime {
+        time(self.start, self.elapsed)
+    }
+
+    /// Lets time pass, and does what is due when it is due.
     fn wait(&mut self, seconds: f64) {
-        let until = self.now + Duration::from_secs_f64(seconds);
-        while let Some(due) = self.room.next_deadline().filter(|&due| due <= until) {
-            self.now = self.now.max(due);
-            let effects = self.room.expire(self.now, |_| false);
-            self.apply(effects);
+        let until = self.elapsed + Duration::from_secs_f64(seconds);
+        while let Some(due) = self.next_deadline().filter(|&due| due <= until) {
+            self.elapsed = self.elapsed.max(due);
+            if self.room.next_deadline().is_some_and(|due| due <= self.time().chat) {
+                self.input(0, Input::Tick);
+            }
+            let lists = self.room.send_lists(self.start + self.elapsed, |_| false);
+            self.apply(lists.into_iter().collect());
         }
-        self.now = until;
+        self.elapsed = until;
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let room = self.room.next_deadline().map(|due| due.saturating_since(CHAT_START));
+        let lists = self.room.next_lists().map(|due| due.saturating_duration_since(self.start));
+        room.into_iter().chain(lists).min()
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {
@@ -223,9 +240,11 @@ fn address(number: u64) -> Address {
     Address { network: std::net::IpAddr::from([10, 0, 0, number as u8]).into(), is_exempt: false }
 }
 
-fn time(monotonic: Instant) -> EntryTime {
+/// The wall clock stands still, which delays nothing.
+fn time(start: Instant, elapsed: Duration) -> EntryTime {
     let (timestamp, utc) = ("12:00:00".into(), "2026-11-28T12:00:00.000Z".into());
-    EntryTime { monotonic, unix_millis: 1_795_867_200_000, timestamp, utc }
+    let (chat, monotonic) = (CHAT_START + elapsed, start + elapsed);
+    EntryTime { chat, monotonic, unix_millis: 1_795_867_200_000, timestamp, utc }
 }
 
 fn is_public(message: &ServerMessage) -> bool {
@@ -722,8 +741,8 @@ proptest! {
     /// get what is sent in the room.
     #[test]
     fn invariants_hold_for_any_inputs(steps in steps()) {
-        let mut room = Room::new(settings(), &time(Instant::now()));
-        let (mut now, mut last_id) = (Instant::now(), 0);
+        let (start, mut elapsed, mut last_id) = (Instant::now(), Duration::ZERO, 0);
+        let mut room = Room::new(settings(), &time(start, elapsed));
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
         let mut members = BTreeSet::new();
@@ -752,13 +771,16 @@ proptest! {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
                     inputs.push((id, message(Err(MessageError::NotAnObject))));
                 }
-                Step::Wait(millis) => now += Duration::from_millis(millis.into()),
+                Step::Wait(millis) => {
+                    elapsed += Duration::from_millis(millis.into());
+                    inputs.push((0, Input::Tick));
+                }
             }
             let mut effects = Vec::new();
             let mut inputs = VecDeque::from(inputs);
             while let Some((id, input)) = inputs.pop_front() {
                 last_id += 1;
-                let entry = Entry { id: last_id, time: &time(now), from: ConnectionId(id), input };
+                let entry = Entry { id: last_id, time: &time(start, elapsed), from: ConnectionId(id), input };
                 for effect in room.apply(entry) {
                     if let Effect::Decide(decision) = &effect {
                         let outcome = [Outcome::Stored, Outcome::NotStored, Outcome::NotFound][last_id as usize % 3];
@@ -767,8 +789,8 @@ proptest! {
                     effects.push(effect);
                 }
             }
-            effects.extend(room.expire(now, |_| false));
-            prop_assert!(room.next_deadline().is_none_or(|due| due > now), "expire left something that is due");
+            prop_assert!(room.next_deadline().is_none_or(|due| due > CHAT_START + elapsed), "something is still due");
+            effects.extend(room.send_lists(start + elapsed, |_| false));
 
             let connected: BTreeSet<u64> = current.values().copied().collect();
             for effect in &effects {
@@ -819,6 +841,49 @@ proptest! {
             let open = connected.difference(&closed).count();
             prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), open);
         }
+    }
+}
+
+#[test]
+fn what_is_due_takes_effect_before_the_entry() {
+    let mut script = Script::with(&["Ann", "Bob"]);
+    script.command(1, "/login secret");
+    script.command(1, "/to Bob 60");
+    let cid = script.asking(3, "Cid");
+    script.lose(3);
+    script.received.clear();
+    script.elapsed += Duration::from_secs(60);
+    script.public(2, "I am back");
+    assert_eq!(
+        script.received(2),
+        ["system: Your time-out is over: you can send messages again.", "system: Cid left."]
+    );
+    assert_eq!(script.received(1), ["system: Cid left.", "Bob: I am back"]);
+    script.resume(4, &cid, 1);
+    assert_eq!(script.received(1), ["system: Cid joined."]);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_or_forward_moves_no_deadline() {
+    for jump in [-3_600_000, 3_600_000] {
+        let mut script = Script::with(&["Ann", "Bob"]);
+        script.command(1, "/login secret");
+        script.command(1, "/to Bob 60");
+        script.asking(3, "Cid");
+        script.lose(3);
+        let deadline = script.room.next_deadline();
+        script.received.clear();
+        let time = script.time();
+        let unix_millis = time.unix_millis.saturating_add_signed(jump);
+        let time = EntryTime { chat: time.chat + Duration::from_secs(1), unix_millis, ..time };
+        script.last_id += 1;
+        let input = message(ClientMessage::parse(r#"{"type":"public","content":"hi"}"#));
+        let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(2), input };
+        let effects = script.room.apply(entry);
+        script.apply(effects);
+        assert_eq!(script.received(2), ["system: You are timed out: 58 seconds left."], "{jump}");
+        assert_eq!(script.received(1), [""; 0]);
+        assert_eq!(script.room.next_deadline(), deadline);
     }
 }
 
@@ -1135,7 +1200,7 @@ fn messages_older_than_the_limit_are_evicted() {
     let day = 24 * 60 * 60 * 1000;
     let history = |script: &mut Script, after| {
         script.last_id += 1;
-        let time = EntryTime { unix_millis: time(script.now).unix_millis + after, ..time(script.now) };
+        let time = EntryTime { unix_millis: script.time().unix_millis + after, ..script.time() };
         let input = message(ClientMessage::parse(r#"{"type":"history"}"#));
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(1), input };
         let effects = script.room.apply(entry);

@@ -165,7 +165,7 @@ struct Base {
 #[derive(Clone, Debug)]
 enum Applied {
     Entry(u64, Box<EntryTime>, ConnectionId, Box<Input>),
-    Expire(Instant, BTreeSet<ConnectionId>),
+    Lists(Instant, BTreeSet<ConnectionId>),
 }
 
 /// A connection, with the state of both ends.
@@ -543,14 +543,20 @@ impl World {
         self.expire();
     }
 
+    /// What is due takes effect.
     fn expire(&mut self) {
-        let now = self.start + self.elapsed;
-        while self.room.next_deadline().is_some_and(|due| due <= now) {
+        let now = entry_time(self.start, self.elapsed);
+        if self.room.next_deadline().is_some_and(|due| due <= now.chat) {
+            self.apply(ConnectionId::SERVER, Input::Tick);
+            assert!(self.room.next_deadline().is_none_or(|due| due > now.chat), "something is still due");
+        }
+        while self.room.next_lists().is_some_and(|due| due <= now.monotonic) {
             let slow: BTreeSet<ConnectionId> =
                 self.connections.iter().filter(|(_, it)| it.to_client.len() > 5).map(|(&id, _)| id).collect();
-            let effects = self.room.expire(now, |id| slow.contains(&id));
+            let applied = Applied::Lists(now.monotonic, slow);
+            let effects = apply(&mut self.room, &applied);
             self.effects(None, &effects);
-            self.record.push((Applied::Expire(now, slow), effects));
+            self.record.push((applied, effects));
         }
     }
 
@@ -1027,7 +1033,8 @@ impl World {
                 }
                 self.deliver_to_client(random);
             }
-            let is_settled = self.decisions.is_empty() && self.room.next_deadline().is_none();
+            let is_quiet = self.room.next_deadline().is_none() && self.room.next_lists().is_none();
+            let is_settled = self.decisions.is_empty() && is_quiet;
             if self.clients.iter().all(|client| client.is_joined) && is_settled {
                 break;
             }
@@ -1206,7 +1213,8 @@ fn decided((client, decision, outcome): (usize, Decision, Outcome)) -> (usize, D
 fn entry_time(start: Instant, elapsed: Duration) -> EntryTime {
     let unix_millis = 1_800_000_000_000 + elapsed.as_millis() as u64;
     let (timestamp, utc) = ("12:00:00".into(), format!("{unix_millis}"));
-    EntryTime { monotonic: start + elapsed, unix_millis, timestamp, utc }
+    let chat = ChatTime(0) + elapsed;
+    EntryTime { chat, monotonic: start + elapsed, unix_millis, timestamp, utc }
 }
 
 fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {
@@ -1214,6 +1222,6 @@ fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {
         Applied::Entry(id, time, from, input) => {
             room.apply(Entry { id: *id, time, from: *from, input: Input::clone(input) })
         }
-        Applied::Expire(now, slow) => room.expire(*now, |id| slow.contains(&id)),
+        Applied::Lists(now, slow) => room.send_lists(*now, |id| slow.contains(&id)).into_iter().collect(),
     }
 }

@@ -16,8 +16,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::transcript::Transcript;
 use crate::chat::{
-    Address, Attempts, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
-    HistoryLimits, Input, MessageError, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
+    Address, Attempts, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
+    EntryTime, HistoryLimits, Input, MessageError, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -68,6 +68,7 @@ struct Simulation {
     tape: Tape,
     /// Connections to close once the batch has been sent, with the reasons.
     removed: Vec<(ConnectionId, String)>,
+    start: Instant,
     now: Instant,
     clients: [Option<Client>; CLIENTS],
     /// The last id that was given to a connection.
@@ -114,9 +115,10 @@ impl Simulation {
             ..RoomSettings::default()
         };
         Self {
-            room: Room::new(settings, &entry_time(now)),
+            room: Room::new(settings, &entry_time(now, now)),
             tape: Tape::default(),
             removed: Vec::new(),
+            start: now,
             now,
             clients: [const { None }; CLIENTS],
             last_id: 0,
@@ -293,7 +295,7 @@ impl Simulation {
     /// Passes an input to the room. `length`: of the client's message, in bytes.
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
         self.last_entry += 1;
-        let time = entry_time(self.now);
+        let time = entry_time(self.start, self.now);
         let effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
         for effect in &effects {
             let before = self.tape.len();
@@ -328,12 +330,10 @@ impl Simulation {
     /// Sends the batch and what is due, and repeats while that cuts clients off.
     fn finish_batch(&mut self) {
         for _ in 0..MAX_ROUNDS {
-            if self.room.next_deadline().is_some_and(|due| due <= self.now) {
-                let is_slow =
-                    |id| self.clients.iter().flatten().any(|client| client.id == id && client.is_slow);
-                for effect in &self.room.expire(self.now, is_slow) {
-                    self.tape.write(effect, TIMESTAMP);
-                }
+            self.handle(ConnectionId::SERVER, Input::Tick, 0);
+            let is_slow = |id| self.clients.iter().flatten().any(|client| client.id == id && client.is_slow);
+            if let Some(effect) = self.room.send_lists(self.now, is_slow) {
+                self.tape.write(&effect, TIMESTAMP);
             }
             self.deliver();
             self.receive();
@@ -413,7 +413,8 @@ impl Simulation {
     /// Moves the clock from one deadline to the next, until there is none.
     fn pass_time(&mut self) {
         for _ in 0..MAX_ROUNDS {
-            let Some(due) = self.room.next_deadline() else { return };
+            let room = self.room.next_deadline().map(|due| self.start + due.saturating_since(ChatTime(0)));
+            let Some(due) = room.into_iter().chain(self.room.next_lists()).min() else { return };
             self.now = self.now.max(due);
             self.finish_batch();
         }
@@ -518,7 +519,8 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(data);
     frame
 }
-fn entry_time(monotonic: Instant) -> EntryTime {
+fn entry_time(start: Instant, monotonic: Instant) -> EntryTime {
     let utc = "2026-11-28T12:34:56.000Z".to_owned();
-    EntryTime { monotonic, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
+    let chat = ChatTime(0) + (monotonic - start);
+    EntryTime { chat, monotonic, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
 }

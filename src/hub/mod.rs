@@ -4,6 +4,7 @@
 //! tape, and sends each client its part of the tape in one write. It never waits for a client.
 
 mod delivery;
+mod entry_clock;
 mod handle;
 mod retries;
 mod storage;
@@ -23,11 +24,11 @@ use crate::chat::{
     EntryTime, Input, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
-use crate::ops::clock::{Clock, Reading};
 use crate::ops::metrics::{Counters, HubStats};
 use crate::ops::random::random;
 use crate::transport::Link;
 use delivery::Delivery;
+use entry_clock::EntryClock;
 use handle::Query;
 
 pub use handle::{Admission, Admitted, HubHandle, Moderator, SharedState};
@@ -119,7 +120,7 @@ struct Hub {
     queries: Receiver<Query>,
     state: SharedState,
     room: Room,
-    clock: Clock,
+    clock: EntryClock,
     /// The id of the last entry.
     last_id: u64,
     storage: Storage,
@@ -142,8 +143,8 @@ impl Hub {
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
-        let mut clock = Clock::default();
-        let time = entry_time(&mut clock);
+        let mut clock = EntryClock::default();
+        let time = clock.now();
         let room = Room::new(room, &time);
         state.publish_bans(room.bans().clone());
         let mut hub = Self {
@@ -185,13 +186,17 @@ impl Hub {
                 return;
             }
             while let Some(decision) = self.storage.pop_overdue(now) {
-                let time = entry_time(&mut self.clock);
+                let time = self.clock.now();
                 self.decided(&time, decision, Outcome::NotStored);
             }
             if self.room_deadline().is_some_and(|due| due <= now) {
-                let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
-                let time = entry_time(&mut self.clock);
-                self.apply(None, &effects, &time);
+                let time = self.clock.now();
+                self.input(&time, ConnectionId::SERVER, Input::Tick);
+            }
+            if self.lists_deadline().is_some_and(|due| due <= now) {
+                let effect = self.room.send_lists(now, |id| self.delivery.is_slow(id));
+                let time = self.clock.now();
+                self.apply(None, effect.as_slice(), &time);
             }
             self.send_batch(now);
             self.delivery.retry_due(now);
@@ -222,6 +227,7 @@ impl Hub {
     fn next_event(&self) -> Result<Event, RecvTimeoutError> {
         let deadlines = [
             self.room_deadline(),
+            self.lists_deadline(),
             self.storage.next_deadline(),
             self.delivery.next_retry(),
             self.shutdown_deadline,
@@ -232,14 +238,20 @@ impl Hub {
         }
     }
 
-    /// When to call [`Room::expire`]; `None` during the shutdown.
+    /// When the room needs an [`Input::Tick`]; `None` during the shutdown.
     fn room_deadline(&self) -> Option<Instant> {
-        self.room.next_deadline().filter(|_| self.shutdown_deadline.is_none())
+        let deadline = self.room.next_deadline().filter(|_| self.shutdown_deadline.is_none());
+        deadline.map(|deadline| self.clock.instant(deadline))
+    }
+
+    /// When lists are due; `None` during the shutdown.
+    fn lists_deadline(&self) -> Option<Instant> {
+        self.room.next_lists().filter(|_| self.shutdown_deadline.is_none())
     }
 
     /// Handles an event and those that have arrived since.
     fn batch(&mut self, first: Event) {
-        let time = entry_time(&mut self.clock);
+        let time = self.clock.now();
         self.stats.batches += 1;
         self.handle(&time, first);
         for _ in 1..BATCH_EVENTS {
@@ -458,11 +470,6 @@ impl Hub {
     }
 }
 
-fn entry_time(clock: &mut Clock) -> EntryTime {
-    let Reading { unix_millis, local_time, utc } = clock.now();
-    EntryTime { monotonic: Instant::now(), unix_millis, timestamp: local_time, utc }
-}
-
 /// A new session for a client that asks to be able to resume.
 fn new_session(message: &Result<ClientMessage, MessageError>) -> Option<SessionSecret> {
     let Ok(ClientMessage { body: Ok(Body::Join(Some(_))), .. }) = message else { return None };
@@ -513,7 +520,7 @@ mod tests {
     #[test]
     fn an_admission_to_resume_does_not_admit_an_ordinary_join() {
         let (handle, mut hub) = hub();
-        let (time, id) = (entry_time(&mut Clock::default()), ConnectionId(1));
+        let (time, id) = (EntryClock::default().now(), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         hub.input(&time, id, Input::Connected(address));
         let session = "0a".repeat(16);
@@ -532,7 +539,7 @@ mod tests {
         let (handle, mut hub) = hub();
         // Far ahead, so that no debt is repaid while this runs.
         let now = Instant::now() + Duration::from_secs(3600);
-        let time = EntryTime { monotonic: now, ..entry_time(&mut Clock::default()) };
+        let time = EntryTime { monotonic: now, ..EntryClock::default().now() };
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
@@ -556,7 +563,7 @@ mod tests {
     #[test]
     fn moderators_are_published_and_their_names_reserved() {
         let (handle, mut hub) = hub();
-        let time = entry_time(&mut Clock::default());
+        let time = EntryClock::default().now();
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         let joins = |hub: &mut Hub, number, join| {
             hub.input(&time, ConnectionId(number), Input::Connected(address));

@@ -1,4 +1,4 @@
-//! The wall clock, for timestamps on the wire and in the log. Deadlines use `Instant` instead.
+//! The wall clock, for timestamps on the wire and in the log. It may jump, so nothing waits for it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

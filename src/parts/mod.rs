@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::chat::{
-    Access, Address, AwayLimits, ClientMessage, ConnectionId, Departure, Entry, EntryTime, HistoryLimits,
-    Input, MessageError, Room, RoomSettings, SessionSecret,
+    Access, Address, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Entry, EntryTime,
+    HistoryLimits, Input, MessageError, Room, RoomSettings, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
@@ -42,6 +42,7 @@ fn new_session(connection: u64) -> SessionSecret {
 impl Default for Chat {
     fn default() -> Self {
         let time = EntryTime {
+            chat: ChatTime(1_795_867_200_123),
             monotonic: Instant::now(),
             unix_millis: 1_795_867_200_123,
             timestamp: "12:00:00".into(),
@@ -111,7 +112,7 @@ impl Chat {
 
     /// Sends the lists that are due. Returns how many bytes these are for all recipients together.
     pub fn send_lists(&mut self) -> usize {
-        for effect in self.room.expire(self.time.monotonic, |_| false) {
+        if let Some(effect) = self.room.send_lists(self.time.monotonic, |_| false) {
             self.tape.write(&effect, &self.time.timestamp);
         }
         self.finish()

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 
 use super::int;
-use crate::chat::{EntryTime, KeptEntry, KeptMessage, TxnId};
+use crate::chat::{ChatTime, EntryTime, KeptEntry, KeptMessage, TxnId};
 use crate::ops::clock;
 
 /// A message that is kept.
@@ -92,8 +92,9 @@ pub fn read(row: &Row) -> rusqlite::Result<StoredMessage> {
     let message =
         if is_public { KeptMessage::Public { username, content } } else { KeptMessage::System { content } };
     let utc = clock::utc(unix_millis);
-    // The encoder does not use the monotonic clock.
-    let time = EntryTime { monotonic: Instant::now(), unix_millis, timestamp: timestamp.into(), utc };
+    // The encoder does not use `chat` and `monotonic`.
+    let (chat, monotonic) = (ChatTime(0), Instant::now());
+    let time = EntryTime { chat, monotonic, unix_millis, timestamp: timestamp.into(), utc };
     let mut json = Vec::new();
     message.encode(id, &time, &mut json);
     Ok(StoredMessage {
