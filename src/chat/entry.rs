@@ -4,7 +4,6 @@
 //! random values come with an entry.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Add;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use super::access::Access;
 use super::acts::{Decision, Outcome};
 use super::history::{HistoryEntry, OlderPage, Place};
 use super::protocol::{ClientMessage, MessageError, TxnId};
+use super::session::SessionDigest;
 use super::username::Username;
 use crate::limits::Network;
 
@@ -101,7 +101,7 @@ pub enum Input {
     Message {
         message: Result<ClientMessage, MessageError>,
         access: Access,
-        session: Option<SessionSecret>,
+        session: Option<SessionDigest>,
     },
     Disconnected(Departure),
     /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder).
@@ -150,51 +150,4 @@ pub enum Departure {
     Left,
     /// In any other way. The client may resume if it asked in its join.
     Lost,
-}
-
-/// The secret with which a client takes over its place in the room.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionSecret([u8; Self::BYTES]);
-
-impl SessionSecret {
-    pub const BYTES: usize = 16;
-
-    /// `random`: from the system's generator.
-    pub fn new(random: [u8; Self::BYTES]) -> Self {
-        Self(random)
-    }
-
-    /// `None`: it is not 32 hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_hex = text.len() == 2 * Self::BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok())??;
-        Some(Self(number.to_be_bytes()))
-    }
-}
-
-impl fmt::Display for SessionSecret {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(formatter, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-/// Hides the secret.
-impl fmt::Debug for SessionSecret {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("SessionSecret")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_is_parsed_as_it_is_written() {
-        let session = SessionSecret::new(*b"\0\x01sixteen bytes.");
-        assert_eq!(SessionSecret::parse(&session.to_string()), Some(session));
-        for text in ["", "1", "+0000000000000000000000000000001", "ä", &"0".repeat(31), &"0".repeat(33)] {
-            assert_eq!(SessionSecret::parse(text), None, "{text}");
-        }
-    }
 }

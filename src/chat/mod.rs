@@ -18,6 +18,7 @@ mod reserved;
 mod away;
 mod room;
 mod roster;
+mod session;
 #[cfg(test)]
 mod simulation;
 mod target;
@@ -31,7 +32,7 @@ pub use away::AwayLimits;
 pub use bans::Bans;
 pub use entry::{
     Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages,
-    OlderRequest, SessionSecret, StoreUnavailable,
+    OlderRequest, StoreUnavailable,
 };
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
@@ -43,5 +44,6 @@ pub use name_map::NameMap;
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
 pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
+pub use session::{JoinSecrets, SessionDigest, SessionSecret};
 pub use time_outs::whole_seconds;
 pub use username::Username;

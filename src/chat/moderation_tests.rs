@@ -243,8 +243,8 @@ fn a_named_moderator_is_let_in_from_a_banned_address() {
         script.connect_from(number, "192.0.2.7");
         let body = Ok(Body::Join(Some(options.into())));
         let message = Ok(ClientMessage { username: username(name), txn_id: None, body });
-        let access = Access { join: verdict, ..Access::default() };
-        let session = Some(SessionSecret::new([7; SessionSecret::BYTES]));
+        let access = Access { join: verdict, ..OPEN };
+        let session = Some(session(7));
         script.input(number, Input::Message { message, access, session });
         script.is_member(number)
     };
@@ -252,7 +252,7 @@ fn a_named_moderator_is_let_in_from_a_banned_address() {
     assert!(!join(3, "Meg", Verdict::NotCompared, JoinOptions::default()));
     assert!(!join(4, "Bob", Verdict::Own, JoinOptions::default()));
     assert!(join(5, "Meg", Verdict::Own, JoinOptions::default()));
-    let session = Some(SessionSecret::new([7; SessionSecret::BYTES]));
+    let session = Some(session(7));
     assert!(join(6, "Meg", Verdict::NotCompared, JoinOptions { session, ..JoinOptions::default() }));
     for number in 2..5 {
         assert_eq!(script.received(number), ["error: You are banned.", "close: banned"]);
@@ -336,11 +336,11 @@ fn a_ban_removes_all_that_it_applies_to() {
     script.join_from(3, "Cid", "10.0.0.2");
     script.join_from(4, "Dan", "192.0.2.4");
     script.connect_from(5, "10.0.0.2");
-    let eve = Resumable { name: "Eve", session: SessionSecret::new([5; 16]) };
+    let eve = Resumable { name: "Eve", session: session(5) };
     let options = Some(JoinOptions { session: Some(eve.session), ..JoinOptions::default() }.into());
     let body = Ok(Body::Join(options));
     let join = Ok(ClientMessage { username: username("Eve"), txn_id: None, body });
-    script.input(5, Input::Message { message: join, access: Access::default(), session: Some(eve.session) });
+    script.input(5, Input::Message { message: join, access: OPEN, session: Some(eve.session) });
     script.lose(5);
     script.received.clear();
     script.command(1, "/ban Bob");
@@ -742,7 +742,7 @@ fn who_was_not_connected_is_told_of_deletions_later() {
     script.resume(4, &bob, last);
     assert_eq!(script.deleted_before_answer(4), [""; 0], "it was told before");
     // Whoever has lost its place is told as well.
-    let dan = Resumable { session: SessionSecret::new([9; 16]), name: "Dan" };
+    let dan = Resumable { session: session(9), name: "Dan" };
     script.resume(5, &dan, one);
     assert_eq!(script.deleted_before_answer(5), told[1..]);
     script.lose(5);

@@ -15,7 +15,7 @@ use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
 use super::entry::{
     Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages,
-    OlderRequest, SessionSecret, StoreUnavailable,
+    OlderRequest, StoreUnavailable,
 };
 use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
@@ -28,6 +28,7 @@ use super::protocol::{
     MessageError, Recipient, ServerMessage, TxnId, encode_with_txn_id,
 };
 use super::roster::{JoinOrder, Member, Presence, Role, Roster};
+use super::session::SessionDigest;
 use super::target::{self, Found, Target};
 use super::time_outs::Timeouts;
 use super::user_list::UserListSchedule;
@@ -41,7 +42,7 @@ const MAX_SCRATCH_BYTES: usize = 64 * 1024;
 const NOT_COMPARED: &str = "The password was not compared: try again.";
 
 /// A consequence of an entry, to be applied in order.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// From here on, the connection of this new member is part of [`Audience::All`].
     Enter(ConnectionId, Arc<str>),
@@ -56,8 +57,8 @@ pub enum Effect {
     /// A member that was away leaves: its time is over, or too many members are away.
     LeaveAway(Network, Arc<str>),
     /// The session can be resumed under this name.
-    OpenSession(SessionSecret, Arc<NameKey>),
-    CloseSession(SessionSecret),
+    OpenSession(SessionDigest, Arc<NameKey>),
+    CloseSession(SessionDigest),
     Send(Audience, ServerMessage),
     /// To be stored.
     Keep(KeptEntry),
@@ -79,7 +80,7 @@ pub enum Effect {
 }
 
 /// Who gets a message.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Audience {
     /// All connected members.
     All,
@@ -103,10 +104,6 @@ pub struct KeptEntry {
 /// What a room is created with. By default, nothing is kept.
 #[derive(Default)]
 pub struct RoomSettings {
-    /// Whether `/login` can make a member a moderator.
-    pub allows_login: bool,
-    /// Whether a join needs `JOIN_PASSWORD`.
-    pub requires_password: bool,
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
@@ -118,13 +115,9 @@ pub struct RoomSettings {
     pub time_outs: Vec<StoredTimeOut>,
     /// The trusted proxies: like loopback, they cannot be banned.
     pub proxies: Vec<IpNet>,
-    /// The longest message that the server accepts, which clients are told.
-    pub max_message_bytes: usize,
 }
 
 pub struct Room {
-    allows_login: bool,
-    requires_password: bool,
     epoch: Arc<str>,
     /// Connections that have not joined.
     guests: ConnectionMap<Address>,
@@ -136,7 +129,6 @@ pub struct Room {
     bans: Bans,
     /// The names of the named moderators.
     reserved: NameMap<()>,
-    max_message_bytes: usize,
     scratch: Vec<u8>,
 }
 
@@ -149,7 +141,7 @@ struct Context<'a> {
     txn_id: Option<&'a TxnId>,
     access: Access,
     /// For a client that joins.
-    session: Option<SessionSecret>,
+    session: Option<SessionDigest>,
 }
 
 impl Context<'_> {
@@ -169,21 +161,8 @@ impl Context<'_> {
 impl Room {
     /// `time`: of the start, from which stored time-outs continue.
     pub fn new(settings: RoomSettings, time: &EntryTime) -> Self {
-        let RoomSettings {
-            allows_login,
-            requires_password,
-            epoch,
-            history,
-            stored,
-            away,
-            bans,
-            time_outs,
-            proxies,
-            max_message_bytes,
-        } = settings;
+        let RoomSettings { epoch, history, stored, away, bans, time_outs, proxies } = settings;
         Self {
-            allows_login,
-            requires_password,
             epoch,
             guests: ConnectionMap::default(),
             roster: Roster::default(),
@@ -193,7 +172,6 @@ impl Room {
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
             reserved: NameMap::default(),
-            max_message_bytes,
             scratch: Vec::new(),
         }
     }
@@ -410,7 +388,7 @@ impl Room {
     }
 
     /// The place that a session resumes under this name.
-    fn place_of(&self, session: SessionSecret, name: &Username) -> Option<JoinOrder> {
+    fn place_of(&self, session: SessionDigest, name: &Username) -> Option<JoinOrder> {
         let member = self.roster.by_name(name.key())?;
         (member.session == Some(session)).then_some(member.order)
     }
@@ -419,12 +397,12 @@ impl Room {
     ///
     /// # Errors
     /// A message for the user: it may not join, because of its password.
-    fn role_at_join(&self, name: &Username, verdict: Verdict) -> Result<Role, String> {
+    fn role_at_join(&self, name: &Username, access: Access) -> Result<Role, String> {
         let is_reserved = self.reserved.get(name.key()).is_some();
-        if !is_reserved && !self.requires_password {
+        if !is_reserved && access.is_open {
             return Ok(Role::Member);
         }
-        match verdict {
+        match access.join {
             Verdict::Own if is_reserved => Ok(Role::Named),
             Verdict::Shared if !is_reserved => Ok(Role::Member),
             verdict => Err(verdict.refusal().unwrap_or_else(|| {
@@ -446,7 +424,7 @@ impl Room {
         options: Option<&JoinOptions>,
     ) -> Result<Vec<Effect>, String> {
         let Context { time, from, access, .. } = context;
-        let role = self.role_at_join(&name, access.join);
+        let role = self.role_at_join(&name, access);
         if role != Ok(Role::Named)
             && let Some(ban) = self.ban_on(context, &name, address)
         {
@@ -530,7 +508,7 @@ impl Room {
         &mut self,
         context: Context,
         place: &Place,
-        session: SessionSecret,
+        session: SessionDigest,
         options: &JoinOptions,
         unread: &[HistoryEntry],
         effects: &mut Vec<Effect>,
@@ -565,13 +543,11 @@ impl Room {
         context: Context,
         page: Page,
         recovered: Option<bool>,
-        session: Option<SessionSecret>,
+        session: Option<SessionDigest>,
     ) -> Effect {
         let Page { json: messages, more } = page;
         let epoch = self.epoch.clone();
-        let max_message_bytes = session.is_some().then_some(self.max_message_bytes);
-        let answer =
-            HistoryAnswer { messages, id: context.id, more, epoch, recovered, session, max_message_bytes };
+        let answer = HistoryAnswer { messages, id: context.id, more, epoch, recovered, session, join: None };
         Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))
     }
 
@@ -824,9 +800,6 @@ impl Room {
         let Some(member) = self.roster.by_connection(from) else { return Ok(Vec::new()) };
         if member.role >= Role::Moderator {
             return Ok(vec![system(from, "You are already a moderator.")]);
-        }
-        if !self.allows_login {
-            return Err("Nobody can become a moderator here: MOD_PASSWORD is not set.".into());
         }
         if context.access.login != Verdict::Shared {
             return Err(context.access.login.refusal().unwrap_or_else(|| NOT_COMPARED.into()));

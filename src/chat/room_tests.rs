@@ -11,6 +11,7 @@ use crate::chat::away::{MAX_UNREAD, MAX_UNREAD_BYTES};
 use crate::chat::history::OlderPage;
 use crate::chat::name_key::NameKey;
 use crate::chat::protocol::Position;
+use crate::chat::session::SessionSecret;
 
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
@@ -223,7 +224,6 @@ fn username(name: &str) -> Option<Result<Username, String>> {
 
 fn settings() -> RoomSettings {
     RoomSettings {
-        allows_login: true,
         epoch: "an epoch".into(),
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
         stored: None,
@@ -232,8 +232,11 @@ fn settings() -> RoomSettings {
     }
 }
 
+/// Without `JOIN_PASSWORD`.
+const OPEN: Access = Access { is_open: true, join: Verdict::NotCompared, login: Verdict::NotCompared };
+
 fn message(message: Result<ClientMessage, MessageError>) -> Input {
-    Input::Message { message, access: Access::default(), session: None }
+    Input::Message { message, access: OPEN, session: None }
 }
 
 fn address(number: u64) -> Address {
@@ -511,11 +514,9 @@ fn login_makes_a_moderator_and_notifies_all() {
 
 #[test]
 fn without_a_password_nobody_becomes_a_moderator() {
-    let mut script = Script::with_room(RoomSettings { allows_login: false, ..settings() });
-    script.connect(1);
-    script.join(1, "Ann");
-    script.received(1);
-    script.command(1, "/login anything");
+    let mut script = Script::with(&["Ann"]);
+    let access = Access { login: Verdict::NotPossible, ..OPEN };
+    script.json_with(1, json!({"type": "command", "content": "/login anything"}), access);
     let lines = script.received(1);
     assert!(lines[0].starts_with("error: Nobody can become a moderator"), "{lines:?}");
 }
@@ -523,11 +524,11 @@ fn without_a_password_nobody_becomes_a_moderator() {
 #[test]
 fn a_member_whose_address_has_to_wait_is_told_how_long() {
     let mut script = Script::with(&["Ann"]);
-    let access = Access { login: Verdict::Wait(50), ..Access::default() };
+    let access = Access { login: Verdict::Wait(50), ..OPEN };
     script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
     assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
     // The password of a join says nothing about /login.
-    let access = Access { join: Verdict::Shared, ..Access::default() };
+    let access = Access { join: Verdict::Shared, ..OPEN };
     script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
     assert_eq!(script.received(1), ["error: The password was not compared: try again."]);
 }
@@ -551,12 +552,12 @@ fn who_may_join_with_which_password() {
         for (join, expected) in VERDICTS.into_iter().zip(expected) {
             // A first message of any type joins.
             for body in [json!({"type": "join"}), json!({"type": "public", "content": "hi"})] {
-                let room = RoomSettings { requires_password, ..settings() };
-                let mut script = Script::with_moderator("Meg", room);
+                let mut script = Script::with_moderator("Meg", settings());
                 script.connect(1);
                 let mut message = body;
                 message["username"] = name.into();
-                script.json_with(1, message, Access { join, ..Access::default() });
+                let access = Access { is_open: !requires_password, join, ..OPEN };
+                script.json_with(1, message, access);
                 let received = script.received(1);
                 if expected.starts_with("error") {
                     assert_eq!(received, [expected], "{join:?}");
@@ -572,13 +573,12 @@ fn who_may_join_with_which_password() {
 
 #[test]
 fn a_named_moderator_is_a_moderator_from_its_join_on() {
-    let room = RoomSettings { allows_login: false, ..settings() };
-    let mut script = Script::with_moderator("Meg", room);
+    let mut script = Script::with_moderator("Meg", settings());
     script.connect(1);
     script.join(1, "Bob");
     script.connect(2);
     let join = json!({"type": "join", "username": "Meg"});
-    script.json_with(2, join.clone(), Access { join: Verdict::Own, ..Access::default() });
+    script.json_with(2, join.clone(), Access { join: Verdict::Own, ..OPEN });
     script.received.clear();
     script.command(2, "/to Bob 5");
     assert_eq!(script.received(1), ["system: Meg timed out Bob for 5 seconds."]);
@@ -596,14 +596,13 @@ fn a_named_moderator_is_a_moderator_from_its_join_on() {
 fn a_member_with_a_session_needs_no_password() {
     for name in ["Meg", "Mеg"] {
         for verdict in VERDICTS {
-            let room = RoomSettings { requires_password: true, ..settings() };
-            let mut script = Script::with_moderator("Meg", room);
+            let mut script = Script::with_moderator("Meg", settings());
             let session = SessionSecret::new([7; SessionSecret::BYTES]);
             let join = json!({"type": "join", "username": "Meg", "session": session.to_string()});
             script.connect(1);
-            let (message, _) = ClientMessage::parse_with_passwords(&join.to_string());
-            let access = Access { join: Verdict::Own, ..Access::default() };
-            script.input(1, Input::Message { message, access, session: Some(session) });
+            let (message, _) = ClientMessage::parse_with_secrets(&join.to_string());
+            let access = Access { join: Verdict::Own, ..OPEN };
+            script.input(1, Input::Message { message, access, session: Some(session.digest()) });
             script.lose(1);
             script.connect(2);
             let join = json!({"type": "join", "username": name, "session": session.to_string()});
@@ -612,7 +611,8 @@ fn a_member_with_a_session_needs_no_password() {
             assert!(received.contains(&"list: Meg mod".to_owned()), "{received:?}");
             // Under the session of another member, it is an ordinary join.
             script.connect(3);
-            script.json(3, json!({"type": "join", "username": "Bob", "session": session.to_string()}));
+            let join = json!({"type": "join", "username": "Bob", "session": session.to_string()});
+            script.json_with(3, join, Access::default());
             assert_eq!(script.received(3), ["error: This room requires a password."]);
         }
     }
@@ -764,7 +764,7 @@ proptest! {
                     let username = name.and_then(|name| username(&name));
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
                     let message = Ok(ClientMessage { username, txn_id: None, body: Ok(body) });
-                    let access = Access { login: Verdict::Shared, ..Access::default() };
+                    let access = Access { login: Verdict::Shared, ..OPEN };
                     inputs.push((id, Input::Message { message, access, session: None }));
                 }
                 Step::Invalid(who) => {
@@ -891,7 +891,11 @@ fn a_wall_clock_that_is_set_back_or_forward_moves_no_deadline() {
 #[derive(Clone)]
 struct Resumable {
     name: &'static str,
-    session: SessionSecret,
+    session: SessionDigest,
+}
+
+fn session(number: u8) -> SessionDigest {
+    SessionSecret::new([number; SessionSecret::BYTES]).digest()
 }
 
 impl Script {
@@ -902,15 +906,12 @@ impl Script {
             Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
         let body = Ok(Body::Join(options));
         let message = Ok(ClientMessage { username: username(place.name), txn_id: None, body });
-        self.input(
-            number,
-            Input::Message { message, access: Access::default(), session: Some(place.session) },
-        );
+        self.input(number, Input::Message { message, access: OPEN, session: Some(place.session) });
     }
 
     /// A new member that can resume, which has received all messages so far.
     fn asking(&mut self, number: u64, name: &'static str) -> Resumable {
-        let place = Resumable { name, session: SessionSecret::new([number as u8; SessionSecret::BYTES]) };
+        let place = Resumable { name, session: session(number as u8) };
         self.join_with(number, &place, JoinOptions::default());
         self.wait(1.0);
         self.received.clear();
@@ -924,12 +925,12 @@ impl Script {
 
     /// Sends a message as JSON.
     fn json(&mut self, number: u64, json: Value) {
-        let (_, attempts) = ClientMessage::parse_with_passwords(&json.to_string());
+        let (_, attempts) = ClientMessage::parse_with_secrets(&json.to_string());
         self.json_with(number, json, attempts.compare("secret"));
     }
 
     fn json_with(&mut self, number: u64, json: Value, access: Access) {
-        let (message, _) = ClientMessage::parse_with_passwords(&json.to_string());
+        let (message, _) = ClientMessage::parse_with_secrets(&json.to_string());
         self.input(number, Input::Message { message, access, session: None });
     }
 
@@ -950,7 +951,7 @@ fn a_new_member_gets_the_history_between_the_lists_and_its_own_line() {
     script.command(1, "/help");
     script.command(1, "/whisper Bob psst");
     script.public(2, "two");
-    let cid = Resumable { name: "Cid", session: SessionSecret::new([3; 16]) };
+    let cid = Resumable { name: "Cid", session: session(3) };
     script.join_with(3, &cid, newest(200));
     assert_eq!(
         script.received(3),
@@ -1291,7 +1292,7 @@ fn a_room_continues_with_what_the_store_has_kept() {
         (2, "Cid", known - 1, "history more not recovered: Ann: 1, Ann: 2, Ann: 3"),
         (3, "Dan", known + 2, "history more recovered: Ann: 3"),
     ] {
-        let place = Resumable { name, session: SessionSecret::new([number as u8; SessionSecret::BYTES]) };
+        let place = Resumable { name, session: session(number as u8) };
         script.resume(number, &place, since);
         assert_eq!(script.received(number)[2], answer);
     }

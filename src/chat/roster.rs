@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::away::{Away, Unread};
-use super::entry::{Address, ConnectionId, ConnectionMap, SessionSecret};
+use super::entry::{Address, ConnectionId, ConnectionMap};
 use super::history::Place;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::User;
+use super::session::SessionDigest;
 use super::time_outs::Timeouts;
 use super::username::Username;
 
@@ -31,7 +32,7 @@ pub struct Member {
     /// When it joined, in milliseconds since 1970.
     pub joined: u64,
     /// `None`: the client did not ask. It cannot resume, and gets no `ack`.
-    pub session: Option<SessionSecret>,
+    pub session: Option<SessionDigest>,
     pub presence: Presence,
 }
 
@@ -99,7 +100,7 @@ impl Roster {
         name: Username,
         address: Address,
         role: Role,
-        session: Option<SessionSecret>,
+        session: Option<SessionDigest>,
         joined: u64,
     ) -> &Member {
         let order = self.next;

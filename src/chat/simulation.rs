@@ -24,6 +24,7 @@ use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::name_key::NameKey;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
 use super::room::{Audience, Effect, Room, RoomSettings};
+use super::session::{JoinSecrets, SessionSecret};
 use crate::limits::Network;
 
 /// How many seeds `cargo test` runs, unless `SIMULATION_SEEDS` says otherwise.
@@ -149,6 +150,8 @@ struct World {
     reads: VecDeque<(ConnectionId, Box<OlderRequest>)>,
     /// The one that takes effect.
     deciding: Option<(usize, Decision)>,
+    /// Of the message that takes effect.
+    secrets: JoinSecrets,
     bans: Vec<Arc<Ban>>,
     seen: BTreeSet<&'static str>,
 }
@@ -271,6 +274,7 @@ impl World {
             decisions: VecDeque::new(),
             reads: VecDeque::new(),
             deciding: None,
+            secrets: JoinSecrets::default(),
             bans: Vec::new(),
             seen: BTreeSet::new(),
         }
@@ -392,9 +396,11 @@ impl World {
         let Some(message) = self.connections.get_mut(&id).and_then(|it| it.to_server.pop_front()) else {
             return;
         };
-        let (parsed, attempts) = ClientMessage::parse_with_passwords(&message.to_string());
+        let (parsed, attempts) = ClientMessage::parse_with_secrets(&message.to_string());
         let resumed = message["session"].as_str().and_then(|session| self.sessions.get(session).copied());
-        let session = Some(SessionSecret::new((u128::from(random.next()) << 64 | 1).to_be_bytes()));
+        let new = SessionSecret::new((u128::from(random.next()) << 64 | 1).to_be_bytes());
+        self.secrets = JoinSecrets { sent: attempts.session, new: Some(new) };
+        let session = Some(new.digest());
         let said = self.said.len();
         let connection = &self.connections[&id];
         let (client, place) = (connection.client, connection.place);
@@ -639,10 +645,11 @@ impl World {
         self.last_entry += 1;
         let time = entry_time(self.start, self.elapsed);
         let applied = Applied::Entry(self.last_entry, time.into(), from, input.into());
-        let effects = apply(&mut self.room, &applied);
+        let mut effects = apply(&mut self.room, &applied);
+        self.record.push((applied, effects.clone()));
+        self.secrets.complete(&mut effects, 16384);
         self.effects(Some(from), &effects);
         let had_effect = !effects.is_empty();
-        self.record.push((applied, effects));
         self.check_bans();
         had_effect
     }
@@ -1189,7 +1196,6 @@ fn room(history_messages: usize, epoch: u64, start: Instant, base: &Base) -> Roo
     let time = entry_time(start, base.elapsed);
     let kept = base.kept.as_ref();
     let settings = RoomSettings {
-        allows_login: true,
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
         stored: kept.map(|kept| kept.history(history_messages.min(LOADED_MESSAGES), base.last_entry)),

@@ -17,7 +17,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::transcript::Transcript;
 use crate::chat::{
     Address, Attempts, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
-    EntryTime, HistoryLimits, Input, MessageError, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
+    EntryTime, HistoryLimits, Input, JoinSecrets, MessageError, Outcome, Room, RoomSettings, ServerMessage,
+    SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -77,6 +78,8 @@ struct Simulation {
     last_entry: u64,
     /// What each client needs to resume, if it has asked for it.
     places: [Option<Value>; CLIENTS],
+    /// Of the message that is handled.
+    secrets: JoinSecrets,
 }
 
 struct Client {
@@ -108,7 +111,6 @@ impl Simulation {
     fn new() -> Self {
         let now = Instant::now();
         let settings = RoomSettings {
-            allows_login: true,
             epoch: "fuzzing".into(),
             history: HistoryLimits { messages: 20, age_millis: None },
             away: AwayLimits { timeout: Duration::from_secs(30), members: 3, members_per_network: Some(1) },
@@ -124,6 +126,7 @@ impl Simulation {
             last_id: 0,
             last_entry: 0,
             places: [const { None }; CLIENTS],
+            secrets: JoinSecrets::default(),
         }
     }
 
@@ -214,7 +217,7 @@ impl Simulation {
             let id = client.id;
             let (item, (message, attempts), length) = match read_message(&client.link) {
                 Ok(Received::Text(text)) => {
-                    (Item::Text(text.to_string()), ClientMessage::parse_with_passwords(&text), text.len())
+                    (Item::Text(text.to_string()), ClientMessage::parse_with_secrets(&text), text.len())
                 }
                 Ok(Received::Binary(_)) => {
                     (Item::Binary, (Err(MessageError::Binary), Attempts::default()), 0)
@@ -234,8 +237,9 @@ impl Simulation {
             };
             client.read.push(item);
             // No input contains it.
-            let session =
-                Some(SessionSecret::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes()));
+            let new = SessionSecret::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes());
+            self.secrets = JoinSecrets { sent: attempts.session, new: Some(new) };
+            let session = Some(new.digest());
             self.handle(id, Input::Message { message, access: attempts.compare(PASSWORD), session }, length);
         }
         self.finish_batch();
@@ -296,7 +300,8 @@ impl Simulation {
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
         self.last_entry += 1;
         let time = entry_time(self.start, self.now);
-        let effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
+        let mut effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
+        self.secrets.complete(&mut effects, MAX_MESSAGE);
         for effect in &effects {
             let before = self.tape.len();
             self.tape.write(effect, TIMESTAMP);

@@ -21,7 +21,7 @@ use log::info;
 
 use crate::chat::{
     Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
-    EntryTime, Input, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
+    EntryTime, Input, JoinSecrets, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::metrics::{Counters, HubStats};
@@ -47,8 +47,14 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// What other threads send to the hub.
 pub enum Event {
     Connected(ConnectionId, Arc<Link>, Peer),
-    /// `Some`: the client may join with this message.
-    Message(ConnectionId, Result<ClientMessage, MessageError>, Access, Option<Arc<Admission>>),
+    /// The session that the message presents, and an admission if the client may join with it.
+    Message(
+        ConnectionId,
+        Result<ClientMessage, MessageError>,
+        Access,
+        Option<SessionSecret>,
+        Option<Arc<Admission>>,
+    ),
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
@@ -88,6 +94,8 @@ impl fmt::Display for Peer {
 #[cfg_attr(any(fuzzing, test), derive(Default))]
 pub struct HubSettings {
     pub room: RoomSettings,
+    /// The longest message that the server accepts, which clients are told.
+    pub max_message_bytes: usize,
     pub storage: Storage,
     /// The named moderators.
     pub moderators: Vec<Moderator>,
@@ -120,6 +128,7 @@ struct Hub {
     queries: Receiver<Query>,
     state: SharedState,
     room: Room,
+    max_message_bytes: usize,
     clock: EntryClock,
     /// The id of the last entry.
     last_id: u64,
@@ -139,7 +148,7 @@ struct Hub {
 
 impl Hub {
     fn new(settings: HubSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
-        let HubSettings { room, storage, moderators, last_id } = settings;
+        let HubSettings { room, max_message_bytes, storage, moderators, last_id } = settings;
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
@@ -152,6 +161,7 @@ impl Hub {
             queries,
             state,
             room,
+            max_message_bytes,
             clock,
             last_id,
             storage,
@@ -275,7 +285,7 @@ impl Hub {
                     self.delivery.close(id, now);
                 }
             }
-            Event::Message(id, message, access, admission) => {
+            Event::Message(id, message, access, sent, admission) => {
                 self.count(&message);
                 let only_resumes = admission.as_ref().is_some_and(|admission| admission.only_resumes());
                 let message = match message {
@@ -285,8 +295,10 @@ impl Hub {
                     }
                     message => message,
                 };
-                let session = new_session(&message);
-                let joined = self.input(time, id, Input::Message { message, access, session });
+                let new = new_session(&message);
+                let session = new.map(|new| new.digest());
+                let input = Input::Message { message, access, session };
+                let joined = self.secret_input(time, id, input, JoinSecrets { sent, new });
                 if let Some(admission) = admission {
                     self.handled_admissions.handled(&admission, joined);
                 }
@@ -345,12 +357,24 @@ impl Hub {
     /// Passes an input to the room as the next entry, and returns whether the client has joined with it. Ignored during
     /// the shutdown, when clients are sent nothing more.
     fn input(&mut self, time: &EntryTime, from: ConnectionId, input: Input) -> bool {
+        self.secret_input(time, from, input, JoinSecrets::default())
+    }
+
+    /// The same for a message with secrets, which only the answer to it may contain.
+    fn secret_input(
+        &mut self,
+        time: &EntryTime,
+        from: ConnectionId,
+        input: Input,
+        secrets: JoinSecrets,
+    ) -> bool {
         if self.shutdown_deadline.is_some() {
             return false;
         }
         self.last_id += 1;
         self.storage.assigned(self.last_id);
-        let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
+        let mut effects = self.room.apply(Entry { id: self.last_id, time, from, input });
+        secrets.complete(&mut effects, self.max_message_bytes);
         self.apply(Some(from), &effects, time);
         let has_joined =
             effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)));
@@ -496,6 +520,9 @@ mod tests {
     use crate::chat::{NameKey, Username, Verdict};
     use crate::config::{PasswordHash, SALT_BYTES};
 
+    /// Without `JOIN_PASSWORD`.
+    const OPEN: Access = Access { is_open: true, join: Verdict::NotCompared, login: Verdict::NotCompared };
+
     fn hub() -> (HubHandle, Hub) {
         Hub::new(HubSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
     }
@@ -527,10 +554,10 @@ mod tests {
         let join =
             || ClientMessage::parse(&format!(r#"{{"type":"join","username":"Bob","session":"{session}"}}"#));
         let admission = Arc::new(handle.admit_to_resume());
-        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
+        hub.handle(&time, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(false), 0));
         let admission = Arc::new(handle.admit(60, time.monotonic).0);
-        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
+        hub.handle(&time, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(true), 1));
     }
 
@@ -543,11 +570,8 @@ mod tests {
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
-            let message = Input::Message {
-                message: ClientMessage::parse(&message),
-                access: Access::default(),
-                session: None,
-            };
+            let message =
+                Input::Message { message: ClientMessage::parse(&message), access: OPEN, session: None };
             for input in [Input::Connected(address), message] {
                 hub.input(&time, ConnectionId(number), input);
             }
@@ -568,7 +592,7 @@ mod tests {
         let joins = |hub: &mut Hub, number, join| {
             hub.input(&time, ConnectionId(number), Input::Connected(address));
             let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
-            let access = Access { join, ..Access::default() };
+            let access = Access { join, ..OPEN };
             let joined =
                 hub.input(&time, ConnectionId(number), Input::Message { message, access, session: None });
             hub.input(&time, ConnectionId(number), Input::Disconnected(Departure::Left));

@@ -385,15 +385,8 @@ mod tests {
         let ann = ConnectionId(1);
         let answer = |session| {
             let (messages, epoch) = (b"[]".to_vec(), "an epoch".into());
-            let answer = HistoryAnswer {
-                messages,
-                id: 1,
-                more: false,
-                epoch,
-                recovered: None,
-                session,
-                max_message_bytes: None,
-            };
+            let answer =
+                HistoryAnswer { messages, id: 1, more: false, epoch, recovered: None, session, join: None };
             Effect::Send(Audience::One(ann), ServerMessage::History(answer.into()))
         };
         let mut tape = Tape::default();
@@ -401,7 +394,7 @@ mod tests {
         for effect in [
             enter(ann),
             Effect::Send(Audience::One(ann), list),
-            answer(Some(SessionSecret::new([0; SessionSecret::BYTES]))),
+            answer(Some(SessionSecret::new([0; SessionSecret::BYTES]).digest())),
         ] {
             tape.write(&effect, "");
         }

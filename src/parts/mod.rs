@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::chat::{
     Access, Address, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Entry, EntryTime,
-    HistoryLimits, Input, MessageError, Room, RoomSettings, SessionSecret,
+    HistoryLimits, Input, JoinSecrets, MessageError, Room, RoomSettings, SessionSecret,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
 
 pub const EPOCH: &str = "5f3a0c1d2e4b6978";
+/// The default of `MAX_MESSAGE_BYTES`.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// A message from a client.
-pub struct Message(Result<ClientMessage, MessageError>);
+pub struct Message(Result<ClientMessage, MessageError>, Option<SessionSecret>);
 
 /// The room and its tape, with the server's defaults. The clock stands still unless a method says otherwise.
 pub struct Chat {
@@ -27,7 +29,8 @@ pub struct Chat {
 }
 
 pub fn parse(text: &str) -> Message {
-    Message(ClientMessage::parse(text))
+    let (message, attempts) = ClientMessage::parse_with_secrets(text);
+    Message(message, attempts.session)
 }
 
 /// The session of a client that has joined on this connection.
@@ -82,14 +85,12 @@ impl Chat {
 
     /// Handles a message, as a batch of its own. Returns how many bytes are sent for it to all recipients together.
     pub fn receive(&mut self, connection: u64, message: Message) -> usize {
-        self.apply(
-            connection,
-            Input::Message {
-                message: message.0,
-                access: Access::default(),
-                session: Some(new_session(connection)),
-            },
-        );
+        let Message(message, sent) = message;
+        let new = new_session(connection);
+        let secrets = JoinSecrets { sent, new: Some(new) };
+        let access = Access { is_open: true, ..Access::default() };
+        let session = Some(new.digest());
+        self.apply_with(connection, Input::Message { message, access, session }, secrets);
         self.finish()
     }
 
@@ -119,9 +120,15 @@ impl Chat {
     }
 
     fn apply(&mut self, connection: u64, input: Input) {
+        self.apply_with(connection, input, JoinSecrets::default());
+    }
+
+    fn apply_with(&mut self, connection: u64, input: Input, secrets: JoinSecrets) {
         self.last_id += 1;
         let entry = Entry { id: self.last_id, time: &self.time, from: ConnectionId(connection), input };
-        for effect in self.room.apply(entry) {
+        let mut effects = self.room.apply(entry);
+        secrets.complete(&mut effects, MAX_MESSAGE_BYTES);
+        for effect in effects {
             self.tape.write(&effect, &self.time.timestamp);
         }
     }
