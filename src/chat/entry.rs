@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Add;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::access::Access;
 use super::acts::{Decision, Outcome};
@@ -17,7 +17,7 @@ use super::username::Username;
 use crate::limits::Network;
 
 /// A connection. No id is used twice while the server runs, and a later connection has a greater one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
 /// A map that is faster than one with the default hasher, which takes a third of the hub's own time in a burst.
@@ -62,8 +62,6 @@ pub struct Entry<'a> {
 pub struct EntryTime {
     /// For deadlines.
     pub chat: ChatTime,
-    /// For user lists.
-    pub monotonic: Instant,
     /// The wall clock, in milliseconds since 1970.
     pub unix_millis: u64,
     /// Local time, `HH:MM:SS`.

@@ -46,4 +46,5 @@ pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage
 pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
 pub use session::{JoinSecrets, SessionDigest, SessionSecret};
 pub use time_outs::whole_seconds;
+pub use user_list::UserLists;
 pub use username::Username;

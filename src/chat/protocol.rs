@@ -527,13 +527,7 @@ mod tests {
 
     fn kept(message: KeptMessage) -> Arc<[u8]> {
         let (timestamp, utc) = ("12:00:00".into(), "2026-11-28T12:00:00.123Z".into());
-        let time = EntryTime {
-            chat: ChatTime(0),
-            monotonic: std::time::Instant::now(),
-            unix_millis: 0,
-            timestamp,
-            utc,
-        };
+        let time = EntryTime { chat: ChatTime(0), unix_millis: 0, timestamp, utc };
         let mut json = Vec::new();
         message.encode(1042, &time, &mut json);
         json.into()

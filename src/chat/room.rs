@@ -4,7 +4,6 @@
 mod moderation;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -20,7 +19,6 @@ use super::entry::{
 use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
 };
-use super::list_budget::JoinPace;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::{
@@ -31,7 +29,7 @@ use super::roster::{JoinOrder, Member, Presence, Role, Roster};
 use super::session::SessionDigest;
 use super::target::{self, Found, Target};
 use super::time_outs::Timeouts;
-use super::user_list::UserListSchedule;
+use super::user_list::ListSize;
 use super::username::{NameError, Username};
 use crate::limits::Network;
 
@@ -56,6 +54,8 @@ pub enum Effect {
     CloseReplaced(ConnectionId),
     /// A member that was away leaves: its time is over, or too many members are away.
     LeaveAway(Network, Arc<str>),
+    /// The [user list](Room::user_list) has changed.
+    ListChanged(ListSize),
     /// The session can be resumed under this name.
     OpenSession(SessionDigest, Arc<NameKey>),
     CloseSession(SessionDigest),
@@ -124,7 +124,6 @@ pub struct Room {
     roster: Roster,
     history: History,
     away: AwaySchedule,
-    lists: UserListSchedule,
     timeouts: Timeouts,
     bans: Bans,
     /// The names of the named moderators.
@@ -168,7 +167,6 @@ impl Room {
             roster: Roster::default(),
             history: History::new(history, stored),
             away: AwaySchedule::new(away),
-            lists: UserListSchedule::default(),
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
             reserved: NameMap::default(),
@@ -207,10 +205,7 @@ impl Room {
                 let context = Context { id, time, from: connection, txn_id, access, session: None };
                 self.decided(context, act, outcome)
             }
-            Input::Moderators(names) => {
-                self.set_moderators(&names, time.monotonic);
-                Vec::new()
-            }
+            Input::Moderators(names) => self.set_moderators(&names),
             Input::Tick => Vec::new(),
         }
     }
@@ -218,22 +213,6 @@ impl Room {
     /// When something is due that an entry of that time or later will have as its effect.
     pub fn next_deadline(&self) -> Option<ChatTime> {
         [self.timeouts.next_end(), self.away.next_deadline()].into_iter().flatten().min()
-    }
-
-    /// When to call [`Self::send_lists`] next.
-    pub fn next_lists(&self) -> Option<Instant> {
-        self.lists.next_deadline()
-    }
-
-    /// Sends the lists that are due, less often to slow clients.
-    pub fn send_lists(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Option<Effect> {
-        let recipients = self.lists.next_round(now, is_slow)?;
-        Some(Effect::Send(recipients, self.user_list()))
-    }
-
-    /// How fast members may join without exceeding the list rate. Hold joins back that come faster.
-    pub fn join_pace(&self) -> JoinPace {
-        self.lists.join_pace()
     }
 
     /// Ends bans and time-outs, and removes members whose absence is over.
@@ -247,11 +226,11 @@ impl Room {
             if let Some(member) = member.filter(|member| !self.timeouts.contains(member.name.key())) {
                 let over = "Your time-out is over: you can send messages again.";
                 effects.extend(member.connection().map(|connection| system(connection, over)));
-                self.lists.changed(time.monotonic);
+                effects.push(self.list_changed());
             }
         }
         while let Some(member) = self.away.expired(time.chat) {
-            self.leave(member, time, false, &mut effects);
+            self.leave(member, false, &mut effects);
         }
         effects
     }
@@ -288,14 +267,16 @@ impl Room {
     }
 
     /// Reserves these names in place of the earlier ones.
-    fn set_moderators(&mut self, names: &[Username], now: Instant) {
+    fn set_moderators(&mut self, names: &[Username]) -> Vec<Effect> {
         self.reserved = reserved_names(names);
+        let mut is_changed = false;
         for member in self.roster.iter_mut() {
             if member.role == Role::Named && self.reserved.get(member.name.key()).is_none() {
                 member.role = Role::Member;
-                self.lists.changed(now);
+                is_changed = true;
             }
         }
+        is_changed.then(|| self.list_changed()).into_iter().collect()
     }
 
     fn message(
@@ -441,9 +422,9 @@ impl Room {
         self.guests.remove(&from);
         let session = options.and(context.session);
         let member = self.roster.join(from, name, address, role, session, time.unix_millis);
-        self.lists.joined(member, time.monotonic);
         let place = member.place();
         let mut effects = vec![
+            self.list_changed(),
             Effect::Enter(from, place_name),
             Effect::Send(Audience::One(from), self.user_list()),
             Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }),
@@ -464,8 +445,7 @@ impl Room {
         order: JoinOrder,
         options: &JoinOptions,
     ) -> Vec<Effect> {
-        let Context { time, from, .. } = context;
-        let now = time.monotonic;
+        let from = context.from;
         let Some(member) = self.roster.get(order) else { return Vec::new() };
         self.guests.remove(&from);
         // The place was not at this address when that was banned.
@@ -487,13 +467,13 @@ impl Room {
             Some(Presence::Connected(replaced)) => effects.push(Effect::CloseReplaced(replaced)),
             Some(Presence::Away(away, whispers)) => {
                 self.away.end(order, before, away);
-                self.lists.back(now);
+                effects.push(self.list_changed());
                 unread = whispers;
             }
             None => {}
         }
         effects.push(Effect::Resume(from, name));
-        if self.lists.resumed(order, from, now) {
+        if self.roster.list_size().is_small() {
             effects.push(Effect::Send(Audience::One(from), self.user_list()));
         }
         effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
@@ -559,22 +539,21 @@ impl Room {
         let may_resume = departure == Departure::Lost && member.session.is_some();
         let away = may_resume.then(|| self.away.start(order, address, time.chat)).flatten();
         let Some(away) = away else {
-            self.leave(order, time, false, &mut effects);
+            self.leave(order, false, &mut effects);
             return effects;
         };
         self.roster.set_presence(order, Presence::Away(away, Unread::default()));
-        self.lists.away(order, time.monotonic);
-        effects.push(Effect::Away(from, name));
+        effects.extend([self.list_changed(), Effect::Away(from, name)]);
         while let Some(member) = self.away.excess(address.network) {
-            self.leave(member, time, false, &mut effects);
+            self.leave(member, false, &mut effects);
         }
         effects
     }
 
     /// `is_removed`: its connection is [closed](Effect::Close) already.
-    fn leave(&mut self, order: JoinOrder, time: &EntryTime, is_removed: bool, effects: &mut Vec<Effect>) {
+    fn leave(&mut self, order: JoinOrder, is_removed: bool, effects: &mut Vec<Effect>) {
         let Some(member) = self.roster.leave(order) else { return };
-        self.lists.left(&member, time.monotonic);
+        effects.push(self.list_changed());
         let name = member.name.shown();
         match &member.presence {
             Presence::Connected(_) if is_removed => {}
@@ -817,14 +796,24 @@ impl Room {
 
     /// Tells all members of a moderator's action, which has changed the list.
     fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
-        self.lists.changed(context.time.monotonic);
-        let mut effects =
-            self.keep(context, Audience::All, KeptMessage::System { content: &content }, None, None);
+        let mut effects = vec![self.list_changed()];
+        effects.extend(self.keep(
+            context,
+            Audience::All,
+            KeptMessage::System { content: &content },
+            None,
+            None,
+        ));
         effects.push(Effect::Moderated(content));
         effects
     }
 
-    fn user_list(&self) -> ServerMessage {
+    fn list_changed(&self) -> Effect {
+        Effect::ListChanged(self.roster.list_size())
+    }
+
+    /// The newest user list.
+    pub fn user_list(&self) -> ServerMessage {
         ServerMessage::UserList { content: self.roster.users(&self.timeouts) }
     }
 }

@@ -128,7 +128,7 @@ impl Room {
         let close_reason = bans::close_reason(&reason, "kicked");
         let act = act(context, moderator, Action::Kick { name, reason });
         let mut effects = self.moderation(context, content);
-        self.remove(context, order, None, close_reason, &mut effects);
+        self.remove(order, None, close_reason, &mut effects);
         effects.push(Effect::Record(act.into()));
         Ok(effects)
     }
@@ -202,7 +202,7 @@ impl Room {
         let mut reply = format!("Banned {}{ends}", ban.subject());
         let note = self.why_not_the_address(act, &ban);
         for member in removed {
-            self.remove(context, member, Some(ban.notice()), ban.close_reason(), effects);
+            self.remove(member, Some(ban.notice()), ban.close_reason(), effects);
         }
         let others = if others.is_empty() { "nobody".into() } else { list(&others) };
         reply.push_str(&format!("\nAlso affected: {others}."));
@@ -385,7 +385,6 @@ impl Room {
     /// Removes a member. `notice`: an `error` for it. `reason`: for the close frame.
     fn remove(
         &mut self,
-        context: Context,
         order: JoinOrder,
         notice: Option<String>,
         reason: String,
@@ -398,7 +397,7 @@ impl Room {
             }
             effects.push(Effect::Close(connection, reason));
         }
-        self.leave(order, context.time, true, effects);
+        self.leave(order, true, effects);
     }
 
     /// Whether the text begins with the name of no member.

@@ -1,7 +1,7 @@
 //! Scripted conversations: what each connection sends and receives, in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use crate::chat::history::OlderPage;
 use crate::chat::name_key::NameKey;
 use crate::chat::protocol::Position;
 use crate::chat::session::SessionSecret;
+use crate::chat::user_list::UserLists;
 
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
@@ -23,6 +24,8 @@ mod moderation;
 /// A room, and what each connection has received, by its number.
 struct Script {
     room: Room,
+    lists: UserLists,
+    /// For the lists.
     start: Instant,
     elapsed: Duration,
     last_id: u64,
@@ -47,10 +50,11 @@ impl Script {
     fn with_room(settings: RoomSettings) -> Self {
         let (members, received) = (BTreeSet::new(), BTreeMap::new());
         let (start, elapsed) = (Instant::now(), Duration::ZERO);
-        let room = Room::new(settings, &time(start, elapsed));
+        let room = Room::new(settings, &time(elapsed));
         let published = room.bans().clone();
         Self {
             room,
+            lists: UserLists::default(),
             start,
             elapsed,
             last_id: 0,
@@ -118,7 +122,7 @@ impl Script {
     }
 
     fn time(&self) -> EntryTime {
-        time(self.start, self.elapsed)
+        time(self.elapsed)
     }
 
     /// Lets time pass, and does what is due when it is due.
@@ -129,20 +133,22 @@ impl Script {
             if self.room.next_deadline().is_some_and(|due| due <= self.time().chat) {
                 self.input(0, Input::Tick);
             }
-            let lists = self.room.send_lists(self.start + self.elapsed, |_| false);
-            self.apply(lists.into_iter().collect());
+            if let Some(recipients) = self.lists.next_round(self.start + self.elapsed, |_| false) {
+                self.apply(vec![Effect::Send(recipients, self.room.user_list())]);
+            }
         }
         self.elapsed = until;
     }
 
     fn next_deadline(&self) -> Option<Duration> {
         let room = self.room.next_deadline().map(|due| due.saturating_since(CHAT_START));
-        let lists = self.room.next_lists().map(|due| due.saturating_duration_since(self.start));
+        let lists = self.lists.next_deadline().map(|due| due.saturating_duration_since(self.start));
         room.into_iter().chain(lists).min()
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
+            self.lists.follow(&effect, self.start + self.elapsed);
             match effect {
                 Effect::Enter(ConnectionId(number), _) | Effect::Resume(ConnectionId(number), _) => {
                     assert!(self.members.insert(number));
@@ -163,6 +169,7 @@ impl Script {
                 Effect::WithdrawBan(id) => drop(self.published.remove(id)),
                 Effect::Record(act) => self.recorded.push(*act),
                 Effect::LeaveAway(..)
+                | Effect::ListChanged(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Moderated(_) => {}
@@ -244,10 +251,9 @@ fn address(number: u64) -> Address {
 }
 
 /// The wall clock stands still, which delays nothing.
-fn time(start: Instant, elapsed: Duration) -> EntryTime {
+fn time(elapsed: Duration) -> EntryTime {
     let (timestamp, utc) = ("12:00:00".into(), "2026-11-28T12:00:00.000Z".into());
-    let (chat, monotonic) = (CHAT_START + elapsed, start + elapsed);
-    EntryTime { chat, monotonic, unix_millis: 1_795_867_200_000, timestamp, utc }
+    EntryTime { chat: CHAT_START + elapsed, unix_millis: 1_795_867_200_000, timestamp, utc }
 }
 
 fn is_public(message: &ServerMessage) -> bool {
@@ -742,7 +748,7 @@ proptest! {
     #[test]
     fn invariants_hold_for_any_inputs(steps in steps()) {
         let (start, mut elapsed, mut last_id) = (Instant::now(), Duration::ZERO, 0);
-        let mut room = Room::new(settings(), &time(start, elapsed));
+        let (mut room, mut lists) = (Room::new(settings(), &time(elapsed)), UserLists::default());
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
         let mut members = BTreeSet::new();
@@ -780,8 +786,9 @@ proptest! {
             let mut inputs = VecDeque::from(inputs);
             while let Some((id, input)) = inputs.pop_front() {
                 last_id += 1;
-                let entry = Entry { id: last_id, time: &time(start, elapsed), from: ConnectionId(id), input };
+                let entry = Entry { id: last_id, time: &time(elapsed), from: ConnectionId(id), input };
                 for effect in room.apply(entry) {
+                    lists.follow(&effect, start + elapsed);
                     if let Effect::Decide(decision) = &effect {
                         let outcome = [Outcome::Stored, Outcome::NotStored, Outcome::NotFound][last_id as usize % 3];
                         inputs.push_back((decision.connection.0, Input::Decided(decision.clone(), outcome)));
@@ -790,7 +797,9 @@ proptest! {
                 }
             }
             prop_assert!(room.next_deadline().is_none_or(|due| due > CHAT_START + elapsed), "something is still due");
-            effects.extend(room.send_lists(start + elapsed, |_| false));
+            if let Some(recipients) = lists.next_round(start + elapsed, |_| false) {
+                effects.push(Effect::Send(recipients, room.user_list()));
+            }
 
             let connected: BTreeSet<u64> = current.values().copied().collect();
             for effect in &effects {
@@ -807,6 +816,7 @@ proptest! {
                     | Effect::PublishBan(_)
                     | Effect::WithdrawBan(_)
                     | Effect::LeaveAway(..)
+                    | Effect::ListChanged(_)
                     | Effect::OpenSession(..)
                     | Effect::CloseSession(_)
                     | Effect::Keep(_)
@@ -842,6 +852,19 @@ proptest! {
             prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), open);
         }
     }
+}
+
+#[test]
+fn a_list_that_changes_after_a_join_in_the_same_entry_is_sent_again() {
+    let mut script = Script::new();
+    script.connect(1);
+    script.json(1, json!({"type": "command", "username": "Ann", "content": "/login secret"}));
+    assert_eq!(
+        script.received(1),
+        ["list: Ann", "command_list", "system: Ann joined.", "system: Ann is now a moderator."]
+    );
+    script.wait(0.1);
+    assert_eq!(script.received(1), ["list: Ann mod"]);
 }
 
 #[test]

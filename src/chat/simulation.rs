@@ -25,6 +25,7 @@ use super::name_key::NameKey;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
 use super::room::{Audience, Effect, Room, RoomSettings};
 use super::session::{JoinSecrets, SessionSecret};
+use super::user_list::UserLists;
 use crate::limits::Network;
 
 /// How many seeds `cargo test` runs, unless `SIMULATION_SEEDS` says otherwise.
@@ -118,6 +119,7 @@ struct World {
     start: Instant,
     elapsed: Duration,
     room: Room,
+    lists: UserLists,
     history_messages: usize,
     epoch: u64,
     last_entry: u64,
@@ -165,10 +167,13 @@ struct Base {
     last_entry: u64,
 }
 
+/// An [`Entry`].
 #[derive(Clone, Debug)]
-enum Applied {
-    Entry(u64, Box<EntryTime>, ConnectionId, Box<Input>),
-    Lists(Instant, BTreeSet<ConnectionId>),
+struct Applied {
+    id: u64,
+    time: EntryTime,
+    from: ConnectionId,
+    input: Input,
 }
 
 /// A connection, with the state of both ends.
@@ -254,7 +259,8 @@ impl World {
         Self {
             start,
             elapsed: Duration::ZERO,
-            room: room(history_messages, 0, start, &base),
+            room: room(history_messages, 0, &base),
+            lists: UserLists::default(),
             history_messages,
             epoch: 0,
             last_entry: 0,
@@ -551,19 +557,23 @@ impl World {
 
     /// What is due takes effect.
     fn expire(&mut self) {
-        let now = entry_time(self.start, self.elapsed);
+        let now = entry_time(self.elapsed);
         if self.room.next_deadline().is_some_and(|due| due <= now.chat) {
             self.apply(ConnectionId::SERVER, Input::Tick);
             assert!(self.room.next_deadline().is_none_or(|due| due > now.chat), "something is still due");
         }
-        while self.room.next_lists().is_some_and(|due| due <= now.monotonic) {
-            let slow: BTreeSet<ConnectionId> =
-                self.connections.iter().filter(|(_, it)| it.to_client.len() > 5).map(|(&id, _)| id).collect();
-            let applied = Applied::Lists(now.monotonic, slow);
-            let effects = apply(&mut self.room, &applied);
-            self.effects(None, &effects);
-            self.record.push((applied, effects));
+        let instant = self.instant();
+        while self.lists.next_deadline().is_some_and(|due| due <= instant) {
+            let connections = &self.connections;
+            let is_slow = |id| connections.get(&id).is_some_and(|connection| connection.to_client.len() > 5);
+            if let Some(recipients) = self.lists.next_round(instant, is_slow) {
+                self.send(None, &recipients, &self.room.user_list());
+            }
         }
+    }
+
+    fn instant(&self) -> Instant {
+        self.start + self.elapsed
     }
 
     /// The server starts again: with the same entries, or with nothing.
@@ -575,13 +585,16 @@ impl World {
             self.start_from_disk(*random.pick(&[End::Regular, End::Killed, End::PowerCut]));
         } else if random.one_in(2) {
             self.replay();
-            self.room = room(self.history_messages, self.epoch, self.start, &self.base);
+            self.room = room(self.history_messages, self.epoch, &self.base);
+            self.lists = UserLists::default();
             for (applied, _) in &self.record {
-                apply(&mut self.room, applied);
+                for effect in apply(&mut self.room, applied) {
+                    self.lists.follow(&effect, self.start + self.elapsed);
+                }
             }
         } else {
             self.epoch += 1;
-            self.room = room(self.history_messages, self.epoch, self.start, &self.base);
+            self.room = room(self.history_messages, self.epoch, &self.base);
             self.last_entry = 0;
             self.said.clear();
             self.deleted.clear();
@@ -614,11 +627,11 @@ impl World {
         assert!(found.iter().eq(kept.messages.keys()), "only what was said is stored");
         self.last_entry += RESERVED_IDS;
         self.base = Base { kept: Some(kept), elapsed: self.elapsed, last_entry: self.last_entry };
-        self.room = room(self.history_messages, self.epoch, self.start, &self.base);
+        self.room = room(self.history_messages, self.epoch, &self.base);
         let older = found.len().saturating_sub(self.history_messages.min(LOADED_MESSAGES));
         assert!(found[older..].iter().all(|&id| self.room.holds(id)), "what was committed is back");
         assert_eq!(self.room.history().len(), found.len() - older, "and nothing else");
-        let now = entry_time(self.start, self.elapsed).unix_millis;
+        let now = entry_time(self.elapsed).unix_millis;
         let kept = self.base.kept.as_ref().expect("it was just stored");
         self.bans = kept.bans(now).into_iter().map(Arc::new).collect();
         assert_eq!(self.room.bans().iter().count(), self.bans.len());
@@ -630,6 +643,7 @@ impl World {
 
     /// Forgets what the server had in memory only.
     fn forget(&mut self) {
+        self.lists = UserLists::default();
         self.record.clear();
         self.sessions.clear();
         self.unread.clear();
@@ -643,8 +657,8 @@ impl World {
     /// Applies an entry, and returns whether it had an effect.
     fn apply(&mut self, from: ConnectionId, input: Input) -> bool {
         self.last_entry += 1;
-        let time = entry_time(self.start, self.elapsed);
-        let applied = Applied::Entry(self.last_entry, time.into(), from, input.into());
+        let time = entry_time(self.elapsed);
+        let applied = Applied { id: self.last_entry, time, from, input };
         let mut effects = apply(&mut self.room, &applied);
         self.record.push((applied, effects.clone()));
         self.secrets.complete(&mut effects, 16384);
@@ -656,7 +670,7 @@ impl World {
 
     /// Nobody to whom a ban applies is present.
     fn check_bans(&self) {
-        let now = entry_time(self.start, self.elapsed).unix_millis;
+        let now = entry_time(self.elapsed).unix_millis;
         for &(client, network) in self.holders.values() {
             let name = &self.clients[client].name;
             let applies = |ban: &&Arc<Ban>| {
@@ -671,6 +685,7 @@ impl World {
     fn effects(&mut self, from: Option<ConnectionId>, effects: &[Effect]) {
         let mut undelivered = 0;
         for effect in effects {
+            self.lists.follow(effect, self.start + self.elapsed);
             match effect {
                 Effect::Enter(id, _) => {
                     self.places += 1;
@@ -744,7 +759,8 @@ impl World {
                 Effect::Send(audience, message) => self.send(from, audience, message),
                 Effect::Keep(entry) => self.disk.as_mut().expect("it has a disk").keep(entry),
                 Effect::ReadOlder(id, request) => self.reads.push_back((*id, request.clone())),
-                Effect::OpenSession(..)
+                Effect::ListChanged(_)
+                | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Record(_)
                 | Effect::Moderated(_) => {}
@@ -1040,7 +1056,7 @@ impl World {
                 }
                 self.deliver_to_client(random);
             }
-            let is_quiet = self.room.next_deadline().is_none() && self.room.next_lists().is_none();
+            let is_quiet = self.room.next_deadline().is_none() && self.lists.next_deadline().is_none();
             let is_settled = self.decisions.is_empty() && is_quiet;
             if self.clients.iter().all(|client| client.is_joined) && is_settled {
                 break;
@@ -1077,7 +1093,7 @@ impl World {
 
     /// The same entries give the same effects.
     fn replay(&self) {
-        let mut room = room(self.history_messages, self.epoch, self.start, &self.base);
+        let mut room = room(self.history_messages, self.epoch, &self.base);
         for (applied, effects) in &self.record {
             assert_eq!(&apply(&mut room, applied), effects, "{applied:?}");
         }
@@ -1192,8 +1208,8 @@ fn ids(messages: &Value) -> Vec<u64> {
     messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect()
 }
 
-fn room(history_messages: usize, epoch: u64, start: Instant, base: &Base) -> Room {
-    let time = entry_time(start, base.elapsed);
+fn room(history_messages: usize, epoch: u64, base: &Base) -> Room {
+    let time = entry_time(base.elapsed);
     let kept = base.kept.as_ref();
     let settings = RoomSettings {
         epoch: format!("epoch {epoch}").into(),
@@ -1216,18 +1232,13 @@ fn decided((client, decision, outcome): (usize, Decision, Outcome)) -> (usize, D
     (client, decision, Some(outcome))
 }
 
-fn entry_time(start: Instant, elapsed: Duration) -> EntryTime {
+fn entry_time(elapsed: Duration) -> EntryTime {
     let unix_millis = 1_800_000_000_000 + elapsed.as_millis() as u64;
     let (timestamp, utc) = ("12:00:00".into(), format!("{unix_millis}"));
-    let chat = ChatTime(0) + elapsed;
-    EntryTime { chat, monotonic: start + elapsed, unix_millis, timestamp, utc }
+    EntryTime { chat: ChatTime(0) + elapsed, unix_millis, timestamp, utc }
 }
 
 fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {
-    match applied {
-        Applied::Entry(id, time, from, input) => {
-            room.apply(Entry { id: *id, time, from: *from, input: Input::clone(input) })
-        }
-        Applied::Lists(now, slow) => room.send_lists(*now, |id| slow.contains(&id)).into_iter().collect(),
-    }
+    let Applied { id, time, from, input } = applied;
+    room.apply(Entry { id: *id, time, from: *from, input: input.clone() })
 }

@@ -18,7 +18,7 @@ use super::transcript::Transcript;
 use crate::chat::{
     Address, Attempts, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
     EntryTime, HistoryLimits, Input, JoinSecrets, MessageError, Outcome, Room, RoomSettings, ServerMessage,
-    SessionSecret,
+    SessionSecret, UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -66,6 +66,7 @@ const OUTCOMES: [Outcome; 2] = [Outcome::Stored, Outcome::NotStored];
 
 struct Simulation {
     room: Room,
+    lists: UserLists,
     tape: Tape,
     /// Connections to close once the batch has been sent, with the reasons.
     removed: Vec<(ConnectionId, String)>,
@@ -117,7 +118,8 @@ impl Simulation {
             ..RoomSettings::default()
         };
         Self {
-            room: Room::new(settings, &entry_time(now, now)),
+            room: Room::new(settings, &entry_time(Duration::ZERO)),
+            lists: UserLists::default(),
             tape: Tape::default(),
             removed: Vec::new(),
             start: now,
@@ -299,10 +301,11 @@ impl Simulation {
     /// Passes an input to the room. `length`: of the client's message, in bytes.
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
         self.last_entry += 1;
-        let time = entry_time(self.start, self.now);
+        let time = entry_time(self.now - self.start);
         let mut effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
         self.secrets.complete(&mut effects, MAX_MESSAGE);
         for effect in &effects {
+            self.lists.follow(effect, self.now);
             let before = self.tape.len();
             self.tape.write(effect, TIMESTAMP);
             let written = self.tape.len() - before;
@@ -337,8 +340,8 @@ impl Simulation {
         for _ in 0..MAX_ROUNDS {
             self.handle(ConnectionId::SERVER, Input::Tick, 0);
             let is_slow = |id| self.clients.iter().flatten().any(|client| client.id == id && client.is_slow);
-            if let Some(effect) = self.room.send_lists(self.now, is_slow) {
-                self.tape.write(&effect, TIMESTAMP);
+            if let Some(recipients) = self.lists.next_round(self.now, is_slow) {
+                self.tape.write(&Effect::Send(recipients, self.room.user_list()), TIMESTAMP);
             }
             self.deliver();
             self.receive();
@@ -419,7 +422,7 @@ impl Simulation {
     fn pass_time(&mut self) {
         for _ in 0..MAX_ROUNDS {
             let room = self.room.next_deadline().map(|due| self.start + due.saturating_since(ChatTime(0)));
-            let Some(due) = room.into_iter().chain(self.room.next_lists()).min() else { return };
+            let Some(due) = room.into_iter().chain(self.lists.next_deadline()).min() else { return };
             self.now = self.now.max(due);
             self.finish_batch();
         }
@@ -524,8 +527,7 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(data);
     frame
 }
-fn entry_time(start: Instant, monotonic: Instant) -> EntryTime {
+fn entry_time(elapsed: Duration) -> EntryTime {
     let utc = "2026-11-28T12:34:56.000Z".to_owned();
-    let chat = ChatTime(0) + (monotonic - start);
-    EntryTime { chat, monotonic, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
+    EntryTime { chat: ChatTime(0) + elapsed, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
 }

@@ -18,11 +18,18 @@ impl Default for EntryClock {
     }
 }
 
+/// A time as the hub has it, and as entries have it.
+pub struct Now {
+    pub instant: Instant,
+    pub entry: EntryTime,
+}
+
 impl EntryClock {
-    pub fn now(&mut self) -> EntryTime {
+    pub fn now(&mut self) -> Now {
         let Reading { unix_millis, local_time, utc } = self.wall.now();
-        let now = Instant::now();
-        EntryTime { chat: self.chat_time(now), monotonic: now, unix_millis, timestamp: local_time, utc }
+        let instant = Instant::now();
+        let entry = EntryTime { chat: self.chat_time(instant), unix_millis, timestamp: local_time, utc };
+        Now { instant, entry }
     }
 
     /// When an entry has this time or a later one.

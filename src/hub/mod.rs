@@ -20,15 +20,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::info;
 
 use crate::chat::{
-    Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
-    EntryTime, Input, JoinSecrets, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
+    Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry, Input,
+    JoinSecrets, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret, UserLists,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::metrics::{Counters, HubStats};
 use crate::ops::random::random;
 use crate::transport::Link;
 use delivery::Delivery;
-use entry_clock::EntryClock;
+use entry_clock::{EntryClock, Now};
 use handle::Query;
 
 pub use handle::{Admission, Admitted, HubHandle, Moderator, SharedState};
@@ -129,6 +129,7 @@ struct Hub {
     state: SharedState,
     room: Room,
     max_message_bytes: usize,
+    lists: UserLists,
     clock: EntryClock,
     /// The id of the last entry.
     last_id: u64,
@@ -153,8 +154,8 @@ impl Hub {
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
         let mut clock = EntryClock::default();
-        let time = clock.now();
-        let room = Room::new(room, &time);
+        let now = clock.now();
+        let room = Room::new(room, &now.entry);
         state.publish_bans(room.bans().clone());
         let mut hub = Self {
             inbox,
@@ -162,6 +163,7 @@ impl Hub {
             state,
             room,
             max_message_bytes,
+            lists: UserLists::default(),
             clock,
             last_id,
             storage,
@@ -173,7 +175,7 @@ impl Hub {
             shutdown_deadline: None,
             stats: HubStats::default(),
         };
-        hub.set_moderators(&time, moderators);
+        hub.set_moderators(&now, moderators);
         (handle, hub)
     }
 
@@ -183,7 +185,7 @@ impl Hub {
     }
 
     fn serve(&mut self) {
-        self.state.set_join_pace(self.room.join_pace(), Admitted::default());
+        self.state.set_join_pace(self.lists.join_pace(), Admitted::default());
         loop {
             match self.next_event() {
                 Ok(event) => self.batch(event),
@@ -191,27 +193,31 @@ impl Hub {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.answer_queries();
-            let now = Instant::now();
-            if self.shutdown_deadline.is_some_and(|deadline| now >= deadline || self.delivery.is_finished()) {
+            let now = self.clock.now();
+            let is_over = |deadline| now.instant >= deadline || self.delivery.is_finished();
+            if self.shutdown_deadline.is_some_and(is_over) {
                 return;
             }
-            while let Some(decision) = self.storage.pop_overdue(now) {
-                let time = self.clock.now();
-                self.decided(&time, decision, Outcome::NotStored);
-            }
-            if self.room_deadline().is_some_and(|due| due <= now) {
-                let time = self.clock.now();
-                self.input(&time, ConnectionId::SERVER, Input::Tick);
-            }
-            if self.lists_deadline().is_some_and(|due| due <= now) {
-                let effect = self.room.send_lists(now, |id| self.delivery.is_slow(id));
-                let time = self.clock.now();
-                self.apply(None, effect.as_slice(), &time);
-            }
-            self.send_batch(now);
-            self.delivery.retry_due(now);
+            self.do_what_is_due(&now);
+            self.send_batch(now.instant);
+            self.delivery.retry_due(now.instant);
             let handled = std::mem::take(&mut self.handled_admissions);
-            self.state.set_join_pace(self.room.join_pace(), handled);
+            self.state.set_join_pace(self.lists.join_pace(), handled);
+        }
+    }
+
+    fn do_what_is_due(&mut self, now: &Now) {
+        while let Some(decision) = self.storage.pop_overdue(now.instant) {
+            self.decided(now, decision, Outcome::NotStored);
+        }
+        if self.room_deadline().is_some_and(|due| due <= now.instant) {
+            self.input(now, ConnectionId::SERVER, Input::Tick);
+        }
+        if self.lists_deadline().is_some_and(|due| due <= now.instant)
+            && let Some(recipients) = self.lists.next_round(now.instant, |id| self.delivery.is_slow(id))
+        {
+            let list = Effect::Send(recipients, self.room.user_list());
+            self.apply(None, &[list], now);
         }
     }
 
@@ -256,33 +262,32 @@ impl Hub {
 
     /// When lists are due; `None` during the shutdown.
     fn lists_deadline(&self) -> Option<Instant> {
-        self.room.next_lists().filter(|_| self.shutdown_deadline.is_none())
+        self.lists.next_deadline().filter(|_| self.shutdown_deadline.is_none())
     }
 
     /// Handles an event and those that have arrived since.
     fn batch(&mut self, first: Event) {
-        let time = self.clock.now();
+        let now = self.clock.now();
         self.stats.batches += 1;
-        self.handle(&time, first);
+        self.handle(&now, first);
         for _ in 1..BATCH_EVENTS {
             if self.tape.len() >= BATCH_BYTES {
                 return;
             }
             let Ok(event) = self.inbox.try_recv() else { return };
-            self.handle(&time, event);
+            self.handle(&now, event);
         }
     }
 
-    fn handle(&mut self, time: &EntryTime, event: Event) {
-        let now = time.monotonic;
+    fn handle(&mut self, now: &Now, event: Event) {
         self.stats.events += 1;
         match event {
             Event::Connected(id, link, peer) => {
                 let address = peer.address();
                 self.delivery.add(id, link, peer);
-                self.input(time, id, Input::Connected(address));
+                self.input(now, id, Input::Connected(address));
                 if self.shutdown_deadline.is_some() {
-                    self.delivery.close(id, now);
+                    self.delivery.close(id, now.instant);
                 }
             }
             Event::Message(id, message, access, sent, admission) => {
@@ -298,41 +303,41 @@ impl Hub {
                 let new = new_session(&message);
                 let session = new.map(|new| new.digest());
                 let input = Input::Message { message, access, session };
-                let joined = self.secret_input(time, id, input, JoinSecrets { sent, new });
+                let joined = self.secret_input(now, id, input, JoinSecrets { sent, new });
                 if let Some(admission) = admission {
                     self.handled_admissions.handled(&admission, joined);
                 }
             }
-            Event::Pending(id) => self.delivery.schedule_flush(id, now),
+            Event::Pending(id) => self.delivery.schedule_flush(id, now.instant),
             Event::Disconnected(id, departure) => {
-                self.input(time, id, Input::Disconnected(departure));
+                self.input(now, id, Input::Disconnected(departure));
                 self.delivery.remove(id);
             }
-            Event::Store(report) => self.report(time, *report),
+            Event::Store(report) => self.report(now, *report),
             Event::Reload => self.storage.reload_moderators(),
             // Queries are answered after the batch.
             Event::Wakeup => {}
             Event::Shutdown => {
-                self.send_batch(now);
+                self.send_batch(now.instant);
                 self.state.shut_down();
-                self.shutdown_deadline.get_or_insert(now + DRAIN_TIMEOUT);
-                self.delivery.close_all(now);
+                self.shutdown_deadline.get_or_insert(now.instant + DRAIN_TIMEOUT);
+                self.delivery.close_all(now.instant);
             }
         }
     }
 
-    fn report(&mut self, time: &EntryTime, report: Report) {
+    fn report(&mut self, now: &Now, report: Report) {
         match report {
             Report::Decided(decision, outcome) => {
                 if self.storage.decided(&decision) {
-                    self.decided(time, decision, outcome);
+                    self.decided(now, decision, outcome);
                 }
             }
             Report::Older((connection, request), answer) => {
-                self.input(time, connection, Input::Older(request, answer));
+                self.input(now, connection, Input::Older(request, answer));
             }
             Report::Moderators(moderators) => {
-                if let Some(changes) = self.set_moderators(time, moderators) {
+                if let Some(changes) = self.set_moderators(now, moderators) {
                     info!("The named moderators have changed: {changes}");
                 }
             }
@@ -341,46 +346,40 @@ impl Hub {
     }
 
     /// Returns how they have changed, for the log.
-    fn set_moderators(&mut self, time: &EntryTime, moderators: Vec<Moderator>) -> Option<String> {
+    fn set_moderators(&mut self, now: &Now, moderators: Vec<Moderator>) -> Option<String> {
         let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
         // First the room: what was compared with the earlier ones is then refused.
-        self.input(time, ConnectionId::SERVER, Input::Moderators(names));
+        self.input(now, ConnectionId::SERVER, Input::Moderators(names));
         self.state.set_moderators(moderators)
     }
 
-    fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, time: &EntryTime) {
+    fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, now: &Now) {
         if let Err(error) = self.storage.read_older(connection, request) {
-            self.input(time, connection, Input::Older(request.clone().into(), Err(error)));
+            self.input(now, connection, Input::Older(request.clone().into(), Err(error)));
         }
     }
 
     /// Passes an input to the room as the next entry, and returns whether the client has joined with it. Ignored during
     /// the shutdown, when clients are sent nothing more.
-    fn input(&mut self, time: &EntryTime, from: ConnectionId, input: Input) -> bool {
-        self.secret_input(time, from, input, JoinSecrets::default())
+    fn input(&mut self, now: &Now, from: ConnectionId, input: Input) -> bool {
+        self.secret_input(now, from, input, JoinSecrets::default())
     }
 
     /// The same for a message with secrets, which only the answer to it may contain.
-    fn secret_input(
-        &mut self,
-        time: &EntryTime,
-        from: ConnectionId,
-        input: Input,
-        secrets: JoinSecrets,
-    ) -> bool {
+    fn secret_input(&mut self, now: &Now, from: ConnectionId, input: Input, secrets: JoinSecrets) -> bool {
         if self.shutdown_deadline.is_some() {
             return false;
         }
         self.last_id += 1;
         self.storage.assigned(self.last_id);
-        let mut effects = self.room.apply(Entry { id: self.last_id, time, from, input });
+        let mut effects = self.room.apply(Entry { id: self.last_id, time: &now.entry, from, input });
         secrets.complete(&mut effects, self.max_message_bytes);
-        self.apply(Some(from), &effects, time);
+        self.apply(Some(from), &effects, now);
         let has_joined =
             effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)));
         for effect in effects {
             match effect {
-                Effect::Decide(decision) => self.decide(time, decision),
+                Effect::Decide(decision) => self.decide(now, decision),
                 Effect::Record(act) => self.storage.record(act),
                 _ => {}
             }
@@ -389,36 +388,37 @@ impl Hub {
     }
 
     /// Has a decision stored. It takes effect with the store's answer.
-    fn decide(&mut self, time: &EntryTime, decision: Box<Decision>) {
+    fn decide(&mut self, now: &Now, decision: Box<Decision>) {
         if self.storage.is_off() {
             let outcome = match decision.act.action {
                 Action::Delete { id, .. } if !self.room.holds(id) => Outcome::NotFound,
                 _ => Outcome::Stored,
             };
-            return self.decided(time, decision, outcome);
+            return self.decided(now, decision, outcome);
         }
-        if let Err(decision) = self.storage.decide(decision, time.monotonic) {
-            self.decided(time, decision, Outcome::NotStored);
+        if let Err(decision) = self.storage.decide(decision, now.instant) {
+            self.decided(now, decision, Outcome::NotStored);
         }
     }
 
-    fn decided(&mut self, time: &EntryTime, decision: Box<Decision>, outcome: Outcome) {
-        self.input(time, decision.connection, Input::Decided(decision, outcome));
+    fn decided(&mut self, now: &Now, decision: Box<Decision>, outcome: Outcome) {
+        self.input(now, decision.connection, Input::Decided(decision, outcome));
     }
 
     /// Applies effects in their order. `from`: the connection whose input has caused them.
-    fn apply(&mut self, from: Option<ConnectionId>, effects: &[Effect], time: &EntryTime) {
+    fn apply(&mut self, from: Option<ConnectionId>, effects: &[Effect], now: &Now) {
         for effect in effects {
-            self.stats.deliveries += self.tape.write(effect, &time.timestamp) as u64;
+            self.lists.follow(effect, now.instant);
+            self.stats.deliveries += self.tape.write(effect, &now.entry.timestamp) as u64;
             match effect {
-                Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, time.monotonic),
+                Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, now.instant),
                 Effect::Close(id, reason) => self.removed.push((*id, reason.clone())),
                 Effect::PublishBan(ban) => self.state.publish_ban(ban.clone()),
                 Effect::WithdrawBan(id) => self.state.withdraw_ban(*id),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
                 Effect::Keep(entry) => self.storage.keep(entry),
-                Effect::ReadOlder(connection, request) => self.read_older(*connection, request, time),
+                Effect::ReadOlder(connection, request) => self.read_older(*connection, request, now),
                 _ => {}
             }
         }
@@ -454,6 +454,7 @@ impl Hub {
                     }
                 }
                 Effect::CloseReplaced(_)
+                | Effect::ListChanged(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Keep(_)
@@ -547,17 +548,17 @@ mod tests {
     #[test]
     fn an_admission_to_resume_does_not_admit_an_ordinary_join() {
         let (handle, mut hub) = hub();
-        let (time, id) = (EntryClock::default().now(), ConnectionId(1));
+        let (now, id) = (EntryClock::default().now(), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
-        hub.input(&time, id, Input::Connected(address));
+        hub.input(&now, id, Input::Connected(address));
         let session = "0a".repeat(16);
         let join =
             || ClientMessage::parse(&format!(r#"{{"type":"join","username":"Bob","session":"{session}"}}"#));
         let admission = Arc::new(handle.admit_to_resume());
-        hub.handle(&time, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
+        hub.handle(&now, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(false), 0));
-        let admission = Arc::new(handle.admit(60, time.monotonic).0);
-        hub.handle(&time, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
+        let admission = Arc::new(handle.admit(60, now.instant).0);
+        hub.handle(&now, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(true), 1));
     }
 
@@ -566,14 +567,14 @@ mod tests {
         let (handle, mut hub) = hub();
         // Far ahead, so that no debt is repaid while this runs.
         let now = Instant::now() + Duration::from_secs(3600);
-        let time = EntryTime { monotonic: now, ..EntryClock::default().now() };
+        let later = Now { instant: now, ..EntryClock::default().now() };
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
             let message =
                 Input::Message { message: ClientMessage::parse(&message), access: OPEN, session: None };
             for input in [Input::Connected(address), message] {
-                hub.input(&time, ConnectionId(number), input);
+                hub.input(&later, ConnectionId(number), input);
             }
         }
         let probe = handle.clone();
@@ -587,28 +588,28 @@ mod tests {
     #[test]
     fn moderators_are_published_and_their_names_reserved() {
         let (handle, mut hub) = hub();
-        let time = EntryClock::default().now();
+        let now = EntryClock::default().now();
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         let joins = |hub: &mut Hub, number, join| {
-            hub.input(&time, ConnectionId(number), Input::Connected(address));
+            hub.input(&now, ConnectionId(number), Input::Connected(address));
             let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
             let access = Access { join, ..OPEN };
             let joined =
-                hub.input(&time, ConnectionId(number), Input::Message { message, access, session: None });
-            hub.input(&time, ConnectionId(number), Input::Disconnected(Departure::Left));
+                hub.input(&now, ConnectionId(number), Input::Message { message, access, session: None });
+            hub.input(&now, ConnectionId(number), Input::Disconnected(Departure::Left));
             joined
         };
         let meg = NameKey::of("Meg");
         assert!(joins(&mut hub, 1, Verdict::NotCompared) && !handle.has_moderators());
         let hash = PasswordHash::new("only meg", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
         let moderator = Moderator::new(Username::parse("MEG").unwrap(), &hash);
-        hub.handle(&time, Event::Store(Box::new(Report::Moderators(vec![moderator]))));
+        hub.handle(&now, Event::Store(Box::new(Report::Moderators(vec![moderator]))));
         let published = handle.moderator(&meg).and_then(|moderator| moderator.hash.clone());
         assert!(published.is_some_and(|hash| hash.matches("only meg")));
         assert!(handle.has_moderators() && handle.moderator(&NameKey::of("Max")).is_none());
         assert!(!joins(&mut hub, 2, Verdict::NotCompared) && !joins(&mut hub, 3, Verdict::Shared));
         assert!(joins(&mut hub, 4, Verdict::Own));
-        hub.handle(&time, Event::Store(Box::new(Report::Moderators(Vec::new()))));
+        hub.handle(&now, Event::Store(Box::new(Report::Moderators(Vec::new()))));
         assert!(joins(&mut hub, 5, Verdict::NotCompared) && handle.moderator(&meg).is_none());
     }
 }

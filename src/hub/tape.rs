@@ -105,6 +105,7 @@ impl Tape {
             }
             Effect::Send(Audience::Only(ids), message) => self.write_targeted(ids, message, timestamp),
             Effect::LeaveAway(..)
+            | Effect::ListChanged(_)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
             | Effect::Keep(_)

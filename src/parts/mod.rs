@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::chat::{
-    Access, Address, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Entry, EntryTime,
-    HistoryLimits, Input, JoinSecrets, MessageError, Room, RoomSettings, SessionSecret,
+    Access, Address, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
+    HistoryLimits, Input, JoinSecrets, MessageError, Room, RoomSettings, SessionSecret, UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
@@ -21,9 +21,11 @@ pub struct Message(Result<ClientMessage, MessageError>, Option<SessionSecret>);
 /// The room and its tape, with the server's defaults. The clock stands still unless a method says otherwise.
 pub struct Chat {
     room: Room,
+    lists: UserLists,
     tape: Tape,
     output: Output,
     time: EntryTime,
+    now: Instant,
     last_id: u64,
     last_connection: u64,
 }
@@ -46,7 +48,6 @@ impl Default for Chat {
     fn default() -> Self {
         let time = EntryTime {
             chat: ChatTime(1_795_867_200_123),
-            monotonic: Instant::now(),
             unix_millis: 1_795_867_200_123,
             timestamp: "12:00:00".into(),
             utc: "2026-11-28T12:00:00.123Z".into(),
@@ -64,8 +65,16 @@ impl Default for Chat {
             },
             &time,
         );
-        let (tape, output) = (Tape::default(), Output::default());
-        Self { room, tape, output, time, last_id: 0, last_connection: 0 }
+        Self {
+            room,
+            lists: UserLists::default(),
+            tape: Tape::default(),
+            output: Output::default(),
+            time,
+            now: Instant::now(),
+            last_id: 0,
+            last_connection: 0,
+        }
     }
 }
 
@@ -108,13 +117,13 @@ impl Chat {
 
     /// Moves the clock past the time when lists are due.
     pub fn wait_for_lists(&mut self) {
-        self.time.monotonic += Duration::from_secs(60);
+        self.now += Duration::from_secs(60);
     }
 
     /// Sends the lists that are due. Returns how many bytes these are for all recipients together.
     pub fn send_lists(&mut self) -> usize {
-        if let Some(effect) = self.room.send_lists(self.time.monotonic, |_| false) {
-            self.tape.write(&effect, &self.time.timestamp);
+        if let Some(recipients) = self.lists.next_round(self.now, |_| false) {
+            self.tape.write(&Effect::Send(recipients, self.room.user_list()), &self.time.timestamp);
         }
         self.finish()
     }
@@ -129,6 +138,7 @@ impl Chat {
         let mut effects = self.room.apply(entry);
         secrets.complete(&mut effects, MAX_MESSAGE_BYTES);
         for effect in effects {
+            self.lists.follow(&effect, self.now);
             self.tape.write(&effect, &self.time.timestamp);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
@@ -92,9 +91,8 @@ pub fn read(row: &Row) -> rusqlite::Result<StoredMessage> {
     let message =
         if is_public { KeptMessage::Public { username, content } } else { KeptMessage::System { content } };
     let utc = clock::utc(unix_millis);
-    // The encoder does not use `chat` and `monotonic`.
-    let (chat, monotonic) = (ChatTime(0), Instant::now());
-    let time = EntryTime { chat, monotonic, unix_millis, timestamp: timestamp.into(), utc };
+    // The encoder does not use `chat`.
+    let time = EntryTime { chat: ChatTime(0), unix_millis, timestamp: timestamp.into(), utc };
     let mut json = Vec::new();
     message.encode(id, &time, &mut json);
     Ok(StoredMessage {

@@ -128,8 +128,7 @@ impl Running {
 
 fn json(id: u64, unix_millis: u64, username: &str, content: &str) -> Arc<[u8]> {
     let utc = clock::utc(unix_millis);
-    let (chat, monotonic) = (ChatTime(0), Instant::now());
-    let time = EntryTime { chat, monotonic, unix_millis, timestamp: "12:34:56".into(), utc };
+    let time = EntryTime { chat: ChatTime(0), unix_millis, timestamp: "12:34:56".into(), utc };
     let mut json = Vec::new();
     KeptMessage::Public { username, content }.encode(id, &time, &mut json);
     json.into()
