@@ -31,8 +31,8 @@ pub use acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use away::AwayLimits;
 pub use bans::Bans;
 pub use entry::{
-    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages,
-    OlderRequest, StoreUnavailable,
+    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, NodeNumber,
+    OlderMessages, OlderRequest, StoreUnavailable,
 };
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;

@@ -533,7 +533,7 @@ fn a_ban_ends_when_its_time_is_over() {
         let time = EntryTime { unix_millis, ..script.time() };
         let input = message(ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#));
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(number), input };
-        let effects = script.room.apply(entry);
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
         script.apply(effects);
         script.is_member(number)
     };
@@ -875,8 +875,10 @@ fn a_decision_takes_effect_even_if_its_moderator_has_left() {
     let mut script = moderated(&["Bob"]);
     script.outcome = None;
     script.command(1, "/to Bob 5");
-    let Action::TimeOut { until, .. } = &mut script.waiting[0].act.action else { panic!() };
-    *until -= 5000;
+    for decision in [&mut script.waiting[0], &mut script.room.undecided[0]] {
+        let Action::TimeOut { until, .. } = &mut decision.act.action else { panic!() };
+        *until -= 5000;
+    }
     script.decide_all(Outcome::Stored);
     script.wait(0.1);
     script.received.clear();

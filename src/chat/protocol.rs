@@ -63,6 +63,19 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// Whether it changes nothing: only its answer matters.
+    pub fn is_question(&self) -> bool {
+        match self {
+            Self::History { .. } => true,
+            Self::Command(Ok(command)) => {
+                matches!(command, Command::Help(_) | Command::Bans | Command::Info(_))
+            }
+            Self::Command(Err(_)) | Self::Join(_) | Self::Public { .. } | Self::Private { .. } => false,
+        }
+    }
+}
+
 /// What a client asks for when it joins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JoinOptions {

@@ -13,8 +13,8 @@ use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
 use super::entry::{
-    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages,
-    OlderRequest, StoreUnavailable,
+    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Guest, Input, NodeNumber,
+    OlderMessages, OlderRequest, StoreUnavailable,
 };
 use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
@@ -79,6 +79,43 @@ pub enum Effect {
     Moderated(String),
 }
 
+impl Effect {
+    /// Whether this server needs the effect. Its audience is reduced to the server's connections.
+    pub fn is_for(&mut self, server: NodeNumber) -> bool {
+        match self {
+            Self::Enter(id, _)
+            | Self::Resume(id, _)
+            | Self::Leave(id, _)
+            | Self::Away(id, _)
+            | Self::CloseReplaced(id)
+            | Self::Close(id, _)
+            | Self::ReadOlder(id, _)
+            | Self::Send(Audience::One(id), _) => server.has(*id),
+            // It is stored where it was made, before it takes effect anywhere.
+            Self::Decide(decision) => server.has(decision.connection),
+            Self::Send(Audience::Only(ids), _) => {
+                ids.retain(|&id| server.has(id));
+                !ids.is_empty()
+            }
+            Self::Send(audience, _) => {
+                if matches!(audience, Audience::AllExcept(id) if !server.has(*id)) {
+                    *audience = Audience::All;
+                }
+                true
+            }
+            Self::ListChanged(_)
+            | Self::LeaveAway(..)
+            | Self::OpenSession(..)
+            | Self::CloseSession(_)
+            | Self::Keep(_)
+            | Self::Record(_)
+            | Self::PublishBan(_)
+            | Self::WithdrawBan(_)
+            | Self::Moderated(_) => true,
+        }
+    }
+}
+
 /// Who gets a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Audience {
@@ -120,7 +157,7 @@ pub struct RoomSettings {
 pub struct Room {
     epoch: Arc<str>,
     /// Connections that have not joined.
-    guests: ConnectionMap<Address>,
+    guests: ConnectionMap<Guest>,
     roster: Roster,
     history: History,
     away: AwaySchedule,
@@ -128,6 +165,8 @@ pub struct Room {
     bans: Bans,
     /// The names of the named moderators.
     reserved: NameMap<()>,
+    /// Decisions that are being stored, in order.
+    undecided: Vec<Decision>,
     scratch: Vec<u8>,
 }
 
@@ -141,6 +180,8 @@ struct Context<'a> {
     access: Access,
     /// For a client that joins.
     session: Option<SessionDigest>,
+    /// Whether the connection belongs to the server that needs the effects.
+    is_here: bool,
 }
 
 impl Context<'_> {
@@ -170,43 +211,60 @@ impl Room {
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
             reserved: NameMap::default(),
+            undecided: Vec::new(),
             scratch: Vec::new(),
         }
     }
 
-    /// Applies the next entry, after what was due by its time.
-    pub fn apply(&mut self, entry: Entry) -> Vec<Effect> {
-        let Entry { id, time, from, input } = entry;
-        let mut effects = self.expire(time);
-        effects.extend(self.apply_input(id, time, from, input));
+    /// Applies the next entry, after what was due by its time. `viewer`: the server that needs the effects. Those on
+    /// connections of other servers are left out.
+    pub fn apply(&mut self, entry: Entry, viewer: NodeNumber) -> Vec<Effect> {
+        self.history.evict_old(entry.time.unix_millis);
+        let mut effects = self.expire(entry.time);
+        effects.extend(self.apply_input(entry, viewer));
+        if viewer != NodeNumber::LOCAL {
+            effects.retain_mut(|effect| effect.is_for(viewer));
+        }
         effects
     }
 
-    fn apply_input(&mut self, id: u64, time: &EntryTime, from: ConnectionId, input: Input) -> Vec<Effect> {
+    fn apply_input(&mut self, entry: Entry, viewer: NodeNumber) -> Vec<Effect> {
+        let Entry { id, time, from, input } = entry;
+        let context = Context {
+            id,
+            time,
+            from,
+            txn_id: None,
+            access: Access::default(),
+            session: None,
+            is_here: viewer.has(from),
+        };
         match input {
             Input::Connected(address) => {
-                self.guests.insert(from, address);
+                self.guests.insert(from, Guest { address, opened: time.chat });
                 Vec::new()
             }
             Input::Message { message: Err(reason), access, session } => {
-                let context = Context { id, time, from, txn_id: None, access, session };
-                self.message(context, None, Err(reason))
+                self.message(Context { access, session, ..context }, None, Err(reason))
             }
             Input::Message { message: Ok(ClientMessage { username, txn_id, body }), access, session } => {
-                let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session };
+                let context = Context { txn_id: txn_id.as_ref(), access, session, ..context };
                 self.message(context, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time, from, departure),
-            Input::Older(request, answer) => self.older(id, time, from, *request, answer),
+            Input::Older(request, answer) => self.older(context, *request, answer),
             Input::Decided(decision, outcome) => {
-                let Decision { act, connection, txn_id } = *decision;
-                let access = Access::default();
-                let txn_id = txn_id.as_ref();
-                let context = Context { id, time, from: connection, txn_id, access, session: None };
-                self.decided(context, act, outcome)
+                match self.undecided.iter().position(|undecided| *undecided == *decision) {
+                    Some(at) => {
+                        self.undecided.remove(at);
+                        self.decided(context, *decision, outcome)
+                    }
+                    None => Vec::new(),
+                }
             }
             Input::Moderators(names) => self.set_moderators(&names),
             Input::Tick => Vec::new(),
+            Input::NodeDown(node) => self.node_down(context, node),
         }
     }
 
@@ -286,7 +344,7 @@ impl Room {
         body: Result<Body, MessageError>,
     ) -> Vec<Effect> {
         match self.guests.get(&context.from) {
-            Some(&address) => self.guest_message(context, address, username, body),
+            Some(&guest) => self.guest_message(context, guest, username, body),
             None => self.member_message(context, body),
         }
     }
@@ -323,7 +381,7 @@ impl Room {
     fn guest_message(
         &mut self,
         context: Context,
-        address: Address,
+        guest: Guest,
         username: Option<Result<Username, String>>,
         body: Result<Body, MessageError>,
     ) -> Vec<Effect> {
@@ -340,8 +398,8 @@ impl Room {
             }
         };
         match body {
-            Ok(Body::Join(options)) => self.join(context, address, name, options.as_deref()),
-            body => match self.enter(context, address, name, None) {
+            Ok(Body::Join(options)) => self.join(context, guest, name, options.as_deref()),
+            body => match self.enter(context, guest, name, None) {
                 Ok(mut effects) => {
                     // Nothing if it was refused.
                     effects.extend(self.member_message(context, body));
@@ -355,7 +413,7 @@ impl Room {
     fn join(
         &mut self,
         context: Context,
-        address: Address,
+        guest: Guest,
         name: Username,
         options: Option<&JoinOptions>,
     ) -> Vec<Effect> {
@@ -363,9 +421,9 @@ impl Room {
             && let Some(session) = options.session
             && let Some(order) = self.place_of(session, &name)
         {
-            return self.resume(context, address, order, options);
+            return self.resume(context, guest, order, options);
         }
-        self.enter(context, address, name, options).unwrap_or_else(|reason| vec![error(context, reason)])
+        self.enter(context, guest, name, options).unwrap_or_else(|reason| vec![error(context, reason)])
     }
 
     /// The place that a session resumes under this name.
@@ -400,14 +458,14 @@ impl Room {
     fn enter(
         &mut self,
         context: Context,
-        address: Address,
+        guest: Guest,
         name: Username,
         options: Option<&JoinOptions>,
     ) -> Result<Vec<Effect>, String> {
         let Context { time, from, access, .. } = context;
         let role = self.role_at_join(&name, access);
         if role != Ok(Role::Named)
-            && let Some(ban) = self.ban_on(context, &name, address)
+            && let Some(ban) = self.ban_on(context, &name, guest.address)
         {
             let effects = moderation::refuse(context, ban);
             self.guests.remove(&from);
@@ -421,14 +479,13 @@ impl Room {
         let place_name = name.shown().clone();
         self.guests.remove(&from);
         let session = options.and(context.session);
-        let member = self.roster.join(from, name, address, role, session, time.unix_millis);
+        let member = self.roster.join(from, name, guest, role, session, time.unix_millis);
         let place = member.place();
-        let mut effects = vec![
-            self.list_changed(),
-            Effect::Enter(from, place_name),
-            Effect::Send(Audience::One(from), self.user_list()),
-            Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }),
-        ];
+        let mut effects = vec![self.list_changed(), Effect::Enter(from, place_name)];
+        if context.is_here {
+            effects.push(Effect::Send(Audience::One(from), self.user_list()));
+        }
+        effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
         if let Some((options, session)) = options.zip(session) {
             effects.push(Effect::OpenSession(session, place.name.clone()));
             self.history_after_join(context, &place, session, options, &[], &mut effects);
@@ -441,7 +498,7 @@ impl Room {
     fn resume(
         &mut self,
         context: Context,
-        address: Address,
+        Guest { address, opened }: Guest,
         order: JoinOrder,
         options: &JoinOptions,
     ) -> Vec<Effect> {
@@ -456,9 +513,11 @@ impl Room {
         }
         let Some(member) = self.roster.get_mut(order) else { return Vec::new() };
         // A late join on an older connection, which the client has replaced with a newer one.
-        if member.connection().is_some_and(|current| current > from) {
+        let is_newer = |current: ConnectionId| current.is_newer(member.opened, from, opened);
+        if member.connection().is_some_and(is_newer) {
             return vec![Effect::CloseReplaced(from)];
         }
+        member.opened = opened;
         let before = std::mem::replace(&mut member.address, address);
         let (name, place, session) = (member.name.shown().clone(), member.place(), member.session);
         let mut effects = Vec::new();
@@ -473,7 +532,7 @@ impl Room {
             None => {}
         }
         effects.push(Effect::Resume(from, name));
-        if self.roster.list_size().is_small() {
+        if context.is_here && self.roster.list_size().is_small() {
             effects.push(Effect::Send(Audience::One(from), self.user_list()));
         }
         effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
@@ -493,7 +552,9 @@ impl Room {
         unread: &[HistoryEntry],
         effects: &mut Vec<Effect>,
     ) {
-        self.history.evict_old(context.time.unix_millis);
+        if !context.is_here {
+            return;
+        }
         let (page, recovered) = match &options.since {
             None => (self.history.page_with_unread(place, options.history, unread), None),
             Some(since) => {
@@ -550,6 +611,21 @@ impl Room {
         effects
     }
 
+    /// The server's members lose their connections, and what it was storing takes effect.
+    fn node_down(&mut self, context: Context, node: NodeNumber) -> Vec<Effect> {
+        let is_its = |decision: &mut Decision| decision.connection.node() == node;
+        let mut effects = Vec::new();
+        for decision in self.undecided.extract_if(.., is_its).collect::<Vec<_>>() {
+            effects.extend(self.decided(context, decision, Outcome::NotStored));
+        }
+        let connections = self.roster.iter().filter_map(Member::connection);
+        for connection in connections.filter(|id| id.node() == node).collect::<Vec<_>>() {
+            effects.extend(self.disconnected(context.time, connection, Departure::Lost));
+        }
+        self.guests.retain(|id, _| id.node() != node);
+        effects
+    }
+
     /// `is_removed`: its connection is [closed](Effect::Close) already.
     fn leave(&mut self, order: JoinOrder, is_removed: bool, effects: &mut Vec<Effect>) {
         let Some(member) = self.roster.leave(order) else { return };
@@ -591,7 +667,11 @@ impl Room {
 
     /// What a member asks for.
     fn request(&mut self, context: Context, body: Result<Body, MessageError>) -> Result<Vec<Effect>, String> {
-        match body.map_err(|reason| reason.to_string())? {
+        let body = body.map_err(|reason| reason.to_string())?;
+        if !context.is_here && body.is_question() {
+            return Ok(Vec::new());
+        }
+        match body {
             Body::Join(_) => {
                 let member = self.roster.by_connection(context.from);
                 let name = member.map_or("", |member| member.name.shown());
@@ -643,7 +723,6 @@ impl Room {
 
     fn page(&mut self, context: Context, before: Option<u64>, limit: u16) -> Vec<Effect> {
         let Some(member) = self.roster.by_connection(context.from) else { return Vec::new() };
-        self.history.evict_old(context.time.unix_millis);
         let viewer = member.place();
         match self.history.page_with_older(&viewer, before, limit) {
             Ok(page) => vec![self.answer(context, page, None, None)],
@@ -657,22 +736,18 @@ impl Room {
     /// Answers a request with what the store has for it.
     fn older(
         &mut self,
-        id: u64,
-        time: &EntryTime,
-        from: ConnectionId,
+        context: Context,
         request: OlderRequest,
         answer: Result<OlderMessages, StoreUnavailable>,
     ) -> Vec<Effect> {
         let OlderRequest { viewer, txn_id, page } = request;
-        let access = Access::default();
-        let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session: None };
-        if self.roster.by_connection(from).is_none_or(|member| member.order != viewer.order) {
+        let context = Context { txn_id: txn_id.as_ref(), ..context };
+        if self.roster.by_connection(context.from).is_none_or(|member| member.order != viewer.order) {
             return Vec::new();
         }
         let Ok(OlderMessages { entries, more }) = answer else {
             return vec![error(context, "Older messages are not available now: try again later.")];
         };
-        self.history.evict_old(time.unix_millis);
         let page = self.history.complete(&viewer, &page, &entries, more);
         vec![self.answer(context, page, None, None)]
     }

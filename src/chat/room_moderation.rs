@@ -47,11 +47,14 @@ impl Room {
         };
         let act = act(context, moderator, action);
         let decision = Decision { act, connection: context.from, txn_id: context.txn_id.cloned() };
+        self.undecided.push(decision.clone());
         Ok(vec![Effect::Decide(decision.into())])
     }
 
     /// Applies a decision that was stored, or that could not be stored.
-    pub(super) fn decided(&mut self, context: Context, act: Act, outcome: Outcome) -> Vec<Effect> {
+    pub(super) fn decided(&mut self, context: Context, decision: Decision, outcome: Outcome) -> Vec<Effect> {
+        let Decision { act, connection, txn_id } = decision;
+        let context = Context { from: connection, txn_id: txn_id.as_ref(), ..context };
         let mut effects = Vec::new();
         let reply = match &act.action {
             Action::TimeOut { name, until } => {

@@ -117,7 +117,7 @@ impl Script {
         self.last_id += 1;
         let time = self.time();
         let entry = Entry { id: self.last_id, time: &time, from: ConnectionId(number), input };
-        let effects = self.room.apply(entry);
+        let effects = self.room.apply(entry, NodeNumber::LOCAL);
         self.apply(effects);
     }
 
@@ -787,7 +787,7 @@ proptest! {
             while let Some((id, input)) = inputs.pop_front() {
                 last_id += 1;
                 let entry = Entry { id: last_id, time: &time(elapsed), from: ConnectionId(id), input };
-                for effect in room.apply(entry) {
+                for effect in room.apply(entry, NodeNumber::LOCAL) {
                     lists.follow(&effect, start + elapsed);
                     if let Effect::Decide(decision) = &effect {
                         let outcome = [Outcome::Stored, Outcome::NotStored, Outcome::NotFound][last_id as usize % 3];
@@ -902,7 +902,7 @@ fn a_wall_clock_that_is_set_back_or_forward_moves_no_deadline() {
         script.last_id += 1;
         let input = message(ClientMessage::parse(r#"{"type":"public","content":"hi"}"#));
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(2), input };
-        let effects = script.room.apply(entry);
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
         script.apply(effects);
         assert_eq!(script.received(2), ["system: You are timed out: 58 seconds left."], "{jump}");
         assert_eq!(script.received(1), [""; 0]);
@@ -925,6 +925,10 @@ impl Script {
     /// Connects, and joins with these options, in addition to the session of `place`.
     fn join_with(&mut self, number: u64, place: &Resumable, options: JoinOptions) {
         self.connect(number);
+        self.join_on(number, place, options);
+    }
+
+    fn join_on(&mut self, number: u64, place: &Resumable, options: JoinOptions) {
         let options =
             Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
         let body = Ok(Body::Join(options));
@@ -944,6 +948,12 @@ impl Script {
     fn resume(&mut self, number: u64, place: &Resumable, since: u64) {
         let since = Some(Position { epoch: "an epoch".into(), id: since });
         self.join_with(number, place, JoinOptions { since, ..JoinOptions::default() });
+    }
+
+    /// The same on a connection that is open.
+    fn resume_on(&mut self, number: u64, place: &Resumable, since: u64) {
+        let since = Some(Position { epoch: "an epoch".into(), id: since });
+        self.join_on(number, place, JoinOptions { since, ..JoinOptions::default() });
     }
 
     /// Sends a message as JSON.
@@ -1227,7 +1237,7 @@ fn messages_older_than_the_limit_are_evicted() {
         let time = EntryTime { unix_millis: script.time().unix_millis + after, ..script.time() };
         let input = message(ClientMessage::parse(r#"{"type":"history"}"#));
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(1), input };
-        let effects = script.room.apply(entry);
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
         script.apply(effects);
         script.received(1).remove(0)
     };
@@ -1447,4 +1457,104 @@ fn a_named_moderator_that_is_removed_becomes_a_member() {
     script.input(0, Input::Moderators(Vec::new()));
     script.wait(1.0);
     assert_eq!(script.received(1), ["list: Bob"]);
+}
+
+/// A connection of one of several servers.
+fn on(node: u32, number: u64) -> u64 {
+    ConnectionId::new(NodeNumber::new(node).unwrap(), number).0
+}
+
+#[test]
+fn the_members_of_a_server_that_has_ended_lose_their_connections() {
+    let mut script = Script::new();
+    let watcher = on(2, 1);
+    script.asking(watcher, "Watcher");
+    let ann = script.asking(on(1, 9), "Ann");
+    script.connect(on(1, 1));
+    script.join(on(1, 1), "Bob");
+    script.asking(on(1, 5), "Cid");
+    script.connect(on(1, 7));
+    script.received(watcher);
+    script.input(0, Input::NodeDown(NodeNumber::new(1).unwrap()));
+    script.wait(1.0);
+    // Bob did not ask.
+    assert_eq!(script.received(watcher), ["system: Bob left.", "list: Watcher, Ann away, Cid away"]);
+    assert_eq!((script.room.guests(), script.members.len()), (0, 1));
+    script.resume(on(2, 2), &ann, script.last_id);
+    script.received(on(2, 2));
+    script.wait(AWAY.as_secs_f64());
+    assert_eq!(script.received(on(2, 2)), ["system: Cid left.", "list: Watcher, Ann"]);
+}
+
+#[test]
+fn what_a_server_was_storing_takes_effect_when_it_ends() {
+    let mut script = Script::new();
+    let (ann, bob) = (on(1, 1), on(2, 1));
+    for (number, name) in [(ann, "Ann"), (bob, "Bob")] {
+        script.connect(number);
+        script.join(number, name);
+    }
+    script.command(ann, "/login secret");
+    script.received.clear();
+    script.outcome = None;
+    script.command(ann, "/to Bob 60");
+    assert_eq!(script.received(bob), [""; 0]);
+    script.input(0, Input::NodeDown(NodeNumber::new(2).unwrap()));
+    assert_eq!(script.received(ann), ["system: Bob left."], "it is another server's decision");
+    script.input(0, Input::NodeDown(NodeNumber::new(1).unwrap()));
+    assert!(script.room.timeouts.contains(&NameKey::of("Bob")));
+    // An answer of its store comes too late.
+    script.connect(on(3, 1));
+    script.join(on(3, 1), "Cid");
+    script.received.clear();
+    let decision = script.waiting.remove(0);
+    script.input(ann, Input::Decided(decision.into(), Outcome::Stored));
+    assert_eq!(script.received(on(3, 1)), [""; 0]);
+}
+
+/// The numbers of two servers' connections say nothing about which one is newer.
+#[test]
+fn of_two_servers_the_connection_that_was_opened_last_keeps_the_place() {
+    let mut script = Script::new();
+    let ann = script.asking(on(1, 1), "Ann");
+    script.connect(on(2, 5));
+    script.wait(0.001);
+    script.resume(on(1, 2), &ann, script.last_id);
+    assert_eq!(script.received(on(1, 1)), ["replaced"]);
+    script.resume_on(on(2, 5), &ann, script.last_id);
+    assert_eq!(script.received(on(2, 5)), ["replaced"], "this is a late join");
+    script.wait(0.001);
+    script.resume(on(2, 6), &ann, script.last_id);
+    assert_eq!(script.received(on(1, 2)).last().unwrap(), "replaced");
+    // If both were opened at the same time, the later join counts.
+    script.connect(on(3, 1));
+    script.resume(on(1, 3), &ann, script.last_id);
+    assert_eq!(script.received(on(2, 6)).last().unwrap(), "replaced");
+    script.resume_on(on(3, 1), &ann, script.last_id);
+    assert_eq!(script.received(on(1, 3)).last().unwrap(), "replaced");
+}
+
+/// The simulation compares the effects of all entries.
+#[test]
+fn a_server_gets_only_the_effects_on_its_own_connections() {
+    let (own, other) = (ConnectionId(on(1, 1)), ConnectionId(on(2, 1)));
+    let server = NodeNumber::new(1).unwrap();
+    let message = || ServerMessage::Deleted { id: 1 };
+    let reduced = |audience| {
+        let mut effect = Effect::Send(audience, message());
+        effect.is_for(server).then_some(effect)
+    };
+    for (audience, expected) in [
+        (Audience::All, Some(Audience::All)),
+        (Audience::AllExcept(own), Some(Audience::AllExcept(own))),
+        (Audience::AllExcept(other), Some(Audience::All)),
+        (Audience::One(own), Some(Audience::One(own))),
+        (Audience::One(other), None),
+        (Audience::Only(vec![other, own]), Some(Audience::Only(vec![own]))),
+        (Audience::Only(vec![other]), None),
+    ] {
+        assert_eq!(reduced(audience), expected.map(|audience| Effect::Send(audience, message())));
+    }
+    assert!(Effect::Enter(own, "Ann".into()).is_for(server));
+    assert!(!Effect::Close(other, "banned".into()).is_for(server));
 }

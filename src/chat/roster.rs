@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::away::{Away, Unread};
-use super::entry::{Address, ConnectionId, ConnectionMap};
+use super::entry::{Address, ChatTime, ConnectionId, ConnectionMap, Guest};
 use super::history::Place;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
@@ -36,6 +36,8 @@ pub struct Member {
     /// `None`: the client did not ask. It cannot resume, and gets no `ack`.
     pub session: Option<SessionDigest>,
     pub presence: Presence,
+    /// When its connection was opened, or the last one that it had.
+    pub opened: ChatTime,
 }
 
 /// What a member may do. The command table says which role a command needs.
@@ -105,7 +107,7 @@ impl Roster {
         &mut self,
         connection: ConnectionId,
         name: Username,
-        address: Address,
+        Guest { address, opened }: Guest,
         role: Role,
         session: Option<SessionDigest>,
         joined: u64,
@@ -116,7 +118,7 @@ impl Roster {
         self.by_name.insert(name.key(), order);
         self.list_size.add(&name);
         let presence = Presence::Connected(connection);
-        let member = Member { order, name, address, role, joined, session, presence };
+        let member = Member { order, name, address, role, joined, session, presence, opened };
         self.members.entry(order).or_insert(member)
     }
 

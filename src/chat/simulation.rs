@@ -36,6 +36,8 @@ const MAX_STEPS: u64 = 400;
 const AWAY: Duration = Duration::from_secs(30);
 const MAX_AWAY: usize = 3;
 const MAX_AWAY_PER_NETWORK: usize = 2;
+/// How many servers there are.
+const NODES: u64 = 2;
 /// How many clients send `/login` before anything else.
 const MODERATORS: usize = 2;
 /// How many of the kept messages are in memory after a start.
@@ -70,6 +72,7 @@ fn invariants_hold_for_every_seed() {
         "a member was removed while away",
         "a message was deleted",
         "a moderator was gone",
+        "a server has ended",
         "a time-out survived a restart",
         "older messages were read",
     ];
@@ -303,7 +306,7 @@ impl World {
             92 => self.leave(client),
             93..99 => self.pass_time(random),
             _ if random.one_in(2) => self.restart(random),
-            _ => {}
+            _ => self.end_node(random),
         }
         self.check_bounds();
     }
@@ -314,7 +317,9 @@ impl World {
             return;
         }
         self.last_connection += 1;
-        let id = ConnectionId(self.last_connection);
+        let id = ConnectionId::new(node(1 + random.below(NODES) as u32), self.last_connection);
+        // Two servers do not open connections at the same time.
+        self.elapsed += Duration::from_millis(1);
         // Some have two addresses.
         let network = IpAddr::from([10, 0, u8::from(random.one_in(4)), at as u8 / 2]).into();
         let connection = Connection {
@@ -572,6 +577,31 @@ impl World {
         }
     }
 
+    /// One server ends, and the others learn of it.
+    fn end_node(&mut self, random: &mut Random) {
+        let node = node(1 + random.below(NODES) as u32);
+        // Their outcome would depend on it.
+        if !self.decisions.is_empty() || self.disk.as_ref().is_some_and(Disk::has_decisions) {
+            return;
+        }
+        let ended: Vec<ConnectionId> =
+            self.connections.keys().copied().filter(|id| id.node() == node).collect();
+        for id in &ended {
+            let connection = self.connections.get_mut(id).expect("it is open");
+            connection.is_closed = true;
+            let client = &mut self.clients[connection.client];
+            if client.connection == Some(*id) {
+                client.lose_connection();
+            }
+        }
+        self.apply(ConnectionId::SERVER, Input::NodeDown(node));
+        for id in &ended {
+            let connection = self.connections.remove(id).expect("it is open");
+            assert_eq!(connection.place, None, "its member is away or has left");
+            self.seen.insert("a server has ended");
+        }
+    }
+
     fn instant(&self) -> Instant {
         self.start + self.elapsed
     }
@@ -588,7 +618,7 @@ impl World {
             self.room = room(self.history_messages, self.epoch, &self.base);
             self.lists = UserLists::default();
             for (applied, _) in &self.record {
-                for effect in apply(&mut self.room, applied) {
+                for effect in apply(&mut self.room, applied, NodeNumber::LOCAL) {
                     self.lists.follow(&effect, self.start + self.elapsed);
                 }
             }
@@ -659,7 +689,7 @@ impl World {
         self.last_entry += 1;
         let time = entry_time(self.elapsed);
         let applied = Applied { id: self.last_entry, time, from, input };
-        let mut effects = apply(&mut self.room, &applied);
+        let mut effects = apply(&mut self.room, &applied, NodeNumber::LOCAL);
         self.record.push((applied, effects.clone()));
         self.secrets.complete(&mut effects, 16384);
         self.effects(Some(from), &effects);
@@ -1091,11 +1121,15 @@ impl World {
         }
     }
 
-    /// The same entries give the same effects.
+    /// The same entries give the same effects, and give each server its part of them.
     fn replay(&self) {
-        let mut room = room(self.history_messages, self.epoch, &self.base);
-        for (applied, effects) in &self.record {
-            assert_eq!(&apply(&mut room, applied), effects, "{applied:?}");
+        for viewer in [NodeNumber::LOCAL, node(1), node(2)] {
+            let mut room = room(self.history_messages, self.epoch, &self.base);
+            for (applied, effects) in &self.record {
+                let mut expected = effects.clone();
+                expected.retain_mut(|effect| effect.is_for(viewer));
+                assert_eq!(apply(&mut room, applied, viewer), expected, "{applied:?} on {viewer:?}");
+            }
         }
     }
 }
@@ -1238,7 +1272,11 @@ fn entry_time(elapsed: Duration) -> EntryTime {
     EntryTime { chat: ChatTime(0) + elapsed, unix_millis, timestamp, utc }
 }
 
-fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {
+fn node(number: u32) -> NodeNumber {
+    NodeNumber::new(number).expect("a small number")
+}
+
+fn apply(room: &mut Room, applied: &Applied, viewer: NodeNumber) -> Vec<Effect> {
     let Applied { id, time, from, input } = applied;
-    room.apply(Entry { id: *id, time, from: *from, input: input.clone() })
+    room.apply(Entry { id: *id, time, from: *from, input: input.clone() }, viewer)
 }

@@ -234,8 +234,7 @@ mod tests {
 
     use super::*;
     use crate::chat::away::{AwayLimits, AwaySchedule, Unread};
-    use crate::chat::entry::Address;
-    use crate::chat::entry::ChatTime;
+    use crate::chat::entry::{Address, ChatTime, Guest};
     use crate::chat::protocol::ServerMessage;
     use crate::chat::roster::{Presence, Role, Roster};
     use crate::chat::time_outs::Timeouts;
@@ -255,7 +254,14 @@ mod tests {
         fn join_as(&mut self, number: u64, name: &str, now: Instant) {
             let (id, name) = (ConnectionId(number), Username::parse(name).unwrap());
             let shown = name.shown().clone();
-            self.roster.join(id, name, address(), Role::Member, None, 0);
+            self.roster.join(
+                id,
+                name,
+                Guest { address: address(), opened: ChatTime(0) },
+                Role::Member,
+                None,
+                0,
+            );
             self.change(now);
             self.lists.follow(&Effect::Enter(id, shown), now);
         }

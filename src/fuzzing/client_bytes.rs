@@ -17,8 +17,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::transcript::Transcript;
 use crate::chat::{
     Address, Attempts, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
-    EntryTime, HistoryLimits, Input, JoinSecrets, MessageError, Outcome, Room, RoomSettings, ServerMessage,
-    SessionSecret, UserLists,
+    EntryTime, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Outcome, Room, RoomSettings,
+    ServerMessage, SessionSecret, UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -302,7 +302,8 @@ impl Simulation {
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
         self.last_entry += 1;
         let time = entry_time(self.now - self.start);
-        let mut effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
+        let mut effects =
+            self.room.apply(Entry { id: self.last_entry, time: &time, from, input }, NodeNumber::LOCAL);
         self.secrets.complete(&mut effects, MAX_MESSAGE);
         for effect in &effects {
             self.lists.follow(effect, self.now);

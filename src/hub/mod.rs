@@ -21,7 +21,8 @@ use log::info;
 
 use crate::chat::{
     Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry, Input,
-    JoinSecrets, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret, UserLists,
+    JoinSecrets, MessageError, NodeNumber, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
+    UserLists,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::metrics::{Counters, HubStats};
@@ -372,7 +373,8 @@ impl Hub {
         }
         self.last_id += 1;
         self.storage.assigned(self.last_id);
-        let mut effects = self.room.apply(Entry { id: self.last_id, time: &now.entry, from, input });
+        let mut effects =
+            self.room.apply(Entry { id: self.last_id, time: &now.entry, from, input }, NodeNumber::LOCAL);
         secrets.complete(&mut effects, self.max_message_bytes);
         self.apply(Some(from), &effects, now);
         let has_joined =

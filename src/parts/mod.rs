@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::chat::{
     Access, Address, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
-    HistoryLimits, Input, JoinSecrets, MessageError, Room, RoomSettings, SessionSecret, UserLists,
+    HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Room, RoomSettings, SessionSecret,
+    UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
@@ -135,7 +136,7 @@ impl Chat {
     fn apply_with(&mut self, connection: u64, input: Input, secrets: JoinSecrets) {
         self.last_id += 1;
         let entry = Entry { id: self.last_id, time: &self.time, from: ConnectionId(connection), input };
-        let mut effects = self.room.apply(entry);
+        let mut effects = self.room.apply(entry, NodeNumber::LOCAL);
         secrets.complete(&mut effects, MAX_MESSAGE_BYTES);
         for effect in effects {
             self.lists.follow(&effect, self.now);
