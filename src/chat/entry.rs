@@ -108,7 +108,7 @@ pub struct EntryTime {
     pub chat: ChatTime,
     /// The wall clock, in milliseconds since 1970.
     pub unix_millis: u64,
-    /// Local time, `HH:MM:SS`.
+    /// Local time of the server that the entry comes from, `HH:MM:SS`.
     pub timestamp: String,
     /// RFC 3339 in UTC, with milliseconds.
     pub utc: String,

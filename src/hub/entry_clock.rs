@@ -21,15 +21,18 @@ impl Default for EntryClock {
 /// A time as the hub has it, and as entries have it.
 pub struct Now {
     pub instant: Instant,
+    /// This server's, `HH:MM:SS`.
+    pub local_time: String,
     pub entry: EntryTime,
 }
 
 impl EntryClock {
     pub fn now(&mut self) -> Now {
-        let Reading { unix_millis, local_time, utc } = self.wall.now();
+        let Reading { unix_millis, local_time, utc, .. } = self.wall.now();
         let instant = Instant::now();
-        let entry = EntryTime { chat: self.chat_time(instant), unix_millis, timestamp: local_time, utc };
-        Now { instant, entry }
+        let chat = self.chat_time(instant);
+        let entry = EntryTime { chat, unix_millis, timestamp: local_time.clone(), utc };
+        Now { instant, local_time, entry }
     }
 
     /// When an entry has this time or a later one.

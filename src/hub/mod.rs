@@ -411,7 +411,7 @@ impl Hub {
     fn apply(&mut self, from: Option<ConnectionId>, effects: &[Effect], now: &Now) {
         for effect in effects {
             self.lists.follow(effect, now.instant);
-            self.stats.deliveries += self.tape.write(effect, &now.entry.timestamp) as u64;
+            self.stats.deliveries += self.tape.write(effect, &now.local_time) as u64;
             match effect {
                 Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, now.instant),
                 Effect::Close(id, reason) => self.removed.push((*id, reason.clone())),
