@@ -136,15 +136,15 @@ impl Add<Duration> for ChatTime {
 
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Opened. It is a guest until it joins.
-    Connected(Address),
     /// `access`: what the passwords of the message have shown. `session`: a new one, for a client that asks to be able
-    /// to resume.
+    /// to resume. `guest`: of a connection that has not joined, as far as its server knows.
     Message {
         message: Result<ClientMessage, MessageError>,
         access: Access,
         session: Option<SessionDigest>,
+        guest: Option<Box<Guest>>,
     },
+    /// From a connection that has sent a message.
     Disconnected(Departure),
     /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder).
     Older(Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
@@ -194,6 +194,8 @@ pub struct Guest {
     pub address: Address,
     /// When it was opened.
     pub opened: ChatTime,
+    /// Whether it may join only by resuming, because it has not waited for its turn.
+    pub only_resumes: bool,
 }
 
 /// How a connection ended.

@@ -8,6 +8,7 @@ mod command;
 mod duration;
 mod entry;
 mod fields;
+mod guests;
 mod history;
 mod list_budget;
 mod marks;
@@ -34,6 +35,7 @@ pub use entry::{
     Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, NodeNumber,
     OlderMessages, OlderRequest, StoreUnavailable,
 };
+pub use guests::Guests;
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
@@ -43,7 +45,7 @@ pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
-pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
+pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings, guest_error};
 pub use session::{JoinSecrets, SessionDigest, SessionSecret};
 pub use time_outs::whole_seconds;
 pub use user_list::UserLists;

@@ -23,7 +23,8 @@ impl Script {
     /// A connection from this address.
     fn connect_from(&mut self, number: u64, text: &str) {
         let network = text.parse::<IpAddr>().unwrap().into();
-        self.input(number, Input::Connected(Address { network, is_exempt: false }));
+        let address = Address { network, is_exempt: false };
+        self.guests.connected(ConnectionId(number), address, self.time().chat);
     }
 
     fn join_from(&mut self, number: u64, name: &str, address: &str) {
@@ -245,7 +246,7 @@ fn a_named_moderator_is_let_in_from_a_banned_address() {
         let message = Ok(ClientMessage { username: username(name), txn_id: None, body });
         let access = Access { join: verdict, ..OPEN };
         let session = Some(session(7));
-        script.input(number, Input::Message { message, access, session });
+        script.input(number, Input::Message { message, access, session, guest: None });
         script.is_member(number)
     };
     assert!(!join(2, "Meg", Verdict::Wrong, JoinOptions::default()));
@@ -257,7 +258,7 @@ fn a_named_moderator_is_let_in_from_a_banned_address() {
     for number in 2..5 {
         assert_eq!(script.received(number), ["error: You are banned.", "close: banned"]);
     }
-    assert_eq!(script.room.guests(), 0);
+    assert_eq!(script.guests.len(), 0);
 }
 
 #[test]
@@ -327,7 +328,7 @@ fn guests_that_were_connected_before_a_ban_are_refused() {
     script.command(1, "/ban Bob");
     script.join(5, "Eve");
     assert_eq!(script.received(5), ["error: You are banned.", "close: banned"]);
-    assert_eq!(script.room.guests(), 0);
+    assert_eq!(script.guests.len(), 0);
 }
 
 #[test]
@@ -340,7 +341,7 @@ fn a_ban_removes_all_that_it_applies_to() {
     let options = Some(JoinOptions { session: Some(eve.session), ..JoinOptions::default() }.into());
     let body = Ok(Body::Join(options));
     let join = Ok(ClientMessage { username: username("Eve"), txn_id: None, body });
-    script.input(5, Input::Message { message: join, access: OPEN, session: Some(eve.session) });
+    script.input(5, Input::Message { message: join, access: OPEN, session: Some(eve.session), guest: None });
     script.lose(5);
     script.received.clear();
     script.command(1, "/ban Bob");
@@ -531,7 +532,9 @@ fn a_ban_ends_when_its_time_is_over() {
         script.connect_from(number, "10.0.0.2");
         script.last_id += 1;
         let time = EntryTime { unix_millis, ..script.time() };
-        let input = message(ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#));
+        let (message, guest) =
+            (ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#), script.guest(number));
+        let input = Input::Message { message, access: OPEN, session: None, guest };
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(number), input };
         let effects = script.room.apply(entry, NodeNumber::LOCAL);
         script.apply(effects);

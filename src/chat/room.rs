@@ -156,8 +156,8 @@ pub struct RoomSettings {
 
 pub struct Room {
     epoch: Arc<str>,
-    /// Connections that have not joined.
-    guests: ConnectionMap<Guest>,
+    /// Connections that were refused, removed or replaced, until they end. What they have sent is ignored.
+    closed: ConnectionMap<()>,
     roster: Roster,
     history: History,
     away: AwaySchedule,
@@ -204,7 +204,7 @@ impl Room {
         let RoomSettings { epoch, history, stored, away, bans, time_outs, proxies } = settings;
         Self {
             epoch,
-            guests: ConnectionMap::default(),
+            closed: ConnectionMap::default(),
             roster: Roster::default(),
             history: History::new(history, stored),
             away: AwaySchedule::new(away),
@@ -240,16 +240,13 @@ impl Room {
             is_here: viewer.has(from),
         };
         match input {
-            Input::Connected(address) => {
-                self.guests.insert(from, Guest { address, opened: time.chat });
-                Vec::new()
+            Input::Message { message: Err(reason), access, session, guest } => {
+                self.message(Context { access, session, ..context }, guest, None, Err(reason))
             }
-            Input::Message { message: Err(reason), access, session } => {
-                self.message(Context { access, session, ..context }, None, Err(reason))
-            }
-            Input::Message { message: Ok(ClientMessage { username, txn_id, body }), access, session } => {
+            Input::Message { message: Ok(message), access, session, guest } => {
+                let ClientMessage { username, txn_id, body } = message;
                 let context = Context { txn_id: txn_id.as_ref(), access, session, ..context };
-                self.message(context, username, body)
+                self.message(context, guest, username, body)
             }
             Input::Disconnected(departure) => self.disconnected(time, from, departure),
             Input::Older(request, answer) => self.older(context, *request, answer),
@@ -309,14 +306,10 @@ impl Room {
         self.roster.len()
     }
 
+    /// How many connections were closed that have not ended.
     #[cfg(test)]
-    pub fn guests(&self) -> usize {
-        self.guests.len()
-    }
-
-    /// Whether this message resumes a member's place.
-    pub fn can_resume(&self, message: &ClientMessage) -> bool {
-        message.resume_request().is_some_and(|(session, name)| self.place_of(session, name).is_some())
+    pub fn closed(&self) -> usize {
+        self.closed.len()
     }
 
     /// How many members are away.
@@ -340,12 +333,19 @@ impl Room {
     fn message(
         &mut self,
         context: Context,
+        guest: Option<Box<Guest>>,
         username: Option<Result<Username, String>>,
         body: Result<Body, MessageError>,
     ) -> Vec<Effect> {
-        match self.guests.get(&context.from) {
-            Some(&guest) => self.guest_message(context, guest, username, body),
-            None => self.member_message(context, body),
+        match guest {
+            // Otherwise its server did not know yet that it has joined.
+            Some(guest) if self.roster.by_connection(context.from).is_none() => {
+                if self.closed.contains_key(&context.from) {
+                    return Vec::new();
+                }
+                self.guest_message(context, *guest, username, body)
+            }
+            _ => self.member_message(context, body),
         }
     }
 
@@ -388,14 +388,7 @@ impl Room {
         let name = match username {
             Some(Ok(name)) => name,
             Some(Err(reason)) => return vec![error(context, reason)],
-            None => {
-                let reason = match body {
-                    Ok(Body::Join(_)) => MessageError::Missing("username"),
-                    Ok(_) => MessageError::NotJoined,
-                    Err(reason) => reason,
-                };
-                return vec![error(context, reason)];
-            }
+            None => return vec![error(context, error_without_name(&body))],
         };
         match body {
             Ok(Body::Join(options)) => self.join(context, guest, name, options.as_deref()),
@@ -463,12 +456,16 @@ impl Room {
         options: Option<&JoinOptions>,
     ) -> Result<Vec<Effect>, String> {
         let Context { time, from, access, .. } = context;
+        // Otherwise a client could end its place in this moment, and join without waiting.
+        if guest.only_resumes {
+            return Err(MessageError::PlaceEnded.to_string());
+        }
         let role = self.role_at_join(&name, access);
         if role != Ok(Role::Named)
             && let Some(ban) = self.ban_on(context, &name, guest.address)
         {
             let effects = moderation::refuse(context, ban);
-            self.guests.remove(&from);
+            self.closed.insert(from, ());
             return Ok(effects);
         }
         let role = role?;
@@ -477,7 +474,6 @@ impl Room {
         }
         let joined = ServerMessage::System { content: format!("{} joined.", name.shown()) };
         let place_name = name.shown().clone();
-        self.guests.remove(&from);
         let session = options.and(context.session);
         let member = self.roster.join(from, name, guest, role, session, time.unix_millis);
         let place = member.place();
@@ -498,23 +494,25 @@ impl Room {
     fn resume(
         &mut self,
         context: Context,
-        Guest { address, opened }: Guest,
+        Guest { address, opened, .. }: Guest,
         order: JoinOrder,
         options: &JoinOptions,
     ) -> Vec<Effect> {
         let from = context.from;
         let Some(member) = self.roster.get(order) else { return Vec::new() };
-        self.guests.remove(&from);
         // The place was not at this address when that was banned.
         if member.role != Role::Named
             && let Some(ban) = self.ban_on(context, &member.name, address)
         {
-            return moderation::refuse(context, ban);
+            let effects = moderation::refuse(context, ban);
+            self.closed.insert(from, ());
+            return effects;
         }
         let Some(member) = self.roster.get_mut(order) else { return Vec::new() };
         // A late join on an older connection, which the client has replaced with a newer one.
         let is_newer = |current: ConnectionId| current.is_newer(member.opened, from, opened);
         if member.connection().is_some_and(is_newer) {
+            self.closed.insert(from, ());
             return vec![Effect::CloseReplaced(from)];
         }
         member.opened = opened;
@@ -523,7 +521,10 @@ impl Room {
         let mut effects = Vec::new();
         let mut unread = Unread::default();
         match self.roster.set_presence(order, Presence::Connected(from)) {
-            Some(Presence::Connected(replaced)) => effects.push(Effect::CloseReplaced(replaced)),
+            Some(Presence::Connected(replaced)) => {
+                self.closed.insert(replaced, ());
+                effects.push(Effect::CloseReplaced(replaced));
+            }
             Some(Presence::Away(away, whispers)) => {
                 self.away.end(order, before, away);
                 effects.push(self.list_changed());
@@ -593,7 +594,7 @@ impl Room {
     }
 
     fn disconnected(&mut self, time: &EntryTime, from: ConnectionId, departure: Departure) -> Vec<Effect> {
-        self.guests.remove(&from);
+        self.closed.remove(&from);
         let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
         let (order, address, name) = (member.order, member.address, member.name.shown().clone());
         let mut effects = Vec::new();
@@ -622,7 +623,7 @@ impl Room {
         for connection in connections.filter(|id| id.node() == node).collect::<Vec<_>>() {
             effects.extend(self.disconnected(context.time, connection, Departure::Lost));
         }
-        self.guests.retain(|id, _| id.node() != node);
+        self.closed.retain(|id, ()| id.node() != node);
         effects
     }
 
@@ -890,6 +891,28 @@ impl Room {
     /// The newest user list.
     pub fn user_list(&self) -> ServerMessage {
         ServerMessage::UserList { content: self.roster.users(&self.timeouts) }
+    }
+}
+
+/// The error for a client that has not joined, and cannot join with this message because it has no name. `None`: it has
+/// one.
+pub fn guest_error(message: &Result<ClientMessage, MessageError>) -> Option<ServerMessage> {
+    let (content, txn_id) = match message {
+        Err(reason) => (reason.to_string(), None),
+        Ok(ClientMessage { username: Some(Ok(_)), .. }) => return None,
+        Ok(ClientMessage { username: Some(Err(reason)), txn_id, .. }) => (reason.clone(), txn_id.clone()),
+        Ok(ClientMessage { username: None, txn_id, body }) => {
+            (error_without_name(body).to_string(), txn_id.clone())
+        }
+    };
+    Some(ServerMessage::Error { content, txn_id })
+}
+
+fn error_without_name(body: &Result<Body, MessageError>) -> MessageError {
+    match body {
+        Ok(Body::Join(_)) => MessageError::Missing("username"),
+        Ok(_) => MessageError::NotJoined,
+        Err(reason) => reason.clone(),
     }
 }
 

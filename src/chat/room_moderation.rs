@@ -398,6 +398,7 @@ impl Room {
                 let message = ServerMessage::Error { content, txn_id: None };
                 effects.push(Effect::Send(Audience::One(connection), message));
             }
+            self.closed.insert(connection, ());
             effects.push(Effect::Close(connection, reason));
         }
         self.leave(order, true, effects);

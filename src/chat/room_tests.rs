@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::away::{MAX_UNREAD, MAX_UNREAD_BYTES};
+use crate::chat::guests::Guests;
 use crate::chat::history::OlderPage;
 use crate::chat::name_key::NameKey;
 use crate::chat::protocol::Position;
@@ -25,6 +26,7 @@ mod moderation;
 struct Script {
     room: Room,
     lists: UserLists,
+    guests: Guests,
     /// For the lists.
     start: Instant,
     elapsed: Duration,
@@ -55,6 +57,7 @@ impl Script {
         Self {
             room,
             lists: UserLists::default(),
+            guests: Guests::default(),
             start,
             elapsed,
             last_id: 0,
@@ -89,7 +92,7 @@ impl Script {
     }
 
     fn connect(&mut self, number: u64) {
-        self.input(number, Input::Connected(address(number)));
+        self.guests.connected(ConnectionId(number), address(number), self.time().chat);
     }
 
     fn join(&mut self, number: u64, name: &str) {
@@ -113,7 +116,16 @@ impl Script {
         self.input(number, message(Ok(ClientMessage { username, txn_id: None, body: Ok(body) })));
     }
 
-    fn input(&mut self, number: u64, input: Input) {
+    fn guest(&mut self, number: u64) -> Option<Box<Guest>> {
+        self.guests.guest(ConnectionId(number), false)
+    }
+
+    fn input(&mut self, number: u64, mut input: Input) {
+        match &mut input {
+            Input::Message { guest, .. } => *guest = self.guest(number),
+            Input::Disconnected(_) if !self.guests.disconnected(ConnectionId(number)) => return,
+            _ => {}
+        }
         self.last_id += 1;
         let time = self.time();
         let entry = Entry { id: self.last_id, time: &time, from: ConnectionId(number), input };
@@ -149,6 +161,7 @@ impl Script {
     fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             self.lists.follow(&effect, self.start + self.elapsed);
+            self.guests.follow(&effect);
             match effect {
                 Effect::Enter(ConnectionId(number), _) | Effect::Resume(ConnectionId(number), _) => {
                     assert!(self.members.insert(number));
@@ -243,7 +256,7 @@ fn settings() -> RoomSettings {
 const OPEN: Access = Access { is_open: true, join: Verdict::NotCompared, login: Verdict::NotCompared };
 
 fn message(message: Result<ClientMessage, MessageError>) -> Input {
-    Input::Message { message, access: OPEN, session: None }
+    Input::Message { message, access: OPEN, session: None, guest: None }
 }
 
 fn address(number: u64) -> Address {
@@ -567,7 +580,7 @@ fn who_may_join_with_which_password() {
                 let received = script.received(1);
                 if expected.starts_with("error") {
                     assert_eq!(received, [expected], "{join:?}");
-                    assert_eq!((script.room.guests(), script.room.history().len()), (1, 0));
+                    assert_eq!((script.guests.len(), script.room.history().len()), (1, 0));
                 } else {
                     assert_eq!(received[0], format!("list: {expected}"), "{join:?}");
                     assert_eq!(received.last().unwrap(), &format!("system: {name} joined."));
@@ -608,7 +621,7 @@ fn a_member_with_a_session_needs_no_password() {
             script.connect(1);
             let (message, _) = ClientMessage::parse_with_secrets(&join.to_string());
             let access = Access { join: Verdict::Own, ..OPEN };
-            script.input(1, Input::Message { message, access, session: Some(session.digest()) });
+            script.input(1, Input::Message { message, access, session: Some(session.digest()), guest: None });
             script.lose(1);
             script.connect(2);
             let join = json!({"type": "join", "username": name, "session": session.to_string()});
@@ -749,6 +762,7 @@ proptest! {
     fn invariants_hold_for_any_inputs(steps in steps()) {
         let (start, mut elapsed, mut last_id) = (Instant::now(), Duration::ZERO, 0);
         let (mut room, mut lists) = (Room::new(settings(), &time(elapsed)), UserLists::default());
+        let mut guests = Guests::default();
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
         let mut members = BTreeSet::new();
@@ -761,7 +775,7 @@ proptest! {
                     if let Some(old) = current.insert(who, next) {
                         inputs.push((old, Input::Disconnected(Departure::Left)));
                     }
-                    inputs.push((next, Input::Connected(address(who))));
+                    guests.connected(ConnectionId(next), address(who), CHAT_START + elapsed);
                     next += 1;
                 }
                 // Input from a closed or unknown connection must have no effect.
@@ -771,7 +785,7 @@ proptest! {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
                     let message = Ok(ClientMessage { username, txn_id: None, body: Ok(body) });
                     let access = Access { login: Verdict::Shared, ..OPEN };
-                    inputs.push((id, Input::Message { message, access, session: None }));
+                    inputs.push((id, Input::Message { message, access, session: None, guest: None }));
                 }
                 Step::Invalid(who) => {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
@@ -784,11 +798,17 @@ proptest! {
             }
             let mut effects = Vec::new();
             let mut inputs = VecDeque::from(inputs);
-            while let Some((id, input)) = inputs.pop_front() {
+            while let Some((id, mut input)) = inputs.pop_front() {
+                match &mut input {
+                    Input::Message { guest, .. } => *guest = guests.guest(ConnectionId(id), false),
+                    Input::Disconnected(_) if !guests.disconnected(ConnectionId(id)) => continue,
+                    _ => {}
+                }
                 last_id += 1;
                 let entry = Entry { id: last_id, time: &time(elapsed), from: ConnectionId(id), input };
                 for effect in room.apply(entry, NodeNumber::LOCAL) {
                     lists.follow(&effect, start + elapsed);
+                    guests.follow(&effect);
                     if let Effect::Decide(decision) = &effect {
                         let outcome = [Outcome::Stored, Outcome::NotStored, Outcome::NotFound][last_id as usize % 3];
                         inputs.push_back((decision.connection.0, Input::Decided(decision.clone(), outcome)));
@@ -849,7 +869,7 @@ proptest! {
             prop_assert!(members.is_subset(&connected));
             prop_assert_eq!(room.roster.users(&room.timeouts).len(), members.len());
             let open = connected.difference(&closed).count();
-            prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), open);
+            prop_assert_eq!(room.roster.users(&room.timeouts).len() + guests.len(), open);
         }
     }
 }
@@ -933,7 +953,10 @@ impl Script {
             Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
         let body = Ok(Body::Join(options));
         let message = Ok(ClientMessage { username: username(place.name), txn_id: None, body });
-        self.input(number, Input::Message { message, access: OPEN, session: Some(place.session) });
+        self.input(
+            number,
+            Input::Message { message, access: OPEN, session: Some(place.session), guest: None },
+        );
     }
 
     /// A new member that can resume, which has received all messages so far.
@@ -964,7 +987,7 @@ impl Script {
 
     fn json_with(&mut self, number: u64, json: Value, access: Access) {
         let (message, _) = ClientMessage::parse_with_secrets(&json.to_string());
-        self.input(number, Input::Message { message, access, session: None });
+        self.input(number, Input::Message { message, access, session: None, guest: None });
     }
 
     fn lose(&mut self, number: u64) {
@@ -1473,13 +1496,12 @@ fn the_members_of_a_server_that_has_ended_lose_their_connections() {
     script.connect(on(1, 1));
     script.join(on(1, 1), "Bob");
     script.asking(on(1, 5), "Cid");
-    script.connect(on(1, 7));
     script.received(watcher);
     script.input(0, Input::NodeDown(NodeNumber::new(1).unwrap()));
     script.wait(1.0);
     // Bob did not ask.
     assert_eq!(script.received(watcher), ["system: Bob left.", "list: Watcher, Ann away, Cid away"]);
-    assert_eq!((script.room.guests(), script.members.len()), (0, 1));
+    assert_eq!(script.members.len(), 1);
     script.resume(on(2, 2), &ann, script.last_id);
     script.received(on(2, 2));
     script.wait(AWAY.as_secs_f64());
@@ -1557,4 +1579,32 @@ fn a_server_gets_only_the_effects_on_its_own_connections() {
     }
     assert!(Effect::Enter(own, "Ann".into()).is_for(server));
     assert!(!Effect::Close(other, "banned".into()).is_for(server));
+}
+
+/// A server learns from the order what has become of the messages that it has put there, and more may follow meanwhile.
+#[test]
+fn a_message_that_follows_a_join_before_its_server_knows_of_it_is_from_a_member() {
+    let mut script = Script::with(&["Ann"]);
+    script.connect(2);
+    let guest = script.guest(2);
+    let late = |script: &mut Script, number, json: &str| {
+        script.last_id += 1;
+        let (time, message) = (script.time(), ClientMessage::parse(json));
+        let input = Input::Message { message, access: OPEN, session: None, guest: guest.clone() };
+        let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(number), input };
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
+        script.apply(effects);
+    };
+    script.join(2, "Bob");
+    script.received.clear();
+    late(&mut script, 2, r#"{"type":"public","username":"Cid","content":"hi"}"#);
+    assert_eq!(script.received(1), ["Bob: hi"]);
+    script.command(1, "/login secret");
+    script.command(1, "/kick Bob");
+    script.received.clear();
+    late(&mut script, 2, r#"{"type":"public","username":"Bob","content":"hi"}"#);
+    assert_eq!((script.received(1), script.received(2)), (vec![], vec![]), "it is being closed");
+    assert_eq!(script.room.closed(), 1);
+    script.lose(2);
+    assert_eq!(script.room.closed(), 0);
 }

@@ -107,7 +107,7 @@ impl Roster {
         &mut self,
         connection: ConnectionId,
         name: Username,
-        Guest { address, opened }: Guest,
+        Guest { address, opened, .. }: Guest,
         role: Role,
         session: Option<SessionDigest>,
         joined: u64,

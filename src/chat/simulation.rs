@@ -20,6 +20,7 @@ use disk::{Disk, End, Kept};
 
 use super::acts::{Action, Ban, Decision, Outcome};
 use super::entry::*;
+use super::guests::Guests;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::name_key::NameKey;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
@@ -123,6 +124,7 @@ struct World {
     elapsed: Duration,
     room: Room,
     lists: UserLists,
+    guests: Guests,
     history_messages: usize,
     epoch: u64,
     last_entry: u64,
@@ -193,6 +195,7 @@ struct Connection {
     is_removed: bool,
     is_closed: bool,
     network: Network,
+    opened: ChatTime,
     /// Whispers that the answer to its resume must contain.
     unread: Vec<u64>,
 }
@@ -264,6 +267,7 @@ impl World {
             elapsed: Duration::ZERO,
             room: room(history_messages, 0, &base),
             lists: UserLists::default(),
+            guests: Guests::default(),
             history_messages,
             epoch: 0,
             last_entry: 0,
@@ -332,12 +336,14 @@ impl World {
             is_removed: false,
             is_closed: false,
             network,
+            opened: entry_time(self.elapsed).chat,
             unread: Vec::new(),
         };
         self.connections.insert(id, connection);
         let client = &mut self.clients[at];
         (client.connection, client.is_joined) = (Some(id), false);
-        self.apply(id, Input::Connected(Address { network, is_exempt: at == 0 }));
+        let address = Address { network, is_exempt: at == 0 };
+        self.guests.connected(id, address, entry_time(self.elapsed).chat);
     }
 
     fn talk(&mut self, at: usize, random: &mut Random) {
@@ -415,8 +421,16 @@ impl World {
         let said = self.said.len();
         let connection = &self.connections[&id];
         let (client, place) = (connection.client, connection.place);
-        let had_effect =
-            self.apply(id, Input::Message { message: parsed, access: attempts.compare("secret"), session });
+        let access = attempts.compare("secret");
+        let connection = &self.connections[&id];
+        // Its server may not know yet that it has joined, or that it is to be closed.
+        let late = Guest {
+            address: Address { network: connection.network, is_exempt: connection.client == 0 },
+            opened: connection.opened,
+            only_resumes: false,
+        };
+        let guest = self.guests.guest(id, false).or(random.one_in(4).then(|| late.into()));
+        let had_effect = self.apply(id, Input::Message { message: parsed, access, session, guest });
         assert!(had_effect || place.is_none() && !self.connections[&id].is_guest, "{message} has no effect");
         if resumed.is_some() && place.is_none() {
             let connection = &self.connections[&id];
@@ -545,7 +559,9 @@ impl World {
     }
 
     fn disconnect(&mut self, id: ConnectionId, departure: Departure) {
-        self.apply(id, Input::Disconnected(departure));
+        if self.guests.disconnected(id) {
+            self.apply(id, Input::Disconnected(departure));
+        }
         if let Some(connection) = self.connections.remove(&id) {
             let client = &mut self.clients[connection.client];
             if client.connection == Some(id) {
@@ -597,6 +613,7 @@ impl World {
         self.apply(ConnectionId::SERVER, Input::NodeDown(node));
         for id in &ended {
             let connection = self.connections.remove(id).expect("it is open");
+            self.guests.disconnected(*id);
             assert_eq!(connection.place, None, "its member is away or has left");
             self.seen.insert("a server has ended");
         }
@@ -674,6 +691,7 @@ impl World {
     /// Forgets what the server had in memory only.
     fn forget(&mut self) {
         self.lists = UserLists::default();
+        self.guests = Guests::default();
         self.record.clear();
         self.sessions.clear();
         self.unread.clear();
@@ -716,6 +734,7 @@ impl World {
         let mut undelivered = 0;
         for effect in effects {
             self.lists.follow(effect, self.start + self.elapsed);
+            self.guests.follow(effect);
             match effect {
                 Effect::Enter(id, _) => {
                     self.places += 1;
@@ -1055,7 +1074,8 @@ impl World {
         let members = self.connections.values().filter(|it| it.place.is_some()).count();
         assert_eq!(self.room.members(), members + self.room.away_members());
         let guests = self.connections.values().filter(|it| it.is_guest).count();
-        assert_eq!(self.room.guests(), guests);
+        assert_eq!(self.guests.len(), guests);
+        assert!(self.room.closed() <= self.connections.len());
         assert!(self.said.is_sorted_by(|a, b| a.id < b.id), "ids grow");
     }
 

@@ -257,7 +257,7 @@ mod tests {
             self.roster.join(
                 id,
                 name,
-                Guest { address: address(), opened: ChatTime(0) },
+                Guest { address: address(), opened: ChatTime(0), only_resumes: false },
                 Role::Member,
                 None,
                 0,

@@ -17,8 +17,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::transcript::Transcript;
 use crate::chat::{
     Address, Attempts, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
-    EntryTime, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Outcome, Room, RoomSettings,
-    ServerMessage, SessionSecret, UserLists,
+    EntryTime, Guests, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Outcome, Room,
+    RoomSettings, ServerMessage, SessionSecret, UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -67,6 +67,7 @@ const OUTCOMES: [Outcome; 2] = [Outcome::Stored, Outcome::NotStored];
 struct Simulation {
     room: Room,
     lists: UserLists,
+    guests: Guests,
     tape: Tape,
     /// Connections to close once the batch has been sent, with the reasons.
     removed: Vec<(ConnectionId, String)>,
@@ -120,6 +121,7 @@ impl Simulation {
         Self {
             room: Room::new(settings, &entry_time(Duration::ZERO)),
             lists: UserLists::default(),
+            guests: Guests::default(),
             tape: Tape::default(),
             removed: Vec::new(),
             start: now,
@@ -207,7 +209,8 @@ impl Simulation {
             let id = ConnectionId(self.last_id);
             // Two clients share each address.
             let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, at as u8 / 2));
-            self.handle(id, Input::Connected(Address { network: address.into(), is_exempt: false }), 0);
+            let address = Address { network: address.into(), is_exempt: false };
+            self.guests.connected(id, address, ChatTime(0));
             self.clients[at] = Some(Client::new(id, leftover));
         }
         self.clients[at].as_mut().expect("it is connected")
@@ -242,7 +245,8 @@ impl Simulation {
             let new = SessionSecret::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes());
             self.secrets = JoinSecrets { sent: attempts.session, new: Some(new) };
             let session = Some(new.digest());
-            self.handle(id, Input::Message { message, access: attempts.compare(PASSWORD), session }, length);
+            let (access, guest) = (attempts.compare(PASSWORD), self.guests.guest(id, false));
+            self.handle(id, Input::Message { message, access, session, guest }, length);
         }
         self.finish_batch();
     }
@@ -267,7 +271,9 @@ impl Simulation {
             }
             ReadError::Disconnected | ReadError::CutOff(_) => false,
         };
-        self.handle(client.id, Input::Disconnected(departure), 0);
+        if self.guests.disconnected(client.id) {
+            self.handle(client.id, Input::Disconnected(departure), 0);
+        }
         if is_open {
             client.receive(self.now);
             let is_complete = matches!(client.link.flush(self.now), Ok(Flush::Complete));
@@ -307,6 +313,7 @@ impl Simulation {
         self.secrets.complete(&mut effects, MAX_MESSAGE);
         for effect in &effects {
             self.lists.follow(effect, self.now);
+            self.guests.follow(effect);
             let before = self.tape.len();
             self.tape.write(effect, TIMESTAMP);
             let written = self.tape.len() - before;

@@ -20,9 +20,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::info;
 
 use crate::chat::{
-    Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry, Input,
-    JoinSecrets, MessageError, NodeNumber, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
-    UserLists,
+    Access, Action, Address, Audience, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
+    Guests, Input, JoinSecrets, MessageError, NodeNumber, OlderRequest, Outcome, Room, RoomSettings,
+    SessionSecret, UserLists, guest_error,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::metrics::{Counters, HubStats};
@@ -131,6 +131,7 @@ struct Hub {
     room: Room,
     max_message_bytes: usize,
     lists: UserLists,
+    guests: Guests,
     clock: EntryClock,
     /// The id of the last entry.
     last_id: u64,
@@ -165,6 +166,7 @@ impl Hub {
             room,
             max_message_bytes,
             lists: UserLists::default(),
+            guests: Guests::default(),
             clock,
             last_id,
             storage,
@@ -286,32 +288,23 @@ impl Hub {
             Event::Connected(id, link, peer) => {
                 let address = peer.address();
                 self.delivery.add(id, link, peer);
-                self.input(now, id, Input::Connected(address));
+                self.guests.connected(id, address, now.entry.chat);
                 if self.shutdown_deadline.is_some() {
                     self.delivery.close(id, now.instant);
                 }
             }
             Event::Message(id, message, access, sent, admission) => {
                 self.count(&message);
-                let only_resumes = admission.as_ref().is_some_and(|admission| admission.only_resumes());
-                let message = match message {
-                    // Otherwise a client could end its place in this moment, and join without waiting.
-                    Ok(message) if only_resumes && !self.room.can_resume(&message) => {
-                        Err(MessageError::PlaceEnded)
-                    }
-                    message => message,
-                };
-                let new = new_session(&message);
-                let session = new.map(|new| new.digest());
-                let input = Input::Message { message, access, session };
-                let joined = self.secret_input(now, id, input, JoinSecrets { sent, new });
+                let joined = self.message(now, id, message, access, sent, admission.as_deref());
                 if let Some(admission) = admission {
                     self.handled_admissions.handled(&admission, joined);
                 }
             }
             Event::Pending(id) => self.delivery.schedule_flush(id, now.instant),
             Event::Disconnected(id, departure) => {
-                self.input(now, id, Input::Disconnected(departure));
+                if self.guests.disconnected(id) {
+                    self.input(now, id, Input::Disconnected(departure));
+                }
                 self.delivery.remove(id);
             }
             Event::Store(report) => self.report(now, *report),
@@ -325,6 +318,32 @@ impl Hub {
                 self.delivery.close_all(now.instant);
             }
         }
+    }
+
+    /// Returns whether the client has joined with this message.
+    fn message(
+        &mut self,
+        now: &Now,
+        id: ConnectionId,
+        message: Result<ClientMessage, MessageError>,
+        access: Access,
+        sent: Option<SessionSecret>,
+        admission: Option<&Admission>,
+    ) -> bool {
+        if self.shutdown_deadline.is_some() {
+            return false;
+        }
+        if self.guests.is_unknown(id)
+            && let Some(error) = guest_error(&message)
+        {
+            self.apply(None, &[Effect::Send(Audience::One(id), error)], now);
+            return false;
+        }
+        let guest = self.guests.guest(id, admission.is_some_and(Admission::only_resumes));
+        let new = new_session(&message);
+        let session = new.map(|new| new.digest());
+        let input = Input::Message { message, access, session, guest };
+        self.secret_input(now, id, input, JoinSecrets { sent, new })
     }
 
     fn report(&mut self, now: &Now, report: Report) {
@@ -411,6 +430,7 @@ impl Hub {
     fn apply(&mut self, from: Option<ConnectionId>, effects: &[Effect], now: &Now) {
         for effect in effects {
             self.lists.follow(effect, now.instant);
+            self.guests.follow(effect);
             self.stats.deliveries += self.tape.write(effect, &now.local_time) as u64;
             match effect {
                 Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, now.instant),
@@ -552,7 +572,7 @@ mod tests {
         let (handle, mut hub) = hub();
         let (now, id) = (EntryClock::default().now(), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
-        hub.input(&now, id, Input::Connected(address));
+        hub.guests.connected(id, address, now.entry.chat);
         let session = "0a".repeat(16);
         let join =
             || ClientMessage::parse(&format!(r#"{{"type":"join","username":"Bob","session":"{session}"}}"#));
@@ -564,6 +584,28 @@ mod tests {
         assert_eq!((admission.joined(), hub.room.members()), (Some(true), 1));
     }
 
+    /// Otherwise anyone could fill the order without joining.
+    #[test]
+    fn a_guest_that_sends_no_name_causes_no_entry() {
+        let (_handle, mut hub) = hub();
+        let (now, id) = (EntryClock::default().now(), ConnectionId(1));
+        let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
+        hub.guests.connected(id, address, now.entry.chat);
+        let before = hub.last_id;
+        for text in [
+            "garbage",
+            r#"{"type":"join"}"#,
+            r#"{"type":"join","username":""}"#,
+            r#"{"type":"public","content":"hi"}"#,
+        ] {
+            let deliveries = hub.stats.deliveries;
+            hub.handle(&now, Event::Message(id, ClientMessage::parse(text), OPEN, None, None));
+            assert_eq!(hub.stats.deliveries, deliveries + 1, "{text} has one answer");
+        }
+        hub.handle(&now, Event::Disconnected(id, Departure::Lost));
+        assert_eq!((hub.last_id, hub.guests.len()), (before, 0));
+    }
+
     #[test]
     fn connections_are_told_to_hold_joins_back_while_lists_are_in_debt() {
         let (handle, mut hub) = hub();
@@ -573,11 +615,9 @@ mod tests {
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
-            let message =
-                Input::Message { message: ClientMessage::parse(&message), access: OPEN, session: None };
-            for input in [Input::Connected(address), message] {
-                hub.input(&later, ConnectionId(number), input);
-            }
+            let id = ConnectionId(number);
+            hub.guests.connected(id, address, later.entry.chat);
+            hub.message(&later, id, ClientMessage::parse(&message), OPEN, None, None);
         }
         let probe = handle.clone();
         let (sender, resume_at) = bounded(1);
@@ -593,11 +633,10 @@ mod tests {
         let now = EntryClock::default().now();
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         let joins = |hub: &mut Hub, number, join| {
-            hub.input(&now, ConnectionId(number), Input::Connected(address));
+            hub.guests.connected(ConnectionId(number), address, now.entry.chat);
             let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
             let access = Access { join, ..OPEN };
-            let joined =
-                hub.input(&now, ConnectionId(number), Input::Message { message, access, session: None });
+            let joined = hub.message(&now, ConnectionId(number), message, access, None, None);
             hub.input(&now, ConnectionId(number), Input::Disconnected(Departure::Left));
             joined
         };

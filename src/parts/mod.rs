@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::chat::{
     Access, Address, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
-    HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Room, RoomSettings, SessionSecret,
+    Guests, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Room, RoomSettings, SessionSecret,
     UserLists,
 };
 use crate::hub::Tape;
@@ -23,6 +23,7 @@ pub struct Message(Result<ClientMessage, MessageError>, Option<SessionSecret>);
 pub struct Chat {
     room: Room,
     lists: UserLists,
+    guests: Guests,
     tape: Tape,
     output: Output,
     time: EntryTime,
@@ -69,6 +70,7 @@ impl Default for Chat {
         Self {
             room,
             lists: UserLists::default(),
+            guests: Guests::default(),
             tape: Tape::default(),
             output: Output::default(),
             time,
@@ -89,7 +91,8 @@ impl Chat {
     pub fn connect(&mut self) -> u64 {
         self.last_connection += 1;
         let network = IpAddr::from(Ipv4Addr::LOCALHOST).into();
-        self.apply(self.last_connection, Input::Connected(Address { network, is_exempt: true }));
+        let (id, address) = (ConnectionId(self.last_connection), Address { network, is_exempt: true });
+        self.guests.connected(id, address, self.time.chat);
         self.last_connection
     }
 
@@ -100,7 +103,8 @@ impl Chat {
         let secrets = JoinSecrets { sent, new: Some(new) };
         let access = Access { is_open: true, ..Access::default() };
         let session = Some(new.digest());
-        self.apply_with(connection, Input::Message { message, access, session }, secrets);
+        let guest = self.guests.guest(ConnectionId(connection), false);
+        self.apply_with(connection, Input::Message { message, access, session, guest }, secrets);
         self.finish()
     }
 
@@ -140,6 +144,7 @@ impl Chat {
         secrets.complete(&mut effects, MAX_MESSAGE_BYTES);
         for effect in effects {
             self.lists.follow(&effect, self.now);
+            self.guests.follow(&effect);
             self.tape.write(&effect, &self.time.timestamp);
         }
     }
