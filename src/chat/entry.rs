@@ -54,10 +54,11 @@ pub struct ConnectionHasher(u64);
 
 impl Hasher for ConnectionHasher {
     fn write_u64(&mut self, id: u64) {
-        // 2^64 divided by the golden ratio: consecutive ids differ in their high and low bits. The upper half of the
-        // product makes equal numbers of different servers differ in their low bits.
-        let product = u128::from(id) * 0x9E37_79B9_7F4A_7C15;
-        self.0 = (product >> 64) as u64 ^ product as u64;
+        // Equal numbers of different servers differ in their low bits as well.
+        let server = id >> ConnectionId::NUMBER_BITS;
+        let number = id.wrapping_add(server.wrapping_mul(0x9E37_79B9));
+        // 2^64 divided by the golden ratio: consecutive ids differ in their high and low bits.
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
     fn write(&mut self, _: &[u8]) {

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::chat::{
-    Access, Address, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
-    Guests, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Room, RoomSettings, SessionSecret,
-    UserLists,
+    Access, Address, AwayLimits, Body, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
+    EntryTime, Guests, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Room, RoomSettings,
+    SessionSecret, UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
@@ -99,10 +99,11 @@ impl Chat {
     /// Handles a message, as a batch of its own. Returns how many bytes are sent for it to all recipients together.
     pub fn receive(&mut self, connection: u64, message: Message) -> usize {
         let Message(message, sent) = message;
-        let new = new_session(connection);
-        let secrets = JoinSecrets { sent, new: Some(new) };
+        let asks = matches!(&message, Ok(ClientMessage { body: Ok(Body::Join(Some(_))), .. }));
+        let new = asks.then(|| new_session(connection));
+        let secrets = JoinSecrets { sent, new };
         let access = Access { is_open: true, ..Access::default() };
-        let session = Some(new.digest());
+        let session = new.map(|new| new.digest());
         let guest = self.guests.guest(ConnectionId(connection), false);
         self.apply_with(connection, Input::Message { message, access, session, guest }, secrets);
         self.finish()
