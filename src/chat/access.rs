@@ -1,5 +1,7 @@
-//! Passwords that clients send, and the results of comparing them. They are compared before an entry is made, so that
+//! Secrets that clients send, and the results of comparing passwords. They are compared before an entry is made, so that
 //! no entry contains a password.
+
+use super::session::SessionSecret;
 
 /// A password that a client has sent. It does not implement `Debug`, so that it cannot be logged.
 pub struct Attempt(String);
@@ -16,18 +18,22 @@ impl Attempt {
     }
 }
 
-/// The passwords of a message. A first message with a name can have both.
+/// The secrets of a message. A first message with a name can have both passwords.
 #[derive(Default)]
 pub struct Attempts {
     /// The `password` of a message that can join.
     pub join: Option<Attempt>,
     /// The argument of `/login`.
     pub login: Option<Attempt>,
+    /// The `session` of a join.
+    pub session: Option<SessionSecret>,
 }
 
-/// The results of comparing the passwords of a message.
+/// What the client's server requires, and the results of comparing the passwords of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Access {
+    /// Whether a join needs no password, because `JOIN_PASSWORD` is not set.
+    pub is_open: bool,
     pub join: Verdict,
     pub login: Verdict,
 }
@@ -42,6 +48,8 @@ pub enum Verdict {
     /// It is the password of the named moderator with this name.
     Own,
     Wrong,
+    /// There is nothing to compare it with: `MOD_PASSWORD` is not set.
+    NotPossible,
     /// It was not compared: too many wrong passwords came from the address, which has to wait for this many seconds.
     Wait(u64),
 }
@@ -51,6 +59,7 @@ impl Verdict {
     pub fn refusal(self) -> Option<String> {
         match self {
             Self::Wrong => Some("Wrong password.".into()),
+            Self::NotPossible => Some("Nobody can become a moderator here: MOD_PASSWORD is not set.".into()),
             Self::Wait(seconds) => Some(format!("Too many wrong passwords: wait {seconds} seconds.")),
             Self::NotCompared | Self::Shared | Self::Own => None,
         }
@@ -59,13 +68,13 @@ impl Verdict {
 
 #[cfg(any(fuzzing, test))]
 impl Attempts {
-    /// Compares them with one password for everything.
+    /// Compares them with one password for everything, where anyone may join.
     pub fn compare(&self, password: &str) -> Access {
         let verdict = |attempt: &Option<Attempt>| match attempt {
             None => Verdict::NotCompared,
             Some(attempt) if attempt.expose() == password => Verdict::Shared,
             Some(_) => Verdict::Wrong,
         };
-        Access { join: verdict(&self.join), login: verdict(&self.login) }
+        Access { is_open: true, join: verdict(&self.join), login: verdict(&self.login) }
     }
 }

@@ -1,9 +1,9 @@
 //! Members that are away: their connections were lost, and they may resume.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::entry::Address;
+use super::entry::{Address, ChatTime};
 use super::history::{HistoryEntry, Visibility};
 use super::roster::JoinOrder;
 use crate::limits::Network;
@@ -28,15 +28,15 @@ pub struct AwayLimits {
 pub struct AwaySchedule {
     limits: AwayLimits,
     /// The member that has been away longest comes first.
-    by_end: BTreeSet<(Instant, JoinOrder)>,
+    by_end: BTreeSet<(ChatTime, JoinOrder)>,
     /// The same for each address that is not exempt.
-    by_network: HashMap<Network, BTreeSet<(Instant, JoinOrder)>>,
+    by_network: HashMap<Network, BTreeSet<(ChatTime, JoinOrder)>>,
 }
 
 /// When a member leaves unless it resumes first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Away {
-    ends: Instant,
+    ends: ChatTime,
 }
 
 impl AwaySchedule {
@@ -45,7 +45,7 @@ impl AwaySchedule {
     }
 
     /// Adds a member. `None`: members may not be away.
-    pub fn start(&mut self, member: JoinOrder, address: Address, now: Instant) -> Option<Away> {
+    pub fn start(&mut self, member: JoinOrder, address: Address, now: ChatTime) -> Option<Away> {
         if self.limits.timeout.is_zero() {
             return None;
         }
@@ -78,7 +78,7 @@ impl AwaySchedule {
     }
 
     /// A member whose time is over.
-    pub fn expired(&self, now: Instant) -> Option<JoinOrder> {
+    pub fn expired(&self, now: ChatTime) -> Option<JoinOrder> {
         self.by_end.first().filter(|(ends, _)| *ends <= now).map(|&(_, member)| member)
     }
 
@@ -87,7 +87,7 @@ impl AwaySchedule {
         self.by_end.len()
     }
 
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub fn next_deadline(&self) -> Option<ChatTime> {
         self.by_end.first().map(|&(ends, _)| ends)
     }
 }

@@ -1,35 +1,64 @@
 //! Entries: what connections cause, in order.
 //!
-//! The hub numbers entries, and the room applies them in that order. Apart from `Room::expire`, nothing else changes
-//! the room. Clock readings and random values come with an entry.
+//! The hub numbers entries, and the room applies them in that order. Nothing else changes the room. Clock readings and
+//! random values come with an entry.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::time::Instant;
+use std::ops::Add;
+use std::time::Duration;
 
 use super::access::Access;
 use super::acts::{Decision, Outcome};
 use super::history::{HistoryEntry, OlderPage, Place};
 use super::protocol::{ClientMessage, MessageError, TxnId};
+use super::session::SessionDigest;
 use super::username::Username;
 use crate::limits::Network;
 
-/// A connection. No id is used twice while the server runs, and a later connection has a greater one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A server of the chat, from its start to its end. No number is used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeNumber(u32);
+
+impl NodeNumber {
+    /// A server that runs by itself, to which all connections belong.
+    pub const LOCAL: Self = Self(0);
+    /// The greatest number.
+    #[allow(dead_code, reason = "for several servers as one chat")]
+    pub const MAX: u32 = (1 << 24) - 1;
+
+    /// `None`: the number is greater than [`Self::MAX`].
+    #[allow(dead_code, reason = "for several servers as one chat")]
+    pub fn new(number: u32) -> Option<Self> {
+        (number <= Self::MAX).then_some(Self(number))
+    }
+
+    /// Whether a connection belongs to this server.
+    pub fn has(self, connection: ConnectionId) -> bool {
+        self == Self::LOCAL || connection.node() == self
+    }
+}
+
+/// A connection. No id is used twice, and a later connection of the same server has a greater one.
+///
+/// The upper 24 bits are the server's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
 /// A map that is faster than one with the default hasher, which takes a third of the hub's own time in a burst.
 pub type ConnectionMap<V> = HashMap<ConnectionId, V, BuildHasherDefault<ConnectionHasher>>;
 
-/// Hashes the id of a connection. The server counts ids, so a client cannot choose ones that collide.
+/// Hashes the id of a connection. Servers count their connections, so a client cannot choose ids that collide.
 #[derive(Default)]
 pub struct ConnectionHasher(u64);
 
 impl Hasher for ConnectionHasher {
     fn write_u64(&mut self, id: u64) {
+        // Equal numbers of different servers differ in their low bits as well.
+        let server = id >> ConnectionId::NUMBER_BITS;
+        let number = id.wrapping_add(server.wrapping_mul(0x9E37_79B9));
         // 2^64 divided by the golden ratio: consecutive ids differ in their high and low bits.
-        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
     fn write(&mut self, _: &[u8]) {
@@ -42,8 +71,25 @@ impl Hasher for ConnectionHasher {
 }
 
 impl ConnectionId {
-    /// The server itself. The connections of clients count from 1.
+    /// No connection: what a server itself causes.
     pub const SERVER: Self = Self(0);
+    /// How many bits the number of a server's connection has: enough for 35,000 connections per second for a year.
+    const NUMBER_BITS: u32 = 40;
+
+    /// `number`: counts the server's connections from 1.
+    pub fn new(node: NodeNumber, number: u64) -> Self {
+        Self(u64::from(node.0) << Self::NUMBER_BITS | number & ((1 << Self::NUMBER_BITS) - 1))
+    }
+
+    /// The server that it belongs to.
+    pub fn node(self) -> NodeNumber {
+        NodeNumber((self.0 >> Self::NUMBER_BITS) as u32)
+    }
+
+    /// Whether it was opened after another one. The times are needed only for connections of different servers.
+    pub fn is_newer(self, opened: ChatTime, other: Self, other_opened: ChatTime) -> bool {
+        if self.node() == other.node() { self > other } else { opened > other_opened }
+    }
 }
 
 /// An event on a connection, at its position in the order.
@@ -60,26 +106,46 @@ pub struct Entry<'a> {
 #[derive(Clone, Debug)]
 pub struct EntryTime {
     /// For deadlines.
-    pub monotonic: Instant,
+    pub chat: ChatTime,
     /// The wall clock, in milliseconds since 1970.
     pub unix_millis: u64,
-    /// Local time, `HH:MM:SS`.
+    /// Local time of the server that the entry comes from, `HH:MM:SS`.
     pub timestamp: String,
     /// RFC 3339 in UTC, with milliseconds.
     pub utc: String,
 }
 
+/// The chat's own time, in milliseconds. It never goes back, and does not jump with the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChatTime(pub u64);
+
+impl ChatTime {
+    /// How long it is from then until now. Zero if `then` is later.
+    pub fn saturating_since(self, then: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(then.0))
+    }
+}
+
+impl Add<Duration> for ChatTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Opened. It is a guest until it joins.
-    Connected(Address),
     /// `access`: what the passwords of the message have shown. `session`: a new one, for a client that asks to be able
-    /// to resume.
+    /// to resume. `guest`: of a connection that has not joined, as far as its server knows.
     Message {
         message: Result<ClientMessage, MessageError>,
         access: Access,
-        session: Option<SessionSecret>,
+        session: Option<SessionDigest>,
+        guest: Option<Box<Guest>>,
     },
+    /// From a connection that has sent a message.
     Disconnected(Departure),
     /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder).
     Older(Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
@@ -87,6 +153,11 @@ pub enum Input {
     Decided(Box<Decision>, Outcome),
     /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
     Moderators(Vec<Username>),
+    /// Time has passed, and nothing else has happened. From [`ConnectionId::SERVER`].
+    Tick,
+    /// A server has ended, and all of its connections are lost. From [`ConnectionId::SERVER`].
+    #[allow(dead_code, reason = "for several servers as one chat")]
+    NodeDown(NodeNumber),
 }
 
 /// A member's request for messages that only the store has.
@@ -118,6 +189,16 @@ pub struct Address {
     pub is_exempt: bool,
 }
 
+/// A connection that has not joined.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Guest {
+    pub address: Address,
+    /// When it was opened.
+    pub opened: ChatTime,
+    /// Whether it may join only by resuming, because it has not waited for its turn.
+    pub only_resumes: bool,
+}
+
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Departure {
@@ -127,49 +208,55 @@ pub enum Departure {
     Lost,
 }
 
-/// The secret with which a client takes over its place in the room.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionSecret([u8; Self::BYTES]);
-
-impl SessionSecret {
-    pub const BYTES: usize = 16;
-
-    /// `random`: from the system's generator.
-    pub fn new(random: [u8; Self::BYTES]) -> Self {
-        Self(random)
-    }
-
-    /// `None`: it is not 32 hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_hex = text.len() == 2 * Self::BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok())??;
-        Some(Self(number.to_be_bytes()))
-    }
-}
-
-impl fmt::Display for SessionSecret {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(formatter, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-/// Hides the secret.
-impl fmt::Debug for SessionSecret {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("SessionSecret")
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
+    fn id(node: u32, number: u64) -> ConnectionId {
+        ConnectionId::new(NodeNumber::new(node).unwrap(), number)
+    }
+
     #[test]
-    fn a_session_is_parsed_as_it_is_written() {
-        let session = SessionSecret::new(*b"\0\x01sixteen bytes.");
-        assert_eq!(SessionSecret::parse(&session.to_string()), Some(session));
-        for text in ["", "1", "+0000000000000000000000000000001", "ä", &"0".repeat(31), &"0".repeat(33)] {
-            assert_eq!(SessionSecret::parse(text), None, "{text}");
+    fn an_id_contains_the_number_of_its_server() {
+        let greatest = (1 << ConnectionId::NUMBER_BITS) - 1;
+        for (node, number) in [(0, 1), (1, 1), (7, greatest), (NodeNumber::MAX, greatest)] {
+            let id = id(node, number);
+            assert_eq!(id.node(), NodeNumber(node));
+            assert_eq!(id.0 & greatest, number);
         }
+        assert_eq!(ConnectionId::new(NodeNumber::LOCAL, 7), ConnectionId(7));
+        assert_eq!(NodeNumber::new(NodeNumber::MAX + 1), None);
+        assert!(NodeNumber::LOCAL.has(id(3, 1)) && NodeNumber(3).has(id(3, 1)));
+        assert!(!NodeNumber(3).has(id(4, 1)) && !NodeNumber(3).has(ConnectionId::SERVER));
+    }
+
+    #[test]
+    fn which_connection_is_newer() {
+        let [early, late] = [1000, 2000].map(ChatTime);
+        for (one, opened, other, other_opened, expected) in [
+            (id(1, 2), early, id(1, 1), late, true),
+            (id(1, 1), late, id(1, 2), early, false),
+            (id(1, 9), early, id(2, 1), late, false),
+            (id(1, 1), late, id(2, 9), early, true),
+            (id(1, 1), early, id(2, 1), early, false),
+            (id(2, 1), early, id(1, 1), early, false),
+        ] {
+            assert_eq!(one.is_newer(opened, other, other_opened), expected, "{one:?} {other:?}");
+        }
+    }
+
+    /// The numbers of each server's connections start with 1.
+    #[test]
+    fn connections_of_different_servers_do_not_collide() {
+        const BUCKETS: u64 = 4096;
+        let hasher = BuildHasherDefault::<ConnectionHasher>::default();
+        let mut buckets = vec![0; BUCKETS as usize];
+        for (node, number) in (1..4).flat_map(|node| (1..=1000).map(move |number| (node, number))) {
+            buckets[(hasher.hash_one(id(node, number)) % BUCKETS) as usize] += 1;
+        }
+        assert!(*buckets.iter().max().unwrap() <= 6, "{:?}", buckets.iter().max());
+        assert!(buckets.iter().filter(|&&ids| ids > 0).count() > 1900);
     }
 }

@@ -8,6 +8,7 @@ mod command;
 mod duration;
 mod entry;
 mod fields;
+mod guests;
 mod history;
 mod list_budget;
 mod marks;
@@ -18,6 +19,7 @@ mod reserved;
 mod away;
 mod room;
 mod roster;
+mod session;
 #[cfg(test)]
 mod simulation;
 mod target;
@@ -30,9 +32,10 @@ pub use acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use away::AwayLimits;
 pub use bans::Bans;
 pub use entry::{
-    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
-    SessionSecret, StoreUnavailable,
+    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, NodeNumber,
+    OlderMessages, OlderRequest, StoreUnavailable,
 };
+pub use guests::Guests;
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
@@ -42,6 +45,8 @@ pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
-pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings};
+pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings, guest_error};
+pub use session::{JoinSecrets, SessionDigest, SessionSecret};
 pub use time_outs::whole_seconds;
+pub use user_list::UserLists;
 pub use username::Username;

@@ -23,7 +23,8 @@ impl Script {
     /// A connection from this address.
     fn connect_from(&mut self, number: u64, text: &str) {
         let network = text.parse::<IpAddr>().unwrap().into();
-        self.input(number, Input::Connected(Address { network, is_exempt: false }));
+        let address = Address { network, is_exempt: false };
+        self.guests.connected(ConnectionId(number), address, self.time().chat);
     }
 
     fn join_from(&mut self, number: u64, name: &str, address: &str) {
@@ -131,7 +132,7 @@ fn leaving_does_not_end_a_time_out() {
 
 #[test]
 fn stored_time_outs_continue_after_a_start() {
-    let now = time(Instant::now()).unix_millis;
+    let now = time(Duration::ZERO).unix_millis;
     let stored = |name, until| StoredTimeOut { name: Username::parse(name).unwrap(), until };
     let time_outs = vec![
         stored("Bob", now + 90_000),
@@ -159,7 +160,7 @@ fn stored_time_outs_continue_after_a_start() {
 fn the_number_of_time_outs_is_limited() {
     let mut script = moderated(&["Bob", "Cid"]);
     script.command(1, "/to Bob 1000");
-    let ends = script.now + Duration::from_secs(1000);
+    let ends = script.time().chat + Duration::from_secs(1000);
     for number in 1..MAX_TIMEOUTS {
         script.room.timeouts.set(&Username::parse(&number.to_string()).unwrap(), ends);
     }
@@ -243,21 +244,21 @@ fn a_named_moderator_is_let_in_from_a_banned_address() {
         script.connect_from(number, "192.0.2.7");
         let body = Ok(Body::Join(Some(options.into())));
         let message = Ok(ClientMessage { username: username(name), txn_id: None, body });
-        let access = Access { join: verdict, ..Access::default() };
-        let session = Some(SessionSecret::new([7; SessionSecret::BYTES]));
-        script.input(number, Input::Message { message, access, session });
+        let access = Access { join: verdict, ..OPEN };
+        let session = Some(session(7));
+        script.input(number, Input::Message { message, access, session, guest: None });
         script.is_member(number)
     };
     assert!(!join(2, "Meg", Verdict::Wrong, JoinOptions::default()));
     assert!(!join(3, "Meg", Verdict::NotCompared, JoinOptions::default()));
     assert!(!join(4, "Bob", Verdict::Own, JoinOptions::default()));
     assert!(join(5, "Meg", Verdict::Own, JoinOptions::default()));
-    let session = Some(SessionSecret::new([7; SessionSecret::BYTES]));
+    let session = Some(session(7));
     assert!(join(6, "Meg", Verdict::NotCompared, JoinOptions { session, ..JoinOptions::default() }));
     for number in 2..5 {
         assert_eq!(script.received(number), ["error: You are banned.", "close: banned"]);
     }
-    assert_eq!(script.room.guests(), 0);
+    assert_eq!(script.guests.len(), 0);
 }
 
 #[test]
@@ -313,7 +314,7 @@ fn a_ban_removes_a_user_and_keeps_out_its_name_and_its_address() {
     assert!(script.is_member(17), "from its own address it may");
     // The table that is published.
     let network = "10.0.0.2".parse::<IpAddr>().unwrap().into();
-    let now = time(script.now).unix_millis;
+    let now = script.time().unix_millis;
     assert!(script.published.applying(None, network, now).is_some());
     // Others are let in.
     script.join_from(20, "Dan", "10.0.0.20");
@@ -327,7 +328,7 @@ fn guests_that_were_connected_before_a_ban_are_refused() {
     script.command(1, "/ban Bob");
     script.join(5, "Eve");
     assert_eq!(script.received(5), ["error: You are banned.", "close: banned"]);
-    assert_eq!(script.room.guests(), 0);
+    assert_eq!(script.guests.len(), 0);
 }
 
 #[test]
@@ -336,11 +337,11 @@ fn a_ban_removes_all_that_it_applies_to() {
     script.join_from(3, "Cid", "10.0.0.2");
     script.join_from(4, "Dan", "192.0.2.4");
     script.connect_from(5, "10.0.0.2");
-    let eve = Resumable { name: "Eve", session: SessionSecret::new([5; 16]) };
+    let eve = Resumable { name: "Eve", session: session(5) };
     let options = Some(JoinOptions { session: Some(eve.session), ..JoinOptions::default() }.into());
     let body = Ok(Body::Join(options));
     let join = Ok(ClientMessage { username: username("Eve"), txn_id: None, body });
-    script.input(5, Input::Message { message: join, access: Access::default(), session: Some(eve.session) });
+    script.input(5, Input::Message { message: join, access: OPEN, session: Some(eve.session), guest: None });
     script.lose(5);
     script.received.clear();
     script.command(1, "/ban Bob");
@@ -530,10 +531,12 @@ fn a_ban_ends_when_its_time_is_over() {
     let at = |script: &mut Script, number, unix_millis| {
         script.connect_from(number, "10.0.0.2");
         script.last_id += 1;
-        let time = EntryTime { unix_millis, ..time(script.now) };
-        let input = message(ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#));
+        let time = EntryTime { unix_millis, ..script.time() };
+        let (message, guest) =
+            (ClientMessage::parse(r#"{"type":"join","username":"Bob"}"#), script.guest(number));
+        let input = Input::Message { message, access: OPEN, session: None, guest };
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(number), input };
-        let effects = script.room.apply(entry);
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
         script.apply(effects);
         script.is_member(number)
     };
@@ -742,7 +745,7 @@ fn who_was_not_connected_is_told_of_deletions_later() {
     script.resume(4, &bob, last);
     assert_eq!(script.deleted_before_answer(4), [""; 0], "it was told before");
     // Whoever has lost its place is told as well.
-    let dan = Resumable { session: SessionSecret::new([9; 16]), name: "Dan" };
+    let dan = Resumable { session: session(9), name: "Dan" };
     script.resume(5, &dan, one);
     assert_eq!(script.deleted_before_answer(5), told[1..]);
     script.lose(5);
@@ -875,8 +878,10 @@ fn a_decision_takes_effect_even_if_its_moderator_has_left() {
     let mut script = moderated(&["Bob"]);
     script.outcome = None;
     script.command(1, "/to Bob 5");
-    let Action::TimeOut { until, .. } = &mut script.waiting[0].act.action else { panic!() };
-    *until -= 5000;
+    for decision in [&mut script.waiting[0], &mut script.room.undecided[0]] {
+        let Action::TimeOut { until, .. } = &mut decision.act.action else { panic!() };
+        *until -= 5000;
+    }
     script.decide_all(Outcome::Stored);
     script.wait(0.1);
     script.received.clear();

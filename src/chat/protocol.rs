@@ -10,10 +10,11 @@ use thiserror::Error;
 
 use super::access::{Attempt, Attempts};
 use super::command::{self, Command};
-use super::entry::{EntryTime, SessionSecret};
+use super::entry::EntryTime;
 use super::fields::{Field, Fields, HistoryRequest};
 use super::name_key::NameKey;
 use super::roster::Role;
+use super::session::{SessionDigest, SessionSecret};
 use super::target;
 use super::user_list;
 use super::username::Username;
@@ -62,6 +63,19 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// Whether it changes nothing: only its answer matters.
+    pub fn is_question(&self) -> bool {
+        match self {
+            Self::History { .. } => true,
+            Self::Command(Ok(command)) => {
+                matches!(command, Command::Help(_) | Command::Bans | Command::Info(_))
+            }
+            Self::Command(Err(_)) | Self::Join(_) | Self::Public { .. } | Self::Private { .. } => false,
+        }
+    }
+}
+
 /// What a client asks for when it joins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JoinOptions {
@@ -70,7 +84,7 @@ pub struct JoinOptions {
     /// Instead of these, everything after this position.
     pub since: Option<Position>,
     /// The place to resume.
-    pub session: Option<SessionSecret>,
+    pub session: Option<SessionDigest>,
 }
 
 /// The last message that a client has received.
@@ -170,9 +184,17 @@ pub struct HistoryAnswer {
     /// Whether `messages` is everything after the position that the client gave; `None`: it gave none.
     pub recovered: Option<bool>,
     /// Only in the answer to a join.
-    pub session: Option<SessionSecret>,
-    /// Only in the answer to a join.
-    pub max_message_bytes: Option<usize>,
+    pub session: Option<SessionDigest>,
+    /// Added to the answer to a join by the server that the client is connected to.
+    pub join: Option<JoinAnswer>,
+}
+
+/// What a client is told only when it joins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JoinAnswer {
+    pub session: SessionSecret,
+    /// The longest message that its server accepts.
+    pub max_message_bytes: usize,
 }
 
 /// An entry of the `user_list`.
@@ -265,8 +287,9 @@ impl HistoryAnswer {
         json.extend_from_slice(b"{\"type\":\"history\",\"messages\":");
         json.extend_from_slice(&self.messages);
         let rest = json.len();
-        let &Self { id, more, ref epoch, recovered, session, max_message_bytes, .. } = self;
-        let session = session.map(|session| session.to_string());
+        let &Self { id, more, ref epoch, recovered, ref join, .. } = self;
+        let session = join.as_ref().map(|join| join.session.to_string());
+        let max_message_bytes = join.as_ref().map(|join| join.max_message_bytes);
         write(json, &HistoryJson { id, more, epoch, recovered, session, max_message_bytes, timestamp });
         // The other fields continue the object.
         json[rest] = b',';
@@ -351,21 +374,22 @@ impl ClientMessage {
     }
 
     /// The session and the name of a join that asks to resume.
-    pub fn resume_request(&self) -> Option<(SessionSecret, &Username)> {
+    pub fn resume_request(&self) -> Option<(SessionDigest, &Username)> {
         let Ok(Body::Join(Some(options))) = &self.body else { return None };
         Some((options.session?, self.username.as_ref()?.as_ref().ok()?))
     }
 
-    /// Parses one message, without its passwords.
+    /// Parses one message, without its secrets.
     ///
     /// # Errors
     /// It is not a JSON object with a string `type`.
+    #[cfg(test)]
     pub fn parse(text: &str) -> Result<Self, MessageError> {
-        Self::parse_with_passwords(text).0
+        Self::parse_with_secrets(text).0
     }
 
-    /// Parses one message. Its passwords are no part of it, because no entry may contain them.
-    pub fn parse_with_passwords(text: &str) -> (Result<Self, MessageError>, Attempts) {
+    /// Parses one message. Its secrets are no part of it, because no entry may contain them.
+    pub fn parse_with_secrets(text: &str) -> (Result<Self, MessageError>, Attempts) {
         let mut attempts = Attempts::default();
         (Self::parse_into(text, &mut attempts), attempts)
     }
@@ -382,7 +406,7 @@ impl ClientMessage {
         let kind = kind.text("type")?;
         let mut username = self::username(username);
         let body = match &*kind {
-            "join" => join_options(*history.unwrap_or_default()).map(Body::Join),
+            "join" => join_options(*history.unwrap_or_default(), attempts).map(Body::Join),
             "public" => content.not_blank("content").map(|content| Body::Public { content: content.into() }),
             "private" => private(to, content),
             "command" => content.not_blank("content").map(|content| {
@@ -436,14 +460,18 @@ fn txn_id(field: Field) -> Result<Option<TxnId>, MessageError> {
 }
 
 /// `None`: the client asks for nothing.
-fn join_options(request: HistoryRequest) -> Result<Option<Box<JoinOptions>>, MessageError> {
+fn join_options(
+    request: HistoryRequest,
+    attempts: &mut Attempts,
+) -> Result<Option<Box<JoinOptions>>, MessageError> {
     let HistoryRequest { history, epoch, since, session, .. } = request;
     let asks = [&history, &epoch, &since, &session].into_iter().any(|field| *field != Field::Missing);
     if !asks {
         return Ok(None);
     }
     let history = page_size(history, "history")?.unwrap_or(0);
-    let session = session.optional_text("session")?.and_then(|text| SessionSecret::parse(&text));
+    attempts.session = session.optional_text("session")?.and_then(|text| SessionSecret::parse(&text));
+    let session = attempts.session.map(|session| session.digest());
     let epoch = epoch.optional_text("epoch")?;
     let since = match since.integer("since", MAX_ID)? {
         None => None,
@@ -502,6 +530,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::chat::entry::ChatTime;
 
     fn encoded(message: ServerMessage) -> String {
         let mut json = Vec::new();
@@ -511,7 +540,7 @@ mod tests {
 
     fn kept(message: KeptMessage) -> Arc<[u8]> {
         let (timestamp, utc) = ("12:00:00".into(), "2026-11-28T12:00:00.123Z".into());
-        let time = EntryTime { monotonic: std::time::Instant::now(), unix_millis: 0, timestamp, utc };
+        let time = EntryTime { chat: ChatTime(0), unix_millis: 0, timestamp, utc };
         let mut json = Vec::new();
         message.encode(1042, &time, &mut json);
         json.into()
@@ -529,12 +558,12 @@ mod tests {
             epoch: "e1".into(),
             recovered: None,
             session: None,
-            max_message_bytes: None,
+            join: None,
         };
         let recovered = HistoryAnswer {
             recovered: Some(false),
-            session: SessionSecret::parse(&"0a".repeat(16)),
-            max_message_bytes: Some(16384),
+            join: SessionSecret::parse(&"0a".repeat(16))
+                .map(|session| JoinAnswer { session, max_message_bytes: 16384 }),
             ..answer.clone()
         };
         for (message, expected) in [
@@ -630,7 +659,10 @@ mod tests {
         let position = Position { epoch: "e1".into(), id: MAX_ID };
         assert_eq!(options(r#","since":9007199254740991,"epoch":"e1""#), asks(0, Some(position), None));
         let text = "0A".repeat(16);
-        assert_eq!(options(&format!(r#","session":"{text}""#)), asks(0, None, SessionSecret::parse(&text)));
+        assert_eq!(
+            options(&format!(r#","session":"{text}""#)),
+            asks(0, None, SessionSecret::parse(&text).map(|it| it.digest()))
+        );
         assert_eq!(options(r#","session":"unknown""#), asks(0, None, None));
         let page = "The field \"history\" must be an integer from 0 to 200.";
         let id = "The field \"since\" must be an integer from 0 to 9007199254740991.";

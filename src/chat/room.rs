@@ -4,7 +4,6 @@
 mod moderation;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -14,13 +13,12 @@ use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
 use super::command::{self, COMMANDS, Command, WHISPER};
 use super::entry::{
-    Address, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, OlderMessages, OlderRequest,
-    SessionSecret, StoreUnavailable,
+    Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Guest, Input, NodeNumber,
+    OlderMessages, OlderRequest, StoreUnavailable,
 };
 use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
 };
-use super::list_budget::JoinPace;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::{
@@ -28,9 +26,10 @@ use super::protocol::{
     MessageError, Recipient, ServerMessage, TxnId, encode_with_txn_id,
 };
 use super::roster::{JoinOrder, Member, Presence, Role, Roster};
+use super::session::SessionDigest;
 use super::target::{self, Found, Target};
 use super::time_outs::Timeouts;
-use super::user_list::UserListSchedule;
+use super::user_list::ListSize;
 use super::username::{NameError, Username};
 use crate::limits::Network;
 
@@ -41,7 +40,7 @@ const MAX_SCRATCH_BYTES: usize = 64 * 1024;
 const NOT_COMPARED: &str = "The password was not compared: try again.";
 
 /// A consequence of an entry, to be applied in order.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// From here on, the connection of this new member is part of [`Audience::All`].
     Enter(ConnectionId, Arc<str>),
@@ -55,9 +54,11 @@ pub enum Effect {
     CloseReplaced(ConnectionId),
     /// A member that was away leaves: its time is over, or too many members are away.
     LeaveAway(Network, Arc<str>),
+    /// The [user list](Room::user_list) has changed.
+    ListChanged(ListSize),
     /// The session can be resumed under this name.
-    OpenSession(SessionSecret, Arc<NameKey>),
-    CloseSession(SessionSecret),
+    OpenSession(SessionDigest, Arc<NameKey>),
+    CloseSession(SessionDigest),
     Send(Audience, ServerMessage),
     /// To be stored.
     Keep(KeptEntry),
@@ -78,8 +79,45 @@ pub enum Effect {
     Moderated(String),
 }
 
+impl Effect {
+    /// Whether this server needs the effect. Its audience is reduced to the server's connections.
+    pub fn is_for(&mut self, server: NodeNumber) -> bool {
+        match self {
+            Self::Enter(id, _)
+            | Self::Resume(id, _)
+            | Self::Leave(id, _)
+            | Self::Away(id, _)
+            | Self::CloseReplaced(id)
+            | Self::Close(id, _)
+            | Self::ReadOlder(id, _)
+            | Self::Send(Audience::One(id), _) => server.has(*id),
+            // It is stored where it was made, before it takes effect anywhere.
+            Self::Decide(decision) => server.has(decision.connection),
+            Self::Send(Audience::Only(ids), _) => {
+                ids.retain(|&id| server.has(id));
+                !ids.is_empty()
+            }
+            Self::Send(audience, _) => {
+                if matches!(audience, Audience::AllExcept(id) if !server.has(*id)) {
+                    *audience = Audience::All;
+                }
+                true
+            }
+            Self::ListChanged(_)
+            | Self::LeaveAway(..)
+            | Self::OpenSession(..)
+            | Self::CloseSession(_)
+            | Self::Keep(_)
+            | Self::Record(_)
+            | Self::PublishBan(_)
+            | Self::WithdrawBan(_)
+            | Self::Moderated(_) => true,
+        }
+    }
+}
+
 /// Who gets a message.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Audience {
     /// All connected members.
     All,
@@ -103,10 +141,6 @@ pub struct KeptEntry {
 /// What a room is created with. By default, nothing is kept.
 #[derive(Default)]
 pub struct RoomSettings {
-    /// Whether `/login` can make a member a moderator.
-    pub allows_login: bool,
-    /// Whether a join needs `JOIN_PASSWORD`.
-    pub requires_password: bool,
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
@@ -118,25 +152,21 @@ pub struct RoomSettings {
     pub time_outs: Vec<StoredTimeOut>,
     /// The trusted proxies: like loopback, they cannot be banned.
     pub proxies: Vec<IpNet>,
-    /// The longest message that the server accepts, which clients are told.
-    pub max_message_bytes: usize,
 }
 
 pub struct Room {
-    allows_login: bool,
-    requires_password: bool,
     epoch: Arc<str>,
-    /// Connections that have not joined.
-    guests: ConnectionMap<Address>,
+    /// Connections that were refused, removed or replaced, until they end. What they have sent is ignored.
+    closed: ConnectionMap<()>,
     roster: Roster,
     history: History,
     away: AwaySchedule,
-    lists: UserListSchedule,
     timeouts: Timeouts,
     bans: Bans,
     /// The names of the named moderators.
     reserved: NameMap<()>,
-    max_message_bytes: usize,
+    /// Decisions that are being stored, in order.
+    undecided: Vec<Decision>,
     scratch: Vec<u8>,
 }
 
@@ -149,7 +179,9 @@ struct Context<'a> {
     txn_id: Option<&'a TxnId>,
     access: Access,
     /// For a client that joins.
-    session: Option<SessionSecret>,
+    session: Option<SessionDigest>,
+    /// Whether the connection belongs to the server that needs the effects.
+    is_here: bool,
 }
 
 impl Context<'_> {
@@ -169,109 +201,93 @@ impl Context<'_> {
 impl Room {
     /// `time`: of the start, from which stored time-outs continue.
     pub fn new(settings: RoomSettings, time: &EntryTime) -> Self {
-        let RoomSettings {
-            allows_login,
-            requires_password,
-            epoch,
-            history,
-            stored,
-            away,
-            bans,
-            time_outs,
-            proxies,
-            max_message_bytes,
-        } = settings;
+        let RoomSettings { epoch, history, stored, away, bans, time_outs, proxies } = settings;
         Self {
-            allows_login,
-            requires_password,
             epoch,
-            guests: ConnectionMap::default(),
+            closed: ConnectionMap::default(),
             roster: Roster::default(),
             history: History::new(history, stored),
             away: AwaySchedule::new(away),
-            lists: UserListSchedule::default(),
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
             reserved: NameMap::default(),
-            max_message_bytes,
+            undecided: Vec::new(),
             scratch: Vec::new(),
         }
     }
 
-    /// Applies the next entry.
-    pub fn apply(&mut self, entry: Entry) -> Vec<Effect> {
-        let Entry { id, time, from, input } = entry;
-        let mut effects = self.end_bans(time.unix_millis);
-        effects.extend(self.apply_input(id, time, from, input));
+    /// Applies the next entry, after what was due by its time. `viewer`: the server that needs the effects. Those on
+    /// connections of other servers are left out.
+    pub fn apply(&mut self, entry: Entry, viewer: NodeNumber) -> Vec<Effect> {
+        self.history.evict_old(entry.time.unix_millis);
+        let mut effects = self.expire(entry.time);
+        effects.extend(self.apply_input(entry, viewer));
+        if viewer != NodeNumber::LOCAL {
+            effects.retain_mut(|effect| effect.is_for(viewer));
+        }
         effects
     }
 
-    fn apply_input(&mut self, id: u64, time: &EntryTime, from: ConnectionId, input: Input) -> Vec<Effect> {
+    fn apply_input(&mut self, entry: Entry, viewer: NodeNumber) -> Vec<Effect> {
+        let Entry { id, time, from, input } = entry;
+        let context = Context {
+            id,
+            time,
+            from,
+            txn_id: None,
+            access: Access::default(),
+            session: None,
+            is_here: viewer.has(from),
+        };
         match input {
-            Input::Connected(address) => {
-                self.guests.insert(from, address);
-                Vec::new()
+            Input::Message { message: Err(reason), access, session, guest } => {
+                self.message(Context { access, session, ..context }, guest, None, Err(reason))
             }
-            Input::Message { message: Err(reason), access, session } => {
-                let context = Context { id, time, from, txn_id: None, access, session };
-                self.message(context, None, Err(reason))
+            Input::Message { message: Ok(message), access, session, guest } => {
+                let ClientMessage { username, txn_id, body } = message;
+                let context = Context { txn_id: txn_id.as_ref(), access, session, ..context };
+                self.message(context, guest, username, body)
             }
-            Input::Message { message: Ok(ClientMessage { username, txn_id, body }), access, session } => {
-                let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session };
-                self.message(context, username, body)
-            }
-            Input::Disconnected(departure) => self.disconnected(time.monotonic, from, departure),
-            Input::Older(request, answer) => self.older(id, time, from, *request, answer),
+            Input::Disconnected(departure) => self.disconnected(time, from, departure),
+            Input::Older(request, answer) => self.older(context, *request, answer),
             Input::Decided(decision, outcome) => {
-                let Decision { act, connection, txn_id } = *decision;
-                let access = Access::default();
-                let txn_id = txn_id.as_ref();
-                let context = Context { id, time, from: connection, txn_id, access, session: None };
-                self.decided(context, act, outcome)
+                match self.undecided.iter().position(|undecided| *undecided == *decision) {
+                    Some(at) => {
+                        self.undecided.remove(at);
+                        self.decided(context, *decision, outcome)
+                    }
+                    None => Vec::new(),
+                }
             }
-            Input::Moderators(names) => {
-                self.set_moderators(&names, time.monotonic);
-                Vec::new()
-            }
+            Input::Moderators(names) => self.set_moderators(&names),
+            Input::Tick => Vec::new(),
+            Input::NodeDown(node) => self.node_down(context, node),
         }
     }
 
-    /// When to call [`Self::expire`] next.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.timeouts.next_end(), self.away.next_deadline(), self.lists.next_deadline()];
-        deadlines.into_iter().flatten().min()
+    /// When something is due that an entry of that time or later will have as its effect.
+    pub fn next_deadline(&self) -> Option<ChatTime> {
+        [self.timeouts.next_end(), self.away.next_deadline()].into_iter().flatten().min()
     }
 
-    /// How fast members may join without exceeding the list rate. Hold joins back that come faster.
-    pub fn join_pace(&self) -> JoinPace {
-        self.lists.join_pace()
-    }
-
-    /// Ends time-outs, removes members whose absence is over, and sends the lists that are due, less often to slow
-    /// clients.
-    pub fn expire(&mut self, now: Instant, is_slow: impl Fn(ConnectionId) -> bool) -> Vec<Effect> {
+    /// Ends bans and time-outs, and removes members whose absence is over.
+    fn expire(&mut self, time: &EntryTime) -> Vec<Effect> {
         let mut effects = Vec::new();
-        while let Some(name) = self.timeouts.pop_ended(now) {
+        while let Some(ban) = self.bans.pop_ended(time.unix_millis) {
+            effects.push(Effect::WithdrawBan(ban.id));
+        }
+        while let Some(name) = self.timeouts.pop_ended(time.chat) {
             let member = self.roster.by_name(name.key());
             if let Some(member) = member.filter(|member| !self.timeouts.contains(member.name.key())) {
                 let over = "Your time-out is over: you can send messages again.";
                 effects.extend(member.connection().map(|connection| system(connection, over)));
-                self.lists.changed(now);
+                effects.push(self.list_changed());
             }
         }
-        while let Some(member) = self.away.expired(now) {
-            self.leave(member, now, false, &mut effects);
-        }
-        if let Some(recipients) = self.lists.next_round(now, is_slow) {
-            effects.push(Effect::Send(recipients, self.user_list()));
+        while let Some(member) = self.away.expired(time.chat) {
+            self.leave(member, false, &mut effects);
         }
         effects
-    }
-
-    fn end_bans(&mut self, unix_millis: u64) -> Vec<Effect> {
-        std::iter::from_fn(|| self.bans.pop_ended(unix_millis))
-            .map(|ban| Effect::WithdrawBan(ban.id))
-            .collect()
     }
 
     /// The bans, as they are published at the start.
@@ -290,14 +306,10 @@ impl Room {
         self.roster.len()
     }
 
+    /// How many connections were closed that have not ended.
     #[cfg(test)]
-    pub fn guests(&self) -> usize {
-        self.guests.len()
-    }
-
-    /// Whether this message resumes a member's place.
-    pub fn can_resume(&self, message: &ClientMessage) -> bool {
-        message.resume_request().is_some_and(|(session, name)| self.place_of(session, name).is_some())
+    pub fn closed(&self) -> usize {
+        self.closed.len()
     }
 
     /// How many members are away.
@@ -306,25 +318,34 @@ impl Room {
     }
 
     /// Reserves these names in place of the earlier ones.
-    fn set_moderators(&mut self, names: &[Username], now: Instant) {
+    fn set_moderators(&mut self, names: &[Username]) -> Vec<Effect> {
         self.reserved = reserved_names(names);
+        let mut is_changed = false;
         for member in self.roster.iter_mut() {
             if member.role == Role::Named && self.reserved.get(member.name.key()).is_none() {
                 member.role = Role::Member;
-                self.lists.changed(now);
+                is_changed = true;
             }
         }
+        is_changed.then(|| self.list_changed()).into_iter().collect()
     }
 
     fn message(
         &mut self,
         context: Context,
+        guest: Option<Box<Guest>>,
         username: Option<Result<Username, String>>,
         body: Result<Body, MessageError>,
     ) -> Vec<Effect> {
-        match self.guests.get(&context.from) {
-            Some(&address) => self.guest_message(context, address, username, body),
-            None => self.member_message(context, body),
+        match guest {
+            // Otherwise its server did not know yet that it has joined.
+            Some(guest) if self.roster.by_connection(context.from).is_none() => {
+                if self.closed.contains_key(&context.from) {
+                    return Vec::new();
+                }
+                self.guest_message(context, *guest, username, body)
+            }
+            _ => self.member_message(context, body),
         }
     }
 
@@ -332,7 +353,7 @@ impl Room {
         let Context { time, from, txn_id, .. } = context;
         let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
         let is_asking = member.session.is_some();
-        let seconds_left = self.timeouts.seconds_left(member.name.key(), time.monotonic);
+        let seconds_left = self.timeouts.seconds_left(member.name.key(), time.chat);
         // The name of another member, which counts as the same, may be timed out.
         let seconds_left = seconds_left.filter(|_| member.role != Role::Named);
         // A member that is timed out can read.
@@ -360,25 +381,18 @@ impl Room {
     fn guest_message(
         &mut self,
         context: Context,
-        address: Address,
+        guest: Guest,
         username: Option<Result<Username, String>>,
         body: Result<Body, MessageError>,
     ) -> Vec<Effect> {
         let name = match username {
             Some(Ok(name)) => name,
             Some(Err(reason)) => return vec![error(context, reason)],
-            None => {
-                let reason = match body {
-                    Ok(Body::Join(_)) => MessageError::Missing("username"),
-                    Ok(_) => MessageError::NotJoined,
-                    Err(reason) => reason,
-                };
-                return vec![error(context, reason)];
-            }
+            None => return vec![error(context, error_without_name(&body))],
         };
         match body {
-            Ok(Body::Join(options)) => self.join(context, address, name, options.as_deref()),
-            body => match self.enter(context, address, name, None) {
+            Ok(Body::Join(options)) => self.join(context, guest, name, options.as_deref()),
+            body => match self.enter(context, guest, name, None) {
                 Ok(mut effects) => {
                     // Nothing if it was refused.
                     effects.extend(self.member_message(context, body));
@@ -392,7 +406,7 @@ impl Room {
     fn join(
         &mut self,
         context: Context,
-        address: Address,
+        guest: Guest,
         name: Username,
         options: Option<&JoinOptions>,
     ) -> Vec<Effect> {
@@ -400,13 +414,13 @@ impl Room {
             && let Some(session) = options.session
             && let Some(order) = self.place_of(session, &name)
         {
-            return self.resume(context, address, order, options);
+            return self.resume(context, guest, order, options);
         }
-        self.enter(context, address, name, options).unwrap_or_else(|reason| vec![error(context, reason)])
+        self.enter(context, guest, name, options).unwrap_or_else(|reason| vec![error(context, reason)])
     }
 
     /// The place that a session resumes under this name.
-    fn place_of(&self, session: SessionSecret, name: &Username) -> Option<JoinOrder> {
+    fn place_of(&self, session: SessionDigest, name: &Username) -> Option<JoinOrder> {
         let member = self.roster.by_name(name.key())?;
         (member.session == Some(session)).then_some(member.order)
     }
@@ -415,12 +429,12 @@ impl Room {
     ///
     /// # Errors
     /// A message for the user: it may not join, because of its password.
-    fn role_at_join(&self, name: &Username, verdict: Verdict) -> Result<Role, String> {
+    fn role_at_join(&self, name: &Username, access: Access) -> Result<Role, String> {
         let is_reserved = self.reserved.get(name.key()).is_some();
-        if !is_reserved && !self.requires_password {
+        if !is_reserved && access.is_open {
             return Ok(Role::Member);
         }
-        match verdict {
+        match access.join {
             Verdict::Own if is_reserved => Ok(Role::Named),
             Verdict::Shared if !is_reserved => Ok(Role::Member),
             verdict => Err(verdict.refusal().unwrap_or_else(|| {
@@ -437,17 +451,21 @@ impl Room {
     fn enter(
         &mut self,
         context: Context,
-        address: Address,
+        guest: Guest,
         name: Username,
         options: Option<&JoinOptions>,
     ) -> Result<Vec<Effect>, String> {
         let Context { time, from, access, .. } = context;
-        let role = self.role_at_join(&name, access.join);
+        // Otherwise a client could end its place in this moment, and join without waiting.
+        if guest.only_resumes {
+            return Err(MessageError::PlaceEnded.to_string());
+        }
+        let role = self.role_at_join(&name, access);
         if role != Ok(Role::Named)
-            && let Some(ban) = self.ban_on(context, &name, address)
+            && let Some(ban) = self.ban_on(context, &name, guest.address)
         {
             let effects = moderation::refuse(context, ban);
-            self.guests.remove(&from);
+            self.closed.insert(from, ());
             return Ok(effects);
         }
         let role = role?;
@@ -456,16 +474,14 @@ impl Room {
         }
         let joined = ServerMessage::System { content: format!("{} joined.", name.shown()) };
         let place_name = name.shown().clone();
-        self.guests.remove(&from);
         let session = options.and(context.session);
-        let member = self.roster.join(from, name, address, role, session, time.unix_millis);
-        self.lists.joined(member, time.monotonic);
+        let member = self.roster.join(from, name, guest, role, session, time.unix_millis);
         let place = member.place();
-        let mut effects = vec![
-            Effect::Enter(from, place_name),
-            Effect::Send(Audience::One(from), self.user_list()),
-            Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }),
-        ];
+        let mut effects = vec![self.list_changed(), Effect::Enter(from, place_name)];
+        if context.is_here {
+            effects.push(Effect::Send(Audience::One(from), self.user_list()));
+        }
+        effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
         if let Some((options, session)) = options.zip(session) {
             effects.push(Effect::OpenSession(session, place.name.clone()));
             self.history_after_join(context, &place, session, options, &[], &mut effects);
@@ -478,40 +494,46 @@ impl Room {
     fn resume(
         &mut self,
         context: Context,
-        address: Address,
+        Guest { address, opened, .. }: Guest,
         order: JoinOrder,
         options: &JoinOptions,
     ) -> Vec<Effect> {
-        let Context { time, from, .. } = context;
-        let now = time.monotonic;
+        let from = context.from;
         let Some(member) = self.roster.get(order) else { return Vec::new() };
-        self.guests.remove(&from);
         // The place was not at this address when that was banned.
         if member.role != Role::Named
             && let Some(ban) = self.ban_on(context, &member.name, address)
         {
-            return moderation::refuse(context, ban);
+            let effects = moderation::refuse(context, ban);
+            self.closed.insert(from, ());
+            return effects;
         }
         let Some(member) = self.roster.get_mut(order) else { return Vec::new() };
         // A late join on an older connection, which the client has replaced with a newer one.
-        if member.connection().is_some_and(|current| current > from) {
+        let is_newer = |current: ConnectionId| current.is_newer(member.opened, from, opened);
+        if member.connection().is_some_and(is_newer) {
+            self.closed.insert(from, ());
             return vec![Effect::CloseReplaced(from)];
         }
+        member.opened = opened;
         let before = std::mem::replace(&mut member.address, address);
         let (name, place, session) = (member.name.shown().clone(), member.place(), member.session);
         let mut effects = Vec::new();
         let mut unread = Unread::default();
         match self.roster.set_presence(order, Presence::Connected(from)) {
-            Some(Presence::Connected(replaced)) => effects.push(Effect::CloseReplaced(replaced)),
+            Some(Presence::Connected(replaced)) => {
+                self.closed.insert(replaced, ());
+                effects.push(Effect::CloseReplaced(replaced));
+            }
             Some(Presence::Away(away, whispers)) => {
                 self.away.end(order, before, away);
-                self.lists.back(now);
+                effects.push(self.list_changed());
                 unread = whispers;
             }
             None => {}
         }
         effects.push(Effect::Resume(from, name));
-        if self.lists.resumed(order, from, now) {
+        if context.is_here && self.roster.list_size().is_small() {
             effects.push(Effect::Send(Audience::One(from), self.user_list()));
         }
         effects.push(Effect::Send(Audience::One(from), ServerMessage::CommandList { content: COMMANDS }));
@@ -526,12 +548,14 @@ impl Room {
         &mut self,
         context: Context,
         place: &Place,
-        session: SessionSecret,
+        session: SessionDigest,
         options: &JoinOptions,
         unread: &[HistoryEntry],
         effects: &mut Vec<Effect>,
     ) {
-        self.history.evict_old(context.time.unix_millis);
+        if !context.is_here {
+            return;
+        }
         let (page, recovered) = match &options.since {
             None => (self.history.page_with_unread(place, options.history, unread), None),
             Some(since) => {
@@ -561,40 +585,52 @@ impl Room {
         context: Context,
         page: Page,
         recovered: Option<bool>,
-        session: Option<SessionSecret>,
+        session: Option<SessionDigest>,
     ) -> Effect {
         let Page { json: messages, more } = page;
         let epoch = self.epoch.clone();
-        let max_message_bytes = session.is_some().then_some(self.max_message_bytes);
-        let answer =
-            HistoryAnswer { messages, id: context.id, more, epoch, recovered, session, max_message_bytes };
+        let answer = HistoryAnswer { messages, id: context.id, more, epoch, recovered, session, join: None };
         Effect::Send(Audience::One(context.from), ServerMessage::History(answer.into()))
     }
 
-    fn disconnected(&mut self, now: Instant, from: ConnectionId, departure: Departure) -> Vec<Effect> {
-        self.guests.remove(&from);
+    fn disconnected(&mut self, time: &EntryTime, from: ConnectionId, departure: Departure) -> Vec<Effect> {
+        self.closed.remove(&from);
         let Some(member) = self.roster.by_connection(from) else { return Vec::new() };
         let (order, address, name) = (member.order, member.address, member.name.shown().clone());
         let mut effects = Vec::new();
         let may_resume = departure == Departure::Lost && member.session.is_some();
-        let away = may_resume.then(|| self.away.start(order, address, now)).flatten();
+        let away = may_resume.then(|| self.away.start(order, address, time.chat)).flatten();
         let Some(away) = away else {
-            self.leave(order, now, false, &mut effects);
+            self.leave(order, false, &mut effects);
             return effects;
         };
         self.roster.set_presence(order, Presence::Away(away, Unread::default()));
-        self.lists.away(order, now);
-        effects.push(Effect::Away(from, name));
+        effects.extend([self.list_changed(), Effect::Away(from, name)]);
         while let Some(member) = self.away.excess(address.network) {
-            self.leave(member, now, false, &mut effects);
+            self.leave(member, false, &mut effects);
         }
         effects
     }
 
+    /// The server's members lose their connections, and what it was storing takes effect.
+    fn node_down(&mut self, context: Context, node: NodeNumber) -> Vec<Effect> {
+        let is_its = |decision: &mut Decision| decision.connection.node() == node;
+        let mut effects = Vec::new();
+        for decision in self.undecided.extract_if(.., is_its).collect::<Vec<_>>() {
+            effects.extend(self.decided(context, decision, Outcome::NotStored));
+        }
+        let connections = self.roster.iter().filter_map(Member::connection);
+        for connection in connections.filter(|id| id.node() == node).collect::<Vec<_>>() {
+            effects.extend(self.disconnected(context.time, connection, Departure::Lost));
+        }
+        self.closed.retain(|id, ()| id.node() != node);
+        effects
+    }
+
     /// `is_removed`: its connection is [closed](Effect::Close) already.
-    fn leave(&mut self, order: JoinOrder, now: Instant, is_removed: bool, effects: &mut Vec<Effect>) {
+    fn leave(&mut self, order: JoinOrder, is_removed: bool, effects: &mut Vec<Effect>) {
         let Some(member) = self.roster.leave(order) else { return };
-        self.lists.left(&member, now);
+        effects.push(self.list_changed());
         let name = member.name.shown();
         match &member.presence {
             Presence::Connected(_) if is_removed => {}
@@ -632,7 +668,11 @@ impl Room {
 
     /// What a member asks for.
     fn request(&mut self, context: Context, body: Result<Body, MessageError>) -> Result<Vec<Effect>, String> {
-        match body.map_err(|reason| reason.to_string())? {
+        let body = body.map_err(|reason| reason.to_string())?;
+        if !context.is_here && body.is_question() {
+            return Ok(Vec::new());
+        }
+        match body {
             Body::Join(_) => {
                 let member = self.roster.by_connection(context.from);
                 let name = member.map_or("", |member| member.name.shown());
@@ -684,7 +724,6 @@ impl Room {
 
     fn page(&mut self, context: Context, before: Option<u64>, limit: u16) -> Vec<Effect> {
         let Some(member) = self.roster.by_connection(context.from) else { return Vec::new() };
-        self.history.evict_old(context.time.unix_millis);
         let viewer = member.place();
         match self.history.page_with_older(&viewer, before, limit) {
             Ok(page) => vec![self.answer(context, page, None, None)],
@@ -698,22 +737,18 @@ impl Room {
     /// Answers a request with what the store has for it.
     fn older(
         &mut self,
-        id: u64,
-        time: &EntryTime,
-        from: ConnectionId,
+        context: Context,
         request: OlderRequest,
         answer: Result<OlderMessages, StoreUnavailable>,
     ) -> Vec<Effect> {
         let OlderRequest { viewer, txn_id, page } = request;
-        let access = Access::default();
-        let context = Context { id, time, from, txn_id: txn_id.as_ref(), access, session: None };
-        if self.roster.by_connection(from).is_none_or(|member| member.order != viewer.order) {
+        let context = Context { txn_id: txn_id.as_ref(), ..context };
+        if self.roster.by_connection(context.from).is_none_or(|member| member.order != viewer.order) {
             return Vec::new();
         }
         let Ok(OlderMessages { entries, more }) = answer else {
             return vec![error(context, "Older messages are not available now: try again later.")];
         };
-        self.history.evict_old(time.unix_millis);
         let page = self.history.complete(&viewer, &page, &entries, more);
         vec![self.answer(context, page, None, None)]
     }
@@ -821,9 +856,6 @@ impl Room {
         if member.role >= Role::Moderator {
             return Ok(vec![system(from, "You are already a moderator.")]);
         }
-        if !self.allows_login {
-            return Err("Nobody can become a moderator here: MOD_PASSWORD is not set.".into());
-        }
         if context.access.login != Verdict::Shared {
             return Err(context.access.login.refusal().unwrap_or_else(|| NOT_COMPARED.into()));
         }
@@ -840,15 +872,47 @@ impl Room {
 
     /// Tells all members of a moderator's action, which has changed the list.
     fn moderation(&mut self, context: Context, content: String) -> Vec<Effect> {
-        self.lists.changed(context.time.monotonic);
-        let mut effects =
-            self.keep(context, Audience::All, KeptMessage::System { content: &content }, None, None);
+        let mut effects = vec![self.list_changed()];
+        effects.extend(self.keep(
+            context,
+            Audience::All,
+            KeptMessage::System { content: &content },
+            None,
+            None,
+        ));
         effects.push(Effect::Moderated(content));
         effects
     }
 
-    fn user_list(&self) -> ServerMessage {
+    fn list_changed(&self) -> Effect {
+        Effect::ListChanged(self.roster.list_size())
+    }
+
+    /// The newest user list.
+    pub fn user_list(&self) -> ServerMessage {
         ServerMessage::UserList { content: self.roster.users(&self.timeouts) }
+    }
+}
+
+/// The error for a client that has not joined, and cannot join with this message because it has no name. `None`: it has
+/// one.
+pub fn guest_error(message: &Result<ClientMessage, MessageError>) -> Option<ServerMessage> {
+    let (content, txn_id) = match message {
+        Err(reason) => (reason.to_string(), None),
+        Ok(ClientMessage { username: Some(Ok(_)), .. }) => return None,
+        Ok(ClientMessage { username: Some(Err(reason)), txn_id, .. }) => (reason.clone(), txn_id.clone()),
+        Ok(ClientMessage { username: None, txn_id, body }) => {
+            (error_without_name(body).to_string(), txn_id.clone())
+        }
+    };
+    Some(ServerMessage::Error { content, txn_id })
+}
+
+fn error_without_name(body: &Result<Body, MessageError>) -> MessageError {
+    match body {
+        Ok(Body::Join(_)) => MessageError::Missing("username"),
+        Ok(_) => MessageError::NotJoined,
+        Err(reason) => reason.clone(),
     }
 }
 

@@ -47,17 +47,20 @@ impl Room {
         };
         let act = act(context, moderator, action);
         let decision = Decision { act, connection: context.from, txn_id: context.txn_id.cloned() };
+        self.undecided.push(decision.clone());
         Ok(vec![Effect::Decide(decision.into())])
     }
 
     /// Applies a decision that was stored, or that could not be stored.
-    pub(super) fn decided(&mut self, context: Context, act: Act, outcome: Outcome) -> Vec<Effect> {
+    pub(super) fn decided(&mut self, context: Context, decision: Decision, outcome: Outcome) -> Vec<Effect> {
+        let Decision { act, connection, txn_id } = decision;
+        let context = Context { from: connection, txn_id: txn_id.as_ref(), ..context };
         let mut effects = Vec::new();
         let reply = match &act.action {
             Action::TimeOut { name, until } => {
                 let seconds = until.saturating_sub(act.unix_millis) / 1000;
                 let left = until.saturating_sub(context.time.unix_millis).min(seconds * 1000);
-                self.timeouts.set(name, context.time.monotonic + Duration::from_millis(left));
+                self.timeouts.set(name, context.time.chat + Duration::from_millis(left));
                 let content = format!("{} timed out {} for {seconds} seconds.", act.by, name.shown());
                 effects = self.moderation(context, content);
                 None
@@ -128,7 +131,7 @@ impl Room {
         let close_reason = bans::close_reason(&reason, "kicked");
         let act = act(context, moderator, Action::Kick { name, reason });
         let mut effects = self.moderation(context, content);
-        self.remove(context, order, None, close_reason, &mut effects);
+        self.remove(order, None, close_reason, &mut effects);
         effects.push(Effect::Record(act.into()));
         Ok(effects)
     }
@@ -202,7 +205,7 @@ impl Room {
         let mut reply = format!("Banned {}{ends}", ban.subject());
         let note = self.why_not_the_address(act, &ban);
         for member in removed {
-            self.remove(context, member, Some(ban.notice()), ban.close_reason(), effects);
+            self.remove(member, Some(ban.notice()), ban.close_reason(), effects);
         }
         let others = if others.is_empty() { "nobody".into() } else { list(&others) };
         reply.push_str(&format!("\nAlso affected: {others}."));
@@ -301,7 +304,7 @@ impl Room {
         let away = if member.connection().is_none() { ", away" } else { "" };
         let joined = readable_utc(member.joined);
         let mut text = format!("{}: {role}{away}, from {address}, here since {joined}.", member.name.shown());
-        if let Some(seconds) = self.timeouts.seconds_left(key, context.time.monotonic) {
+        if let Some(seconds) = self.timeouts.seconds_left(key, context.time.chat) {
             text.push_str(&format!("\nTimed out: {seconds} seconds left."));
         }
         let bans = self.bans.of_name(key).chain(self.bans.of_address(address));
@@ -385,7 +388,6 @@ impl Room {
     /// Removes a member. `notice`: an `error` for it. `reason`: for the close frame.
     fn remove(
         &mut self,
-        context: Context,
         order: JoinOrder,
         notice: Option<String>,
         reason: String,
@@ -396,9 +398,10 @@ impl Room {
                 let message = ServerMessage::Error { content, txn_id: None };
                 effects.push(Effect::Send(Audience::One(connection), message));
             }
+            self.closed.insert(connection, ());
             effects.push(Effect::Close(connection, reason));
         }
-        self.leave(order, context.time.monotonic, true, effects);
+        self.leave(order, true, effects);
     }
 
     /// Whether the text begins with the name of no member.
@@ -434,7 +437,7 @@ pub(super) fn stored_time_outs(stored: Vec<StoredTimeOut>, time: &EntryTime) -> 
     for StoredTimeOut { name, until } in stored {
         let left = until.saturating_sub(time.unix_millis).min(MAX_SECONDS * 1000);
         if left > 0 {
-            timeouts.set(&name, time.monotonic + Duration::from_millis(left));
+            timeouts.set(&name, time.chat + Duration::from_millis(left));
         }
     }
     timeouts

@@ -1,19 +1,23 @@
 //! Scripted conversations: what each connection sends and receives, in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::chat::away::{MAX_UNREAD, MAX_UNREAD_BYTES};
+use crate::chat::guests::Guests;
 use crate::chat::history::OlderPage;
 use crate::chat::name_key::NameKey;
 use crate::chat::protocol::Position;
+use crate::chat::session::SessionSecret;
+use crate::chat::user_list::UserLists;
 
 /// How long members may be away.
 const AWAY: Duration = Duration::from_secs(30);
+const CHAT_START: ChatTime = ChatTime(1000);
 
 #[path = "moderation_tests.rs"]
 mod moderation;
@@ -21,7 +25,11 @@ mod moderation;
 /// A room, and what each connection has received, by its number.
 struct Script {
     room: Room,
-    now: Instant,
+    lists: UserLists,
+    guests: Guests,
+    /// For the lists.
+    start: Instant,
+    elapsed: Duration,
     last_id: u64,
     members: BTreeSet<u64>,
     received: BTreeMap<u64, Vec<String>>,
@@ -43,12 +51,15 @@ impl Script {
 
     fn with_room(settings: RoomSettings) -> Self {
         let (members, received) = (BTreeSet::new(), BTreeMap::new());
-        let now = Instant::now();
-        let room = Room::new(settings, &time(now));
+        let (start, elapsed) = (Instant::now(), Duration::ZERO);
+        let room = Room::new(settings, &time(elapsed));
         let published = room.bans().clone();
         Self {
             room,
-            now,
+            lists: UserLists::default(),
+            guests: Guests::default(),
+            start,
+            elapsed,
             last_id: 0,
             members,
             received,
@@ -81,7 +92,7 @@ impl Script {
     }
 
     fn connect(&mut self, number: u64) {
-        self.input(number, Input::Connected(address(number)));
+        self.guests.connected(ConnectionId(number), address(number), self.time().chat);
     }
 
     fn join(&mut self, number: u64, name: &str) {
@@ -105,26 +116,52 @@ impl Script {
         self.input(number, message(Ok(ClientMessage { username, txn_id: None, body: Ok(body) })));
     }
 
-    fn input(&mut self, number: u64, input: Input) {
+    fn guest(&mut self, number: u64) -> Option<Box<Guest>> {
+        self.guests.guest(ConnectionId(number), false)
+    }
+
+    fn input(&mut self, number: u64, mut input: Input) {
+        match &mut input {
+            Input::Message { guest, .. } => *guest = self.guest(number),
+            Input::Disconnected(_) if !self.guests.disconnected(ConnectionId(number)) => return,
+            _ => {}
+        }
         self.last_id += 1;
-        let time = time(self.now);
+        let time = self.time();
         let entry = Entry { id: self.last_id, time: &time, from: ConnectionId(number), input };
-        let effects = self.room.apply(entry);
+        let effects = self.room.apply(entry, NodeNumber::LOCAL);
         self.apply(effects);
     }
 
+    fn time(&self) -> EntryTime {
+        time(self.elapsed)
+    }
+
+    /// Lets time pass, and does what is due when it is due.
     fn wait(&mut self, seconds: f64) {
-        let until = self.now + Duration::from_secs_f64(seconds);
-        while let Some(due) = self.room.next_deadline().filter(|&due| due <= until) {
-            self.now = self.now.max(due);
-            let effects = self.room.expire(self.now, |_| false);
-            self.apply(effects);
+        let until = self.elapsed + Duration::from_secs_f64(seconds);
+        while let Some(due) = self.next_deadline().filter(|&due| due <= until) {
+            self.elapsed = self.elapsed.max(due);
+            if self.room.next_deadline().is_some_and(|due| due <= self.time().chat) {
+                self.input(0, Input::Tick);
+            }
+            if let Some(recipients) = self.lists.next_round(self.start + self.elapsed, |_| false) {
+                self.apply(vec![Effect::Send(recipients, self.room.user_list())]);
+            }
         }
-        self.now = until;
+        self.elapsed = until;
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let room = self.room.next_deadline().map(|due| due.saturating_since(CHAT_START));
+        let lists = self.lists.next_deadline().map(|due| due.saturating_duration_since(self.start));
+        room.into_iter().chain(lists).min()
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
+            self.lists.follow(&effect, self.start + self.elapsed);
+            self.guests.follow(&effect);
             match effect {
                 Effect::Enter(ConnectionId(number), _) | Effect::Resume(ConnectionId(number), _) => {
                     assert!(self.members.insert(number));
@@ -145,6 +182,7 @@ impl Script {
                 Effect::WithdrawBan(id) => drop(self.published.remove(id)),
                 Effect::Record(act) => self.recorded.push(*act),
                 Effect::LeaveAway(..)
+                | Effect::ListChanged(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Moderated(_) => {}
@@ -206,7 +244,6 @@ fn username(name: &str) -> Option<Result<Username, String>> {
 
 fn settings() -> RoomSettings {
     RoomSettings {
-        allows_login: true,
         epoch: "an epoch".into(),
         history: HistoryLimits { messages: 1000, age_millis: Some(24 * 60 * 60 * 1000) },
         stored: None,
@@ -215,17 +252,21 @@ fn settings() -> RoomSettings {
     }
 }
 
+/// Without `JOIN_PASSWORD`.
+const OPEN: Access = Access { is_open: true, join: Verdict::NotCompared, login: Verdict::NotCompared };
+
 fn message(message: Result<ClientMessage, MessageError>) -> Input {
-    Input::Message { message, access: Access::default(), session: None }
+    Input::Message { message, access: OPEN, session: None, guest: None }
 }
 
 fn address(number: u64) -> Address {
     Address { network: std::net::IpAddr::from([10, 0, 0, number as u8]).into(), is_exempt: false }
 }
 
-fn time(monotonic: Instant) -> EntryTime {
+/// The wall clock stands still, which delays nothing.
+fn time(elapsed: Duration) -> EntryTime {
     let (timestamp, utc) = ("12:00:00".into(), "2026-11-28T12:00:00.000Z".into());
-    EntryTime { monotonic, unix_millis: 1_795_867_200_000, timestamp, utc }
+    EntryTime { chat: CHAT_START + elapsed, unix_millis: 1_795_867_200_000, timestamp, utc }
 }
 
 fn is_public(message: &ServerMessage) -> bool {
@@ -492,11 +533,9 @@ fn login_makes_a_moderator_and_notifies_all() {
 
 #[test]
 fn without_a_password_nobody_becomes_a_moderator() {
-    let mut script = Script::with_room(RoomSettings { allows_login: false, ..settings() });
-    script.connect(1);
-    script.join(1, "Ann");
-    script.received(1);
-    script.command(1, "/login anything");
+    let mut script = Script::with(&["Ann"]);
+    let access = Access { login: Verdict::NotPossible, ..OPEN };
+    script.json_with(1, json!({"type": "command", "content": "/login anything"}), access);
     let lines = script.received(1);
     assert!(lines[0].starts_with("error: Nobody can become a moderator"), "{lines:?}");
 }
@@ -504,11 +543,11 @@ fn without_a_password_nobody_becomes_a_moderator() {
 #[test]
 fn a_member_whose_address_has_to_wait_is_told_how_long() {
     let mut script = Script::with(&["Ann"]);
-    let access = Access { login: Verdict::Wait(50), ..Access::default() };
+    let access = Access { login: Verdict::Wait(50), ..OPEN };
     script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
     assert_eq!(script.received(1), ["error: Too many wrong passwords: wait 50 seconds."]);
     // The password of a join says nothing about /login.
-    let access = Access { join: Verdict::Shared, ..Access::default() };
+    let access = Access { join: Verdict::Shared, ..OPEN };
     script.json_with(1, json!({"type": "command", "content": "/login secret"}), access);
     assert_eq!(script.received(1), ["error: The password was not compared: try again."]);
 }
@@ -532,16 +571,16 @@ fn who_may_join_with_which_password() {
         for (join, expected) in VERDICTS.into_iter().zip(expected) {
             // A first message of any type joins.
             for body in [json!({"type": "join"}), json!({"type": "public", "content": "hi"})] {
-                let room = RoomSettings { requires_password, ..settings() };
-                let mut script = Script::with_moderator("Meg", room);
+                let mut script = Script::with_moderator("Meg", settings());
                 script.connect(1);
                 let mut message = body;
                 message["username"] = name.into();
-                script.json_with(1, message, Access { join, ..Access::default() });
+                let access = Access { is_open: !requires_password, join, ..OPEN };
+                script.json_with(1, message, access);
                 let received = script.received(1);
                 if expected.starts_with("error") {
                     assert_eq!(received, [expected], "{join:?}");
-                    assert_eq!((script.room.guests(), script.room.history().len()), (1, 0));
+                    assert_eq!((script.guests.len(), script.room.history().len()), (1, 0));
                 } else {
                     assert_eq!(received[0], format!("list: {expected}"), "{join:?}");
                     assert_eq!(received.last().unwrap(), &format!("system: {name} joined."));
@@ -553,13 +592,12 @@ fn who_may_join_with_which_password() {
 
 #[test]
 fn a_named_moderator_is_a_moderator_from_its_join_on() {
-    let room = RoomSettings { allows_login: false, ..settings() };
-    let mut script = Script::with_moderator("Meg", room);
+    let mut script = Script::with_moderator("Meg", settings());
     script.connect(1);
     script.join(1, "Bob");
     script.connect(2);
     let join = json!({"type": "join", "username": "Meg"});
-    script.json_with(2, join.clone(), Access { join: Verdict::Own, ..Access::default() });
+    script.json_with(2, join.clone(), Access { join: Verdict::Own, ..OPEN });
     script.received.clear();
     script.command(2, "/to Bob 5");
     assert_eq!(script.received(1), ["system: Meg timed out Bob for 5 seconds."]);
@@ -577,14 +615,13 @@ fn a_named_moderator_is_a_moderator_from_its_join_on() {
 fn a_member_with_a_session_needs_no_password() {
     for name in ["Meg", "Mеg"] {
         for verdict in VERDICTS {
-            let room = RoomSettings { requires_password: true, ..settings() };
-            let mut script = Script::with_moderator("Meg", room);
+            let mut script = Script::with_moderator("Meg", settings());
             let session = SessionSecret::new([7; SessionSecret::BYTES]);
             let join = json!({"type": "join", "username": "Meg", "session": session.to_string()});
             script.connect(1);
-            let (message, _) = ClientMessage::parse_with_passwords(&join.to_string());
-            let access = Access { join: Verdict::Own, ..Access::default() };
-            script.input(1, Input::Message { message, access, session: Some(session) });
+            let (message, _) = ClientMessage::parse_with_secrets(&join.to_string());
+            let access = Access { join: Verdict::Own, ..OPEN };
+            script.input(1, Input::Message { message, access, session: Some(session.digest()), guest: None });
             script.lose(1);
             script.connect(2);
             let join = json!({"type": "join", "username": name, "session": session.to_string()});
@@ -593,7 +630,8 @@ fn a_member_with_a_session_needs_no_password() {
             assert!(received.contains(&"list: Meg mod".to_owned()), "{received:?}");
             // Under the session of another member, it is an ordinary join.
             script.connect(3);
-            script.json(3, json!({"type": "join", "username": "Bob", "session": session.to_string()}));
+            let join = json!({"type": "join", "username": "Bob", "session": session.to_string()});
+            script.json_with(3, join, Access::default());
             assert_eq!(script.received(3), ["error: This room requires a password."]);
         }
     }
@@ -722,8 +760,9 @@ proptest! {
     /// get what is sent in the room.
     #[test]
     fn invariants_hold_for_any_inputs(steps in steps()) {
-        let mut room = Room::new(settings(), &time(Instant::now()));
-        let (mut now, mut last_id) = (Instant::now(), 0);
+        let (start, mut elapsed, mut last_id) = (Instant::now(), Duration::ZERO, 0);
+        let (mut room, mut lists) = (Room::new(settings(), &time(elapsed)), UserLists::default());
+        let mut guests = Guests::default();
         // Ids are used once: `current` maps a step's number to its present connection.
         let (mut next, mut current) = (0, BTreeMap::<u64, u64>::new());
         let mut members = BTreeSet::new();
@@ -736,7 +775,7 @@ proptest! {
                     if let Some(old) = current.insert(who, next) {
                         inputs.push((old, Input::Disconnected(Departure::Left)));
                     }
-                    inputs.push((next, Input::Connected(address(who))));
+                    guests.connected(ConnectionId(next), address(who), CHAT_START + elapsed);
                     next += 1;
                 }
                 // Input from a closed or unknown connection must have no effect.
@@ -745,21 +784,31 @@ proptest! {
                     let username = name.and_then(|name| username(&name));
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
                     let message = Ok(ClientMessage { username, txn_id: None, body: Ok(body) });
-                    let access = Access { login: Verdict::Shared, ..Access::default() };
-                    inputs.push((id, Input::Message { message, access, session: None }));
+                    let access = Access { login: Verdict::Shared, ..OPEN };
+                    inputs.push((id, Input::Message { message, access, session: None, guest: None }));
                 }
                 Step::Invalid(who) => {
                     let id = current.get(&who).copied().unwrap_or(u64::MAX - who);
                     inputs.push((id, message(Err(MessageError::NotAnObject))));
                 }
-                Step::Wait(millis) => now += Duration::from_millis(millis.into()),
+                Step::Wait(millis) => {
+                    elapsed += Duration::from_millis(millis.into());
+                    inputs.push((0, Input::Tick));
+                }
             }
             let mut effects = Vec::new();
             let mut inputs = VecDeque::from(inputs);
-            while let Some((id, input)) = inputs.pop_front() {
+            while let Some((id, mut input)) = inputs.pop_front() {
+                match &mut input {
+                    Input::Message { guest, .. } => *guest = guests.guest(ConnectionId(id), false),
+                    Input::Disconnected(_) if !guests.disconnected(ConnectionId(id)) => continue,
+                    _ => {}
+                }
                 last_id += 1;
-                let entry = Entry { id: last_id, time: &time(now), from: ConnectionId(id), input };
-                for effect in room.apply(entry) {
+                let entry = Entry { id: last_id, time: &time(elapsed), from: ConnectionId(id), input };
+                for effect in room.apply(entry, NodeNumber::LOCAL) {
+                    lists.follow(&effect, start + elapsed);
+                    guests.follow(&effect);
                     if let Effect::Decide(decision) = &effect {
                         let outcome = [Outcome::Stored, Outcome::NotStored, Outcome::NotFound][last_id as usize % 3];
                         inputs.push_back((decision.connection.0, Input::Decided(decision.clone(), outcome)));
@@ -767,8 +816,10 @@ proptest! {
                     effects.push(effect);
                 }
             }
-            effects.extend(room.expire(now, |_| false));
-            prop_assert!(room.next_deadline().is_none_or(|due| due > now), "expire left something that is due");
+            prop_assert!(room.next_deadline().is_none_or(|due| due > CHAT_START + elapsed), "something is still due");
+            if let Some(recipients) = lists.next_round(start + elapsed, |_| false) {
+                effects.push(Effect::Send(recipients, room.user_list()));
+            }
 
             let connected: BTreeSet<u64> = current.values().copied().collect();
             for effect in &effects {
@@ -785,6 +836,7 @@ proptest! {
                     | Effect::PublishBan(_)
                     | Effect::WithdrawBan(_)
                     | Effect::LeaveAway(..)
+                    | Effect::ListChanged(_)
                     | Effect::OpenSession(..)
                     | Effect::CloseSession(_)
                     | Effect::Keep(_)
@@ -817,8 +869,64 @@ proptest! {
             prop_assert!(members.is_subset(&connected));
             prop_assert_eq!(room.roster.users(&room.timeouts).len(), members.len());
             let open = connected.difference(&closed).count();
-            prop_assert_eq!(room.roster.users(&room.timeouts).len() + room.guests.len(), open);
+            prop_assert_eq!(room.roster.users(&room.timeouts).len() + guests.len(), open);
         }
+    }
+}
+
+#[test]
+fn a_list_that_changes_after_a_join_in_the_same_entry_is_sent_again() {
+    let mut script = Script::new();
+    script.connect(1);
+    script.json(1, json!({"type": "command", "username": "Ann", "content": "/login secret"}));
+    assert_eq!(
+        script.received(1),
+        ["list: Ann", "command_list", "system: Ann joined.", "system: Ann is now a moderator."]
+    );
+    script.wait(0.1);
+    assert_eq!(script.received(1), ["list: Ann mod"]);
+}
+
+#[test]
+fn what_is_due_takes_effect_before_the_entry() {
+    let mut script = Script::with(&["Ann", "Bob"]);
+    script.command(1, "/login secret");
+    script.command(1, "/to Bob 60");
+    let cid = script.asking(3, "Cid");
+    script.lose(3);
+    script.received.clear();
+    script.elapsed += Duration::from_secs(60);
+    script.public(2, "I am back");
+    assert_eq!(
+        script.received(2),
+        ["system: Your time-out is over: you can send messages again.", "system: Cid left."]
+    );
+    assert_eq!(script.received(1), ["system: Cid left.", "Bob: I am back"]);
+    script.resume(4, &cid, 1);
+    assert_eq!(script.received(1), ["system: Cid joined."]);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_or_forward_moves_no_deadline() {
+    for jump in [-3_600_000, 3_600_000] {
+        let mut script = Script::with(&["Ann", "Bob"]);
+        script.command(1, "/login secret");
+        script.command(1, "/to Bob 60");
+        script.asking(3, "Cid");
+        script.lose(3);
+        let deadline = script.room.next_deadline();
+        script.received.clear();
+        let time = script.time();
+        let unix_millis = time.unix_millis.saturating_add_signed(jump);
+        let time = EntryTime { chat: time.chat + Duration::from_secs(1), unix_millis, ..time };
+        script.last_id += 1;
+        let input = message(ClientMessage::parse(r#"{"type":"public","content":"hi"}"#));
+        let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(2), input };
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
+        script.apply(effects);
+        assert_eq!(script.received(2), ["system: You are timed out: 58 seconds left."], "{jump}");
+        assert_eq!(script.received(1), [""; 0]);
+        assert_eq!(script.room.next_deadline(), deadline);
     }
 }
 
@@ -826,26 +934,34 @@ proptest! {
 #[derive(Clone)]
 struct Resumable {
     name: &'static str,
-    session: SessionSecret,
+    session: SessionDigest,
+}
+
+fn session(number: u8) -> SessionDigest {
+    SessionSecret::new([number; SessionSecret::BYTES]).digest()
 }
 
 impl Script {
     /// Connects, and joins with these options, in addition to the session of `place`.
     fn join_with(&mut self, number: u64, place: &Resumable, options: JoinOptions) {
         self.connect(number);
+        self.join_on(number, place, options);
+    }
+
+    fn join_on(&mut self, number: u64, place: &Resumable, options: JoinOptions) {
         let options =
             Some(JoinOptions { session: options.session.or(Some(place.session)), ..options }.into());
         let body = Ok(Body::Join(options));
         let message = Ok(ClientMessage { username: username(place.name), txn_id: None, body });
         self.input(
             number,
-            Input::Message { message, access: Access::default(), session: Some(place.session) },
+            Input::Message { message, access: OPEN, session: Some(place.session), guest: None },
         );
     }
 
     /// A new member that can resume, which has received all messages so far.
     fn asking(&mut self, number: u64, name: &'static str) -> Resumable {
-        let place = Resumable { name, session: SessionSecret::new([number as u8; SessionSecret::BYTES]) };
+        let place = Resumable { name, session: session(number as u8) };
         self.join_with(number, &place, JoinOptions::default());
         self.wait(1.0);
         self.received.clear();
@@ -857,15 +973,21 @@ impl Script {
         self.join_with(number, place, JoinOptions { since, ..JoinOptions::default() });
     }
 
+    /// The same on a connection that is open.
+    fn resume_on(&mut self, number: u64, place: &Resumable, since: u64) {
+        let since = Some(Position { epoch: "an epoch".into(), id: since });
+        self.join_on(number, place, JoinOptions { since, ..JoinOptions::default() });
+    }
+
     /// Sends a message as JSON.
     fn json(&mut self, number: u64, json: Value) {
-        let (_, attempts) = ClientMessage::parse_with_passwords(&json.to_string());
+        let (_, attempts) = ClientMessage::parse_with_secrets(&json.to_string());
         self.json_with(number, json, attempts.compare("secret"));
     }
 
     fn json_with(&mut self, number: u64, json: Value, access: Access) {
-        let (message, _) = ClientMessage::parse_with_passwords(&json.to_string());
-        self.input(number, Input::Message { message, access, session: None });
+        let (message, _) = ClientMessage::parse_with_secrets(&json.to_string());
+        self.input(number, Input::Message { message, access, session: None, guest: None });
     }
 
     fn lose(&mut self, number: u64) {
@@ -885,7 +1007,7 @@ fn a_new_member_gets_the_history_between_the_lists_and_its_own_line() {
     script.command(1, "/help");
     script.command(1, "/whisper Bob psst");
     script.public(2, "two");
-    let cid = Resumable { name: "Cid", session: SessionSecret::new([3; 16]) };
+    let cid = Resumable { name: "Cid", session: session(3) };
     script.join_with(3, &cid, newest(200));
     assert_eq!(
         script.received(3),
@@ -1135,10 +1257,10 @@ fn messages_older_than_the_limit_are_evicted() {
     let day = 24 * 60 * 60 * 1000;
     let history = |script: &mut Script, after| {
         script.last_id += 1;
-        let time = EntryTime { unix_millis: time(script.now).unix_millis + after, ..time(script.now) };
+        let time = EntryTime { unix_millis: script.time().unix_millis + after, ..script.time() };
         let input = message(ClientMessage::parse(r#"{"type":"history"}"#));
         let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(1), input };
-        let effects = script.room.apply(entry);
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
         script.apply(effects);
         script.received(1).remove(0)
     };
@@ -1226,7 +1348,7 @@ fn a_room_continues_with_what_the_store_has_kept() {
         (2, "Cid", known - 1, "history more not recovered: Ann: 1, Ann: 2, Ann: 3"),
         (3, "Dan", known + 2, "history more recovered: Ann: 3"),
     ] {
-        let place = Resumable { name, session: SessionSecret::new([number as u8; SessionSecret::BYTES]) };
+        let place = Resumable { name, session: session(number as u8) };
         script.resume(number, &place, since);
         assert_eq!(script.received(number)[2], answer);
     }
@@ -1358,4 +1480,131 @@ fn a_named_moderator_that_is_removed_becomes_a_member() {
     script.input(0, Input::Moderators(Vec::new()));
     script.wait(1.0);
     assert_eq!(script.received(1), ["list: Bob"]);
+}
+
+/// A connection of one of several servers.
+fn on(node: u32, number: u64) -> u64 {
+    ConnectionId::new(NodeNumber::new(node).unwrap(), number).0
+}
+
+#[test]
+fn the_members_of_a_server_that_has_ended_lose_their_connections() {
+    let mut script = Script::new();
+    let watcher = on(2, 1);
+    script.asking(watcher, "Watcher");
+    let ann = script.asking(on(1, 9), "Ann");
+    script.connect(on(1, 1));
+    script.join(on(1, 1), "Bob");
+    script.asking(on(1, 5), "Cid");
+    script.received(watcher);
+    script.input(0, Input::NodeDown(NodeNumber::new(1).unwrap()));
+    script.wait(1.0);
+    // Bob did not ask.
+    assert_eq!(script.received(watcher), ["system: Bob left.", "list: Watcher, Ann away, Cid away"]);
+    assert_eq!(script.members.len(), 1);
+    script.resume(on(2, 2), &ann, script.last_id);
+    script.received(on(2, 2));
+    script.wait(AWAY.as_secs_f64());
+    assert_eq!(script.received(on(2, 2)), ["system: Cid left.", "list: Watcher, Ann"]);
+}
+
+#[test]
+fn what_a_server_was_storing_takes_effect_when_it_ends() {
+    let mut script = Script::new();
+    let (ann, bob) = (on(1, 1), on(2, 1));
+    for (number, name) in [(ann, "Ann"), (bob, "Bob")] {
+        script.connect(number);
+        script.join(number, name);
+    }
+    script.command(ann, "/login secret");
+    script.received.clear();
+    script.outcome = None;
+    script.command(ann, "/to Bob 60");
+    assert_eq!(script.received(bob), [""; 0]);
+    script.input(0, Input::NodeDown(NodeNumber::new(2).unwrap()));
+    assert_eq!(script.received(ann), ["system: Bob left."], "it is another server's decision");
+    script.input(0, Input::NodeDown(NodeNumber::new(1).unwrap()));
+    assert!(script.room.timeouts.contains(&NameKey::of("Bob")));
+    // An answer of its store comes too late.
+    script.connect(on(3, 1));
+    script.join(on(3, 1), "Cid");
+    script.received.clear();
+    let decision = script.waiting.remove(0);
+    script.input(ann, Input::Decided(decision.into(), Outcome::Stored));
+    assert_eq!(script.received(on(3, 1)), [""; 0]);
+}
+
+/// The numbers of two servers' connections say nothing about which one is newer.
+#[test]
+fn of_two_servers_the_connection_that_was_opened_last_keeps_the_place() {
+    let mut script = Script::new();
+    let ann = script.asking(on(1, 1), "Ann");
+    script.connect(on(2, 5));
+    script.wait(0.001);
+    script.resume(on(1, 2), &ann, script.last_id);
+    assert_eq!(script.received(on(1, 1)), ["replaced"]);
+    script.resume_on(on(2, 5), &ann, script.last_id);
+    assert_eq!(script.received(on(2, 5)), ["replaced"], "this is a late join");
+    script.wait(0.001);
+    script.resume(on(2, 6), &ann, script.last_id);
+    assert_eq!(script.received(on(1, 2)).last().unwrap(), "replaced");
+    // If both were opened at the same time, the later join counts.
+    script.connect(on(3, 1));
+    script.resume(on(1, 3), &ann, script.last_id);
+    assert_eq!(script.received(on(2, 6)).last().unwrap(), "replaced");
+    script.resume_on(on(3, 1), &ann, script.last_id);
+    assert_eq!(script.received(on(1, 3)).last().unwrap(), "replaced");
+}
+
+/// The simulation compares the effects of all entries.
+#[test]
+fn a_server_gets_only_the_effects_on_its_own_connections() {
+    let (own, other) = (ConnectionId(on(1, 1)), ConnectionId(on(2, 1)));
+    let server = NodeNumber::new(1).unwrap();
+    let message = || ServerMessage::Deleted { id: 1 };
+    let reduced = |audience| {
+        let mut effect = Effect::Send(audience, message());
+        effect.is_for(server).then_some(effect)
+    };
+    for (audience, expected) in [
+        (Audience::All, Some(Audience::All)),
+        (Audience::AllExcept(own), Some(Audience::AllExcept(own))),
+        (Audience::AllExcept(other), Some(Audience::All)),
+        (Audience::One(own), Some(Audience::One(own))),
+        (Audience::One(other), None),
+        (Audience::Only(vec![other, own]), Some(Audience::Only(vec![own]))),
+        (Audience::Only(vec![other]), None),
+    ] {
+        assert_eq!(reduced(audience), expected.map(|audience| Effect::Send(audience, message())));
+    }
+    assert!(Effect::Enter(own, "Ann".into()).is_for(server));
+    assert!(!Effect::Close(other, "banned".into()).is_for(server));
+}
+
+/// A server learns from the order what has become of the messages that it has put there, and more may follow meanwhile.
+#[test]
+fn a_message_that_follows_a_join_before_its_server_knows_of_it_is_from_a_member() {
+    let mut script = Script::with(&["Ann"]);
+    script.connect(2);
+    let guest = script.guest(2);
+    let late = |script: &mut Script, number, json: &str| {
+        script.last_id += 1;
+        let (time, message) = (script.time(), ClientMessage::parse(json));
+        let input = Input::Message { message, access: OPEN, session: None, guest: guest.clone() };
+        let entry = Entry { id: script.last_id, time: &time, from: ConnectionId(number), input };
+        let effects = script.room.apply(entry, NodeNumber::LOCAL);
+        script.apply(effects);
+    };
+    script.join(2, "Bob");
+    script.received.clear();
+    late(&mut script, 2, r#"{"type":"public","username":"Cid","content":"hi"}"#);
+    assert_eq!(script.received(1), ["Bob: hi"]);
+    script.command(1, "/login secret");
+    script.command(1, "/kick Bob");
+    script.received.clear();
+    late(&mut script, 2, r#"{"type":"public","username":"Bob","content":"hi"}"#);
+    assert_eq!((script.received(1), script.received(2)), (vec![], vec![]), "it is being closed");
+    assert_eq!(script.room.closed(), 1);
+    script.lose(2);
+    assert_eq!(script.room.closed(), 0);
 }

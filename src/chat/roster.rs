@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::away::{Away, Unread};
-use super::entry::{Address, ConnectionId, ConnectionMap, SessionSecret};
+use super::entry::{Address, ChatTime, ConnectionId, ConnectionMap, Guest};
 use super::history::Place;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::User;
+use super::session::SessionDigest;
 use super::time_outs::Timeouts;
+use super::user_list::ListSize;
 use super::username::Username;
 
 #[derive(Default)]
@@ -17,6 +19,7 @@ pub struct Roster {
     by_connection: ConnectionMap<JoinOrder>,
     by_name: NameMap<JoinOrder>,
     next: JoinOrder,
+    list_size: ListSize,
 }
 
 /// A member's position in the order of joining. No position is used twice.
@@ -31,8 +34,10 @@ pub struct Member {
     /// When it joined, in milliseconds since 1970.
     pub joined: u64,
     /// `None`: the client did not ask. It cannot resume, and gets no `ack`.
-    pub session: Option<SessionSecret>,
+    pub session: Option<SessionDigest>,
     pub presence: Presence,
+    /// When its connection was opened, or the last one that it had.
+    pub opened: ChatTime,
 }
 
 /// What a member may do. The command table says which role a command needs.
@@ -76,6 +81,11 @@ impl Roster {
         self.members.values().map(user).collect()
     }
 
+    /// How large the `user_list` is.
+    pub fn list_size(&self) -> ListSize {
+        self.list_size
+    }
+
     pub fn get(&self, order: JoinOrder) -> Option<&Member> {
         self.members.get(&order)
     }
@@ -97,37 +107,42 @@ impl Roster {
         &mut self,
         connection: ConnectionId,
         name: Username,
-        address: Address,
+        Guest { address, opened, .. }: Guest,
         role: Role,
-        session: Option<SessionSecret>,
+        session: Option<SessionDigest>,
         joined: u64,
     ) -> &Member {
         let order = self.next;
         self.next.0 += 1;
         self.by_connection.insert(connection, order);
         self.by_name.insert(name.key(), order);
+        self.list_size.add(&name);
         let presence = Presence::Connected(connection);
-        let member = Member { order, name, address, role, joined, session, presence };
+        let member = Member { order, name, address, role, joined, session, presence, opened };
         self.members.entry(order).or_insert(member)
     }
 
     /// Sets a member's presence, and returns the previous one.
     pub fn set_presence(&mut self, order: JoinOrder, presence: Presence) -> Option<Presence> {
         let member = self.members.get_mut(&order)?;
-        if let Presence::Connected(before) = member.presence {
-            self.by_connection.remove(&before);
+        match member.presence {
+            Presence::Connected(before) => drop(self.by_connection.remove(&before)),
+            Presence::Away(..) => self.list_size.back(),
         }
-        if let Presence::Connected(connection) = presence {
-            self.by_connection.insert(connection, order);
+        match presence {
+            Presence::Connected(connection) => drop(self.by_connection.insert(connection, order)),
+            Presence::Away(..) => self.list_size.away(),
         }
         Some(std::mem::replace(&mut member.presence, presence))
     }
 
     pub fn leave(&mut self, order: JoinOrder) -> Option<Member> {
         let member = self.members.remove(&order)?;
-        if let Presence::Connected(connection) = member.presence {
-            self.by_connection.remove(&connection);
+        match member.presence {
+            Presence::Connected(connection) => drop(self.by_connection.remove(&connection)),
+            Presence::Away(..) => self.list_size.back(),
         }
+        self.list_size.remove(&member.name);
         self.by_name.remove(member.name.key());
         Some(member)
     }

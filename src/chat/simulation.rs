@@ -20,10 +20,13 @@ use disk::{Disk, End, Kept};
 
 use super::acts::{Action, Ban, Decision, Outcome};
 use super::entry::*;
+use super::guests::Guests;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::name_key::NameKey;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
 use super::room::{Audience, Effect, Room, RoomSettings};
+use super::session::{JoinSecrets, SessionSecret};
+use super::user_list::UserLists;
 use crate::limits::Network;
 
 /// How many seeds `cargo test` runs, unless `SIMULATION_SEEDS` says otherwise.
@@ -34,6 +37,8 @@ const MAX_STEPS: u64 = 400;
 const AWAY: Duration = Duration::from_secs(30);
 const MAX_AWAY: usize = 3;
 const MAX_AWAY_PER_NETWORK: usize = 2;
+/// How many servers there are.
+const NODES: u64 = 2;
 /// How many clients send `/login` before anything else.
 const MODERATORS: usize = 2;
 /// How many of the kept messages are in memory after a start.
@@ -68,6 +73,7 @@ fn invariants_hold_for_every_seed() {
         "a member was removed while away",
         "a message was deleted",
         "a moderator was gone",
+        "a server has ended",
         "a time-out survived a restart",
         "older messages were read",
     ];
@@ -117,6 +123,8 @@ struct World {
     start: Instant,
     elapsed: Duration,
     room: Room,
+    lists: UserLists,
+    guests: Guests,
     history_messages: usize,
     epoch: u64,
     last_entry: u64,
@@ -149,6 +157,8 @@ struct World {
     reads: VecDeque<(ConnectionId, Box<OlderRequest>)>,
     /// The one that takes effect.
     deciding: Option<(usize, Decision)>,
+    /// Of the message that takes effect.
+    secrets: JoinSecrets,
     bans: Vec<Arc<Ban>>,
     seen: BTreeSet<&'static str>,
 }
@@ -162,10 +172,13 @@ struct Base {
     last_entry: u64,
 }
 
+/// An [`Entry`].
 #[derive(Clone, Debug)]
-enum Applied {
-    Entry(u64, Box<EntryTime>, ConnectionId, Box<Input>),
-    Expire(Instant, BTreeSet<ConnectionId>),
+struct Applied {
+    id: u64,
+    time: EntryTime,
+    from: ConnectionId,
+    input: Input,
 }
 
 /// A connection, with the state of both ends.
@@ -182,6 +195,7 @@ struct Connection {
     is_removed: bool,
     is_closed: bool,
     network: Network,
+    opened: ChatTime,
     /// Whispers that the answer to its resume must contain.
     unread: Vec<u64>,
 }
@@ -251,7 +265,9 @@ impl World {
         Self {
             start,
             elapsed: Duration::ZERO,
-            room: room(history_messages, 0, start, &base),
+            room: room(history_messages, 0, &base),
+            lists: UserLists::default(),
+            guests: Guests::default(),
             history_messages,
             epoch: 0,
             last_entry: 0,
@@ -271,6 +287,7 @@ impl World {
             decisions: VecDeque::new(),
             reads: VecDeque::new(),
             deciding: None,
+            secrets: JoinSecrets::default(),
             bans: Vec::new(),
             seen: BTreeSet::new(),
         }
@@ -293,7 +310,7 @@ impl World {
             92 => self.leave(client),
             93..99 => self.pass_time(random),
             _ if random.one_in(2) => self.restart(random),
-            _ => {}
+            _ => self.end_node(random),
         }
         self.check_bounds();
     }
@@ -304,7 +321,9 @@ impl World {
             return;
         }
         self.last_connection += 1;
-        let id = ConnectionId(self.last_connection);
+        let id = ConnectionId::new(node(1 + random.below(NODES) as u32), self.last_connection);
+        // Two servers do not open connections at the same time.
+        self.elapsed += Duration::from_millis(1);
         // Some have two addresses.
         let network = IpAddr::from([10, 0, u8::from(random.one_in(4)), at as u8 / 2]).into();
         let connection = Connection {
@@ -317,12 +336,14 @@ impl World {
             is_removed: false,
             is_closed: false,
             network,
+            opened: entry_time(self.elapsed).chat,
             unread: Vec::new(),
         };
         self.connections.insert(id, connection);
         let client = &mut self.clients[at];
         (client.connection, client.is_joined) = (Some(id), false);
-        self.apply(id, Input::Connected(Address { network, is_exempt: at == 0 }));
+        let address = Address { network, is_exempt: at == 0 };
+        self.guests.connected(id, address, entry_time(self.elapsed).chat);
     }
 
     fn talk(&mut self, at: usize, random: &mut Random) {
@@ -392,14 +413,24 @@ impl World {
         let Some(message) = self.connections.get_mut(&id).and_then(|it| it.to_server.pop_front()) else {
             return;
         };
-        let (parsed, attempts) = ClientMessage::parse_with_passwords(&message.to_string());
+        let (parsed, attempts) = ClientMessage::parse_with_secrets(&message.to_string());
         let resumed = message["session"].as_str().and_then(|session| self.sessions.get(session).copied());
-        let session = Some(SessionSecret::new((u128::from(random.next()) << 64 | 1).to_be_bytes()));
+        let new = SessionSecret::new((u128::from(random.next()) << 64 | 1).to_be_bytes());
+        self.secrets = JoinSecrets { sent: attempts.session, new: Some(new) };
+        let session = Some(new.digest());
         let said = self.said.len();
         let connection = &self.connections[&id];
         let (client, place) = (connection.client, connection.place);
-        let had_effect =
-            self.apply(id, Input::Message { message: parsed, access: attempts.compare("secret"), session });
+        let access = attempts.compare("secret");
+        let connection = &self.connections[&id];
+        // Its server may not know yet that it has joined, or that it is to be closed.
+        let late = Guest {
+            address: Address { network: connection.network, is_exempt: connection.client == 0 },
+            opened: connection.opened,
+            only_resumes: false,
+        };
+        let guest = self.guests.guest(id, false).or(random.one_in(4).then(|| late.into()));
+        let had_effect = self.apply(id, Input::Message { message: parsed, access, session, guest });
         assert!(had_effect || place.is_none() && !self.connections[&id].is_guest, "{message} has no effect");
         if resumed.is_some() && place.is_none() {
             let connection = &self.connections[&id];
@@ -528,7 +559,9 @@ impl World {
     }
 
     fn disconnect(&mut self, id: ConnectionId, departure: Departure) {
-        self.apply(id, Input::Disconnected(departure));
+        if self.guests.disconnected(id) {
+            self.apply(id, Input::Disconnected(departure));
+        }
         if let Some(connection) = self.connections.remove(&id) {
             let client = &mut self.clients[connection.client];
             if client.connection == Some(id) {
@@ -543,15 +576,51 @@ impl World {
         self.expire();
     }
 
+    /// What is due takes effect.
     fn expire(&mut self) {
-        let now = self.start + self.elapsed;
-        while self.room.next_deadline().is_some_and(|due| due <= now) {
-            let slow: BTreeSet<ConnectionId> =
-                self.connections.iter().filter(|(_, it)| it.to_client.len() > 5).map(|(&id, _)| id).collect();
-            let effects = self.room.expire(now, |id| slow.contains(&id));
-            self.effects(None, &effects);
-            self.record.push((Applied::Expire(now, slow), effects));
+        let now = entry_time(self.elapsed);
+        if self.room.next_deadline().is_some_and(|due| due <= now.chat) {
+            self.apply(ConnectionId::SERVER, Input::Tick);
+            assert!(self.room.next_deadline().is_none_or(|due| due > now.chat), "something is still due");
         }
+        let instant = self.instant();
+        while self.lists.next_deadline().is_some_and(|due| due <= instant) {
+            let connections = &self.connections;
+            let is_slow = |id| connections.get(&id).is_some_and(|connection| connection.to_client.len() > 5);
+            if let Some(recipients) = self.lists.next_round(instant, is_slow) {
+                self.send(None, &recipients, &self.room.user_list());
+            }
+        }
+    }
+
+    /// One server ends, and the others learn of it.
+    fn end_node(&mut self, random: &mut Random) {
+        let node = node(1 + random.below(NODES) as u32);
+        // Their outcome would depend on it.
+        if !self.decisions.is_empty() || self.disk.as_ref().is_some_and(Disk::has_decisions) {
+            return;
+        }
+        let ended: Vec<ConnectionId> =
+            self.connections.keys().copied().filter(|id| id.node() == node).collect();
+        for id in &ended {
+            let connection = self.connections.get_mut(id).expect("it is open");
+            connection.is_closed = true;
+            let client = &mut self.clients[connection.client];
+            if client.connection == Some(*id) {
+                client.lose_connection();
+            }
+        }
+        self.apply(ConnectionId::SERVER, Input::NodeDown(node));
+        for id in &ended {
+            let connection = self.connections.remove(id).expect("it is open");
+            self.guests.disconnected(*id);
+            assert_eq!(connection.place, None, "its member is away or has left");
+            self.seen.insert("a server has ended");
+        }
+    }
+
+    fn instant(&self) -> Instant {
+        self.start + self.elapsed
     }
 
     /// The server starts again: with the same entries, or with nothing.
@@ -563,13 +632,16 @@ impl World {
             self.start_from_disk(*random.pick(&[End::Regular, End::Killed, End::PowerCut]));
         } else if random.one_in(2) {
             self.replay();
-            self.room = room(self.history_messages, self.epoch, self.start, &self.base);
+            self.room = room(self.history_messages, self.epoch, &self.base);
+            self.lists = UserLists::default();
             for (applied, _) in &self.record {
-                apply(&mut self.room, applied);
+                for effect in apply(&mut self.room, applied, NodeNumber::LOCAL) {
+                    self.lists.follow(&effect, self.start + self.elapsed);
+                }
             }
         } else {
             self.epoch += 1;
-            self.room = room(self.history_messages, self.epoch, self.start, &self.base);
+            self.room = room(self.history_messages, self.epoch, &self.base);
             self.last_entry = 0;
             self.said.clear();
             self.deleted.clear();
@@ -602,11 +674,11 @@ impl World {
         assert!(found.iter().eq(kept.messages.keys()), "only what was said is stored");
         self.last_entry += RESERVED_IDS;
         self.base = Base { kept: Some(kept), elapsed: self.elapsed, last_entry: self.last_entry };
-        self.room = room(self.history_messages, self.epoch, self.start, &self.base);
+        self.room = room(self.history_messages, self.epoch, &self.base);
         let older = found.len().saturating_sub(self.history_messages.min(LOADED_MESSAGES));
         assert!(found[older..].iter().all(|&id| self.room.holds(id)), "what was committed is back");
         assert_eq!(self.room.history().len(), found.len() - older, "and nothing else");
-        let now = entry_time(self.start, self.elapsed).unix_millis;
+        let now = entry_time(self.elapsed).unix_millis;
         let kept = self.base.kept.as_ref().expect("it was just stored");
         self.bans = kept.bans(now).into_iter().map(Arc::new).collect();
         assert_eq!(self.room.bans().iter().count(), self.bans.len());
@@ -618,6 +690,8 @@ impl World {
 
     /// Forgets what the server had in memory only.
     fn forget(&mut self) {
+        self.lists = UserLists::default();
+        self.guests = Guests::default();
         self.record.clear();
         self.sessions.clear();
         self.unread.clear();
@@ -631,19 +705,20 @@ impl World {
     /// Applies an entry, and returns whether it had an effect.
     fn apply(&mut self, from: ConnectionId, input: Input) -> bool {
         self.last_entry += 1;
-        let time = entry_time(self.start, self.elapsed);
-        let applied = Applied::Entry(self.last_entry, time.into(), from, input.into());
-        let effects = apply(&mut self.room, &applied);
+        let time = entry_time(self.elapsed);
+        let applied = Applied { id: self.last_entry, time, from, input };
+        let mut effects = apply(&mut self.room, &applied, NodeNumber::LOCAL);
+        self.record.push((applied, effects.clone()));
+        self.secrets.complete(&mut effects, 16384);
         self.effects(Some(from), &effects);
         let had_effect = !effects.is_empty();
-        self.record.push((applied, effects));
         self.check_bans();
         had_effect
     }
 
     /// Nobody to whom a ban applies is present.
     fn check_bans(&self) {
-        let now = entry_time(self.start, self.elapsed).unix_millis;
+        let now = entry_time(self.elapsed).unix_millis;
         for &(client, network) in self.holders.values() {
             let name = &self.clients[client].name;
             let applies = |ban: &&Arc<Ban>| {
@@ -658,6 +733,8 @@ impl World {
     fn effects(&mut self, from: Option<ConnectionId>, effects: &[Effect]) {
         let mut undelivered = 0;
         for effect in effects {
+            self.lists.follow(effect, self.start + self.elapsed);
+            self.guests.follow(effect);
             match effect {
                 Effect::Enter(id, _) => {
                     self.places += 1;
@@ -731,7 +808,8 @@ impl World {
                 Effect::Send(audience, message) => self.send(from, audience, message),
                 Effect::Keep(entry) => self.disk.as_mut().expect("it has a disk").keep(entry),
                 Effect::ReadOlder(id, request) => self.reads.push_back((*id, request.clone())),
-                Effect::OpenSession(..)
+                Effect::ListChanged(_)
+                | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Record(_)
                 | Effect::Moderated(_) => {}
@@ -996,7 +1074,8 @@ impl World {
         let members = self.connections.values().filter(|it| it.place.is_some()).count();
         assert_eq!(self.room.members(), members + self.room.away_members());
         let guests = self.connections.values().filter(|it| it.is_guest).count();
-        assert_eq!(self.room.guests(), guests);
+        assert_eq!(self.guests.len(), guests);
+        assert!(self.room.closed() <= self.connections.len());
         assert!(self.said.is_sorted_by(|a, b| a.id < b.id), "ids grow");
     }
 
@@ -1027,7 +1106,8 @@ impl World {
                 }
                 self.deliver_to_client(random);
             }
-            let is_settled = self.decisions.is_empty() && self.room.next_deadline().is_none();
+            let is_quiet = self.room.next_deadline().is_none() && self.lists.next_deadline().is_none();
+            let is_settled = self.decisions.is_empty() && is_quiet;
             if self.clients.iter().all(|client| client.is_joined) && is_settled {
                 break;
             }
@@ -1061,11 +1141,15 @@ impl World {
         }
     }
 
-    /// The same entries give the same effects.
+    /// The same entries give the same effects, and give each server its part of them.
     fn replay(&self) {
-        let mut room = room(self.history_messages, self.epoch, self.start, &self.base);
-        for (applied, effects) in &self.record {
-            assert_eq!(&apply(&mut room, applied), effects, "{applied:?}");
+        for viewer in [NodeNumber::LOCAL, node(1), node(2)] {
+            let mut room = room(self.history_messages, self.epoch, &self.base);
+            for (applied, effects) in &self.record {
+                let mut expected = effects.clone();
+                expected.retain_mut(|effect| effect.is_for(viewer));
+                assert_eq!(apply(&mut room, applied, viewer), expected, "{applied:?} on {viewer:?}");
+            }
         }
     }
 }
@@ -1178,11 +1262,10 @@ fn ids(messages: &Value) -> Vec<u64> {
     messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect()
 }
 
-fn room(history_messages: usize, epoch: u64, start: Instant, base: &Base) -> Room {
-    let time = entry_time(start, base.elapsed);
+fn room(history_messages: usize, epoch: u64, base: &Base) -> Room {
+    let time = entry_time(base.elapsed);
     let kept = base.kept.as_ref();
     let settings = RoomSettings {
-        allows_login: true,
         epoch: format!("epoch {epoch}").into(),
         history: HistoryLimits { messages: history_messages, age_millis: None },
         stored: kept.map(|kept| kept.history(history_messages.min(LOADED_MESSAGES), base.last_entry)),
@@ -1203,17 +1286,17 @@ fn decided((client, decision, outcome): (usize, Decision, Outcome)) -> (usize, D
     (client, decision, Some(outcome))
 }
 
-fn entry_time(start: Instant, elapsed: Duration) -> EntryTime {
+fn entry_time(elapsed: Duration) -> EntryTime {
     let unix_millis = 1_800_000_000_000 + elapsed.as_millis() as u64;
     let (timestamp, utc) = ("12:00:00".into(), format!("{unix_millis}"));
-    EntryTime { monotonic: start + elapsed, unix_millis, timestamp, utc }
+    EntryTime { chat: ChatTime(0) + elapsed, unix_millis, timestamp, utc }
 }
 
-fn apply(room: &mut Room, applied: &Applied) -> Vec<Effect> {
-    match applied {
-        Applied::Entry(id, time, from, input) => {
-            room.apply(Entry { id: *id, time, from: *from, input: Input::clone(input) })
-        }
-        Applied::Expire(now, slow) => room.expire(*now, |id| slow.contains(&id)),
-    }
+fn node(number: u32) -> NodeNumber {
+    NodeNumber::new(number).expect("a small number")
+}
+
+fn apply(room: &mut Room, applied: &Applied, viewer: NodeNumber) -> Vec<Effect> {
+    let Applied { id, time, from, input } = applied;
+    room.apply(Entry { id: *id, time, from: *from, input: input.clone() }, viewer)
 }

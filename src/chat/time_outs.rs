@@ -2,8 +2,9 @@
 //! not end it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::entry::ChatTime;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::username::Username;
@@ -24,13 +25,13 @@ pub struct Timeouts {
 /// When a time-out ends. The number distinguishes those that end at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TimeOut {
-    ends: Instant,
+    ends: ChatTime,
     number: u64,
 }
 
 impl Timeouts {
     /// Times out a name, replacing any earlier time-out. Check [`Self::has_room_for`] first.
-    pub fn set(&mut self, name: &Username, ends: Instant) {
+    pub fn set(&mut self, name: &Username, ends: ChatTime) {
         self.end(name.key());
         let time_out = TimeOut { ends, number: self.next };
         self.next += 1;
@@ -61,17 +62,17 @@ impl Timeouts {
     }
 
     /// How long a name is still timed out, in seconds, rounded up; `None`: it is not.
-    pub fn seconds_left(&self, name: &NameKey, now: Instant) -> Option<u64> {
-        let left = self.by_name.get(name)?.ends.saturating_duration_since(now);
+    pub fn seconds_left(&self, name: &NameKey, now: ChatTime) -> Option<u64> {
+        let left = self.by_name.get(name)?.ends.saturating_since(now);
         (!left.is_zero()).then(|| whole_seconds(left))
     }
 
-    pub fn next_end(&self) -> Option<Instant> {
+    pub fn next_end(&self) -> Option<ChatTime> {
         self.in_order.first_key_value().map(|(time_out, _)| time_out.ends)
     }
 
     /// Removes a time-out that has ended, if there is one, and returns its name.
-    pub fn pop_ended(&mut self, now: Instant) -> Option<Username> {
+    pub fn pop_ended(&mut self, now: ChatTime) -> Option<Username> {
         let (&time_out, _) = self.in_order.first_key_value().filter(|(time_out, _)| time_out.ends <= now)?;
         self.remove(time_out)
     }
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_second_time_out_replaces_the_first() {
-        let (start, bob) = (Instant::now(), username("bob"));
+        let (start, bob) = (ChatTime(0), username("bob"));
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timeouts = Timeouts::default();
         timeouts.set(&bob, at(60));
@@ -115,7 +116,7 @@ mod tests {
     /// A member that was timed out could once come back under a name that looked the same.
     #[test]
     fn a_time_out_applies_to_names_that_look_alike() {
-        let start = Instant::now();
+        let start = ChatTime(0);
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut timeouts = Timeouts::default();
         timeouts.set(&username("Ian"), after(60));
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_number_of_time_outs_is_limited() {
-        let ends = Instant::now();
+        let ends = ChatTime(0);
         let mut timeouts = Timeouts::default();
         for number in 0..MAX_TIMEOUTS {
             assert!(timeouts.has_room_for(&NameKey::of(&number.to_string())));

@@ -1,4 +1,5 @@
-//! When the `user_list` is sent, and to whom.
+//! When the `user_list` is sent, and to whom. This depends on the clock and on what clients accept, so it is no part of
+//! the room: it follows the room's effects.
 //!
 //! Changes are coalesced: each member gets the newest list at most once per [`LIST_INTERVAL`]. In a large room, a
 //! round goes to as many members as the budget allows, and the next round continues after the last of them.
@@ -8,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::ConnectionId;
 use super::list_budget::{JoinPace, LIST_RATE, ListBudget};
-use super::room::Audience;
-use super::roster::{JoinOrder, Member, Presence};
+use super::room::{Audience, Effect};
 use super::username::Username;
 
 /// The least time between two lists to one client: a little more than the 50 ms of docs/protocol.md, because
@@ -32,91 +32,112 @@ const AWAY_BYTES: usize = 15;
 /// The size of the list without its entries, with the frame's header.
 const LIST_BYTES: usize = 65;
 
-#[derive(Default)]
-pub struct UserListSchedule {
-    /// The list that each connected member was last sent.
-    sent: BTreeMap<JoinOrder, Sent>,
+/// How large the list is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ListSize {
     /// The number of members, including those that are away.
     members: usize,
-    /// The size of the list's entries, in bytes.
+    /// The size of their entries, in bytes.
     entry_bytes: usize,
+}
+
+impl ListSize {
+    /// Adds a member that is connected.
+    pub fn add(&mut self, name: &Username) {
+        self.members += 1;
+        self.entry_bytes += entry_bytes(name);
+    }
+
+    /// Removes a member that is connected.
+    pub fn remove(&mut self, name: &Username) {
+        self.members -= 1;
+        self.entry_bytes -= entry_bytes(name);
+    }
+
+    /// A connected member is away now.
+    pub fn away(&mut self) {
+        self.entry_bytes += AWAY_BYTES;
+    }
+
+    /// A member that was away is connected now.
+    pub fn back(&mut self) {
+        self.entry_bytes -= AWAY_BYTES;
+    }
+
+    /// Whether a member that resumes is sent the list at once. In a large room it waits for a later round, because after
+    /// a proxy restart all members resume at once.
+    pub fn is_small(self) -> bool {
+        self.members <= SMALL_ROOM
+    }
+
+    /// The size of the list, in bytes.
+    fn bytes(self) -> usize {
+        LIST_BYTES + self.entry_bytes
+    }
+}
+
+/// Which members have been sent which list.
+#[derive(Default)]
+pub struct UserLists {
+    /// The list that each connected member was last sent.
+    sent: BTreeMap<ConnectionId, Sent>,
+    size: ListSize,
     /// Counts the changes of the list.
     version: u64,
     /// The next round is due one [`LIST_INTERVAL`] after this; `None`: all members have the newest list.
     outdated_since: Option<Instant>,
     /// Where the next round starts.
-    next_recipient: JoinOrder,
+    next_recipient: ConnectionId,
     budget: ListBudget,
 }
 
 struct Sent {
-    connection: ConnectionId,
     version: u64,
     at: Instant,
 }
 
-impl UserListSchedule {
+impl UserLists {
+    /// Follows an effect of the room. Call this for all of them, in their order.
+    pub fn follow(&mut self, effect: &Effect, now: Instant) {
+        match effect {
+            Effect::ListChanged(size) => {
+                self.size = *size;
+                self.version += 1;
+                self.outdated_since.get_or_insert(now);
+            }
+            Effect::Enter(id, _) => self.entered(*id, now),
+            Effect::Resume(id, _) => self.resumed(*id, now),
+            Effect::Leave(id, _) | Effect::Away(id, _) | Effect::CloseReplaced(id) | Effect::Close(id, _) => {
+                self.sent.remove(id);
+            }
+            _ => {}
+        }
+    }
+
     /// Adds a new member, which is sent the list when it joins.
-    pub fn joined(&mut self, member: &Member, now: Instant) {
-        self.changed(now);
-        self.members += 1;
-        self.entry_bytes += entry_bytes(&member.name);
-        if let Some(connection) = member.connection() {
-            self.sent.insert(member.order, Sent { connection, version: self.version, at: now });
-        }
+    fn entered(&mut self, id: ConnectionId, now: Instant) {
+        self.sent.insert(id, Sent { version: self.version, at: now });
         self.budget.accrue(now, self.round_bytes());
-        self.budget.spend_on_new_member(self.list_bytes() as f64);
+        self.budget.spend_on_new_member(self.size.bytes() as f64);
     }
 
-    pub fn left(&mut self, member: &Member, now: Instant) {
-        self.sent.remove(&member.order);
-        self.members -= 1;
-        self.entry_bytes -= entry_bytes(&member.name);
-        if let Presence::Away(..) = member.presence {
-            self.entry_bytes -= AWAY_BYTES;
-        }
-        self.changed(now);
-    }
-
-    /// Records that a connected member is away now.
-    pub fn away(&mut self, member: JoinOrder, now: Instant) {
-        self.sent.remove(&member);
-        self.entry_bytes += AWAY_BYTES;
-        self.changed(now);
-    }
-
-    /// Records that a member that was away is connected again.
-    pub fn back(&mut self, now: Instant) {
-        self.entry_bytes -= AWAY_BYTES;
-        self.changed(now);
-    }
-
-    /// Records a member's new connection, and returns whether to send it the list now. In a large room it waits for a
-    /// later round, because after a proxy restart all members resume at once.
-    pub fn resumed(&mut self, member: JoinOrder, connection: ConnectionId, now: Instant) -> bool {
-        let is_sent = self.is_small();
-        let sent = if is_sent {
-            Sent { connection, version: self.version, at: now }
+    fn resumed(&mut self, id: ConnectionId, now: Instant) {
+        let sent = if self.size.is_small() {
+            Sent { version: self.version, at: now }
         } else {
             self.outdated_since.get_or_insert(now);
             // Any other than the current version.
             let version = self.version.wrapping_sub(1);
-            Sent { connection, version, at: now.checked_sub(LIST_INTERVAL).unwrap_or(now) }
+            Sent { version, at: now.checked_sub(LIST_INTERVAL).unwrap_or(now) }
         };
-        self.sent.insert(member, sent);
-        is_sent
-    }
-
-    /// Records a change of the list.
-    pub fn changed(&mut self, now: Instant) {
-        self.version += 1;
-        self.outdated_since.get_or_insert(now);
+        self.sent.insert(id, sent);
     }
 
     /// When [`Self::next_round`] will return recipients, if nothing changes until then.
     pub fn next_deadline(&self) -> Option<Instant> {
         let interval_over = self.outdated_since? + LIST_INTERVAL;
-        let affordable = if self.is_small() { None } else { self.budget.available_at(self.round_bytes()) };
+        let affordable =
+            if self.size.is_small() { None } else { self.budget.available_at(self.round_bytes()) };
         affordable.max(Some(interval_over))
     }
 
@@ -127,14 +148,14 @@ impl UserListSchedule {
             return None;
         }
         self.budget.accrue(now, self.round_bytes());
-        let max_recipients = if self.is_small() {
+        let max_recipients = if self.size.is_small() {
             self.sent.len()
         } else {
-            (self.budget.saved() / self.list_bytes() as f64).max(1.0) as usize
+            (self.budget.saved() / self.size.bytes() as f64).max(1.0) as usize
         };
         let recipients = self.take_recipients(max_recipients, now, is_slow);
-        if !self.is_small() {
-            self.budget.spend((recipients.len() * self.list_bytes()) as f64);
+        if !self.size.is_small() {
+            self.budget.spend((recipients.len() * self.size.bytes()) as f64);
         }
         match recipients.len() {
             0 => None,
@@ -157,17 +178,17 @@ impl UserListSchedule {
         for before_start in [false, true] {
             let members =
                 if before_start { self.sent.range_mut(..start) } else { self.sent.range_mut(start..) };
-            for (&order, sent) in members {
+            for (&id, sent) in members {
                 if sent.version == self.version {
                     continue;
                 }
-                if now < sent.at + slow_interval && is_slow(sent.connection) {
+                if now < sent.at + slow_interval && is_slow(id) {
                     // It is checked again after one interval.
                     self.outdated_since = Some(self.outdated_since.map_or(now, |at| at.min(now)));
                 } else if recipients.len() < max && now >= sent.at + LIST_INTERVAL {
                     (sent.version, sent.at) = (self.version, now);
-                    recipients.push(sent.connection);
-                    self.next_recipient = JoinOrder(order.0 + 1);
+                    recipients.push(id);
+                    self.next_recipient = ConnectionId(id.0 + 1);
                 } else {
                     // The next round is due when the first of these may be sent another list.
                     self.outdated_since = Some(self.outdated_since.map_or(sent.at, |at| at.min(sent.at)));
@@ -179,30 +200,21 @@ impl UserListSchedule {
 
     /// How fast members may join without exceeding the list rate.
     pub fn join_pace(&self) -> JoinPace {
-        self.budget.join_pace(self.list_bytes())
+        self.budget.join_pace(self.size.bytes())
     }
 
     /// The least time between two lists to a member that has a backlog all the time.
     fn slow_interval(&self) -> Duration {
-        MIN_SLOW_INTERVAL.max(Duration::from_secs_f64(self.list_bytes() as f64 / SLOW_LIST_RATE))
-    }
-
-    /// The size of the list, in bytes.
-    fn list_bytes(&self) -> usize {
-        LIST_BYTES + self.entry_bytes
-    }
-
-    fn is_small(&self) -> bool {
-        self.members <= SMALL_ROOM
+        MIN_SLOW_INTERVAL.max(Duration::from_secs_f64(self.size.bytes() as f64 / SLOW_LIST_RATE))
     }
 
     /// The budget that a round needs, in bytes: lists to all members, or the most that a round may cost.
     fn round_bytes(&self) -> f64 {
-        self.lists_to_all_bytes().min((MAX_ROUND_SECONDS * LIST_RATE).max(self.list_bytes() as f64))
+        self.lists_to_all_bytes().min((MAX_ROUND_SECONDS * LIST_RATE).max(self.size.bytes() as f64))
     }
 
     fn lists_to_all_bytes(&self) -> f64 {
-        (self.sent.len() * self.list_bytes()) as f64
+        (self.sent.len() * self.size.bytes()) as f64
     }
 }
 
@@ -221,28 +233,37 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::chat::entry::Address;
+    use crate::chat::away::{AwayLimits, AwaySchedule, Unread};
+    use crate::chat::entry::{Address, ChatTime, Guest};
     use crate::chat::protocol::ServerMessage;
-    use crate::chat::roster::{Role, Roster};
+    use crate::chat::roster::{Presence, Role, Roster};
     use crate::chat::time_outs::Timeouts;
     use crate::chat::username::Username;
 
-    /// A roster with its schedule.
+    /// A roster with its lists.
     struct Room {
         roster: Roster,
-        lists: UserListSchedule,
+        lists: UserLists,
     }
 
     impl Room {
         fn new() -> Self {
-            Self { roster: Roster::default(), lists: UserListSchedule::default() }
+            Self { roster: Roster::default(), lists: UserLists::default() }
         }
 
         fn join_as(&mut self, number: u64, name: &str, now: Instant) {
-            let name = Username::parse(name).unwrap();
-            let address = Address { network: IpAddr::from(Ipv4Addr::LOCALHOST).into(), is_exempt: true };
-            let member = self.roster.join(ConnectionId(number), name, address, Role::Member, None, 0);
-            self.lists.joined(member, now);
+            let (id, name) = (ConnectionId(number), Username::parse(name).unwrap());
+            let shown = name.shown().clone();
+            self.roster.join(
+                id,
+                name,
+                Guest { address: address(), opened: ChatTime(0), only_resumes: false },
+                Role::Member,
+                None,
+                0,
+            );
+            self.change(now);
+            self.lists.follow(&Effect::Enter(id, shown), now);
         }
 
         fn join(&mut self, number: u64, now: Instant) {
@@ -250,9 +271,45 @@ mod tests {
         }
 
         fn leave(&mut self, number: u64, now: Instant) {
-            let member = self.roster.by_connection(ConnectionId(number)).unwrap().order;
-            self.lists.left(&self.roster.leave(member).unwrap(), now);
+            let id = ConnectionId(number);
+            let member = self.roster.by_connection(id).unwrap().order;
+            let member = self.roster.leave(member).unwrap();
+            self.change(now);
+            self.lists.follow(&Effect::Leave(id, member.name.shown().clone()), now);
         }
+
+        fn lose(&mut self, number: u64, now: Instant) {
+            let id = ConnectionId(number);
+            let member = self.roster.by_connection(id).unwrap();
+            let (order, name) = (member.order, member.name.shown().clone());
+            let limits = AwayLimits { timeout: Duration::from_secs(30), ..AwayLimits::default() };
+            let away = AwaySchedule::new(limits).start(order, address(), ChatTime(0)).unwrap();
+            self.roster.set_presence(order, Presence::Away(away, Unread::default()));
+            self.change(now);
+            self.lists.follow(&Effect::Away(id, name), now);
+        }
+
+        /// A member that was away resumes.
+        fn resume(&mut self, name: &str, number: u64, now: Instant) {
+            let id = ConnectionId(number);
+            let member = self.roster.by_name(Username::parse(name).unwrap().key()).unwrap();
+            let (order, name) = (member.order, member.name.shown().clone());
+            self.roster.set_presence(order, Presence::Connected(id));
+            self.change(now);
+            self.lists.follow(&Effect::Resume(id, name), now);
+        }
+
+        fn change(&mut self, now: Instant) {
+            self.lists.follow(&Effect::ListChanged(self.roster.list_size()), now);
+        }
+
+        fn list_bytes(&self) -> usize {
+            self.roster.list_size().bytes()
+        }
+    }
+
+    fn address() -> Address {
+        Address { network: IpAddr::from(Ipv4Addr::LOCALHOST).into(), is_exempt: true }
     }
 
     /// No member is slow.
@@ -285,8 +342,8 @@ mod tests {
         room.join(2, after(1000));
         assert_eq!(room.lists.next_round(after(1001), none), None);
         assert_eq!(room.lists.next_round(after(1060), none), only(&[1]));
-        room.lists.changed(after(2000));
-        room.lists.changed(after(2010));
+        room.change(after(2000));
+        room.change(after(2010));
         assert_eq!(room.lists.next_round(after(2060), none), Some(Audience::All));
         assert_eq!(room.lists.next_round(after(9999), none), None);
     }
@@ -310,9 +367,9 @@ mod tests {
         let mut room = Room::new();
         room.join(1, start);
         room.lists.next_round(after(60), none);
-        room.lists.changed(after(1000));
+        room.change(after(1000));
         room.join(2, after(1001));
-        room.lists.changed(after(1002));
+        room.change(after(1002));
         assert_eq!(room.lists.next_round(after(1055), none), only(&[1]));
         let due = room.lists.next_deadline().unwrap();
         assert_eq!(due, after(1001) + LIST_INTERVAL);
@@ -329,7 +386,7 @@ mod tests {
         room.join(1, start);
         room.join(2, start);
         for round in 1..10 {
-            room.lists.changed(after(round * 100));
+            room.change(after(round * 100));
             assert_eq!(room.lists.next_round(after(round * 100 + 60), is_slow), only(&[2]));
         }
         let due = room.lists.next_deadline().unwrap();
@@ -351,13 +408,13 @@ mod tests {
         while let Some(due) = room.lists.next_deadline().filter(|&due| due < start + 5 * MIN_SLOW_INTERVAL) {
             let round = room.lists.next_round(due, |id| id == ConnectionId(1));
             lists += usize::from(matches!(round, Some(Audience::All)) || round == only(&[1]));
-            room.lists.changed(due);
+            room.change(due);
         }
         assert_eq!(lists, 4, "one every two seconds, after that of its join");
         for number in 3..3000 {
             room.join(number, start);
         }
-        let rate = room.lists.list_bytes() as f64 / room.lists.slow_interval().as_secs_f64();
+        let rate = room.list_bytes() as f64 / room.lists.slow_interval().as_secs_f64();
         assert!(
             (rate - SLOW_LIST_RATE).abs() < 1.0,
             "long lists are sent less often: {rate} bytes per second"
@@ -399,12 +456,12 @@ mod tests {
         let mut bytes = 0;
         for number in 0..1000 {
             room.join(number, start);
-            bytes += room.lists.list_bytes();
+            bytes += room.list_bytes();
         }
         let mut last = start;
         while let Some(due) = room.lists.next_deadline() {
             last = due;
-            bytes += room.lists.list_bytes() * recipients(room.lists.next_round(due, none), 1000);
+            bytes += room.list_bytes() * recipients(room.lists.next_round(due, none), 1000);
         }
         let rate = bytes as f64 / (last - start).as_secs_f64();
         // The first joins, while the room is small, are not charged.
@@ -441,7 +498,7 @@ mod tests {
         room.lists.next_round(repaid, none);
         let (mut now, mut bytes) = (repaid, 0);
         for _ in 0..1000 {
-            room.lists.changed(now);
+            room.change(now);
             now = room.lists.next_deadline().unwrap();
             bytes += list.len() * recipients(room.lists.next_round(now, none), 2000);
         }
@@ -458,16 +515,14 @@ mod tests {
         for number in 0..1000 {
             room.join(number, now);
         }
-        let list_bytes = room.lists.list_bytes();
-        let members: Vec<JoinOrder> = room.lists.sent.keys().copied().collect();
-        for &member in &members[10..] {
-            room.lists.away(member, now);
+        let list_bytes = room.list_bytes();
+        for number in 10..1000 {
+            room.lose(number, now);
         }
-        assert!(!room.lists.is_small());
-        assert_eq!(room.lists.list_bytes(), list_bytes + 990 * AWAY_BYTES);
+        assert!(!room.roster.list_size().is_small());
+        assert_eq!(room.list_bytes(), list_bytes + 990 * AWAY_BYTES);
         // One that resumes gets its list in a later round, at the list rate.
-        room.lists.back(now);
-        assert!(!room.lists.resumed(members[10], ConnectionId(2000), now));
+        room.resume("user10", 2000, now);
         let mut last = now;
         while let Some(due) = room.lists.next_deadline() {
             last = due;
@@ -486,10 +541,8 @@ mod tests {
         let now = Instant::now();
         let mut room = Room::new();
         room.join(1, now);
-        let member = *room.lists.sent.keys().next().unwrap();
-        room.lists.away(member, now);
-        room.lists.back(now);
-        assert!(room.lists.resumed(member, ConnectionId(2), now));
+        room.lose(1, now);
+        room.resume("user1", 2, now);
         assert_eq!(room.lists.next_round(now + Duration::from_secs(1), none), None, "it has the newest list");
     }
 
@@ -504,7 +557,7 @@ mod tests {
             let mut json = Vec::new();
             let content = room.roster.users(&Timeouts::default());
             ServerMessage::UserList { content }.encode("12:00:00", &mut json);
-            let charged = room.lists.list_bytes();
+            let charged = room.list_bytes();
             assert!((json.len()..json.len() * 6 / 5).contains(&charged), "{charged} for {}", json.len());
         }
     }
@@ -542,7 +595,7 @@ mod tests {
                     Step::Join => {
                         now = now.max(room.lists.join_pace().resume_at(0, 0, now));
                         room.join_as(next, &format!("{next:032}"), now);
-                        bytes += room.lists.list_bytes();
+                        bytes += room.list_bytes();
                         last_sent.insert(ConnectionId(next), now);
                         next += 1;
                     }
@@ -555,7 +608,7 @@ mod tests {
                             last_sent.remove(&ConnectionId(number));
                         }
                     }
-                    Step::Change => room.lists.changed(now),
+                    Step::Change => room.change(now),
                     Step::Wait(millis) => now += Duration::from_millis(millis),
                 }
                 while let Some(due) = room.lists.next_deadline().filter(|&due| due <= now) {
@@ -567,7 +620,7 @@ mod tests {
                         Audience::Only(recipients) => recipients,
                         _ => last_sent.keys().copied().collect(),
                     };
-                    bytes += recipients.len() * room.lists.list_bytes();
+                    bytes += recipients.len() * room.list_bytes();
                     for id in recipients {
                         let before = last_sent.insert(id, now).unwrap();
                         prop_assert!(now - before >= Duration::from_millis(50));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use log::warn;
 use ring::hmac;
 
-use crate::chat::{Attempt, NameKey, Verdict, whole_seconds};
+use crate::chat::{Access, Attempt, NameKey, Verdict, whole_seconds};
 use crate::config::{Password, PasswordHash};
 use crate::hub::{HubHandle, Peer};
 use crate::limits::PasswordThrottle;
@@ -50,6 +50,12 @@ impl Passwords {
         Ok(Self { login, join, throttle: Mutex::default(), hashing: Mutex::default(), known, counters })
     }
 
+    /// What is required of all messages, before a password is compared.
+    pub fn requirements(&self) -> Access {
+        let login = if self.login.is_none() { Verdict::NotPossible } else { Verdict::NotCompared };
+        Access { is_open: self.join.is_none(), join: Verdict::NotCompared, login }
+    }
+
     /// The verdict on the password of a join under this name. `is_needed`: whether the client still waits for it.
     pub fn join(
         &self,
@@ -88,7 +94,7 @@ impl Passwords {
 
     /// The verdict on the password of `/login`.
     pub fn login(&self, attempt: &Attempt, peer: &Peer, is_needed: impl Fn() -> bool) -> Verdict {
-        let Some(password) = &self.login else { return Verdict::NotCompared };
+        let Some(password) = &self.login else { return Verdict::NotPossible };
         match self.compare(password, attempt, peer, is_needed) {
             Comparison::Right => Verdict::Shared,
             Comparison::Wait(seconds) => Verdict::Wait(seconds),
@@ -288,7 +294,7 @@ mod tests {
         for _ in 0..10 {
             let verdict = passwords.join(&NameKey::of("Bob"), &attempt("guess"), &eve, &hub, || true);
             assert_eq!(verdict, Verdict::NotCompared);
-            assert_eq!(passwords.login(&attempt("guess"), &eve, || true), Verdict::NotCompared);
+            assert_eq!(passwords.login(&attempt("guess"), &eve, || true), Verdict::NotPossible);
         }
         assert_eq!(passwords.throttle().addresses(), 0);
     }

@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
         let name = name.filter(|_| joined != Some(Some(true)));
         let is_guest = matches!(joined, None | Some(Some(false))) && name.is_none();
         let is_needed = || !self.link.is_cut_off() && !hub.is_shutting_down();
-        let mut access = Access::default();
+        let mut access = passwords.requirements();
         let start = Instant::now();
         if let Some((name, attempt)) = name.zip(attempts.join.as_ref())
             && !hub.can_resume(message)
@@ -354,7 +354,7 @@ mod tests {
         let state = SharedState::default();
         let session = "0a".repeat(16);
         let bob = SessionSecret::parse(&session).unwrap();
-        state.open_session(bob, Arc::new(NameKey::of("Bob")));
+        state.open_session(bob.digest(), Arc::new(NameKey::of("Bob")));
         let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, state.clone());
         let shared = shared(&[], hub);
         let _ = shared.rates.join.take(peer.network, 1e6, Instant::now());
@@ -367,7 +367,7 @@ mod tests {
         assert!(is_charged(&format!(r#""username":"Ann","session":"{session}""#)), "another name");
         assert!(is_charged(&format!(r#""username":"Bob","session":"{}""#, "0b".repeat(16))));
         assert!(is_charged(r#""username":"Bob","history":5"#));
-        state.close_session(bob);
+        state.close_session(bob.digest());
         assert!(is_charged(&resumes));
     }
 
@@ -378,7 +378,7 @@ mod tests {
         let link = Link::new(stream, Vec::new(), 1024, 1024);
         let peer = Peer { charged: Some(peer.network), ..peer };
         let (state, session) = (SharedState::default(), "0a".repeat(16));
-        state.open_session(SessionSecret::parse(&session).unwrap(), Arc::new(NameKey::of("Bob")));
+        state.open_session(SessionSecret::parse(&session).unwrap().digest(), Arc::new(NameKey::of("Bob")));
         let (hub, _queries) = HubHandle::new(crossbeam_channel::bounded(1).0, state);
         let shared = shared(&[], hub);
         let mut reader = Reader::new(&link, &peer, &shared);

@@ -97,7 +97,7 @@ fn moderators_join(reader: &mut Reader, shared: &Shared) -> Option<Utf8Bytes> {
         return None;
     }
     let text = reader.next_text(Instant::now() + BANNED_TIMEOUT)?;
-    let (message, attempts) = ClientMessage::parse_with_passwords(&text);
+    let (message, attempts) = ClientMessage::parse_with_secrets(&text);
     let may_resume = message.as_ref().is_ok_and(|message| shared.hub.can_resume(message));
     let mut is_moderator = || reader.compare(&message, &attempts).join == Verdict::Own;
     // The room decides whether one that resumes is let in.
@@ -133,7 +133,7 @@ fn read_messages(id: ConnectionId, reader: &mut Reader, first: Option<Utf8Bytes>
                 Ok(event) => event,
                 Err(end) => return end,
             },
-            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), Access::default(), None),
+            Ok(Next::Binary) => Event::Message(id, Err(MessageError::Binary), Access::default(), None, None),
             Ok(Next::Pending) => Event::Pending(id),
             Err(end) => return end,
         };
@@ -149,10 +149,10 @@ fn read_messages(id: ConnectionId, reader: &mut Reader, first: Option<Utf8Bytes>
 #[inline(never)]
 fn message_event(id: ConnectionId, reader: &mut Reader, text: &str, shared: &Shared) -> Result<Event, End> {
     shared.counters.received(text.len());
-    let (message, attempts) = ClientMessage::parse_with_passwords(text);
+    let (message, attempts) = ClientMessage::parse_with_secrets(text);
     let access = reader.compare(&message, &attempts);
     let admission = reader.admit(&message, access)?;
-    Ok(Event::Message(id, message, access, admission))
+    Ok(Event::Message(id, message, access, attempts.session, admission))
 }
 
 /// A connection that is registered with the hub. Dropping it reports the disconnect, even on a panic.
@@ -282,7 +282,7 @@ pub mod tests {
             let (upgraded, mut client, state) = banned();
             state.set_moderators(vec![ann()]);
             let session = SessionSecret::parse(&"0a".repeat(16)).unwrap();
-            state.open_session(session, ann().name.key().clone());
+            state.open_session(session.digest(), ann().name.key().clone());
             let (inbox, events) = crossbeam_channel::bounded(8);
             let shared = shared(&[], HubHandle::new(inbox, state).0);
             thread::scope(|scope| {
@@ -290,7 +290,7 @@ pub mod tests {
                 scope.spawn(|| run(ConnectionId(7), upgraded, &shared));
                 if is_passed_on {
                     assert!(matches!(events.recv(), Ok(Event::Connected(..))));
-                    assert!(matches!(events.recv(), Ok(Event::Message(_, Ok(_), _, Some(_)))), "{text}");
+                    assert!(matches!(events.recv(), Ok(Event::Message(_, Ok(_), _, _, Some(_)))), "{text}");
                 } else {
                     let mut first = [0; 1];
                     client.read_exact(&mut first).unwrap();
@@ -371,7 +371,7 @@ pub mod tests {
                 client
             });
             let next_message = || loop {
-                if let Event::Message(ConnectionId(number), message, access, _) = events.recv().unwrap() {
+                if let Event::Message(ConnectionId(number), message, access, _, _) = events.recv().unwrap() {
                     return (number, message.is_ok(), access.join);
                 }
             };
@@ -396,7 +396,7 @@ pub mod tests {
             scope.spawn(|| run(ConnectionId(1), upgraded, &shared));
             client.write_all(&text_frame(JOIN)).unwrap();
             assert!(matches!(events.recv(), Ok(Event::Connected(..))));
-            let Ok(Event::Message(_, _, access, _)) = events.recv() else { panic!("no message") };
+            let Ok(Event::Message(_, _, access, _, _)) = events.recv() else { panic!("no message") };
             assert_eq!(access.join, Verdict::NotCompared);
         });
     }

@@ -16,8 +16,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::transcript::Transcript;
 use crate::chat::{
-    Address, Attempts, AwayLimits, ClientMessage, ConnectionId, Departure, Effect, Entry, EntryTime,
-    HistoryLimits, Input, MessageError, Outcome, Room, RoomSettings, ServerMessage, SessionSecret,
+    Address, Attempts, AwayLimits, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
+    EntryTime, Guests, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Outcome, Room,
+    RoomSettings, ServerMessage, SessionSecret, UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::{Flush, Link, Output, ReadError, Received, Stream};
@@ -65,9 +66,12 @@ const OUTCOMES: [Outcome; 2] = [Outcome::Stored, Outcome::NotStored];
 
 struct Simulation {
     room: Room,
+    lists: UserLists,
+    guests: Guests,
     tape: Tape,
     /// Connections to close once the batch has been sent, with the reasons.
     removed: Vec<(ConnectionId, String)>,
+    start: Instant,
     now: Instant,
     clients: [Option<Client>; CLIENTS],
     /// The last id that was given to a connection.
@@ -76,6 +80,8 @@ struct Simulation {
     last_entry: u64,
     /// What each client needs to resume, if it has asked for it.
     places: [Option<Value>; CLIENTS],
+    /// Of the message that is handled.
+    secrets: JoinSecrets,
 }
 
 struct Client {
@@ -107,21 +113,24 @@ impl Simulation {
     fn new() -> Self {
         let now = Instant::now();
         let settings = RoomSettings {
-            allows_login: true,
             epoch: "fuzzing".into(),
             history: HistoryLimits { messages: 20, age_millis: None },
             away: AwayLimits { timeout: Duration::from_secs(30), members: 3, members_per_network: Some(1) },
             ..RoomSettings::default()
         };
         Self {
-            room: Room::new(settings, &entry_time(now)),
+            room: Room::new(settings, &entry_time(Duration::ZERO)),
+            lists: UserLists::default(),
+            guests: Guests::default(),
             tape: Tape::default(),
             removed: Vec::new(),
+            start: now,
             now,
             clients: [const { None }; CLIENTS],
             last_id: 0,
             last_entry: 0,
             places: [const { None }; CLIENTS],
+            secrets: JoinSecrets::default(),
         }
     }
 
@@ -200,7 +209,8 @@ impl Simulation {
             let id = ConnectionId(self.last_id);
             // Two clients share each address.
             let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, at as u8 / 2));
-            self.handle(id, Input::Connected(Address { network: address.into(), is_exempt: false }), 0);
+            let address = Address { network: address.into(), is_exempt: false };
+            self.guests.connected(id, address, ChatTime(0));
             self.clients[at] = Some(Client::new(id, leftover));
         }
         self.clients[at].as_mut().expect("it is connected")
@@ -212,7 +222,7 @@ impl Simulation {
             let id = client.id;
             let (item, (message, attempts), length) = match read_message(&client.link) {
                 Ok(Received::Text(text)) => {
-                    (Item::Text(text.to_string()), ClientMessage::parse_with_passwords(&text), text.len())
+                    (Item::Text(text.to_string()), ClientMessage::parse_with_secrets(&text), text.len())
                 }
                 Ok(Received::Binary(_)) => {
                     (Item::Binary, (Err(MessageError::Binary), Attempts::default()), 0)
@@ -232,9 +242,11 @@ impl Simulation {
             };
             client.read.push(item);
             // No input contains it.
-            let session =
-                Some(SessionSecret::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes()));
-            self.handle(id, Input::Message { message, access: attempts.compare(PASSWORD), session }, length);
+            let new = SessionSecret::new((u128::MAX / 7 - u128::from(self.last_entry)).to_be_bytes());
+            self.secrets = JoinSecrets { sent: attempts.session, new: Some(new) };
+            let session = Some(new.digest());
+            let (access, guest) = (attempts.compare(PASSWORD), self.guests.guest(id, false));
+            self.handle(id, Input::Message { message, access, session, guest }, length);
         }
         self.finish_batch();
     }
@@ -259,7 +271,9 @@ impl Simulation {
             }
             ReadError::Disconnected | ReadError::CutOff(_) => false,
         };
-        self.handle(client.id, Input::Disconnected(departure), 0);
+        if self.guests.disconnected(client.id) {
+            self.handle(client.id, Input::Disconnected(departure), 0);
+        }
         if is_open {
             client.receive(self.now);
             let is_complete = matches!(client.link.flush(self.now), Ok(Flush::Complete));
@@ -293,9 +307,13 @@ impl Simulation {
     /// Passes an input to the room. `length`: of the client's message, in bytes.
     fn handle(&mut self, from: ConnectionId, input: Input, length: usize) {
         self.last_entry += 1;
-        let time = entry_time(self.now);
-        let effects = self.room.apply(Entry { id: self.last_entry, time: &time, from, input });
+        let time = entry_time(self.now - self.start);
+        let mut effects =
+            self.room.apply(Entry { id: self.last_entry, time: &time, from, input }, NodeNumber::LOCAL);
+        self.secrets.complete(&mut effects, MAX_MESSAGE);
         for effect in &effects {
+            self.lists.follow(effect, self.now);
+            self.guests.follow(effect);
             let before = self.tape.len();
             self.tape.write(effect, TIMESTAMP);
             let written = self.tape.len() - before;
@@ -328,12 +346,10 @@ impl Simulation {
     /// Sends the batch and what is due, and repeats while that cuts clients off.
     fn finish_batch(&mut self) {
         for _ in 0..MAX_ROUNDS {
-            if self.room.next_deadline().is_some_and(|due| due <= self.now) {
-                let is_slow =
-                    |id| self.clients.iter().flatten().any(|client| client.id == id && client.is_slow);
-                for effect in &self.room.expire(self.now, is_slow) {
-                    self.tape.write(effect, TIMESTAMP);
-                }
+            self.handle(ConnectionId::SERVER, Input::Tick, 0);
+            let is_slow = |id| self.clients.iter().flatten().any(|client| client.id == id && client.is_slow);
+            if let Some(recipients) = self.lists.next_round(self.now, is_slow) {
+                self.tape.write(&Effect::Send(recipients, self.room.user_list()), TIMESTAMP);
             }
             self.deliver();
             self.receive();
@@ -413,7 +429,8 @@ impl Simulation {
     /// Moves the clock from one deadline to the next, until there is none.
     fn pass_time(&mut self) {
         for _ in 0..MAX_ROUNDS {
-            let Some(due) = self.room.next_deadline() else { return };
+            let room = self.room.next_deadline().map(|due| self.start + due.saturating_since(ChatTime(0)));
+            let Some(due) = room.into_iter().chain(self.lists.next_deadline()).min() else { return };
             self.now = self.now.max(due);
             self.finish_batch();
         }
@@ -518,7 +535,7 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(data);
     frame
 }
-fn entry_time(monotonic: Instant) -> EntryTime {
+fn entry_time(elapsed: Duration) -> EntryTime {
     let utc = "2026-11-28T12:34:56.000Z".to_owned();
-    EntryTime { monotonic, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
+    EntryTime { chat: ChatTime(0) + elapsed, unix_millis: 0, timestamp: TIMESTAMP.to_owned(), utc }
 }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::warn;
 
 use super::Event;
-use crate::chat::{Ban, Bans, ClientMessage, JoinPace, NameKey, NameMap, SessionSecret, Username};
+use crate::chat::{Ban, Bans, ClientMessage, JoinPace, NameKey, NameMap, SessionDigest, Username};
 use crate::config::PasswordHash;
 use crate::limits::Network;
 use crate::ops::metrics::HubStats;
@@ -140,7 +140,7 @@ pub struct SharedState(Arc<State>);
 struct State {
     joins: Mutex<Joins>,
     /// Of all members that can resume, with their names.
-    sessions: Mutex<HashMap<SessionSecret, Arc<NameKey>>>,
+    sessions: Mutex<HashMap<SessionDigest, Arc<NameKey>>>,
     moderators: Mutex<Moderators>,
     /// Read for each connection, and rarely changed.
     bans: RwLock<Bans>,
@@ -284,11 +284,11 @@ impl SharedState {
         joins.admitted.subtract(handled);
     }
 
-    pub fn open_session(&self, session: SessionSecret, name: Arc<NameKey>) {
+    pub fn open_session(&self, session: SessionDigest, name: Arc<NameKey>) {
         self.sessions().insert(session, name);
     }
 
-    pub fn close_session(&self, session: SessionSecret) {
+    pub fn close_session(&self, session: SessionDigest) {
         self.sessions().remove(&session);
     }
 
@@ -326,7 +326,7 @@ impl SharedState {
         self.0.joins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionSecret, Arc<NameKey>>> {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionDigest, Arc<NameKey>>> {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,6 +4,7 @@
 //! tape, and sends each client its part of the tape in one write. It never waits for a client.
 
 mod delivery;
+mod entry_clock;
 mod handle;
 mod retries;
 mod storage;
@@ -19,15 +20,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::info;
 
 use crate::chat::{
-    Access, Action, Address, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
-    EntryTime, Input, MessageError, OlderRequest, Outcome, Room, RoomSettings, SessionSecret,
+    Access, Action, Address, Audience, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
+    Guests, Input, JoinSecrets, MessageError, NodeNumber, OlderRequest, Outcome, Room, RoomSettings,
+    SessionSecret, UserLists, guest_error,
 };
 use crate::limits::{ClientLog, Network};
-use crate::ops::clock::{Clock, Reading};
 use crate::ops::metrics::{Counters, HubStats};
 use crate::ops::random::random;
 use crate::transport::Link;
 use delivery::Delivery;
+use entry_clock::{EntryClock, Now};
 use handle::Query;
 
 pub use handle::{Admission, Admitted, HubHandle, Moderator, SharedState};
@@ -46,8 +48,14 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// What other threads send to the hub.
 pub enum Event {
     Connected(ConnectionId, Arc<Link>, Peer),
-    /// `Some`: the client may join with this message.
-    Message(ConnectionId, Result<ClientMessage, MessageError>, Access, Option<Arc<Admission>>),
+    /// The session that the message presents, and an admission if the client may join with it.
+    Message(
+        ConnectionId,
+        Result<ClientMessage, MessageError>,
+        Access,
+        Option<SessionSecret>,
+        Option<Arc<Admission>>,
+    ),
     /// The connection's own thread has left bytes in its backlog.
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
@@ -87,6 +95,8 @@ impl fmt::Display for Peer {
 #[cfg_attr(any(fuzzing, test), derive(Default))]
 pub struct HubSettings {
     pub room: RoomSettings,
+    /// The longest message that the server accepts, which clients are told.
+    pub max_message_bytes: usize,
     pub storage: Storage,
     /// The named moderators.
     pub moderators: Vec<Moderator>,
@@ -119,7 +129,10 @@ struct Hub {
     queries: Receiver<Query>,
     state: SharedState,
     room: Room,
-    clock: Clock,
+    max_message_bytes: usize,
+    lists: UserLists,
+    guests: Guests,
+    clock: EntryClock,
     /// The id of the last entry.
     last_id: u64,
     storage: Storage,
@@ -138,19 +151,22 @@ struct Hub {
 
 impl Hub {
     fn new(settings: HubSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
-        let HubSettings { room, storage, moderators, last_id } = settings;
+        let HubSettings { room, max_message_bytes, storage, moderators, last_id } = settings;
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
-        let mut clock = Clock::default();
-        let time = entry_time(&mut clock);
-        let room = Room::new(room, &time);
+        let mut clock = EntryClock::default();
+        let now = clock.now();
+        let room = Room::new(room, &now.entry);
         state.publish_bans(room.bans().clone());
         let mut hub = Self {
             inbox,
             queries,
             state,
             room,
+            max_message_bytes,
+            lists: UserLists::default(),
+            guests: Guests::default(),
             clock,
             last_id,
             storage,
@@ -162,7 +178,7 @@ impl Hub {
             shutdown_deadline: None,
             stats: HubStats::default(),
         };
-        hub.set_moderators(&time, moderators);
+        hub.set_moderators(&now, moderators);
         (handle, hub)
     }
 
@@ -172,7 +188,7 @@ impl Hub {
     }
 
     fn serve(&mut self) {
-        self.state.set_join_pace(self.room.join_pace(), Admitted::default());
+        self.state.set_join_pace(self.lists.join_pace(), Admitted::default());
         loop {
             match self.next_event() {
                 Ok(event) => self.batch(event),
@@ -180,23 +196,31 @@ impl Hub {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.answer_queries();
-            let now = Instant::now();
-            if self.shutdown_deadline.is_some_and(|deadline| now >= deadline || self.delivery.is_finished()) {
+            let now = self.clock.now();
+            let is_over = |deadline| now.instant >= deadline || self.delivery.is_finished();
+            if self.shutdown_deadline.is_some_and(is_over) {
                 return;
             }
-            while let Some(decision) = self.storage.pop_overdue(now) {
-                let time = entry_time(&mut self.clock);
-                self.decided(&time, decision, Outcome::NotStored);
-            }
-            if self.room_deadline().is_some_and(|due| due <= now) {
-                let effects = self.room.expire(now, |id| self.delivery.is_slow(id));
-                let time = entry_time(&mut self.clock);
-                self.apply(None, &effects, &time);
-            }
-            self.send_batch(now);
-            self.delivery.retry_due(now);
+            self.do_what_is_due(&now);
+            self.send_batch(now.instant);
+            self.delivery.retry_due(now.instant);
             let handled = std::mem::take(&mut self.handled_admissions);
-            self.state.set_join_pace(self.room.join_pace(), handled);
+            self.state.set_join_pace(self.lists.join_pace(), handled);
+        }
+    }
+
+    fn do_what_is_due(&mut self, now: &Now) {
+        while let Some(decision) = self.storage.pop_overdue(now.instant) {
+            self.decided(now, decision, Outcome::NotStored);
+        }
+        if self.room_deadline().is_some_and(|due| due <= now.instant) {
+            self.input(now, ConnectionId::SERVER, Input::Tick);
+        }
+        if self.lists_deadline().is_some_and(|due| due <= now.instant)
+            && let Some(recipients) = self.lists.next_round(now.instant, |id| self.delivery.is_slow(id))
+        {
+            let list = Effect::Send(recipients, self.room.user_list());
+            self.apply(None, &[list], now);
         }
     }
 
@@ -222,6 +246,7 @@ impl Hub {
     fn next_event(&self) -> Result<Event, RecvTimeoutError> {
         let deadlines = [
             self.room_deadline(),
+            self.lists_deadline(),
             self.storage.next_deadline(),
             self.delivery.next_retry(),
             self.shutdown_deadline,
@@ -232,83 +257,107 @@ impl Hub {
         }
     }
 
-    /// When to call [`Room::expire`]; `None` during the shutdown.
+    /// When the room needs an [`Input::Tick`]; `None` during the shutdown.
     fn room_deadline(&self) -> Option<Instant> {
-        self.room.next_deadline().filter(|_| self.shutdown_deadline.is_none())
+        let deadline = self.room.next_deadline().filter(|_| self.shutdown_deadline.is_none());
+        deadline.map(|deadline| self.clock.instant(deadline))
+    }
+
+    /// When lists are due; `None` during the shutdown.
+    fn lists_deadline(&self) -> Option<Instant> {
+        self.lists.next_deadline().filter(|_| self.shutdown_deadline.is_none())
     }
 
     /// Handles an event and those that have arrived since.
     fn batch(&mut self, first: Event) {
-        let time = entry_time(&mut self.clock);
+        let now = self.clock.now();
         self.stats.batches += 1;
-        self.handle(&time, first);
+        self.handle(&now, first);
         for _ in 1..BATCH_EVENTS {
             if self.tape.len() >= BATCH_BYTES {
                 return;
             }
             let Ok(event) = self.inbox.try_recv() else { return };
-            self.handle(&time, event);
+            self.handle(&now, event);
         }
     }
 
-    fn handle(&mut self, time: &EntryTime, event: Event) {
-        let now = time.monotonic;
+    fn handle(&mut self, now: &Now, event: Event) {
         self.stats.events += 1;
         match event {
             Event::Connected(id, link, peer) => {
                 let address = peer.address();
                 self.delivery.add(id, link, peer);
-                self.input(time, id, Input::Connected(address));
+                self.guests.connected(id, address, now.entry.chat);
                 if self.shutdown_deadline.is_some() {
-                    self.delivery.close(id, now);
+                    self.delivery.close(id, now.instant);
                 }
             }
-            Event::Message(id, message, access, admission) => {
+            Event::Message(id, message, access, sent, admission) => {
                 self.count(&message);
-                let only_resumes = admission.as_ref().is_some_and(|admission| admission.only_resumes());
-                let message = match message {
-                    // Otherwise a client could end its place in this moment, and join without waiting.
-                    Ok(message) if only_resumes && !self.room.can_resume(&message) => {
-                        Err(MessageError::PlaceEnded)
-                    }
-                    message => message,
-                };
-                let session = new_session(&message);
-                let joined = self.input(time, id, Input::Message { message, access, session });
+                let joined = self.message(now, id, message, access, sent, admission.as_deref());
                 if let Some(admission) = admission {
                     self.handled_admissions.handled(&admission, joined);
                 }
             }
-            Event::Pending(id) => self.delivery.schedule_flush(id, now),
+            Event::Pending(id) => self.delivery.schedule_flush(id, now.instant),
             Event::Disconnected(id, departure) => {
-                self.input(time, id, Input::Disconnected(departure));
+                if self.guests.disconnected(id) {
+                    self.input(now, id, Input::Disconnected(departure));
+                }
                 self.delivery.remove(id);
             }
-            Event::Store(report) => self.report(time, *report),
+            Event::Store(report) => self.report(now, *report),
             Event::Reload => self.storage.reload_moderators(),
             // Queries are answered after the batch.
             Event::Wakeup => {}
             Event::Shutdown => {
-                self.send_batch(now);
+                self.send_batch(now.instant);
                 self.state.shut_down();
-                self.shutdown_deadline.get_or_insert(now + DRAIN_TIMEOUT);
-                self.delivery.close_all(now);
+                self.shutdown_deadline.get_or_insert(now.instant + DRAIN_TIMEOUT);
+                self.delivery.close_all(now.instant);
             }
         }
     }
 
-    fn report(&mut self, time: &EntryTime, report: Report) {
+    /// Returns whether the client has joined with this message.
+    fn message(
+        &mut self,
+        now: &Now,
+        id: ConnectionId,
+        message: Result<ClientMessage, MessageError>,
+        access: Access,
+        sent: Option<SessionSecret>,
+        admission: Option<&Admission>,
+    ) -> bool {
+        if self.shutdown_deadline.is_some() {
+            return false;
+        }
+        if self.guests.is_unknown(id)
+            && let Some(error) = guest_error(&message)
+        {
+            self.apply(None, &[Effect::Send(Audience::One(id), error)], now);
+            return false;
+        }
+        let guest = self.guests.guest(id, admission.is_some_and(Admission::only_resumes));
+        let new = new_session(&message);
+        let session = new.map(|new| new.digest());
+        let input = Input::Message { message, access, session, guest };
+        self.secret_input(now, id, input, JoinSecrets { sent, new })
+    }
+
+    fn report(&mut self, now: &Now, report: Report) {
         match report {
             Report::Decided(decision, outcome) => {
                 if self.storage.decided(&decision) {
-                    self.decided(time, decision, outcome);
+                    self.decided(now, decision, outcome);
                 }
             }
             Report::Older((connection, request), answer) => {
-                self.input(time, connection, Input::Older(request, answer));
+                self.input(now, connection, Input::Older(request, answer));
             }
             Report::Moderators(moderators) => {
-                if let Some(changes) = self.set_moderators(time, moderators) {
+                if let Some(changes) = self.set_moderators(now, moderators) {
                     info!("The named moderators have changed: {changes}");
                 }
             }
@@ -317,34 +366,41 @@ impl Hub {
     }
 
     /// Returns how they have changed, for the log.
-    fn set_moderators(&mut self, time: &EntryTime, moderators: Vec<Moderator>) -> Option<String> {
+    fn set_moderators(&mut self, now: &Now, moderators: Vec<Moderator>) -> Option<String> {
         let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
         // First the room: what was compared with the earlier ones is then refused.
-        self.input(time, ConnectionId::SERVER, Input::Moderators(names));
+        self.input(now, ConnectionId::SERVER, Input::Moderators(names));
         self.state.set_moderators(moderators)
     }
 
-    fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, time: &EntryTime) {
+    fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, now: &Now) {
         if let Err(error) = self.storage.read_older(connection, request) {
-            self.input(time, connection, Input::Older(request.clone().into(), Err(error)));
+            self.input(now, connection, Input::Older(request.clone().into(), Err(error)));
         }
     }
 
     /// Passes an input to the room as the next entry, and returns whether the client has joined with it. Ignored during
     /// the shutdown, when clients are sent nothing more.
-    fn input(&mut self, time: &EntryTime, from: ConnectionId, input: Input) -> bool {
+    fn input(&mut self, now: &Now, from: ConnectionId, input: Input) -> bool {
+        self.secret_input(now, from, input, JoinSecrets::default())
+    }
+
+    /// The same for a message with secrets, which only the answer to it may contain.
+    fn secret_input(&mut self, now: &Now, from: ConnectionId, input: Input, secrets: JoinSecrets) -> bool {
         if self.shutdown_deadline.is_some() {
             return false;
         }
         self.last_id += 1;
         self.storage.assigned(self.last_id);
-        let effects = self.room.apply(Entry { id: self.last_id, time, from, input });
-        self.apply(Some(from), &effects, time);
+        let mut effects =
+            self.room.apply(Entry { id: self.last_id, time: &now.entry, from, input }, NodeNumber::LOCAL);
+        secrets.complete(&mut effects, self.max_message_bytes);
+        self.apply(Some(from), &effects, now);
         let has_joined =
             effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)));
         for effect in effects {
             match effect {
-                Effect::Decide(decision) => self.decide(time, decision),
+                Effect::Decide(decision) => self.decide(now, decision),
                 Effect::Record(act) => self.storage.record(act),
                 _ => {}
             }
@@ -353,36 +409,38 @@ impl Hub {
     }
 
     /// Has a decision stored. It takes effect with the store's answer.
-    fn decide(&mut self, time: &EntryTime, decision: Box<Decision>) {
+    fn decide(&mut self, now: &Now, decision: Box<Decision>) {
         if self.storage.is_off() {
             let outcome = match decision.act.action {
                 Action::Delete { id, .. } if !self.room.holds(id) => Outcome::NotFound,
                 _ => Outcome::Stored,
             };
-            return self.decided(time, decision, outcome);
+            return self.decided(now, decision, outcome);
         }
-        if let Err(decision) = self.storage.decide(decision, time.monotonic) {
-            self.decided(time, decision, Outcome::NotStored);
+        if let Err(decision) = self.storage.decide(decision, now.instant) {
+            self.decided(now, decision, Outcome::NotStored);
         }
     }
 
-    fn decided(&mut self, time: &EntryTime, decision: Box<Decision>, outcome: Outcome) {
-        self.input(time, decision.connection, Input::Decided(decision, outcome));
+    fn decided(&mut self, now: &Now, decision: Box<Decision>, outcome: Outcome) {
+        self.input(now, decision.connection, Input::Decided(decision, outcome));
     }
 
     /// Applies effects in their order. `from`: the connection whose input has caused them.
-    fn apply(&mut self, from: Option<ConnectionId>, effects: &[Effect], time: &EntryTime) {
+    fn apply(&mut self, from: Option<ConnectionId>, effects: &[Effect], now: &Now) {
         for effect in effects {
-            self.stats.deliveries += self.tape.write(effect, &time.timestamp) as u64;
+            self.lists.follow(effect, now.instant);
+            self.guests.follow(effect);
+            self.stats.deliveries += self.tape.write(effect, &now.local_time) as u64;
             match effect {
-                Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, time.monotonic),
+                Effect::CloseReplaced(id) => self.delivery.close_replaced(*id, now.instant),
                 Effect::Close(id, reason) => self.removed.push((*id, reason.clone())),
                 Effect::PublishBan(ban) => self.state.publish_ban(ban.clone()),
                 Effect::WithdrawBan(id) => self.state.withdraw_ban(*id),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
                 Effect::Keep(entry) => self.storage.keep(entry),
-                Effect::ReadOlder(connection, request) => self.read_older(*connection, request, time),
+                Effect::ReadOlder(connection, request) => self.read_older(*connection, request, now),
                 _ => {}
             }
         }
@@ -418,6 +476,7 @@ impl Hub {
                     }
                 }
                 Effect::CloseReplaced(_)
+                | Effect::ListChanged(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Keep(_)
@@ -458,11 +517,6 @@ impl Hub {
     }
 }
 
-fn entry_time(clock: &mut Clock) -> EntryTime {
-    let Reading { unix_millis, local_time, utc } = clock.now();
-    EntryTime { monotonic: Instant::now(), unix_millis, timestamp: local_time, utc }
-}
-
 /// A new session for a client that asks to be able to resume.
 fn new_session(message: &Result<ClientMessage, MessageError>) -> Option<SessionSecret> {
     let Ok(ClientMessage { body: Ok(Body::Join(Some(_))), .. }) = message else { return None };
@@ -489,6 +543,9 @@ mod tests {
     use crate::chat::{NameKey, Username, Verdict};
     use crate::config::{PasswordHash, SALT_BYTES};
 
+    /// Without `JOIN_PASSWORD`.
+    const OPEN: Access = Access { is_open: true, join: Verdict::NotCompared, login: Verdict::NotCompared };
+
     fn hub() -> (HubHandle, Hub) {
         Hub::new(HubSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
     }
@@ -513,18 +570,40 @@ mod tests {
     #[test]
     fn an_admission_to_resume_does_not_admit_an_ordinary_join() {
         let (handle, mut hub) = hub();
-        let (time, id) = (entry_time(&mut Clock::default()), ConnectionId(1));
+        let (now, id) = (EntryClock::default().now(), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
-        hub.input(&time, id, Input::Connected(address));
+        hub.guests.connected(id, address, now.entry.chat);
         let session = "0a".repeat(16);
         let join =
             || ClientMessage::parse(&format!(r#"{{"type":"join","username":"Bob","session":"{session}"}}"#));
         let admission = Arc::new(handle.admit_to_resume());
-        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
+        hub.handle(&now, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(false), 0));
-        let admission = Arc::new(handle.admit(60, time.monotonic).0);
-        hub.handle(&time, Event::Message(id, join(), Access::default(), Some(admission.clone())));
+        let admission = Arc::new(handle.admit(60, now.instant).0);
+        hub.handle(&now, Event::Message(id, join(), OPEN, None, Some(admission.clone())));
         assert_eq!((admission.joined(), hub.room.members()), (Some(true), 1));
+    }
+
+    /// Otherwise anyone could fill the order without joining.
+    #[test]
+    fn a_guest_that_sends_no_name_causes_no_entry() {
+        let (_handle, mut hub) = hub();
+        let (now, id) = (EntryClock::default().now(), ConnectionId(1));
+        let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
+        hub.guests.connected(id, address, now.entry.chat);
+        let before = hub.last_id;
+        for text in [
+            "garbage",
+            r#"{"type":"join"}"#,
+            r#"{"type":"join","username":""}"#,
+            r#"{"type":"public","content":"hi"}"#,
+        ] {
+            let deliveries = hub.stats.deliveries;
+            hub.handle(&now, Event::Message(id, ClientMessage::parse(text), OPEN, None, None));
+            assert_eq!(hub.stats.deliveries, deliveries + 1, "{text} has one answer");
+        }
+        hub.handle(&now, Event::Disconnected(id, Departure::Lost));
+        assert_eq!((hub.last_id, hub.guests.len()), (before, 0));
     }
 
     #[test]
@@ -532,18 +611,13 @@ mod tests {
         let (handle, mut hub) = hub();
         // Far ahead, so that no debt is repaid while this runs.
         let now = Instant::now() + Duration::from_secs(3600);
-        let time = EntryTime { monotonic: now, ..entry_time(&mut Clock::default()) };
+        let later = Now { instant: now, ..EntryClock::default().now() };
         for number in 0..1500 {
             let message = format!(r#"{{"type":"join","username":"{number:032}"}}"#);
             let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: true };
-            let message = Input::Message {
-                message: ClientMessage::parse(&message),
-                access: Access::default(),
-                session: None,
-            };
-            for input in [Input::Connected(address), message] {
-                hub.input(&time, ConnectionId(number), input);
-            }
+            let id = ConnectionId(number);
+            hub.guests.connected(id, address, later.entry.chat);
+            hub.message(&later, id, ClientMessage::parse(&message), OPEN, None, None);
         }
         let probe = handle.clone();
         let (sender, resume_at) = bounded(1);
@@ -556,28 +630,27 @@ mod tests {
     #[test]
     fn moderators_are_published_and_their_names_reserved() {
         let (handle, mut hub) = hub();
-        let time = entry_time(&mut Clock::default());
+        let now = EntryClock::default().now();
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         let joins = |hub: &mut Hub, number, join| {
-            hub.input(&time, ConnectionId(number), Input::Connected(address));
+            hub.guests.connected(ConnectionId(number), address, now.entry.chat);
             let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
-            let access = Access { join, ..Access::default() };
-            let joined =
-                hub.input(&time, ConnectionId(number), Input::Message { message, access, session: None });
-            hub.input(&time, ConnectionId(number), Input::Disconnected(Departure::Left));
+            let access = Access { join, ..OPEN };
+            let joined = hub.message(&now, ConnectionId(number), message, access, None, None);
+            hub.input(&now, ConnectionId(number), Input::Disconnected(Departure::Left));
             joined
         };
         let meg = NameKey::of("Meg");
         assert!(joins(&mut hub, 1, Verdict::NotCompared) && !handle.has_moderators());
         let hash = PasswordHash::new("only meg", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
         let moderator = Moderator::new(Username::parse("MEG").unwrap(), &hash);
-        hub.handle(&time, Event::Store(Box::new(Report::Moderators(vec![moderator]))));
+        hub.handle(&now, Event::Store(Box::new(Report::Moderators(vec![moderator]))));
         let published = handle.moderator(&meg).and_then(|moderator| moderator.hash.clone());
         assert!(published.is_some_and(|hash| hash.matches("only meg")));
         assert!(handle.has_moderators() && handle.moderator(&NameKey::of("Max")).is_none());
         assert!(!joins(&mut hub, 2, Verdict::NotCompared) && !joins(&mut hub, 3, Verdict::Shared));
         assert!(joins(&mut hub, 4, Verdict::Own));
-        hub.handle(&time, Event::Store(Box::new(Report::Moderators(Vec::new()))));
+        hub.handle(&now, Event::Store(Box::new(Report::Moderators(Vec::new()))));
         assert!(joins(&mut hub, 5, Verdict::NotCompared) && handle.moderator(&meg).is_none());
     }
 }

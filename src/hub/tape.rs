@@ -105,6 +105,7 @@ impl Tape {
             }
             Effect::Send(Audience::Only(ids), message) => self.write_targeted(ids, message, timestamp),
             Effect::LeaveAway(..)
+            | Effect::ListChanged(_)
             | Effect::OpenSession(..)
             | Effect::CloseSession(_)
             | Effect::Keep(_)
@@ -385,15 +386,8 @@ mod tests {
         let ann = ConnectionId(1);
         let answer = |session| {
             let (messages, epoch) = (b"[]".to_vec(), "an epoch".into());
-            let answer = HistoryAnswer {
-                messages,
-                id: 1,
-                more: false,
-                epoch,
-                recovered: None,
-                session,
-                max_message_bytes: None,
-            };
+            let answer =
+                HistoryAnswer { messages, id: 1, more: false, epoch, recovered: None, session, join: None };
             Effect::Send(Audience::One(ann), ServerMessage::History(answer.into()))
         };
         let mut tape = Tape::default();
@@ -401,7 +395,7 @@ mod tests {
         for effect in [
             enter(ann),
             Effect::Send(Audience::One(ann), list),
-            answer(Some(SessionSecret::new([0; SessionSecret::BYTES]))),
+            answer(Some(SessionSecret::new([0; SessionSecret::BYTES]).digest())),
         ] {
             tape.write(&effect, "");
         }

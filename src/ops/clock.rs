@@ -1,14 +1,23 @@
-//! The wall clock, for timestamps on the wire and in the log. Deadlines use `Instant` instead.
+//! The wall clock, for timestamps on the wire and in the log. It may jump, so nothing waits for it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
-/// A clock that formats its readings, most of them only once per second: that takes longer than to handle a message.
+/// A clock that formats its readings.
 #[derive(Default)]
 pub struct Clock {
-    /// Since 1970. What follows is of this second; `None`: nothing has been read.
+    texts: TimeTexts,
+    /// The second since 1970 for which the offset was determined; `None`: nothing has been read.
     second: Option<u64>,
+    offset_seconds: i32,
+}
+
+/// Formats times, most of them only once per second: that takes longer than to handle a message.
+#[derive(Default)]
+pub struct TimeTexts {
+    /// The second since 1970 and the offset of what follows; `None`: nothing has been formatted.
+    of: Option<(u64, i32)>,
     local_time: String,
     /// Without the fraction of the second.
     utc: String,
@@ -19,6 +28,8 @@ pub struct Clock {
 pub struct Reading {
     /// Milliseconds since 1970; 0 before that.
     pub unix_millis: u64,
+    /// How far the local time is ahead of UTC.
+    pub offset_seconds: i32,
     /// See [`local_time`].
     pub local_time: String,
     /// RFC 3339 in UTC, with milliseconds.
@@ -31,16 +42,27 @@ impl Clock {
     }
 
     fn at(&mut self, since_1970: Duration) -> Reading {
-        let (second, millis) = (since_1970.as_secs(), since_1970.subsec_millis());
-        if self.second != Some(second) {
-            let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(second);
-            *self = Self { second: Some(second), local_time: local_time_at(now), utc: utc_seconds(now) };
+        let unix_millis = since_1970.as_millis().try_into().unwrap_or(u64::MAX);
+        let second = Some(since_1970.as_secs());
+        if self.second != second {
+            (self.second, self.offset_seconds) = (second, local_offset(time_at(unix_millis)).whole_seconds());
         }
-        Reading {
-            unix_millis: second * 1000 + u64::from(millis),
-            local_time: self.local_time.clone(),
-            utc: format!("{}.{millis:03}Z", self.utc),
+        self.texts.at(unix_millis, self.offset_seconds)
+    }
+}
+
+impl TimeTexts {
+    /// The reading of a server's clock. `offset_seconds`: how far its local time is ahead of UTC.
+    pub fn at(&mut self, unix_millis: u64, offset_seconds: i32) -> Reading {
+        let (second, millis) = (unix_millis / 1000, unix_millis % 1000);
+        if self.of != Some((second, offset_seconds)) {
+            let now = time_at(unix_millis);
+            let offset = UtcOffset::from_whole_seconds(offset_seconds).unwrap_or(UtcOffset::UTC);
+            let (local_time, utc) = (local_time_at(now, offset), utc_seconds(now));
+            *self = Self { of: Some((second, offset_seconds)), local_time, utc };
         }
+        let utc = format!("{}.{millis:03}Z", self.utc);
+        Reading { unix_millis, offset_seconds, local_time: self.local_time.clone(), utc }
     }
 }
 
@@ -63,7 +85,8 @@ pub fn readable_utc(unix_millis: u64) -> String {
 /// The server's local time as `HH:MM:SS`. It follows changes to and from summer time. UTC if the system does not know
 /// its time zone.
 pub fn local_time() -> String {
-    local_time_at(OffsetDateTime::now_utc())
+    let now = OffsetDateTime::now_utc();
+    local_time_at(now, local_offset(now))
 }
 
 /// The year 9999 if the number is too large for a time.
@@ -72,9 +95,12 @@ fn time_at(unix_millis: u64) -> OffsetDateTime {
     time.unwrap_or(PrimitiveDateTime::MAX.assume_utc())
 }
 
-fn local_time_at(now: OffsetDateTime) -> String {
-    let offset = UtcOffset::local_offset_at(now).unwrap_or(UtcOffset::UTC);
-    let (hour, minute, second) = now.to_offset(offset).to_hms();
+fn local_offset(now: OffsetDateTime) -> UtcOffset {
+    UtcOffset::local_offset_at(now).unwrap_or(UtcOffset::UTC)
+}
+
+fn local_time_at(now: OffsetDateTime, offset: UtcOffset) -> String {
+    let (hour, minute, second) = now.checked_to_offset(offset).unwrap_or(now).to_hms();
     format!("{hour:02}:{minute:02}:{second:02}")
 }
 
@@ -103,6 +129,30 @@ mod tests {
             assert_eq!(u128::from(reading.unix_millis), since_1970.as_millis());
             assert_eq!(reading, Clock::default().at(since_1970));
             assert_eq!(super::utc(reading.unix_millis), utc);
+        }
+    }
+
+    /// Several servers may be in different time zones. What they keep has the time of the author's server.
+    #[test]
+    fn local_times_follow_the_offset() {
+        let mut texts = TimeTexts::default();
+        let noon = 1_795_867_200_123;
+        for (offset_seconds, expected) in [
+            (0, "12:00:00"),
+            (3600, "13:00:00"),
+            (-5 * 3600 - 1800, "06:30:00"),
+            (0, "12:00:00"),
+            (i32::MAX, "12:00:00"),
+        ] {
+            let reading = texts.at(noon, offset_seconds);
+            assert_eq!(reading.local_time, expected);
+            assert_eq!(reading.utc, "2026-11-28T12:00:00.123Z");
+        }
+        // No time is too late or too early.
+        for unix_millis in [0, u64::MAX] {
+            for offset_seconds in [-86_399, 86_399] {
+                assert_eq!(texts.at(unix_millis, offset_seconds).unix_millis, unix_millis);
+            }
         }
     }
 

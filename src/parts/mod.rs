@@ -5,29 +5,36 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::chat::{
-    Access, Address, AwayLimits, ClientMessage, ConnectionId, Departure, Entry, EntryTime, HistoryLimits,
-    Input, MessageError, Room, RoomSettings, SessionSecret,
+    Access, Address, AwayLimits, Body, ChatTime, ClientMessage, ConnectionId, Departure, Effect, Entry,
+    EntryTime, Guests, HistoryLimits, Input, JoinSecrets, MessageError, NodeNumber, Room, RoomSettings,
+    SessionSecret, UserLists,
 };
 use crate::hub::Tape;
 use crate::transport::Output;
 
 pub const EPOCH: &str = "5f3a0c1d2e4b6978";
+/// The default of `MAX_MESSAGE_BYTES`.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// A message from a client.
-pub struct Message(Result<ClientMessage, MessageError>);
+pub struct Message(Result<ClientMessage, MessageError>, Option<SessionSecret>);
 
 /// The room and its tape, with the server's defaults. The clock stands still unless a method says otherwise.
 pub struct Chat {
     room: Room,
+    lists: UserLists,
+    guests: Guests,
     tape: Tape,
     output: Output,
     time: EntryTime,
+    now: Instant,
     last_id: u64,
     last_connection: u64,
 }
 
 pub fn parse(text: &str) -> Message {
-    Message(ClientMessage::parse(text))
+    let (message, attempts) = ClientMessage::parse_with_secrets(text);
+    Message(message, attempts.session)
 }
 
 /// The session of a client that has joined on this connection.
@@ -42,7 +49,7 @@ fn new_session(connection: u64) -> SessionSecret {
 impl Default for Chat {
     fn default() -> Self {
         let time = EntryTime {
-            monotonic: Instant::now(),
+            chat: ChatTime(1_795_867_200_123),
             unix_millis: 1_795_867_200_123,
             timestamp: "12:00:00".into(),
             utc: "2026-11-28T12:00:00.123Z".into(),
@@ -60,8 +67,17 @@ impl Default for Chat {
             },
             &time,
         );
-        let (tape, output) = (Tape::default(), Output::default());
-        Self { room, tape, output, time, last_id: 0, last_connection: 0 }
+        Self {
+            room,
+            lists: UserLists::default(),
+            guests: Guests::default(),
+            tape: Tape::default(),
+            output: Output::default(),
+            time,
+            now: Instant::now(),
+            last_id: 0,
+            last_connection: 0,
+        }
     }
 }
 
@@ -75,20 +91,21 @@ impl Chat {
     pub fn connect(&mut self) -> u64 {
         self.last_connection += 1;
         let network = IpAddr::from(Ipv4Addr::LOCALHOST).into();
-        self.apply(self.last_connection, Input::Connected(Address { network, is_exempt: true }));
+        let (id, address) = (ConnectionId(self.last_connection), Address { network, is_exempt: true });
+        self.guests.connected(id, address, self.time.chat);
         self.last_connection
     }
 
     /// Handles a message, as a batch of its own. Returns how many bytes are sent for it to all recipients together.
     pub fn receive(&mut self, connection: u64, message: Message) -> usize {
-        self.apply(
-            connection,
-            Input::Message {
-                message: message.0,
-                access: Access::default(),
-                session: Some(new_session(connection)),
-            },
-        );
+        let Message(message, sent) = message;
+        let asks = matches!(&message, Ok(ClientMessage { body: Ok(Body::Join(Some(_))), .. }));
+        let new = asks.then(|| new_session(connection));
+        let secrets = JoinSecrets { sent, new };
+        let access = Access { is_open: true, ..Access::default() };
+        let session = new.map(|new| new.digest());
+        let guest = self.guests.guest(ConnectionId(connection), false);
+        self.apply_with(connection, Input::Message { message, access, session, guest }, secrets);
         self.finish()
     }
 
@@ -106,21 +123,29 @@ impl Chat {
 
     /// Moves the clock past the time when lists are due.
     pub fn wait_for_lists(&mut self) {
-        self.time.monotonic += Duration::from_secs(60);
+        self.now += Duration::from_secs(60);
     }
 
     /// Sends the lists that are due. Returns how many bytes these are for all recipients together.
     pub fn send_lists(&mut self) -> usize {
-        for effect in self.room.expire(self.time.monotonic, |_| false) {
-            self.tape.write(&effect, &self.time.timestamp);
+        if let Some(recipients) = self.lists.next_round(self.now, |_| false) {
+            self.tape.write(&Effect::Send(recipients, self.room.user_list()), &self.time.timestamp);
         }
         self.finish()
     }
 
     fn apply(&mut self, connection: u64, input: Input) {
+        self.apply_with(connection, input, JoinSecrets::default());
+    }
+
+    fn apply_with(&mut self, connection: u64, input: Input, secrets: JoinSecrets) {
         self.last_id += 1;
         let entry = Entry { id: self.last_id, time: &self.time, from: ConnectionId(connection), input };
-        for effect in self.room.apply(entry) {
+        let mut effects = self.room.apply(entry, NodeNumber::LOCAL);
+        secrets.complete(&mut effects, MAX_MESSAGE_BYTES);
+        for effect in effects {
+            self.lists.follow(&effect, self.now);
+            self.guests.follow(&effect);
             self.tape.write(&effect, &self.time.timestamp);
         }
     }

@@ -155,12 +155,13 @@ fn hub_settings(
     settings: &Settings,
     opened: Option<Opened<Tag>>,
 ) -> io::Result<(HubSettings, Option<store::Writer<Tag>>)> {
+    let max_message_bytes = settings.limits.message_bytes;
     let Some(Opened { state, queue, writer }) = opened else {
         // Ids start over with each start of the server.
         let epoch = format!("{:016x}", u64::from_be_bytes(random()?)).into();
         let room = RoomSettings { epoch, stored: None, ..room_settings(settings) };
         let (storage, moderators) = (Storage::default(), Vec::new());
-        return Ok((HubSettings { room, storage, moderators, last_id: 0 }, None));
+        return Ok((HubSettings { room, max_message_bytes, storage, moderators, last_id: 0 }, None));
     };
     let stored = stored_history(state.messages, state.newest_older, &state.deleted, state.last_id);
     let room = RoomSettings {
@@ -172,17 +173,15 @@ fn hub_settings(
     };
     let storage = Storage::new(queue, state.reserved_id);
     let moderators = named_moderators(state.moderators);
-    Ok((HubSettings { room, storage, moderators, last_id: state.last_id }, Some(writer)))
+    Ok((HubSettings { room, max_message_bytes, storage, moderators, last_id: state.last_id }, Some(writer)))
 }
 
 /// Without what the store has kept.
 fn room_settings(settings: &Settings) -> RoomSettings {
-    let Settings { mod_password, join_password, history, resume_timeout, limits, .. } = settings;
+    let Settings { history, resume_timeout, limits, .. } = settings;
     let age_millis = |age: Duration| age.as_millis().try_into().unwrap_or(u64::MAX);
     RoomSettings {
         epoch: Arc::default(),
-        allows_login: mod_password.is_some(),
-        requires_password: join_password.is_some(),
         history: HistoryLimits { messages: history.messages, age_millis: history.max_age.map(age_millis) },
         stored: None,
         away: AwayLimits {
@@ -191,7 +190,6 @@ fn room_settings(settings: &Settings) -> RoomSettings {
             members_per_network: limits.connections_per_ip,
         },
         proxies: settings.trusted_proxies.clone(),
-        max_message_bytes: limits.message_bytes,
         ..RoomSettings::default()
     }
 }

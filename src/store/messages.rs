@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 
 use super::int;
-use crate::chat::{EntryTime, KeptEntry, KeptMessage, TxnId};
+use crate::chat::{ChatTime, EntryTime, KeptEntry, KeptMessage, TxnId};
 use crate::ops::clock;
 
 /// A message that is kept.
@@ -92,8 +91,8 @@ pub fn read(row: &Row) -> rusqlite::Result<StoredMessage> {
     let message =
         if is_public { KeptMessage::Public { username, content } } else { KeptMessage::System { content } };
     let utc = clock::utc(unix_millis);
-    // The encoder does not use the monotonic clock.
-    let time = EntryTime { monotonic: Instant::now(), unix_millis, timestamp: timestamp.into(), utc };
+    // The encoder does not use `chat`.
+    let time = EntryTime { chat: ChatTime(0), unix_millis, timestamp: timestamp.into(), utc };
     let mut json = Vec::new();
     message.encode(id, &time, &mut json);
     Ok(StoredMessage {

@@ -16,8 +16,8 @@ use super::database::Point;
 use super::queue::{Item, MAX_PAGE_REQUESTS, QUEUE_BYTES};
 use super::*;
 use crate::chat::{
-    Act, Action, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, MAX_DELETIONS, Outcome, TxnId,
-    Username,
+    Act, Action, ChatTime, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, MAX_DELETIONS, Outcome,
+    TxnId, Username,
 };
 use crate::ops::metrics::Counters;
 
@@ -128,7 +128,7 @@ impl Running {
 
 fn json(id: u64, unix_millis: u64, username: &str, content: &str) -> Arc<[u8]> {
     let utc = clock::utc(unix_millis);
-    let time = EntryTime { monotonic: Instant::now(), unix_millis, timestamp: "12:34:56".into(), utc };
+    let time = EntryTime { chat: ChatTime(0), unix_millis, timestamp: "12:34:56".into(), utc };
     let mut json = Vec::new();
     KeptMessage::Public { username, content }.encode(id, &time, &mut json);
     json.into()
