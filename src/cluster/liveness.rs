@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 pub struct Liveness {
     max_lag: Duration,
     awaited: Option<(u64, Instant)>,
+    is_stuck: bool,
 }
 
 impl Liveness {
     pub fn new(max_lag: Duration) -> Self {
-        Self { max_lag, awaited: None }
+        Self { max_lag, awaited: None, is_stuck: false }
     }
 
     /// The log ends with this id, says the connection that writes.
     pub fn written(&mut self, id: u64, read: u64, now: Instant) {
         self.read(read);
+        self.is_stuck &= id > read;
         // One at a time: while one is awaited, later ones wait for the next beat.
         if id > read && self.awaited.is_none() {
             self.awaited = Some((id, now));
@@ -25,7 +27,10 @@ impl Liveness {
 
     /// All up to this id have been read.
     pub fn read(&mut self, read: u64) {
-        self.awaited = self.awaited.filter(|&(id, _)| id > read);
+        if self.awaited.is_some_and(|(id, _)| id <= read) {
+            self.awaited = None;
+            self.is_stuck = false;
+        }
     }
 
     pub fn is_overdue(&self, now: Instant) -> bool {
@@ -36,8 +41,26 @@ impl Liveness {
         self.awaited.map(|(_, since)| since + self.max_lag)
     }
 
+    /// What was written is overdue, and the connections are made anew.
+    pub fn stuck(&mut self) {
+        self.awaited = None;
+        self.is_stuck = true;
+    }
+
+    /// Since then, nothing that was written has been read.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
+    /// The connection that writes may not have the same entries as before.
+    pub fn reconnected(&mut self) {
+        self.awaited = None;
+    }
+
+    /// There is another chat.
     pub fn restart(&mut self) {
         self.awaited = None;
+        self.is_stuck = false;
     }
 }
 
@@ -59,7 +82,26 @@ mod tests {
         assert!(!liveness.is_overdue(start + lag));
         liveness.written(11, 9, start + lag);
         assert!(liveness.is_overdue(start + 2 * lag));
-        liveness.restart();
+        liveness.reconnected();
         assert_eq!(liveness.deadline(), None);
+    }
+
+    #[test]
+    fn it_is_stuck_until_something_written_is_read() {
+        let (mut liveness, now) = (Liveness::new(Duration::from_secs(5)), Instant::now());
+        for read in
+            [Liveness::read, |liveness: &mut Liveness, read| liveness.written(9, read, Instant::now())]
+        {
+            liveness.written(9, 7, now);
+            liveness.stuck();
+            assert!(liveness.is_stuck() && liveness.deadline().is_none());
+            liveness.written(9, 7, now);
+            liveness.read(8);
+            liveness.reconnected();
+            assert!(liveness.is_stuck());
+            liveness.written(9, 8, now);
+            read(&mut liveness, 9);
+            assert!(!liveness.is_stuck());
+        }
     }
 }

@@ -85,7 +85,7 @@ impl SharedLog {
             return;
         }
         let snapshot = Snapshot::encode(&self.epoch, &self.applied, chat);
-        self.send(Command::Snapshot { id: self.applied.id, snapshot });
+        self.send(Command::Snapshot { epoch: self.epoch.clone(), id: self.applied.id, snapshot });
     }
 
     /// Offers the chat's state after the last entry that was [applied](Self::applied), to fill the engine with. The answer

@@ -17,7 +17,11 @@ use super::timing::{BLOCK, READ_TIMEOUT, UNAVAILABLE_AFTER};
 use super::writer::Command;
 
 /// The most entries that are read at once.
-const BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
+/// The first time, when it is not known how long they are.
+const FIRST_BATCH: usize = 16;
+/// How much is to be read at once, if entries are as long as the last ones.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// How often there may be nothing to read although the log has more, before something is wrong.
 const MAX_EMPTY_READS: u32 = 3;
 
@@ -44,6 +48,8 @@ pub struct Reader {
     availability: Availability,
     /// The first of the calls that have failed, and why the last one did.
     failing: Option<(Instant, String)>,
+    /// How many entries to read at once.
+    batch: usize,
     /// `None`: paused.
     following: Option<Following>,
 }
@@ -88,6 +94,7 @@ impl Reader {
             backoff: Backoff::default(),
             availability: Availability::new(UNAVAILABLE_AFTER),
             failing: None,
+            batch: FIRST_BATCH,
             following: Some(Following { epoch, position, empty_reads: 0 }),
         }
     }
@@ -167,7 +174,7 @@ impl Reader {
                 self.engine.insert(engine)
             }
         };
-        let answer = engine.read(&following.position.read_after(), BLOCK, BATCH)?;
+        let answer = engine.read(&following.position.read_after(), BLOCK, self.batch)?;
         status.answered_read();
         let read = parse_entries(answer)?;
         if read.is_empty() {
@@ -207,6 +214,7 @@ impl Reader {
                 Content::Tick => {}
             }
         }
+        self.batch = (BATCH_BYTES * entries.len() / bytes.max(1)).clamp(1, MAX_BATCH);
         status.read(last.id, bytes);
         if let Some(sequence) = read_back {
             self.send(Command::ReadBack { node: own, sequence });
@@ -223,12 +231,14 @@ impl Reader {
     fn report(&mut self) {
         let now = Instant::now();
         let reading = self.failing.as_ref().map(|(since, _)| *since);
-        let writing = self.node.status.write_waits_since();
+        let status = &self.node.status;
+        let writing = status.write_waits_since().into_iter().chain(status.stuck_since());
         let address = self.node.link.address();
         match self.availability.update(reading.into_iter().chain(writing).min(), now) {
             Some(Change::Unavailable) => {
                 let reason = match &self.failing {
                     Some((_, reason)) => reason.clone(),
+                    None if status.stuck_since().is_some() => "what is written to it cannot be read".into(),
                     None => "it does not write".into(),
                 };
                 error!(

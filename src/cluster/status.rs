@@ -27,6 +27,8 @@ pub struct Status {
     read_answered_at: AtomicU64,
     /// When the oldest call to write was made that has no answer.
     write_waits_since: AtomicU64,
+    /// Since then, what this node writes has not been read back.
+    stuck_since: AtomicU64,
     is_delivering: AtomicBool,
     /// By how much the engine's clock is ahead of this machine's, in milliseconds.
     clock_offset: AtomicI64,
@@ -51,7 +53,7 @@ pub struct Figures {
     pub reconnects: u64,
     /// Of the last call that wrote something.
     pub round_trip: Duration,
-    /// How long the engine has not answered, by the connection that has waited longer.
+    /// How long the engine has not answered one of the two connections, or they have not had the same log.
     pub silence: Duration,
 }
 
@@ -74,6 +76,7 @@ impl Status {
             write_answered_at: AtomicU64::default(),
             read_answered_at: AtomicU64::default(),
             write_waits_since: AtomicU64::default(),
+            stuck_since: AtomicU64::default(),
             is_delivering: AtomicBool::default(),
             clock_offset: AtomicI64::default(),
         }
@@ -82,6 +85,7 @@ impl Status {
     pub fn figures(&self) -> Figures {
         let now = self.now();
         let since = |time: &AtomicU64| Duration::from_millis(now.saturating_sub(time.load(Relaxed)));
+        let stuck = self.stuck_since().map_or(Duration::ZERO, |since| since.elapsed());
         let log_id = self.log_id.load(Relaxed).max(self.read_id());
         Figures {
             node: self.node.load(Relaxed),
@@ -93,7 +97,7 @@ impl Status {
             snapshot_age_entries: log_id.saturating_sub(self.snapshot_id.load(Relaxed)),
             reconnects: self.reconnects.load(Relaxed),
             round_trip: Duration::from_micros(self.round_trip_micros.load(Relaxed)),
-            silence: since(&self.write_answered_at).max(since(&self.read_answered_at)),
+            silence: since(&self.write_answered_at).max(since(&self.read_answered_at)).max(stuck),
         }
     }
 
@@ -187,10 +191,19 @@ impl Status {
     }
 
     pub(super) fn write_waits_since(&self) -> Option<Instant> {
-        match self.write_waits_since.load(Relaxed) {
-            0 => None,
-            millis => Some(self.start + Duration::from_millis(millis)),
+        self.instant(&self.write_waits_since)
+    }
+
+    pub(super) fn stuck(&self, is_stuck: bool) {
+        if is_stuck {
+            let _ = self.stuck_since.compare_exchange(0, self.now(), Relaxed, Relaxed);
+        } else {
+            self.stuck_since.store(0, Relaxed);
         }
+    }
+
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        self.instant(&self.stuck_since)
     }
 
     pub(super) fn answered_read(&self) {
@@ -208,6 +221,13 @@ impl Status {
     pub(super) fn engine_clock(&self, millis: u64) {
         let offset = millis.cast_signed().wrapping_sub(clock::unix_millis().cast_signed());
         self.clock_offset.store(offset, Relaxed);
+    }
+
+    fn instant(&self, time: &AtomicU64) -> Option<Instant> {
+        match time.load(Relaxed) {
+            0 => None,
+            millis => Some(self.start + Duration::from_millis(millis)),
+        }
     }
 
     fn now(&self) -> u64 {

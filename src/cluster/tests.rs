@@ -51,8 +51,8 @@ fn all_nodes_read_the_same_entries_in_the_same_order() {
     let mut late = engine.node("c");
     late.wait("the log", |late| late.chat.len() == 1000);
     assert_eq!(late.chat, nodes[0].chat);
-    let figures = nodes[0].log.status().figures();
-    assert_eq!((figures.queue_entries, figures.queue_bytes, figures.lag_entries), (0, 0, 0));
+    nodes[0].wait_until_nothing_is_queued();
+    assert_eq!(nodes[0].log.status().figures().lag_entries, 0);
 }
 
 #[test]
@@ -246,8 +246,70 @@ fn a_node_that_is_cut_off_is_ended_and_comes_back_as_another() {
     // What it had appended under its old number is lost: its clients were told so.
     assert_eq!((&ann.chat, &bob.chat), (&vec!["b 0".into(), "b 2".into()], &ann.chat.clone()));
     assert_eq!(bob.downs, [first]);
-    let queue = bob.log.status().figures();
-    assert_eq!((queue.queue_entries, queue.queue_bytes), (0, 0));
+    bob.wait_until_nothing_is_queued();
+}
+
+/// A master that has been replaced, and is still there: its connections seem to be healthy, and nothing comes
+/// (centrifugo#1189).
+#[test]
+fn a_connection_to_a_server_that_was_replaced_is_noticed() {
+    let Some(old) = TestEngine::start() else { return };
+    let Some(new) = TestEngine::start() else { return };
+    let proxy = Proxy::start(old.port);
+    let mut ann = old.node_at(proxy.port, "a");
+    ann.append(0);
+    ann.wait("an entry", |ann| ann.chat.len() == 1);
+    new.call(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
+    let deadline = Instant::now() + PATIENCE;
+    while new.call(&["EXISTS", "tinychat:log"]) != Value::Int(1) {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(20));
+    }
+    new.call(&["REPLICAOF", "NO", "ONE"]);
+    // Only the connection that writes is made anew.
+    proxy.lead_to(new.port);
+    let clients = old.call(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let clients = engine::text(&clients).unwrap();
+    for client in clients.lines().filter(|client| client.contains(" cmd=evalsha")) {
+        let id = client.strip_prefix("id=").unwrap().split(' ').next().unwrap();
+        old.call(&["CLIENT", "KILL", "ID", id]);
+    }
+    ann.append(1);
+    ann.wait("the entry", |ann| ann.chat.len() == 2);
+    ann.assert_each_once(&[("a", 2)]);
+    ann.wait("the other server", |ann| ann.available == ann.unavailable);
+    assert_eq!(ann.lost, 0);
+    // The old one has nothing of it.
+    assert_ne!(old.call(&["HGET", "tinychat:meta", "id"]), new.call(&["HGET", "tinychat:meta", "id"]));
+}
+
+#[test]
+fn an_engine_that_has_no_memory_is_unavailable() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    engine.call(&["CONFIG", "SET", "maxmemory", "1"]);
+    ann.append(0);
+    ann.wait("that it is full", |ann| ann.unavailable == 1);
+    assert!(ann.chat.is_empty());
+    engine.call(&["CONFIG", "SET", "maxmemory", "0"]);
+    ann.wait("the entry", |ann| ann.chat.len() == 1 && ann.available == 1);
+}
+
+#[test]
+fn a_slow_line_is_not_an_outage() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    proxy.delay(Duration::from_millis(200));
+    let mut nodes = [engine.node_at(proxy.port, "a"), engine.node_at(proxy.port, "b")];
+    for number in 0..1000 {
+        nodes.iter_mut().for_each(|node| node.append(number));
+    }
+    nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() == 2000));
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    for node in nodes {
+        node.assert_each_once(&[("a", 1000), ("b", 1000)]);
+        assert_eq!((node.unavailable, node.fenced), (0, 0));
+    }
 }
 
 #[test]
@@ -303,7 +365,7 @@ fn the_queue_is_bounded_and_is_written_when_the_engine_is_back() {
     engine.signal(Signal::CONT);
     ann.wait("the long entries", |ann| ann.chat.len() == count + appended);
     // Alone, an entry may be longer than the queue.
-    ann.wait("an empty queue", |ann| ann.log.status().figures().queue_bytes == 0);
+    ann.wait_until_nothing_is_queued();
     ann.log.append(vec![b'x'; MAX_QUEUE_BYTES + 1]).unwrap();
     assert_eq!(ann.log.append(vec![b'x']), Err(Full));
     ann.wait("the longest entry", |ann| ann.chat.len() == count + appended + 1);
@@ -509,6 +571,13 @@ impl TestNode {
                 self.handle(event);
             }
         }
+    }
+
+    fn wait_until_nothing_is_queued(&mut self) {
+        self.wait("an empty queue", |node| {
+            let figures = node.log.status().figures();
+            (figures.queue_entries, figures.queue_bytes) == (0, 0)
+        });
     }
 
     fn handle(&mut self, event: Event) {
@@ -718,9 +787,10 @@ struct Proxy {
     state: Arc<Mutex<ProxyState>>,
 }
 
-#[derive(Default)]
 struct ProxyState {
+    engine: u16,
     is_cut: bool,
+    delay: Duration,
     open: Vec<TcpStream>,
 }
 
@@ -728,7 +798,8 @@ impl Proxy {
     fn start(engine: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state: Arc<Mutex<ProxyState>> = Arc::default();
+        let state = ProxyState { engine, is_cut: false, delay: Duration::ZERO, open: Vec::new() };
+        let state = Arc::new(Mutex::new(state));
         let shared = state.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -736,16 +807,20 @@ impl Proxy {
                 if state.is_cut {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", engine)) else { continue };
+                let Ok(server) = TcpStream::connect(("127.0.0.1", state.engine)) else { continue };
+                let delay = state.delay;
                 for (mut from, mut to) in [
                     (client.try_clone().unwrap(), server.try_clone().unwrap()),
                     (server.try_clone().unwrap(), client.try_clone().unwrap()),
                 ] {
                     thread::spawn(move || {
                         let mut buffer = [0; 64 * 1024];
-                        while let Ok(length @ 1..) = from.read(&mut buffer)
-                            && to.write_all(&buffer[..length]).is_ok()
-                        {}
+                        while let Ok(length @ 1..) = from.read(&mut buffer) {
+                            thread::sleep(delay);
+                            if to.write_all(&buffer[..length]).is_err() {
+                                break;
+                            }
+                        }
                         let _ = to.shutdown(Shutdown::Both);
                         let _ = from.shutdown(Shutdown::Both);
                     });
@@ -754,6 +829,16 @@ impl Proxy {
             }
         });
         Self { port, state }
+    }
+
+    /// Where new connections lead.
+    fn lead_to(&self, engine: u16) {
+        self.state.lock().unwrap().engine = engine;
+    }
+
+    /// How long bytes of new connections take, in each direction.
+    fn delay(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = delay;
     }
 
     /// Cuts all connections, and accepts none, or accepts them again.

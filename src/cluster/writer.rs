@@ -42,6 +42,7 @@ pub enum Command {
     },
     Tick(u64),
     Snapshot {
+        epoch: String,
         id: u64,
         snapshot: Vec<u8>,
     },
@@ -88,6 +89,8 @@ pub struct Writer {
     offer: Option<Offer>,
     /// When it must have left.
     leaving: Option<Instant>,
+    /// The engine may have done that already.
+    has_asked_to_leave: bool,
     is_stopped: bool,
 }
 
@@ -158,6 +161,7 @@ impl Writer {
             has_paused: false,
             offer: None,
             leaving: None,
+            has_asked_to_leave: false,
             is_stopped: false,
         }
     }
@@ -188,6 +192,7 @@ impl Writer {
         }
         let now = Instant::now();
         self.liveness.read(self.node.status.read_id());
+        self.node.status.stuck(self.liveness.is_stuck());
         if self.liveness.is_overdue(now) && !self.node.status.is_delivering() {
             return Err(Trouble::Stuck);
         }
@@ -270,6 +275,7 @@ impl Writer {
     }
 
     fn leave(&mut self) -> Result<(), Trouble> {
+        self.has_asked_to_leave = true;
         let [_, _] = self.call(Script::Leave, &[])?;
         // Then the thread that reads has delivered everything.
         while !self.is_over() && !matches!(self.trouble, Some(Trouble::Ended)) {
@@ -355,11 +361,13 @@ impl Writer {
             Trouble::Stuck => {
                 self.problems.report("what is written to it cannot be read; connecting again");
                 self.disconnect();
+                self.liveness.stuck();
                 let _ = self.reader.send(ReaderCommand::Reconnect);
-                self.node.status.reconnected();
             }
             Trouble::Lost(reason) => self.replace(&reason),
             Trouble::Behind => self.catch_up(),
+            Trouble::Ended if self.has_asked_to_leave => return ControlFlow::Break(true),
+            Trouble::Ended if self.leaving.is_some() => return ControlFlow::Break(false),
             Trouble::Ended => self.rejoin(),
         }
         ControlFlow::Continue(())
@@ -517,7 +525,7 @@ impl Writer {
     fn disconnect(&mut self) {
         self.engine = None;
         self.outbox.rewind();
-        self.liveness.restart();
+        self.liveness.reconnected();
     }
 
     fn wait_to_retry(&mut self) {
@@ -548,7 +556,9 @@ impl Writer {
                 self.node.status.removed(Removed { entries: 1, bytes: data.len() });
             }
             Command::Tick(at) => self.tick = Some(at),
-            Command::Snapshot { id, snapshot } => self.snapshots.waiting = Some((id, snapshot)),
+            Command::Snapshot { epoch, id, snapshot } if epoch == self.membership.epoch => {
+                self.snapshots.waiting = Some((id, snapshot));
+            }
             Command::Offer(offer) => self.offer = Some(offer),
             Command::Leave => self.leaving = Some(Instant::now() + LEAVE_TIMEOUT),
             Command::Stop => self.is_stopped = true,
@@ -557,7 +567,8 @@ impl Writer {
                 self.node.status.removed(removed);
             }
             Command::Ended(node) if node == self.membership.node => self.trouble = Some(Trouble::Ended),
-            Command::ReadBack { .. } | Command::Ended(_) => {}
+            // What they are about has been replaced.
+            Command::Snapshot { .. } | Command::ReadBack { .. } | Command::Ended(_) => {}
             Command::Lost(reason) => self.trouble = Some(Trouble::Lost(reason)),
             Command::Behind => self.trouble = Some(Trouble::Behind),
             Command::Paused => self.has_paused = true,
