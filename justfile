@@ -12,6 +12,11 @@ build:
 test:
     cargo test
 
+# Run the tests of several servers as one chat
+test-cluster:
+    cargo test --features cluster --lib cluster
+    cargo test --features cluster --test integration cluster
+
 # Run only the documentation tests
 test-docs:
     cargo test --test integration docs

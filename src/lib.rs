@@ -20,6 +20,8 @@ pub mod server;
 mod connection;
 mod http;
 mod hub;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod store;
 mod transport;
 mod chat;

@@ -28,7 +28,7 @@ fn flag(setting: &Setting) -> Arg {
     match setting.kind {
         // `--use-ssl` is `--use-ssl true`.
         ValueKind::Switch => arg.num_args(0..=1).default_missing_value("true"),
-        ValueKind::Password => arg.allow_hyphen_values(true),
+        ValueKind::Password | ValueKind::SecretUrl => arg.allow_hyphen_values(true),
         _ => arg,
     }
 }
@@ -46,5 +46,7 @@ fn placeholder(kind: ValueKind) -> &'static str {
         ValueKind::Bytes => "BYTES",
         ValueKind::Seconds => "SECONDS",
         ValueKind::List => "LIST",
+        ValueKind::SecretUrl => "URL",
+        ValueKind::Name => "NAME",
     }
 }

@@ -20,7 +20,7 @@ use clap::{ArgMatches, Command};
 use log::{Level, error, log_enabled};
 use signal_hook::consts::SIGXFSZ;
 
-use crate::config::{Settings, mentions_password};
+use crate::config::{Settings, mentions_password, names_secret};
 use crate::ops::logging;
 use crate::server::Server;
 use crate::store::StoreError;
@@ -78,8 +78,8 @@ fn report_file_size_limit() {
     }
 }
 
-/// Exits as clap does, but repeats no words of a command line that mentions a password: if a password with a space was
-/// not quoted, clap reports part of it as an unknown argument.
+/// Exits as clap does, but repeats no words of a command line that mentions a secret: if a password with a space was not
+/// quoted, clap reports part of it as an unknown argument.
 fn exit_with(error: &clap::Error) -> ! {
     let repeats_words = matches!(
         error.kind(),
@@ -89,7 +89,8 @@ fn exit_with(error: &clap::Error) -> ! {
             | ErrorKind::InvalidValue
             | ErrorKind::ValueValidation
     );
-    if !repeats_words || !std::env::args_os().any(|word| mentions_password(&word.to_string_lossy())) {
+    let mentions_secret = |word: &str| mentions_password(word) || names_secret(&word.replace('-', "_"));
+    if !repeats_words || !std::env::args_os().any(|word| mentions_secret(&word.to_string_lossy())) {
         error.exit()
     }
     print(

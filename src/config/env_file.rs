@@ -33,7 +33,7 @@ pub struct EnvFile {
     text: String,
     /// The variables. The last line for a name wins.
     values: HashMap<String, String>,
-    /// The values of all lines whose names mention a password, even if a later line replaces them.
+    /// The values of all lines whose names are those of secrets or mention a password, even if a later line replaces them.
     passwords: Vec<String>,
     /// Everything that could not be read.
     pub errors: Vec<EnvFileError>,
@@ -55,7 +55,7 @@ impl EnvFile {
             return Self::unreadable(EnvFileError::NotText { path: path.into() });
         };
         let (pairs, bad_lines) = parse(&text);
-        let passwords = pairs.iter().filter(|(name, _)| mentions_password(name));
+        let passwords = pairs.iter().filter(|(name, _)| mentions_password(name) || names_secret(name));
         let passwords = passwords.map(|(_, value)| value.clone()).collect();
         let error = |line| EnvFileError::Line { path: path.into(), line };
         let errors = bad_lines.into_iter().map(error).collect();
@@ -188,12 +188,12 @@ fn without_comment(value: &str) -> &str {
     comment.map_or(value, |(at, _)| &value[..at]).trim_end()
 }
 
-/// Whether the text starts with a `${NAME}` that mentions a password. Errors and the log would show it as part of
+/// Whether the text starts with a `${NAME}` that mentions a password or is the name of a secret. Errors and the log would show it as part of
 /// another setting.
 fn opens_secret(text: &str) -> bool {
     text.strip_prefix("${")
         .and_then(|rest| rest.split_once('}'))
-        .is_some_and(|(name, _)| mentions_password(name))
+        .is_some_and(|(name, _)| mentions_password(name) || names_secret(name))
 }
 
 fn push_escaped(

@@ -33,6 +33,11 @@ pub enum ConfigError {
     NotUtf8 { name: &'static str },
     #[error("SSL_REQUIRED=true forbids plaintext, but USE_SSL is false: set USE_SSL=true as well")]
     TlsRequiredButOff,
+    #[error(
+        "CLUSTER_URL is set, but this program was built without the feature cluster: leave it unset, or build with \
+         `cargo build --release --features cluster`"
+    )]
+    ClusterNotBuilt,
     #[error(transparent)]
     EnvFile(#[from] EnvFileError),
 }

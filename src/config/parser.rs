@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::cluster::password_in;
 use super::error::ConfigError;
 use super::password::Password;
 use super::reported_value::{ReportedValue, has_control_characters, names_secret, secrets};
@@ -29,7 +30,10 @@ impl<'a> Parser<'a> {
     pub fn new(values: impl IntoIterator<Item = (&'a str, &'a str)>, mut confidential: Vec<String>) -> Self {
         let values: HashMap<_, _> = values.into_iter().collect();
         let passwords = secrets().filter_map(|setting| values.get(setting.name));
-        confidential.extend(passwords.map(|&password| password.to_owned()));
+        for &password in passwords {
+            confidential.push(password.to_owned());
+            confidential.extend(password_in(password).map(str::to_owned));
+        }
         Self { values, confidential, errors: Vec::new() }
     }
 
@@ -95,6 +99,12 @@ impl<'a> Parser<'a> {
     pub fn parsed<T: FromStr<Err = &'static str>>(&mut self, name: &'static str) -> Option<T> {
         let value = self.value(name);
         value.trim().parse().map_err(|allowed: &str| self.invalid(name, value, allowed)).ok()
+    }
+
+    /// The same for a setting without a default. An empty value is the same as none.
+    pub fn parsed_if_set<T: FromStr<Err = &'static str>>(&mut self, name: &'static str) -> Option<T> {
+        self.optional(name)?;
+        self.parsed(name)
     }
 
     /// A password, trimmed, or its hash. An empty value is the same as none.

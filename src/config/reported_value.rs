@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::settings_table::{SETTINGS, Setting, ValueKind};
+use super::settings_table::{SETTINGS, Setting};
 use crate::ops::is_escaped;
 
 /// A value as an error shows it after the setting's name: `="value"`, or why it is not shown.
@@ -17,7 +17,7 @@ pub enum ReportedValue {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reason {
     ControlCharacters,
-    /// It contains `=` or mentions a password.
+    /// It contains `=`, mentions a password, or names a setting that is secret.
     MayHoldAnotherSetting,
     Confidential,
 }
@@ -27,7 +27,7 @@ impl ReportedValue {
     pub fn new(value: &str, confidential: &[String]) -> Self {
         if has_control_characters(value) {
             Self::NotShown(Reason::ControlCharacters)
-        } else if value.contains('=') || mentions_password(value) {
+        } else if value.contains('=') || mentions_password(value) || names_secret(value) {
             Self::NotShown(Reason::MayHoldAnotherSetting)
         } else if confidential.iter().any(|text| !text.trim().is_empty() && value.contains(text.trim())) {
             Self::NotShown(Reason::Confidential)
@@ -68,7 +68,7 @@ pub fn mentions_password(text: &str) -> bool {
 
 /// The settings that are secret.
 pub fn secrets() -> impl Iterator<Item = &'static Setting> {
-    SETTINGS.iter().filter(|setting| setting.kind == ValueKind::Password)
+    SETTINGS.iter().filter(|setting| setting.kind.is_secret())
 }
 
 #[cfg(test)]

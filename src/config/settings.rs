@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use log::LevelFilter;
 
+use super::cluster::ClusterSettings;
 use super::env_file::EnvFile;
 use super::error::{ConfigError, ConfigErrors};
 use super::parser::Parser;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Who may read the metrics, in addition to loopback.
     pub metrics_allow: Vec<IpNet>,
+    /// `None`: the server runs by itself.
+    pub cluster: Option<ClusterSettings>,
 }
 
 /// Where the store is.
@@ -192,6 +195,12 @@ impl Settings {
         let per_second = parse.count("MESSAGE_RATE", 0..=1_000_000);
         let burst = parse.count("MESSAGE_BURST", 1..=1_000_000);
         let message_rate = NonZeroU32::new(per_second).zip(NonZeroU32::new(burst));
+        let cluster_name = parse.parsed("CLUSTER_NAME");
+        let node = parse.parsed_if_set("NODE_NAME");
+        let url = parse.parsed_if_set("CLUSTER_URL");
+        if url.is_some() && !cfg!(feature = "cluster") {
+            parse.errors.push(ConfigError::ClusterNotBuilt);
+        }
         let settings = Self {
             host: parse.parsed("HOST").unwrap_or(Host::Address(Ipv4Addr::LOCALHOST.into())),
             port: parse.count("PORT", 0..=u16::MAX.into()) as u16,
@@ -227,6 +236,7 @@ impl Settings {
             allowed_origins: parse.list("ALLOWED_ORIGINS"),
             trusted_proxies: networks(parse.list("TRUSTED_PROXIES")),
             metrics_allow: networks(parse.list("METRICS_ALLOW")),
+            cluster: url.zip(cluster_name).map(|(url, name)| ClusterSettings { url, name, node }),
         };
         if parse.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(parse.errors)) }
     }
@@ -332,6 +342,36 @@ mod tests {
             assert!(!format!("{settings:?}").contains("hunter2"));
             let password = settings.mod_password.or(settings.join_password);
             assert!(matches!(password, Some(Password::Plain(secret)) if secret.expose() == "hunter2"));
+        }
+    }
+
+    #[test]
+    fn the_password_in_the_cluster_url_is_never_shown() {
+        let (url, broken) = ("redis://:hunter2@localhost", "redis//:hunter2@localhost");
+        let report = errors(&[("CLUSTER_URL", broken)]);
+        assert!(report.contains("CLUSTER_URL (its value is not shown"), "{report}");
+        assert!(report.contains("rediss://") && !report.contains("hunter2"), "{report}");
+        for value in ["hunter2", url, "CLUSTER_URL redis:"] {
+            let report = errors(&[("CLUSTER_URL", url), ("PORT", value), ("HOST", "a b")]);
+            assert!(!report.contains("hunter2") && !report.contains("redis:"), "{report}");
+        }
+        let file = format!("CLUSTER_URL={url}\nUSE_SSL=1\nSSL_CERT_PATH=./${{CLUSTER_URL}}\nPORT=x");
+        assert!(!shown(file.as_bytes()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_cluster_has_a_url_and_a_name() {
+        assert!(Settings::from_pairs([("CLUSTER_NAME", "other")]).unwrap().cluster.is_none());
+        assert!(Settings::from_pairs([("CLUSTER_URL", "")]).unwrap().cluster.is_none());
+        assert!(errors(&[("CLUSTER_NAME", "a b")]).contains("letters, digits"));
+        let pairs = [("CLUSTER_URL", "redis://:hunter2@localhost"), ("NODE_NAME", "first")];
+        if cfg!(feature = "cluster") {
+            let cluster = Settings::from_pairs(pairs).unwrap().cluster.unwrap();
+            assert_eq!(cluster.url.address(), "localhost:6379");
+            assert_eq!((cluster.name.as_str(), cluster.node.unwrap().as_str()), ("tinychat", "first"));
+        } else {
+            let report = errors(&pairs);
+            assert!(report.contains("--features cluster") && !report.contains("hunter2"), "{report}");
         }
     }
 

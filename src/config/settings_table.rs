@@ -26,12 +26,25 @@ pub enum ValueKind {
     Seconds,
     /// Comma-separated.
     List,
+    /// May contain a password.
+    SecretUrl,
+    /// Letters, digits and `-_.`.
+    Name,
 }
 
-use ValueKind::{Address, Bytes, Count, File, List, LogLevel, Password, Port, Seconds, Switch};
+impl ValueKind {
+    /// Whether values are never shown.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Password | SecretUrl)
+    }
+}
+
+use ValueKind::{
+    Address, Bytes, Count, File, List, LogLevel, Name, Password, Port, Seconds, SecretUrl, Switch,
+};
 
 /// Every setting, in the order in which `--help`, `.env.example` and the docs list them.
-pub const SETTINGS: [Setting; 28] = [
+pub const SETTINGS: [Setting; 31] = [
     row("HOST", Some("127.0.0.1"), Address, "Address to listen on (IPv4, IPv6 or a host name)"),
     row("PORT", Some("8765"), Port, "Port to listen on; 0 lets the system choose"),
     row(
@@ -95,6 +108,9 @@ pub const SETTINGS: [Setting; 28] = [
     row("ALLOWED_ORIGINS", None, List, "Origins that may connect, comma-separated; unset: any"),
     row("TRUSTED_PROXIES", None, List, "Networks (CIDR) whose X-Forwarded-For is trusted, comma-separated"),
     row("METRICS_ALLOW", None, List, "Networks (CIDR) that may read /metrics, in addition to loopback"),
+    row("CLUSTER_URL", None, SecretUrl, "Redis or Valkey server that joins several servers to one chat"),
+    row("CLUSTER_NAME", Some("tinychat"), Name, "Which chat, if CLUSTER_URL has several"),
+    row("NODE_NAME", None, Name, "This server in the log; unset: the host's name and a random part"),
 ];
 
 const fn row(

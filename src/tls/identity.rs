@@ -69,6 +69,13 @@ pub fn fallback_allowed(files: &TlsFiles, errors: &[TlsError]) -> bool {
     !files.required && errors.iter().all(|error| matches!(error, TlsError::NotFound { .. }))
 }
 
+/// For connections to the engine, whose library takes the default. With two providers in the program there is none.
+#[cfg(all(feature = "aws-lc", feature = "cluster"))]
+pub fn install_default_provider() {
+    // An error means that there is one.
+    let _ = default_provider().install_default();
+}
+
 fn load_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, TlsError> {
     let key = pem::read_private_key(path)?;
     let key = provider.key_provider.load_private_key(key);

@@ -10,5 +10,7 @@ pub mod self_signed;
 
 pub use certificate::{CertificateInfo, Diagnostic};
 pub use error::{FileError, PemRole, TlsError};
+#[cfg(all(feature = "aws-lc", feature = "cluster"))]
+pub use identity::install_default_provider;
 pub use identity::{Identity, fallback_allowed};
 pub use renewal::Renewal;

@@ -8,7 +8,7 @@ use tinychat::config::{SETTINGS, Setting};
 use crate::support::program::{Folder, Output, Program};
 
 /// For every setting a value that it cannot have.
-const INVALID: [(&str, &str); 28] = [
+const INVALID: [(&str, &str); 31] = [
     ("HOST", "http://localhost"),
     ("PORT", "65536"),
     ("MOD_PASSWORD", "   "),
@@ -37,6 +37,9 @@ const INVALID: [(&str, &str); 28] = [
     ("ALLOWED_ORIGINS", "chat.example.com"),
     ("TRUSTED_PROXIES", "10.0.0.0/33"),
     ("METRICS_ALLOW", "everyone"),
+    ("CLUSTER_URL", "https://:hunter2@localhost"),
+    ("CLUSTER_NAME", "two words"),
+    ("NODE_NAME", "a:b"),
 ];
 
 #[test]
@@ -151,6 +154,7 @@ fn errors_do_not_show_a_password() {
         &["check", "--mod-password", "my", "hunter2"],
         &["\u{2014}mod-password=hunter2"],
         &["MOD_PASSWORD=hunter2"],
+        &["--cluster-url", "redis://:my", "hunter2@localhost"],
     ] {
         let output = folder.tinychat(arguments).env("MOD_PASSWORD", "hunter2 too").run();
         assert_eq!(output.status, Some(2), "{arguments:?}: {output:?}");
@@ -280,6 +284,11 @@ fn assert_all_reported(program: Program) {
             "JOIN_PASSWORD" => {
                 let error =
                     "JOIN_PASSWORD (its value is not shown) cannot be used: it must be a password, or a hash";
+                errors.iter().any(|line| line.starts_with(error) && !line.contains("hunter2"))
+            }
+            "CLUSTER_URL" => {
+                let error = "CLUSTER_URL (its value is not shown, because it contains a password or a ${NAME}) \
+                             cannot be used: it must be a URL";
                 errors.iter().any(|line| line.starts_with(error) && !line.contains("hunter2"))
             }
             _ => {

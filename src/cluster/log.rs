@@ -1,0 +1,132 @@
+//! The shared log, for the one thread that appends to it and applies its entries.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use log::error;
+
+use super::entry::Entry;
+use super::node::{Joined, OwnState, Rank};
+use super::outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
+use super::snapshot::{Applied, MAX_SNAPSHOT_BYTES, Snapshot};
+use super::status::Status;
+use super::writer::{Command, Offer};
+
+/// Appends to the log, and knows how far this node has applied it. No method waits for the engine.
+pub struct SharedLog {
+    commands: Sender<Command>,
+    status: Arc<Status>,
+    node: u32,
+    epoch: String,
+    next_sequence: u64,
+    applied: Applied,
+}
+
+/// Too much waits already: [`MAX_QUEUE_BYTES`] or [`MAX_QUEUE_ENTRIES`].
+#[derive(Debug, PartialEq)]
+pub struct Full;
+
+impl SharedLog {
+    pub fn new(commands: Sender<Command>, status: Arc<Status>, joined: &Joined) -> Self {
+        Self {
+            commands,
+            status,
+            node: joined.node,
+            epoch: joined.epoch.clone(),
+            next_sequence: 1,
+            applied: joined.applied.clone(),
+        }
+    }
+
+    pub fn node(&self) -> u32 {
+        self.node
+    }
+
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let waiting = self.status.queue();
+        // An entry that is longer than the limit can be appended, alone.
+        waiting.entries == 0
+            || (waiting.entries < MAX_QUEUE_ENTRIES && waiting.bytes + bytes <= MAX_QUEUE_BYTES)
+    }
+
+    /// Appends an entry, and returns the sequence number that it will have. It comes back as an
+    /// [`Entry`] of this node, once, unless this node's number changes before.
+    ///
+    /// # Errors
+    /// There is no room until more has been read back.
+    pub fn append(&mut self, data: Vec<u8>) -> Result<u64, Full> {
+        if !self.has_room(data.len()) {
+            return Err(Full);
+        }
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.status.queued(data.len());
+        self.send(Command::Append { node: self.node, data });
+        Ok(sequence)
+    }
+
+    /// Asks for an entry with this time or a later one, once the engine's clock has reached it. Replaces an earlier
+    /// request.
+    pub fn tick(&self, at_millis: u64) {
+        self.send(Command::Tick(at_millis));
+    }
+
+    /// Must be called for each entry, once it is applied.
+    pub fn applied(&mut self, entry: &Entry) {
+        self.applied.apply(entry);
+        self.status.applied(entry.id);
+    }
+
+    /// Stores the chat's state after the last entry that was [applied](Self::applied). The answer to
+    /// [`Event::SnapshotDue`](super::Event::SnapshotDue).
+    pub fn snapshot(&self, chat: &[u8]) {
+        if chat.len() > MAX_SNAPSHOT_BYTES {
+            error!("The chat's state has {} bytes, and {MAX_SNAPSHOT_BYTES} can be stored", chat.len());
+            return;
+        }
+        let snapshot = Snapshot::encode(&self.epoch, &self.applied, chat);
+        self.send(Command::Snapshot { epoch: self.epoch.clone(), id: self.applied.id, snapshot });
+    }
+
+    /// Offers the chat's state after the last entry that was [applied](Self::applied), to fill the engine with. The answer
+    /// to [`Event::Lost`](super::Event::Lost).
+    pub fn offer(&self, chat: Vec<u8>) {
+        let own = OwnState { rank: Rank::Live(self.applied.id), chat };
+        self.send(Command::Offer(Offer { own, applied: self.applied.clone() }));
+    }
+
+    /// Continues with what an [`Event::Joined`](super::Event::Joined) says.
+    pub fn adopt(&mut self, joined: &Joined) {
+        if joined.node != self.node {
+            self.next_sequence = 1;
+        }
+        self.node = joined.node;
+        self.epoch.clone_from(&joined.epoch);
+        if joined.state.is_some() {
+            self.applied.clone_from(&joined.applied);
+            self.status.applied(self.applied.id);
+        }
+    }
+
+    /// Writes what was appended, and leaves the chat: the other nodes see [`NodeDown`](super::Content::NodeDown).
+    /// [`Event::Left`](super::Event::Left) follows. Entries continue to come until then.
+    pub fn leave(&self) {
+        self.send(Command::Leave);
+    }
+
+    pub fn status(&self) -> Arc<Status> {
+        self.status.clone()
+    }
+
+    /// If the thread has ended, nothing more can be done.
+    fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+}
+
+/// Ends the threads. Without [`leave`](SharedLog::leave), the other nodes consider this one dead after its lease.
+impl Drop for SharedLog {
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+    }
+}

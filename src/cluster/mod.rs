@@ -1,0 +1,48 @@
+//! One chat on several servers (nodes), through a log that they share on a Redis or Valkey server, the engine.
+//!
+//! Each node appends what its clients cause to the log. All nodes read the log, and apply its entries in the same order.
+//! This folder deals in bytes: what an entry or a snapshot contains is up to the caller.
+//!
+//! [`join`] blocks until this node has the chat. After that, two threads with a connection each talk to the engine: one
+//! writes and one reads. Neither the caller of a [`SharedLog`] nor a thread waits for the other side: what is
+//! appended waits in a bounded queue until it has been read back. [`Event`]s are delivered by these threads, which may be
+//! blocked in the meantime.
+//!
+//! What is on the engine, for the name `tinychat` (`scripts/` is all that writes there):
+//! - `tinychat:log`: a stream. An id is `<id>-<mark>`, where the mark is a random number that belongs to the epoch, so
+//!   that entries of another epoch are recognised even if their ids continue. The fields are `n` (node), `q` (its
+//!   sequence number), `t` (time in ms) and `d` (data). Node 0 is the engine: `T` lets time pass, `D7` ends node 7.
+//! - `tinychat:meta`: a hash with the epoch, its mark, the last `id`, the last `time`, the id of the `snapshot`, the
+//!   newest `format` in use, the highest node number, and of each node its name, format and last sequence number.
+//! - `tinychat:leases`: a sorted set of the nodes, by the time at which they count as dead.
+//! - `tinychat:snapshot`: the chat's state at an id. What follows it is in the log.
+//! - `tinychat:claims`: which nodes could fill the engine, while it is empty.
+//!
+//! No key expires by itself: after a pause of the engine, all nodes would seem to be dead.
+
+mod availability;
+mod backoff;
+mod engine;
+mod entry;
+mod liveness;
+mod log;
+mod node;
+mod outbox;
+mod position;
+mod reader;
+mod scripts;
+mod snapshot;
+mod start;
+mod status;
+#[cfg(test)]
+mod tests;
+mod timing;
+mod writer;
+
+pub use self::log::{Full, SharedLog};
+pub use entry::{Content, Entry};
+pub use node::{Event, Formats, Joined, NodeSettings, OwnState, Rank, State};
+pub use outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
+pub use start::{ClusterError, join};
+pub use status::{Figures, Status};
+pub use timing::Timing;

@@ -1,0 +1,278 @@
+//! The thread that reads the log, and tells whether the engine answers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use log::{error, info};
+
+use super::availability::{Availability, Change};
+use super::backoff::Backoff;
+use super::engine::{Engine, EngineError};
+use super::entry::{Content, Entry, parse_entries};
+use super::node::Event;
+use super::position::{Break, Next, Position};
+use super::start::{Node, random_byte};
+use super::timing::{BLOCK, READ_TIMEOUT, UNAVAILABLE_AFTER};
+use super::writer::Command;
+
+/// The most entries that are read at once.
+const MAX_BATCH: usize = 256;
+/// The first time, when it is not known how long they are.
+const FIRST_BATCH: usize = 16;
+/// How much is to be read at once, if entries are as long as the last ones.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// How often there may be nothing to read although the log has more, before something is wrong.
+const MAX_EMPTY_READS: u32 = 3;
+
+/// What the thread that writes asks of the one that reads.
+pub enum ReaderCommand {
+    /// Deliver nothing more, and confirm that.
+    Pause,
+    /// Read this epoch from here on.
+    Follow {
+        epoch: String,
+        position: Position,
+    },
+    Reconnect,
+    Stop,
+}
+
+pub struct Reader {
+    node: Arc<Node>,
+    commands: Receiver<ReaderCommand>,
+    writer: Sender<Command>,
+    engine: Option<Engine>,
+    has_connected: bool,
+    backoff: Backoff,
+    availability: Availability,
+    /// The first of the calls that have failed, and why the last one did.
+    failing: Option<(Instant, String)>,
+    /// How many entries to read at once.
+    batch: usize,
+    /// `None`: paused.
+    following: Option<Following>,
+}
+
+struct Following {
+    epoch: String,
+    position: Position,
+    empty_reads: u32,
+}
+
+enum Trouble {
+    Engine(EngineError),
+    Break(Break),
+}
+
+impl From<EngineError> for Trouble {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<Break> for Trouble {
+    fn from(cause: Break) -> Self {
+        Self::Break(cause)
+    }
+}
+
+impl Reader {
+    pub fn new(
+        node: Arc<Node>,
+        epoch: String,
+        position: Position,
+        commands: Receiver<ReaderCommand>,
+        writer: Sender<Command>,
+    ) -> Self {
+        Self {
+            node,
+            commands,
+            writer,
+            engine: None,
+            has_connected: false,
+            backoff: Backoff::default(),
+            availability: Availability::new(UNAVAILABLE_AFTER),
+            failing: None,
+            batch: FIRST_BATCH,
+            following: Some(Following { epoch, position, empty_reads: 0 }),
+        }
+    }
+
+    pub fn run(mut self) {
+        while self.obey() {
+            let Some(mut following) = self.following.take() else { continue };
+            let asked = Instant::now();
+            match self.read(&mut following) {
+                Ok(()) => {
+                    self.failing = None;
+                    self.backoff.succeeded();
+                    self.following = Some(following);
+                }
+                Err(Trouble::Engine(error)) => {
+                    self.engine = None;
+                    following.position.reconnected();
+                    let since = self.failing.take().map_or(asked, |(since, _)| since);
+                    self.failing = Some((since, error.to_string()));
+                    self.following = Some(following);
+                }
+                Err(Trouble::Break(Break::Lost(reason))) => self.send(Command::Lost(reason.into())),
+                Err(Trouble::Break(Break::Behind)) => self.send(Command::Behind),
+            }
+            self.report();
+        }
+    }
+
+    /// Does what the other thread asks. `false`: the thread is to end.
+    fn obey(&mut self) -> bool {
+        loop {
+            let command = if self.following.is_none() {
+                self.commands.recv().ok()
+            } else if let Some((since, _)) = &self.failing {
+                // Users are told in time.
+                let left = UNAVAILABLE_AFTER.saturating_sub(since.elapsed());
+                let wait = self.backoff.failed(random_byte());
+                let wait = if left.is_zero() { wait } else { wait.min(left) };
+                match self.commands.recv_timeout(wait) {
+                    Err(RecvTimeoutError::Timeout) => return true,
+                    command => command.ok(),
+                }
+            } else {
+                match self.commands.try_recv() {
+                    Err(TryRecvError::Empty) => return true,
+                    command => command.ok(),
+                }
+            };
+            match command {
+                Some(ReaderCommand::Pause) => {
+                    self.following = None;
+                    self.send(Command::Paused);
+                }
+                Some(ReaderCommand::Follow { epoch, position }) => {
+                    self.engine = None;
+                    self.following = Some(Following { epoch, position, empty_reads: 0 });
+                }
+                Some(ReaderCommand::Reconnect) => {
+                    self.engine = None;
+                    self.following.iter_mut().for_each(|following| following.position.reconnected());
+                }
+                Some(ReaderCommand::Stop) | None => return false,
+            }
+        }
+    }
+
+    /// Waits for entries, and delivers them.
+    fn read(&mut self, following: &mut Following) -> Result<(), Trouble> {
+        let status = self.node.status.clone();
+        let engine = match &mut self.engine {
+            Some(engine) => engine,
+            None => {
+                let engine = self.node.link.connect(READ_TIMEOUT)?;
+                if std::mem::replace(&mut self.has_connected, true) {
+                    status.reconnected();
+                }
+                self.engine.insert(engine)
+            }
+        };
+        let answer = engine.read(&following.position.read_after(), BLOCK, self.batch)?;
+        status.answered_read();
+        let read = parse_entries(answer)?;
+        if read.is_empty() {
+            return following.check(engine, &self.node);
+        }
+        following.empty_reads = 0;
+        let mut entries = Vec::with_capacity(read.len());
+        let mut cause = None;
+        for (id, entry) in read {
+            match following.position.accept(id, entry.origin()) {
+                Ok(Next::New) => entries.push(entry),
+                Ok(Next::Known) => {}
+                Err(broken) => {
+                    cause = Some(broken);
+                    break;
+                }
+            }
+        }
+        self.deliver(entries);
+        cause.map_or(Ok(()), |cause| Err(cause.into()))
+    }
+
+    fn deliver(&mut self, entries: Vec<Entry>) {
+        let Some(last) = entries.last() else { return };
+        let status = &self.node.status;
+        let own = status.figures().node;
+        let (mut bytes, mut read_back, mut has_ended) = (0, None, false);
+        for entry in &entries {
+            match &entry.content {
+                Content::Data { node, sequence, data } => {
+                    bytes += data.len();
+                    if *node == own {
+                        read_back = Some(*sequence);
+                    }
+                }
+                Content::NodeDown(node) => has_ended |= *node == own,
+                Content::Tick => {}
+            }
+        }
+        self.batch = (BATCH_BYTES * entries.len() / bytes.max(1)).clamp(1, MAX_BATCH);
+        status.read(last.id, bytes);
+        if let Some(sequence) = read_back {
+            self.send(Command::ReadBack { node: own, sequence });
+        }
+        status.delivering(true);
+        (self.node.events)(Event::Entries(entries));
+        status.delivering(false);
+        if has_ended {
+            self.send(Command::Ended(own));
+        }
+    }
+
+    /// Tells whether the engine answers both threads.
+    fn report(&mut self) {
+        let now = Instant::now();
+        let reading = self.failing.as_ref().map(|(since, _)| *since);
+        let status = &self.node.status;
+        let writing = status.write_waits_since().into_iter().chain(status.stuck_since());
+        let address = self.node.link.address();
+        match self.availability.update(reading.into_iter().chain(writing).min(), now) {
+            Some(Change::Unavailable) => {
+                let reason = match &self.failing {
+                    Some((_, reason)) => reason.clone(),
+                    None if status.stuck_since().is_some() => "what is written to it cannot be read".into(),
+                    None => "it does not write".into(),
+                };
+                error!(
+                    "The Redis or Valkey server at {address} is unavailable: {reason}. What is said waits"
+                );
+                (self.node.events)(Event::Unavailable(reason));
+            }
+            Some(Change::Available) => {
+                info!("The Redis or Valkey server at {address} is available again");
+                (self.node.events)(Event::Available);
+            }
+            None => {}
+        }
+    }
+
+    /// If the thread has ended, this one soon will.
+    fn send(&self, command: Command) {
+        let _ = self.writer.send(command);
+    }
+}
+
+impl Following {
+    /// Nothing was read: is that the end of this chat's log?
+    fn check(&mut self, engine: &mut Engine, node: &Node) -> Result<(), Trouble> {
+        let Some((epoch, mark, id)) = engine.chat()? else {
+            return Err(Break::Lost("the chat has been removed").into());
+        };
+        if epoch != self.epoch || mark != self.position.mark {
+            return Err(Break::Lost("the chat has been replaced").into());
+        }
+        node.status.log_ends(id);
+        self.position.check_end(id)?;
+        // An entry may have been added just now.
+        self.empty_reads = if id > self.position.id { self.empty_reads + 1 } else { 0 };
+        if self.empty_reads >= MAX_EMPTY_READS { Err(Break::Behind.into()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,34 @@
+//! The scripts that the engine runs. Each runs as a whole, so that nodes never see half of a change.
+
+/// What a node asks of the engine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Script {
+    Append,
+    Beat,
+    Tick,
+    Leave,
+    Snapshot,
+    Join,
+    Restore,
+}
+
+impl Script {
+    pub const COUNT: usize = 7;
+
+    pub fn source(self) -> &'static str {
+        macro_rules! script {
+            ($file:literal) => {
+                concat!(include_str!("scripts/common.lua"), "\n", include_str!($file))
+            };
+        }
+        match self {
+            Self::Append => script!("scripts/append.lua"),
+            Self::Beat => script!("scripts/beat.lua"),
+            Self::Tick => script!("scripts/tick.lua"),
+            Self::Leave => script!("scripts/leave.lua"),
+            Self::Snapshot => script!("scripts/snapshot.lua"),
+            Self::Join => script!("scripts/join.lua"),
+            Self::Restore => script!("scripts/restore.lua"),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+-- The beginning of every script. KEYS are always the same five.
+local LOG, META, LEASES, SNAPSHOT, CLAIMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+
+-- Without an exponent, which large numbers would have.
+local function whole(number)
+  return string.format('%d', number)
+end
+
+-- Milliseconds since 1970.
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The log, as seen by one of its nodes: nil and an error if the chat has been replaced or the node has been ended.
+local function log_of(epoch, node)
+  local meta = redis.call('HMGET', META, 'epoch', 'mark', 'id', 'time', 'snapshot', 'node:' .. node)
+  if meta[1] ~= epoch then
+    return nil, redis.error_reply('EPOCH ' .. (meta[1] or 'none'))
+  end
+  if not meta[6] then
+    return nil, redis.error_reply('FENCED node ' .. node .. ' has been ended')
+  end
+  return {
+    mark = meta[2], id = tonumber(meta[3]), time = tonumber(meta[4]), snapshot = tonumber(meta[5]),
+    seen = tonumber(meta[6]),
+  }
+end
+
+-- Lets the log's time reach the clock. It never goes back.
+local function advance(log)
+  log.time = math.max(log.time, clock())
+end
+
+local function add(log, node, sequence, data)
+  log.id = log.id + 1
+  redis.call('XADD', LOG, whole(log.id) .. '-' .. log.mark, 'n', node, 'q', whole(sequence), 't', whole(log.time), 'd', data)
+end
+
+local function save(log)
+  redis.call('HSET', META, 'id', whole(log.id), 'time', whole(log.time))
+end
+
+local function end_node(log, node)
+  add(log, '0', 0, 'D' .. node)
+  redis.call('ZREM', LEASES, node)
+  redis.call('HDEL', META, 'node:' .. node, 'name:' .. node, 'format:' .. node, 'kept:' .. node)
+end
+
+-- The newest format that all live nodes know.
+local function common_format(own)
+  local lowest = tonumber(own)
+  for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+    lowest = math.min(lowest, tonumber(redis.call('HGET', META, 'format:' .. node) or lowest))
+  end
+  return lowest
+end

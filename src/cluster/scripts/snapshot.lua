@@ -1,0 +1,13 @@
+-- Replaces the snapshot by a later one, and trims the log.
+-- ARGV: epoch, node, the new one's id, id of the one that it replaces, first id to keep in the log, snapshot.
+-- Returns 1; 0 if another node has been first.
+local log, refusal = log_of(ARGV[1], ARGV[2])
+if not log then return refusal end
+local id = tonumber(ARGV[3])
+if log.snapshot ~= tonumber(ARGV[4]) or id <= log.snapshot or id > log.id then return 0 end
+redis.call('SET', SNAPSHOT, ARGV[6])
+redis.call('HSET', META, 'snapshot', whole(id))
+-- What follows the snapshot is kept in any case. Without LIMIT 0, at most 10,000 entries are trimmed.
+local keep = math.min(tonumber(ARGV[5]), id)
+redis.call('XTRIM', LOG, 'MINID', '~', whole(keep) .. '-0', 'LIMIT', 0)
+return 1

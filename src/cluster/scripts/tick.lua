@@ -1,0 +1,11 @@
+-- Lets the log's time reach a moment, by an entry, unless another entry has done so or the moment has not come.
+-- ARGV: epoch, node, moment in ms.  Returns the last id and the time.
+local log, refusal = log_of(ARGV[1], ARGV[2])
+if not log then return refusal end
+local moment, now = tonumber(ARGV[3]), clock()
+if log.time < moment and now >= moment then
+  advance(log)
+  add(log, '0', 0, 'T')
+  save(log)
+end
+return {log.id, math.max(log.time, now)}

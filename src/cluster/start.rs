@@ -1,0 +1,402 @@
+//! How a node becomes part of the chat: it joins the one on the engine or, if there is none, fills the engine.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+use log::{info, warn};
+use thiserror::Error;
+
+use super::backoff::Backoff;
+use super::engine::{Engine, EngineError, Link, text};
+use super::log::SharedLog;
+use super::node::{Event, Formats, Joined, NodeSettings, OwnState, State};
+use super::position::{Origin, Position};
+use super::reader::Reader;
+use super::scripts::Script;
+use super::snapshot::{Applied, Snapshot};
+use super::status::Status;
+use super::timing::{IO_TIMEOUT, LOG_INTERVAL, Timing};
+use super::writer::{Offer, Writer};
+use crate::ops::random::random;
+
+/// Where the name of this machine is, on Linux.
+const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
+/// The most characters of it in the name of a node.
+const MAX_HOST_NAME_CHARS: usize = 48;
+
+/// Why this server cannot be part of the chat.
+#[derive(Debug, Error)]
+pub enum ClusterError {
+    #[error("The Redis or Valkey server at {address} cannot be used: {reason}")]
+    Refused { address: String, reason: String },
+    #[error(
+        "The chat at {address} uses format {format}, and this program knows {oldest} to {newest}: use the version of the \
+         other servers, or the one before or after it"
+    )]
+    Format { address: String, format: u32, oldest: u32, newest: u32 },
+    #[error("The server cannot be started: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// What the threads of a node share, and what does not change.
+pub struct Node {
+    pub link: Link,
+    /// Identifies this start of the server while an engine is filled.
+    claimant: String,
+    name: String,
+    pub formats: Formats,
+    pub timing: Timing,
+    pub status: Arc<Status>,
+    pub events: Box<dyn Fn(Event) + Send + Sync>,
+}
+
+/// A node's place in a chat.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub node: u32,
+    pub epoch: String,
+    pub mark: u64,
+    /// The last id when it joined.
+    pub log_id: u64,
+    pub snapshot_id: u64,
+    /// The newest that all nodes know.
+    pub format: u32,
+}
+
+/// The place that a node had before an epoch ended.
+pub struct Past {
+    pub node: u32,
+    pub epoch: String,
+    /// The last of its sequence numbers that it will not use again.
+    pub done: u64,
+}
+
+/// The chat's state after joining.
+pub enum Found {
+    /// What this node has.
+    Own,
+    Loaded(Snapshot),
+}
+
+enum Filled {
+    /// By this node, with this epoch.
+    Own(String),
+    /// By another one.
+    Other,
+    /// The engine has all that this node has applied.
+    Fine,
+}
+
+/// Joins the chat on the engine, and starts the threads that read and write its log. If there is no chat, the node with the
+/// newest state fills the engine. If the engine cannot be reached, this waits for it.
+///
+/// `own_state`: the state that this node could fill the engine with. `events` is called by both threads, and may block.
+///
+/// # Errors
+/// Waiting would not help: see [`ClusterError`].
+pub fn join(
+    settings: &NodeSettings,
+    own_state: impl FnOnce() -> OwnState,
+    events: impl Fn(Event) + Send + Sync + 'static,
+) -> Result<(Joined, SharedLog), ClusterError> {
+    #[cfg(feature = "aws-lc")]
+    crate::tls::install_default_provider();
+    let address = settings.cluster.url.address();
+    let refused = |error: EngineError| match error {
+        EngineError::Format(format) => {
+            let Formats { oldest, newest } = settings.formats;
+            ClusterError::Format { address: address.into(), format, oldest, newest }
+        }
+        error => ClusterError::Refused { address: address.into(), reason: error.to_string() },
+    };
+    let node = Arc::new(Node {
+        link: Link::new(&settings.cluster).map_err(refused)?,
+        claimant: random_text()?,
+        name: match &settings.cluster.node {
+            Some(name) => name.as_str().into(),
+            None => default_name()?,
+        },
+        formats: settings.formats,
+        timing: settings.timing,
+        status: Arc::new(Status::new()),
+        events: Box::new(events),
+    });
+    let mut own_state = Some(own_state);
+    let mut offer = None;
+    let (mut problems, mut backoff) = (Problems::new(address), Backoff::default());
+    let (membership, found, is_persistent) = loop {
+        let own = || {
+            if let Some(own_state) = own_state.take() {
+                offer = Some(first_offer(own_state()));
+            }
+            offer.clone()
+        };
+        let entered = node.link.connect(IO_TIMEOUT).and_then(|mut engine| {
+            let (membership, found) = enter(&mut engine, &node, None, own)?;
+            Ok((membership, found, engine.is_persistent))
+        });
+        match entered {
+            Ok(entered) => break entered,
+            Err(error @ (EngineError::Refused(_) | EngineError::Format(_))) => return Err(refused(error)),
+            Err(error) => {
+                problems.report(&format!("Waiting for the chat: {error}"));
+                thread::sleep(backoff.failed(random_byte()));
+            }
+        }
+    };
+    if !is_persistent {
+        warn!(
+            "The Redis or Valkey server at {address} loses the chat when it is restarted: set appendonly yes"
+        );
+    }
+    let applied = match &found {
+        Found::Own => offer.map(|offer| offer.applied).unwrap_or_default(),
+        Found::Loaded(snapshot) => snapshot.applied.clone(),
+    };
+    let joined = joined(&membership, found, applied.clone());
+    node.status.joined(membership.node, membership.log_id, applied.id, membership.snapshot_id);
+    info!("Joined the chat at {address} as {} (number {})", node.name, membership.node);
+
+    let (commands, waiting) = unbounded();
+    let (to_reader, reader_commands) = unbounded();
+    let position = Position::new(membership.mark, applied.id, applied.origin);
+    let reader =
+        Reader::new(node.clone(), membership.epoch.clone(), position, reader_commands, commands.clone());
+    let log = SharedLog::new(commands, node.status.clone(), &joined);
+    let writer = Writer::new(node, membership, waiting, to_reader);
+    thread::Builder::new().name("log reader".into()).spawn(move || reader.run())?;
+    thread::Builder::new().name("log writer".into()).spawn(move || writer.run())?;
+    Ok((joined, log))
+}
+
+/// What the caller learns of it.
+pub fn joined(membership: &Membership, found: Found, applied: Applied) -> Joined {
+    Joined {
+        node: membership.node,
+        epoch: membership.epoch.clone(),
+        format: membership.format,
+        state: match found {
+            Found::Own => None,
+            Found::Loaded(snapshot) => Some(State { chat: snapshot.chat }),
+        },
+        id: applied.id,
+        sequence: applied.sequences.get(&membership.node).copied().unwrap_or(0),
+        log_id: membership.log_id,
+        applied,
+    }
+}
+
+/// Joins the chat, after filling the engine if it is empty or, according to `past`, has lost the chat.
+pub fn enter(
+    engine: &mut Engine,
+    node: &Node,
+    past: Option<&Past>,
+    mut own: impl FnMut() -> Option<Offer>,
+) -> Result<(Membership, Found), EngineError> {
+    let mut filled = None;
+    let mut is_fine = false;
+    if let Some(past) = past {
+        let epoch = engine.chat()?.map(|(epoch, ..)| epoch);
+        if epoch.as_ref().is_none_or(|epoch| *epoch == past.epoch)
+            && let Some(offer) = own()
+        {
+            match fill(engine, node, epoch.as_deref(), Some(past), &offer)? {
+                Filled::Own(epoch) => filled = Some(epoch),
+                Filled::Other => {}
+                Filled::Fine => is_fine = true,
+            }
+        }
+    }
+    loop {
+        match join_chat(engine, node, past) {
+            Ok(membership) if filled.as_ref() == Some(&membership.epoch) => {
+                return Ok((membership, Found::Own));
+            }
+            Ok(membership) => {
+                let snapshot = load(engine, &membership.epoch)?;
+                let has_newer = own_id(is_fine, &mut own).is_some_and(|id| id >= snapshot.applied.id);
+                let found = if has_newer { Found::Own } else { Found::Loaded(snapshot) };
+                return Ok((membership, found));
+            }
+            Err(EngineError::Empty) => {
+                let Some(offer) = own() else { return Err(EngineError::Empty) };
+                if let Filled::Own(epoch) = fill(engine, node, None, past, &offer)? {
+                    filled = Some(epoch);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The last id of a state that is part of the chat.
+fn own_id(is_fine: bool, own: &mut impl FnMut() -> Option<Offer>) -> Option<u64> {
+    if is_fine { own().map(|offer| offer.applied.id) } else { None }
+}
+
+/// Adds this node to the chat.
+pub fn join_chat(engine: &mut Engine, node: &Node, past: Option<&Past>) -> Result<Membership, EngineError> {
+    let (number, epoch, done) = past.map_or((0, "", 0), |past| (past.node, past.epoch.as_str(), past.done));
+    let answer = engine.run(
+        Script::Join,
+        &[
+            node.name.as_bytes(),
+            decimal(node.formats.newest.into()).as_bytes(),
+            decimal(node.formats.oldest.into()).as_bytes(),
+            millis(node.timing.lease).as_bytes(),
+            decimal(number.into()).as_bytes(),
+            epoch.as_bytes(),
+            decimal(done).as_bytes(),
+        ],
+    )?;
+    membership(&answer).ok_or_else(|| EngineError::malformed("join"))
+}
+
+fn membership(answer: &redis::Value) -> Option<Membership> {
+    use super::engine::number;
+    let redis::Value::Array(values) = answer else { return None };
+    let [epoch, mark, node, log_id, snapshot_id, format] = values.as_slice() else { return None };
+    Some(Membership {
+        node: number(node)?.try_into().ok()?,
+        epoch: text(epoch)?.into(),
+        mark: number(mark)?,
+        log_id: number(log_id)?,
+        snapshot_id: number(snapshot_id)?,
+        format: number(format)?.try_into().ok()?,
+    })
+}
+
+/// The snapshot of an epoch.
+pub fn load(engine: &mut Engine, epoch: &str) -> Result<Snapshot, EngineError> {
+    let snapshot = Snapshot::decode(&engine.snapshot()?)
+        .ok_or_else(|| EngineError::Refused("its snapshot of the chat cannot be read".into()))?;
+    // The chat has been replaced just now.
+    if snapshot.epoch == epoch { Ok(snapshot) } else { Err(EngineError::Epoch) }
+}
+
+/// Offers this node's state, until the engine has been filled with it or with a newer one.
+fn fill(
+    engine: &mut Engine,
+    node: &Node,
+    found: Option<&str>,
+    past: Option<&Past>,
+    offer: &Offer,
+) -> Result<Filled, EngineError> {
+    let system = |error: std::io::Error| EngineError::Unavailable(error.to_string());
+    let Offer { own, applied } = offer;
+    let epoch = random_text().map_err(system)?;
+    let mark = u32::from_be_bytes(random().map_err(system)?);
+    let origin = applied.origin.unwrap_or(Origin { node: 0, sequence: 0 });
+    let highest = applied.sequences.keys().copied().chain(past.map(|past| past.node)).max().unwrap_or(0);
+    let snapshot = Snapshot::encode(&epoch, applied, &own.chat);
+    let claim = [
+        found.unwrap_or("none").to_owned(),
+        node.claimant.clone(),
+        own.rank.text(),
+        millis(node.timing.claim),
+        // Of a state from a store, the engine has no entry.
+        decimal(if past.is_some() { applied.id } else { 0 }),
+        decimal(origin.node.into()),
+        decimal(origin.sequence),
+    ];
+    let mut details = vec![
+        epoch.clone(),
+        decimal(mark.into()),
+        decimal(node.formats.newest.into()),
+        millis(node.timing.lease),
+        decimal(applied.time),
+        decimal(applied.id),
+        decimal(highest.into()),
+        past.map_or(String::new(), |past| past.epoch.clone()),
+    ];
+    for (&node, &sequence) in &applied.sequences {
+        details.extend([decimal(node.into()), decimal(sequence)]);
+    }
+    let mut has_won = false;
+    loop {
+        let mut arguments: Vec<&[u8]> = claim.iter().map(String::as_bytes).collect();
+        if has_won {
+            arguments.push(&snapshot);
+            arguments.extend(details.iter().map(String::as_bytes));
+        } else {
+            arguments.push(b"");
+        }
+        let answer = engine.run(Script::Restore, &arguments)?;
+        match text(&answer) {
+            Some("DONE") => {
+                let address = node.link.address();
+                info!("Filled the Redis or Valkey server at {address} with the chat of this server");
+                return Ok(Filled::Own(epoch));
+            }
+            Some("OTHER") => return Ok(Filled::Other),
+            Some("FINE") => return Ok(Filled::Fine),
+            Some("WIN") => has_won = true,
+            Some("WAIT") => {
+                has_won = false;
+                thread::sleep(node.timing.claim / 8);
+            }
+            _ => return Err(EngineError::malformed("restore")),
+        }
+    }
+}
+
+fn first_offer(own: OwnState) -> Offer {
+    let applied = Applied { id: own.rank.id(), ..Applied::default() };
+    Offer { own, applied }
+}
+
+/// Logs problems with the engine: each at once, and then once a minute while it lasts.
+pub struct Problems {
+    address: String,
+    last: Option<(String, Instant)>,
+}
+
+impl Problems {
+    pub fn new(address: &str) -> Self {
+        Self { address: address.into(), last: None }
+    }
+
+    pub fn report(&mut self, problem: &str) {
+        let is_due = match &self.last {
+            Some((last, at)) => last != problem || at.elapsed() >= LOG_INTERVAL,
+            None => true,
+        };
+        if is_due {
+            warn!("Redis or Valkey server at {}: {problem}", self.address);
+            self.last = Some((problem.into(), Instant::now()));
+        }
+    }
+
+    pub fn solved(&mut self) {
+        self.last = None;
+    }
+}
+
+pub fn decimal(number: u64) -> String {
+    number.to_string()
+}
+
+pub fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// For a [`Backoff`]. If there is no random number, nodes may connect at the same moment.
+pub fn random_byte() -> u8 {
+    random::<1>().map_or(0, |[byte]| byte)
+}
+
+/// 16 hexadecimal digits.
+fn random_text() -> std::io::Result<String> {
+    Ok(format!("{:016x}", u64::from_be_bytes(random()?)))
+}
+
+/// The host's name and a random part.
+fn default_name() -> std::io::Result<String> {
+    let host = std::fs::read_to_string(HOST_NAME_FILE).unwrap_or_default();
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || "-.".contains(*c);
+    let host: String = host.trim().chars().filter(is_plain).take(MAX_HOST_NAME_CHARS).collect();
+    let host = if host.is_empty() { "node" } else { &host };
+    Ok(format!("{host}-{:08x}", u32::from_be_bytes(random()?)))
+}

@@ -1,0 +1,852 @@
+//! Nodes on a real engine: Debian's redis-server. Without it, these tests do nothing, unless `TINYCHAT_ENGINE_TESTS` is
+//! `required`.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use redis::Value;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::ClusterSettings;
+use crate::tls::self_signed;
+
+/// The engine is a process of its own on a machine that may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// As in a server, but the first node does not wait for others.
+const USUAL: Timing = Timing {
+    beat: Duration::from_millis(300),
+    lease: Duration::from_secs(8),
+    pause: Duration::from_secs(1),
+    claim: Duration::from_millis(100),
+};
+/// For nodes that are to be considered dead.
+const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(2), ..USUAL };
+const FORMATS: Formats = Formats { oldest: 1, newest: 1 };
+
+#[test]
+fn all_nodes_read_the_same_entries_in_the_same_order() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut nodes = [engine.node("a"), engine.node("b")];
+    assert_ne!(nodes[0].node, nodes[1].node);
+    assert_eq!(nodes[0].epoch, nodes[1].epoch);
+    for number in 0..500 {
+        nodes.iter_mut().for_each(|node| node.append(number));
+    }
+    nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() == 1000));
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    nodes[0].assert_each_once(&[("a", 500), ("b", 500)]);
+    let times: Vec<u64> = nodes[0].times.clone();
+    assert!(times.is_sorted() && times[0] > 1_700_000_000_000, "{times:?}");
+
+    let mut late = engine.node("c");
+    late.wait("the log", |late| late.chat.len() == 1000);
+    assert_eq!(late.chat, nodes[0].chat);
+    nodes[0].wait_until_nothing_is_queued();
+    assert_eq!(nodes[0].log.status().figures().lag_entries, 0);
+}
+
+#[test]
+fn a_node_that_leaves_has_written_everything() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut ann, mut bob) = (engine.node("a"), engine.node("b"));
+    (0..2000).for_each(|number| ann.append(number));
+    ann.log.leave();
+    ann.wait("the end", |ann| ann.left.is_some());
+    assert_eq!(ann.left, Some(true));
+    let number = ann.node;
+    bob.wait("the end of the other", |bob| bob.downs == [number]);
+    bob.assert_each_once(&[("a", 2000)]);
+    assert_eq!(ann.chat, bob.chat);
+}
+
+#[test]
+fn time_passes_by_one_entry_for_all() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut nodes = [engine.node("a"), engine.node("b")];
+    nodes[0].append(0);
+    nodes.iter_mut().for_each(|node| node.wait("an entry", |node| node.chat.len() == 1));
+    let at = nodes[0].times[0] + 200;
+    nodes.iter().for_each(|node| node.log.tick(at));
+    nodes.iter_mut().for_each(|node| node.wait("the time", |node| node.ticks > 0));
+    nodes[1].append(0);
+    nodes.iter_mut().for_each(|node| node.wait("an entry", |node| node.chat.len() == 2));
+    for node in nodes {
+        assert_eq!(node.ticks, 1);
+        assert!(node.times[1] >= at, "{:?}", node.times);
+    }
+}
+
+/// Calls may have been executed although their answers were lost.
+#[test]
+fn entries_are_there_once_after_connections_were_cut() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut nodes = [engine.node("a"), engine.node("b")];
+    let cut = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while cut.load(SeqCst) {
+                engine.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+                thread::sleep(Duration::from_millis(15));
+            }
+        });
+        for number in 0..600 {
+            nodes.iter_mut().for_each(|node| node.append(number));
+            thread::sleep(Duration::from_millis(2));
+        }
+        cut.store(false, SeqCst);
+    });
+    nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() >= 1200));
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    nodes[0].assert_each_once(&[("a", 600), ("b", 600)]);
+    let reconnects = nodes[0].log.status().figures().reconnects;
+    assert!(reconnects > 5, "{reconnects}");
+    assert!(nodes.iter().all(|node| node.lost == 0 && node.fenced == 0));
+}
+
+#[test]
+fn an_engine_that_is_killed_and_has_its_data_loses_nothing() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    let mut nodes = [engine.node("a"), engine.node("b")];
+    let epoch = nodes[0].epoch.clone();
+    for round in 0..3 {
+        (0..100).for_each(|number| nodes.iter_mut().for_each(|node| node.append(round * 100 + number)));
+        engine.kill();
+        nodes.iter_mut().for_each(|node| node.append(round + 1000));
+        engine.restart();
+    }
+    nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() == 606));
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    assert!(nodes.iter().all(|node| node.lost == 0 && node.fenced == 0 && node.epoch == epoch));
+}
+
+#[test]
+fn an_engine_without_its_data_is_filled_with_the_newest_state() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let (mut ann, mut bob) = (engine.node("a"), engine.node_at(proxy.port, "b"));
+    let (numbers, epoch) = ([ann.node, bob.node], ann.epoch.clone());
+    ann.append(0);
+    bob.append(0);
+    ann.wait("two entries", |ann| ann.chat.len() == 2);
+    bob.wait("two entries", |bob| bob.chat.len() == 2);
+    proxy.cut(true);
+    ann.append(1);
+    ann.wait("the third entry", |ann| ann.chat.len() == 3);
+    // It has been written nowhere.
+    bob.append(1);
+    engine.kill();
+    engine.delete_data();
+    engine.restart();
+    proxy.cut(false);
+    // Who claims first does not matter: the other's state is newer, or it joins later.
+    ann.wait("the loss", |ann| ann.joined == 1);
+    bob.wait("the loss", |bob| bob.joined == 1);
+    assert_eq!(ann.epoch, bob.epoch);
+    assert_ne!(ann.epoch, epoch);
+    assert_eq!([ann.node, bob.node], numbers, "members keep their connections");
+    ann.append(2);
+    ann.wait("the rest", |ann| ann.chat.iter().any(|line| line == "a 2") && ann.chat.contains(&"b 1".into()));
+    bob.wait("the rest", |bob| bob.chat.len() == ann.chat.len());
+    assert_eq!(ann.chat, bob.chat);
+    ann.assert_each_once(&[("a", 3), ("b", 2)]);
+}
+
+#[test]
+fn flushall_on_an_idle_engine_is_noticed() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut nodes = [engine.node("a"), engine.node("b")];
+    nodes[0].append(0);
+    nodes.iter_mut().for_each(|node| node.wait("an entry", |node| node.chat.len() == 1));
+    let epoch = nodes[0].epoch.clone();
+    engine.call(&["FLUSHALL"]);
+    nodes.iter_mut().for_each(|node| node.wait("the loss", |node| node.joined == 1));
+    assert!(nodes[0].epoch == nodes[1].epoch && nodes[0].epoch != epoch);
+    nodes.iter_mut().for_each(|node| node.append(1));
+    nodes.iter_mut().for_each(|node| node.wait("the rest", |node| node.chat.len() == 3));
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    assert_eq!(engine.call(&["EXISTS", "tinychat:claims"]), Value::Int(0));
+}
+
+/// The engine has other entries under the same ids, as after a failover to a replica that lagged.
+#[test]
+fn an_engine_that_has_lost_its_last_entries_is_replaced() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let mut ann = engine.node_at(proxy.port, "a");
+    (0..3).for_each(|number| ann.append(number));
+    ann.wait("all entries", |ann| ann.chat.len() == 3);
+    proxy.cut(true);
+    let Value::Array(entries) = engine.call(&["XREVRANGE", "tinychat:log", "+", "-", "COUNT", "1"]) else {
+        panic!()
+    };
+    let Some(Value::Array(entry)) = entries.first() else { panic!() };
+    let last = engine::text(&entry[0]).unwrap().to_owned();
+    engine.call(&["XDEL", "tinychat:log", &last]);
+    engine.call(&["HINCRBY", "tinychat:meta", "id", "-1"]);
+    engine.call(&["HINCRBY", "tinychat:meta", &format!("node:{}", ann.node), "-1"]);
+    proxy.cut(false);
+    ann.wait("the loss", |ann| ann.joined == 1);
+    ann.append(3);
+    ann.wait("the rest", |ann| ann.chat.len() == 4);
+    ann.assert_each_once(&[("a", 4)]);
+    let mut bob = engine.node("b");
+    bob.wait("the log", |bob| bob.chat.len() == 4);
+    assert_eq!(bob.chat, ann.chat);
+}
+
+#[test]
+fn nobody_is_considered_dead_because_the_engine_was_paused() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut nodes = [engine.node_with("a", SHORT_LEASE), engine.node_with("b", SHORT_LEASE)];
+    nodes.iter_mut().for_each(|node| node.append(0));
+    nodes.iter_mut().for_each(|node| node.wait("both entries", |node| node.chat.len() == 2));
+    engine.signal(Signal::STOP);
+    nodes.iter_mut().for_each(|node| node.append(1));
+    nodes.iter_mut().for_each(|node| node.wait("the pause", |node| node.unavailable == 1));
+    thread::sleep(2 * SHORT_LEASE.lease);
+    engine.signal(Signal::CONT);
+    nodes.iter_mut().for_each(|node| node.wait("the end of the pause", |node| node.available == 1));
+    nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() == 4));
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    for node in nodes {
+        assert_eq!((node.lost, node.fenced, node.downs.len()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_node_that_is_cut_off_is_ended_and_comes_back_as_another() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let mut ann = engine.node_with("a", SHORT_LEASE);
+    let mut bob = engine.start_node(proxy.port, "b", SHORT_LEASE, FORMATS).unwrap();
+    let (first, epoch) = (bob.node, bob.epoch.clone());
+    bob.append(0);
+    ann.wait("the entry", |ann| ann.chat.len() == 1);
+    bob.wait("the entry", |bob| bob.chat.len() == 1);
+    proxy.cut(true);
+    bob.append(1);
+    ann.wait("the end of the other", |ann| ann.downs == [first]);
+    bob.wait("that the engine is away", |bob| bob.unavailable == 1);
+    proxy.cut(false);
+    bob.wait("its end", |bob| bob.joined == 1);
+    assert!(bob.fenced == 1 && bob.node != first && bob.epoch == epoch && bob.lost == 0);
+    bob.append(2);
+    bob.wait("its entry", |bob| bob.chat.len() == 2);
+    ann.wait("its entry", |ann| ann.chat.len() == 2);
+    // What it had appended under its old number is lost: its clients were told so.
+    assert_eq!((&ann.chat, &bob.chat), (&vec!["b 0".into(), "b 2".into()], &ann.chat.clone()));
+    assert_eq!(bob.downs, [first]);
+    bob.wait_until_nothing_is_queued();
+}
+
+/// A master that has been replaced, and is still there: its connections seem to be healthy, and nothing comes
+/// (centrifugo#1189).
+#[test]
+fn a_connection_to_a_server_that_was_replaced_is_noticed() {
+    let Some(old) = TestEngine::start() else { return };
+    let Some(new) = TestEngine::start() else { return };
+    let proxy = Proxy::start(old.port);
+    let mut ann = old.node_at(proxy.port, "a");
+    ann.append(0);
+    ann.wait("an entry", |ann| ann.chat.len() == 1);
+    new.call(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
+    let deadline = Instant::now() + PATIENCE;
+    while new.call(&["EXISTS", "tinychat:log"]) != Value::Int(1) {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(20));
+    }
+    new.call(&["REPLICAOF", "NO", "ONE"]);
+    // Only the connection that writes is made anew.
+    proxy.lead_to(new.port);
+    let clients = old.call(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let clients = engine::text(&clients).unwrap();
+    for client in clients.lines().filter(|client| client.contains(" cmd=evalsha")) {
+        let id = client.strip_prefix("id=").unwrap().split(' ').next().unwrap();
+        old.call(&["CLIENT", "KILL", "ID", id]);
+    }
+    ann.append(1);
+    ann.wait("the entry", |ann| ann.chat.len() == 2);
+    ann.assert_each_once(&[("a", 2)]);
+    ann.wait("the other server", |ann| ann.available == ann.unavailable);
+    assert_eq!(ann.lost, 0);
+    // The old one has nothing of it.
+    assert_ne!(old.call(&["HGET", "tinychat:meta", "id"]), new.call(&["HGET", "tinychat:meta", "id"]));
+}
+
+#[test]
+fn an_engine_that_has_no_memory_is_unavailable() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    engine.call(&["CONFIG", "SET", "maxmemory", "1"]);
+    ann.append(0);
+    ann.wait("that it is full", |ann| ann.unavailable == 1);
+    assert!(ann.chat.is_empty());
+    engine.call(&["CONFIG", "SET", "maxmemory", "0"]);
+    ann.wait("the entry", |ann| ann.chat.len() == 1 && ann.available == 1);
+}
+
+#[test]
+fn a_slow_line_is_not_an_outage() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    proxy.delay(Duration::from_millis(200));
+    let mut nodes = [engine.node_at(proxy.port, "a"), engine.node_at(proxy.port, "b")];
+    for number in 0..1000 {
+        nodes.iter_mut().for_each(|node| node.append(number));
+    }
+    nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() == 2000));
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    for node in nodes {
+        node.assert_each_once(&[("a", 1000), ("b", 1000)]);
+        assert_eq!((node.unavailable, node.fenced), (0, 0));
+    }
+}
+
+#[test]
+fn a_trimmed_log_has_what_a_starting_node_needs() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let mut ann = engine.node_with("a", SHORT_LEASE);
+    let mut bob = engine.start_node(proxy.port, "b", SHORT_LEASE, FORMATS).unwrap();
+    bob.append(0);
+    bob.wait("its entry", |bob| bob.chat.len() == 1);
+    proxy.cut(true);
+    let count = 45_000;
+    for number in 0..count {
+        while !ann.try_append(number) {
+            let length = ann.chat.len();
+            ann.wait("room", |ann| ann.chat.len() > length);
+        }
+    }
+    ann.wait("all entries", |ann| ann.chat.len() == count + 1);
+    ann.wait("a snapshot", |ann| ann.log.status().figures().snapshot_age_entries < 10_000);
+    let Value::Int(length) = engine.call(&["XLEN", "tinychat:log"]) else { panic!() };
+    assert!((10_000..40_000).contains(&length), "{length} entries are in the log");
+
+    let mut late = engine.node("c");
+    late.wait("the log", |late| late.chat.len() == count + 1);
+    assert_eq!(late.chat, ann.chat);
+    // What this one would read next has been trimmed.
+    proxy.cut(false);
+    bob.wait("a snapshot", |bob| bob.chat.len() == count + 1);
+    assert_eq!(bob.chat, ann.chat);
+    assert_eq!(bob.lost, 0);
+}
+
+#[test]
+fn the_queue_is_bounded_and_is_written_when_the_engine_is_back() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    ann.append(0);
+    ann.wait("the entry", |ann| ann.chat.len() == 1);
+    engine.signal(Signal::STOP);
+    let mut count = 1;
+    while ann.try_append(count) {
+        count += 1;
+    }
+    assert_eq!(count, MAX_QUEUE_ENTRIES + 1);
+    engine.signal(Signal::CONT);
+    ann.wait("all entries", |ann| ann.chat.len() == count);
+    ann.assert_each_once(&[("a", count)]);
+    engine.signal(Signal::STOP);
+    let entry = vec![b'x'; 1024 * 1024];
+    let appended = (0..100).take_while(|_| ann.log.append(entry.clone()).is_ok()).count();
+    assert_eq!(appended, MAX_QUEUE_BYTES / entry.len());
+    engine.signal(Signal::CONT);
+    ann.wait("the long entries", |ann| ann.chat.len() == count + appended);
+    // Alone, an entry may be longer than the queue.
+    ann.wait_until_nothing_is_queued();
+    ann.log.append(vec![b'x'; MAX_QUEUE_BYTES + 1]).unwrap();
+    assert_eq!(ann.log.append(vec![b'x']), Err(Full));
+    ann.wait("the longest entry", |ann| ann.chat.len() == count + appended + 1);
+}
+
+#[test]
+fn the_newest_of_two_stores_fills_an_empty_engine() {
+    let Some(engine) = TestEngine::start() else { return };
+    let claim = Timing { claim: Duration::from_secs(1), ..USUAL };
+    let start = |name: &'static str, rank: Rank, line: &'static str| {
+        let own = OwnState { rank, chat: line.into() };
+        let settings = settings(&engine.url(engine.port), name, claim, FORMATS);
+        thread::spawn(move || TestNode::join(&settings, name, own).unwrap())
+    };
+    let starting = [
+        start("a", Rank::Stored(7), "old"),
+        start("b", Rank::Stored(9), "new"),
+        start("c", Rank::Nothing, ""),
+    ];
+    let mut nodes = starting.map(|node| node.join().unwrap());
+    nodes[0].append(0);
+    for node in &mut nodes {
+        node.wait("an entry", |node| node.chat.len() == 2);
+        assert_eq!(node.chat, ["new", "a 0"]);
+        assert_eq!(node.last_id, 10);
+    }
+}
+
+#[test]
+fn versions_with_a_common_format_run_side_by_side() {
+    let Some(engine) = TestEngine::start() else { return };
+    let start =
+        |name, oldest, newest| engine.start_node(engine.port, name, USUAL, Formats { oldest, newest });
+    let mut old = start("a", 1, 1).unwrap();
+    let mut new = start("b", 1, 2).unwrap();
+    assert_eq!((old.format, new.format), (1, 1));
+    let error = start("c", 2, 3).err().unwrap().to_string();
+    assert!(error.contains("uses format 1, and this program knows 2 to 3"), "{error}");
+    old.log.leave();
+    old.wait("the end", |old| old.left.is_some());
+    new.wait("the new format", |new| new.format == 2);
+    let error = start("d", 1, 1).err().unwrap().to_string();
+    assert!(error.contains("uses format 2, and this program knows 1 to 1"), "{error}");
+    assert_eq!(start("e", 2, 3).unwrap().format, 2);
+}
+
+#[test]
+fn an_engine_that_cannot_be_used_prevents_the_start() {
+    let Some(engine) = TestEngine::start() else { return };
+    let refused = |url: &str| {
+        let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
+        let error = TestNode::join(&settings(url, "a", USUAL, FORMATS), "a", own).err().unwrap().to_string();
+        assert!(!error.contains("hunter"), "{error}");
+        error
+    };
+    let port = engine.port;
+    let error = refused(&format!("redis://:hunter3@127.0.0.1:{port}"));
+    assert!(error.contains("the user or the password in CLUSTER_URL is wrong"), "{error}");
+    engine.call(&["CONFIG", "SET", "requirepass", "hunter2"]);
+    let error = refused(&format!("redis://127.0.0.1:{port}"));
+    assert!(error.contains("requires a password"), "{error}");
+    let error = refused(&format!("redis://ann:hunter2@127.0.0.1:{port}"));
+    assert!(error.contains("is wrong"), "{error}");
+    let url = format!("redis://:hunter2@127.0.0.1:{port}");
+    let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
+    let node = TestNode::join(&settings(&url, "a", USUAL, FORMATS), "a", own).unwrap();
+
+    let connection = redis::Client::open(url.as_str()).unwrap().get_connection();
+    let call = |words: &[&str]| {
+        let mut connection = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
+        redis::cmd(words[0]).arg(&words[1..]).query::<Value>(&mut connection).unwrap()
+    };
+    drop((node, connection));
+    call(&["SET", "tinychat:snapshot", "something else"]);
+    assert!(refused(&url).contains("its snapshot of the chat cannot be read"));
+    call(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    assert!(refused(&url).contains("set maxmemory-policy noeviction"));
+    call(&["ACL", "SETUSER", "bob", "on", ">hunter4", "~other:*", "+@all"]);
+    call(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let error = refused(&format!("redis://bob:hunter4@127.0.0.1:{port}"));
+    assert!(error.contains("lacks a permission"), "{error}");
+}
+
+#[test]
+fn a_node_waits_for_an_engine_that_is_down() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    engine.kill();
+    let settings = settings(&engine.url(engine.port), "a", USUAL, FORMATS);
+    let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
+    let starting = thread::spawn(move || TestNode::join(&settings, "a", own).unwrap());
+    thread::sleep(Duration::from_millis(500));
+    assert!(!starting.is_finished());
+    engine.restart();
+    let mut node = starting.join().unwrap();
+    node.append(0);
+    node.wait("an entry", |node| node.chat.len() == 1);
+}
+
+/// The test calls itself, because the variable must be set before the process starts.
+#[test]
+fn a_private_ca_is_trusted_through_ssl_cert_file() {
+    if let Ok(url) = std::env::var("TINYCHAT_TEST_TLS_URL") {
+        let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
+        let mut node = TestNode::join(&settings(&url, "a", USUAL, FORMATS), "a", own).unwrap();
+        node.append(0);
+        node.wait("an entry", |node| node.chat.len() == 1);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));
+    let request = self_signed::Request {
+        cert: cert.clone(),
+        key: key.clone(),
+        days: 2,
+        host: "localhost".into(),
+        force: false,
+    };
+    self_signed::generate(&request).unwrap();
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let tls = ["--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no"];
+    let Some(engine) = TestEngine::start_with(&tls) else { return };
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "cluster::tests::a_private_ca_is_trusted_through_ssl_cert_file"])
+        .env("TINYCHAT_TEST_TLS_URL", format!("rediss://127.0.0.1:{}", engine.tls_port))
+        .env("SSL_CERT_FILE", cert)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
+
+/// What a server would be: it applies entries to a chat of lines.
+struct TestNode {
+    name: &'static str,
+    log: SharedLog,
+    events: Receiver<Event>,
+    node: u32,
+    epoch: String,
+    format: u32,
+    last_id: u64,
+    chat: Vec<String>,
+    /// Of the entries in the chat, as far as they were read from the log.
+    times: Vec<u64>,
+    ticks: usize,
+    downs: Vec<u32>,
+    lost: usize,
+    fenced: usize,
+    joined: usize,
+    unavailable: usize,
+    available: usize,
+    left: Option<bool>,
+}
+
+impl TestNode {
+    fn join(settings: &NodeSettings, name: &'static str, own: OwnState) -> Result<Self, ClusterError> {
+        let (sender, events) = unbounded();
+        let mut chat = lines(&own.chat);
+        // A test may have ended.
+        let (joined, log) = join(settings, || own, move |event| drop(sender.send(event)))?;
+        if let Some(state) = &joined.state {
+            chat = lines(&state.chat);
+        }
+        Ok(Self {
+            name,
+            log,
+            events,
+            node: joined.node,
+            epoch: joined.epoch,
+            format: joined.format,
+            last_id: joined.id,
+            chat,
+            times: Vec::new(),
+            ticks: 0,
+            downs: Vec::new(),
+            lost: 0,
+            fenced: 0,
+            joined: 0,
+            unavailable: 0,
+            available: 0,
+            left: None,
+        })
+    }
+
+    fn append(&mut self, number: usize) {
+        assert!(self.try_append(number), "the queue is full");
+    }
+
+    fn try_append(&mut self, number: usize) -> bool {
+        self.log.append(format!("{} {number}", self.name).into()).is_ok()
+    }
+
+    fn wait(&mut self, what: &str, is_done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_done(self) {
+            let event = self.events.recv_timeout(Duration::from_millis(50));
+            assert!(
+                Instant::now() < deadline,
+                "{} waits for {what}; it has {} lines",
+                self.name,
+                self.chat.len()
+            );
+            if let Ok(event) = event {
+                self.handle(event);
+            }
+        }
+    }
+
+    fn wait_until_nothing_is_queued(&mut self) {
+        self.wait("an empty queue", |node| {
+            let figures = node.log.status().figures();
+            (figures.queue_entries, figures.queue_bytes) == (0, 0)
+        });
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Entries(entries) => entries.iter().for_each(|entry| self.apply(entry)),
+            Event::Unavailable(_) => self.unavailable += 1,
+            Event::Available => self.available += 1,
+            Event::Lost(_) => {
+                self.lost += 1;
+                self.log.offer(self.encoded());
+            }
+            Event::Fenced => self.fenced += 1,
+            Event::Joined(joined) => {
+                self.joined += 1;
+                self.log.adopt(&joined);
+                (self.node, self.epoch) = (joined.node, joined.epoch);
+                if let Some(state) = joined.state {
+                    (self.chat, self.last_id) = (lines(&state.chat), joined.id);
+                }
+            }
+            Event::Format(format) => self.format = format,
+            Event::SnapshotDue => self.log.snapshot(&self.encoded()),
+            Event::Left(has_left) => self.left = Some(has_left),
+        }
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        assert_eq!(entry.id, self.last_id + 1);
+        self.last_id = entry.id;
+        self.log.applied(entry);
+        match &entry.content {
+            Content::Data { data, .. } => {
+                self.chat.push(String::from_utf8_lossy(data).into());
+                self.times.push(entry.time);
+            }
+            Content::NodeDown(node) => self.downs.push(*node),
+            Content::Tick => self.ticks += 1,
+        }
+    }
+
+    fn encoded(&self) -> Vec<u8> {
+        self.chat.join("\n").into()
+    }
+
+    /// Asserts that each node's lines are there once, in their order.
+    fn assert_each_once(&self, counts: &[(&str, usize)]) {
+        let mut next: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in &self.chat {
+            let (name, number) = line.split_once(' ').unwrap();
+            let expected = next.entry(name).or_default();
+            assert_eq!(number.parse(), Ok(*expected), "{name}");
+            *expected += 1;
+        }
+        assert_eq!(next, counts.iter().copied().collect());
+    }
+}
+
+fn lines(chat: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(chat).lines().map(str::to_owned).collect()
+}
+
+fn settings(url: &str, name: &str, timing: Timing, formats: Formats) -> NodeSettings {
+    let cluster = ClusterSettings {
+        url: url.parse().unwrap(),
+        name: "tinychat".parse().unwrap(),
+        node: Some(name.parse().unwrap()),
+    };
+    NodeSettings { cluster, formats, timing }
+}
+
+/// A redis-server, which is killed at the end of the test.
+struct TestEngine {
+    process: Child,
+    arguments: Vec<String>,
+    port: u16,
+    tls_port: u16,
+    folder: TempDir,
+}
+
+impl TestEngine {
+    fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// `tls`: its settings, for a second port.
+    fn start_with(tls: &[&str]) -> Option<Self> {
+        if !is_installed() {
+            assert_ne!(std::env::var("TINYCHAT_ENGINE_TESTS").ok().as_deref(), Some("required"));
+            eprintln!("skipped: redis-server is not installed");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // Another process may take a port before the engine does.
+        for _ in 0..10 {
+            let (port, tls_port) = (free_port(), free_port());
+            let (port_text, tls_text) = (port.to_string(), tls_port.to_string());
+            let dir = folder.path().to_str().unwrap();
+            let mut arguments = vec!["--port", &port_text, "--bind", "127.0.0.1", "--dir", dir, "--save", ""];
+            arguments.extend(["--appendonly", "yes", "--appendfsync", "everysec", "--daemonize", "no"]);
+            if !tls.is_empty() {
+                arguments.extend(["--tls-port", &tls_text]);
+                arguments.extend(tls);
+            }
+            let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+            let process = spawn(&arguments);
+            let mut engine =
+                Self { process, arguments, port, tls_port, folder: tempfile::tempdir_in(&folder).unwrap() };
+            if engine.wait_until_ready() {
+                engine.folder = folder;
+                return Some(engine);
+            }
+        }
+        panic!("redis-server does not start")
+    }
+
+    fn wait_until_ready(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline && self.process.try_wait().unwrap().is_none() {
+            if self.try_call(&["PING"]).is_ok() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("redis://127.0.0.1:{port}")
+    }
+
+    fn node(&self, name: &'static str) -> TestNode {
+        self.node_with(name, USUAL)
+    }
+
+    fn node_at(&self, port: u16, name: &'static str) -> TestNode {
+        self.start_node(port, name, USUAL, FORMATS).unwrap()
+    }
+
+    fn node_with(&self, name: &'static str, timing: Timing) -> TestNode {
+        self.start_node(self.port, name, timing, FORMATS).unwrap()
+    }
+
+    fn start_node(
+        &self,
+        port: u16,
+        name: &'static str,
+        timing: Timing,
+        formats: Formats,
+    ) -> Result<TestNode, ClusterError> {
+        let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
+        TestNode::join(&settings(&self.url(port), name, timing, formats), name, own)
+    }
+
+    fn call(&self, words: &[&str]) -> Value {
+        self.try_call(words).unwrap()
+    }
+
+    fn try_call(&self, words: &[&str]) -> redis::RedisResult<Value> {
+        let mut connection =
+            redis::Client::open(self.url(self.port))?.get_connection_with_timeout(Duration::from_secs(2))?;
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// As `kill -9`.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.process = spawn(&self.arguments);
+        assert!(self.wait_until_ready(), "redis-server does not start again");
+    }
+
+    fn delete_data(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).unwrap();
+    }
+}
+
+impl Drop for TestEngine {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn is_installed() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| Path::new(&folder).join("redis-server").is_file())
+}
+
+fn spawn(arguments: &[String]) -> Child {
+    Command::new("redis-server").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Between a node and the engine. Its threads end with the test process.
+struct Proxy {
+    port: u16,
+    state: Arc<Mutex<ProxyState>>,
+}
+
+struct ProxyState {
+    engine: u16,
+    is_cut: bool,
+    delay: Duration,
+    open: Vec<TcpStream>,
+}
+
+impl Proxy {
+    fn start(engine: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = ProxyState { engine, is_cut: false, delay: Duration::ZERO, open: Vec::new() };
+        let state = Arc::new(Mutex::new(state));
+        let shared = state.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let mut state = shared.lock().unwrap();
+                if state.is_cut {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(("127.0.0.1", state.engine)) else { continue };
+                let delay = state.delay;
+                for (mut from, mut to) in [
+                    (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                    (server.try_clone().unwrap(), client.try_clone().unwrap()),
+                ] {
+                    thread::spawn(move || {
+                        let mut buffer = [0; 64 * 1024];
+                        while let Ok(length @ 1..) = from.read(&mut buffer) {
+                            thread::sleep(delay);
+                            if to.write_all(&buffer[..length]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = to.shutdown(Shutdown::Both);
+                        let _ = from.shutdown(Shutdown::Both);
+                    });
+                }
+                state.open.extend([client, server]);
+            }
+        });
+        Self { port, state }
+    }
+
+    /// Where new connections lead.
+    fn lead_to(&self, engine: u16) {
+        self.state.lock().unwrap().engine = engine;
+    }
+
+    /// How long bytes of new connections take, in each direction.
+    fn delay(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = delay;
+    }
+
+    /// Cuts all connections, and accepts none, or accepts them again.
+    fn cut(&self, is_cut: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.is_cut = is_cut;
+        for stream in state.open.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}

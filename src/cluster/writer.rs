@@ -1,0 +1,596 @@
+//! The thread that writes to the log, and keeps this node in the chat.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use log::{error, info, warn};
+
+use super::backoff::Backoff;
+use super::engine::{Engine, EngineError};
+use super::liveness::Liveness;
+use super::node::{Event, OwnState};
+use super::outbox::{BatchLimits, Outbox, Removed};
+use super::position::Position;
+use super::reader::ReaderCommand;
+use super::scripts::Script;
+use super::snapshot::{Applied, Snapshot};
+use super::start::{
+    Found, Membership, Node, Past, Problems, decimal, enter, join_chat, joined, load, millis, random_byte,
+};
+use super::timing::{IO_TIMEOUT, KEPT_TIME, LEAVE_TIMEOUT, MAX_LAG};
+
+/// A new snapshot is due after this many entries,
+const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// or this many bytes of them.
+const SNAPSHOT_BYTES: u64 = 8 * 1024 * 1024;
+/// How long the caller may take for a snapshot, before it is asked again.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most entries that the log keeps before a snapshot.
+const KEPT_ENTRIES: u64 = 20_000;
+/// Above this round trip, the engine is far away.
+const FAR: Duration = Duration::from_millis(100);
+
+/// What the thread is asked to do, or told.
+pub enum Command {
+    /// By the caller, who has taken the number of bytes from the room in the queue.
+    Append {
+        node: u32,
+        data: Vec<u8>,
+    },
+    Tick(u64),
+    Snapshot {
+        epoch: String,
+        id: u64,
+        snapshot: Vec<u8>,
+    },
+    Offer(Offer),
+    Leave,
+    Stop,
+    /// By the thread that reads: this node's entries up to this one are in the log.
+    ReadBack {
+        node: u32,
+        sequence: u64,
+    },
+    /// A node with this node's number has been ended.
+    Ended(u32),
+    Lost(String),
+    Behind,
+    Paused,
+}
+
+/// A state that an engine can be filled with.
+#[derive(Clone)]
+pub struct Offer {
+    pub own: OwnState,
+    pub applied: Applied,
+}
+
+pub struct Writer {
+    node: Arc<Node>,
+    commands: Receiver<Command>,
+    reader: Sender<ReaderCommand>,
+    membership: Membership,
+    engine: Option<Engine>,
+    has_connected: bool,
+    backoff: Backoff,
+    problems: Problems,
+    outbox: Outbox,
+    liveness: Liveness,
+    next_beat: Instant,
+    /// In milliseconds of the log's time.
+    tick: Option<u64>,
+    snapshots: Snapshots,
+    /// What the thread that reads has reported.
+    trouble: Option<Trouble>,
+    has_paused: bool,
+    offer: Option<Offer>,
+    /// When it must have left.
+    leaving: Option<Instant>,
+    /// The engine may have done that already.
+    has_asked_to_leave: bool,
+    is_stopped: bool,
+}
+
+/// When the chat's state is stored.
+struct Snapshots {
+    /// The number of bytes read when the last one was stored.
+    bytes_at_last: u64,
+    /// How many live nodes make one before this node does.
+    before: u64,
+    asked: Option<Instant>,
+    /// To be sent: its id, and the encoded snapshot.
+    waiting: Option<(u64, Vec<u8>)>,
+    /// Earlier ends of the log, and when it ended there.
+    ends: VecDeque<(Instant, u64)>,
+}
+
+enum Trouble {
+    Engine(EngineError),
+    /// What was acknowledged is missing.
+    Lost(String),
+    /// The thread that reads needs a snapshot.
+    Behind,
+    /// This node's number is not valid any more.
+    Ended,
+    /// What was written is not read.
+    Stuck,
+}
+
+impl From<EngineError> for Trouble {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Epoch | EngineError::Gap | EngineError::Empty => Self::Lost(error.to_string()),
+            EngineError::Fenced => Self::Ended,
+            error => Self::Engine(error),
+        }
+    }
+}
+
+impl Writer {
+    pub fn new(
+        node: Arc<Node>,
+        membership: Membership,
+        commands: Receiver<Command>,
+        reader: Sender<ReaderCommand>,
+    ) -> Self {
+        let problems = Problems::new(node.link.address());
+        Self {
+            node,
+            commands,
+            reader,
+            membership,
+            engine: None,
+            has_connected: false,
+            backoff: Backoff::default(),
+            problems,
+            outbox: Outbox::new(),
+            liveness: Liveness::new(MAX_LAG),
+            next_beat: Instant::now(),
+            tick: None,
+            snapshots: Snapshots {
+                bytes_at_last: 0,
+                before: 0,
+                asked: None,
+                waiting: None,
+                ends: VecDeque::new(),
+            },
+            trouble: None,
+            has_paused: false,
+            offer: None,
+            leaving: None,
+            has_asked_to_leave: false,
+            is_stopped: false,
+        }
+    }
+
+    pub fn run(mut self) {
+        let has_left = loop {
+            let flow = match self.work() {
+                Ok(flow) => flow,
+                Err(trouble) => self.recover(trouble),
+            };
+            if let ControlFlow::Break(has_left) = flow {
+                break has_left;
+            }
+            if self.is_over() {
+                break false;
+            }
+        };
+        // The threads end together.
+        let _ = self.reader.send(ReaderCommand::Stop);
+        (self.node.events)(Event::Left(has_left));
+    }
+
+    /// Does what is most urgent, or waits. Breaks with `true` once this node has left.
+    fn work(&mut self) -> Result<ControlFlow<bool>, Trouble> {
+        self.take_waiting();
+        if let Some(trouble) = self.trouble.take() {
+            return Err(trouble);
+        }
+        let now = Instant::now();
+        self.liveness.read(self.node.status.read_id());
+        self.node.status.stuck(self.liveness.is_stuck());
+        if self.liveness.is_overdue(now) && !self.node.status.is_delivering() {
+            return Err(Trouble::Stuck);
+        }
+        if now >= self.next_beat {
+            self.beat()?;
+        } else if !self.outbox.is_all_sent() {
+            self.append()?;
+        } else if self.leaving.is_some() {
+            self.leave()?;
+            return Ok(ControlFlow::Break(true));
+        } else if let Some((id, snapshot)) = self.snapshots.waiting.take() {
+            self.store_snapshot(id, &snapshot)?;
+        } else if self.tick_wait().is_some_and(|wait| wait.is_zero()) {
+            self.let_time_pass()?;
+        } else {
+            let tick = self.tick_wait().map(|wait| now + wait);
+            let deadline = [Some(self.next_beat), tick, self.liveness.deadline()].into_iter().flatten().min();
+            self.wait_until(deadline.unwrap_or(now));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn append(&mut self) -> Result<(), Trouble> {
+        let is_far = self.node.status.figures().round_trip > FAR;
+        let limits = if is_far { BatchLimits::FAR } else { BatchLimits::USUAL };
+        // The call borrows what it sends.
+        let outbox = std::mem::replace(&mut self.outbox, Outbox::new());
+        let mut count = 0;
+        let answer = outbox.batch(limits).map(|(first, batch)| {
+            count = batch.len();
+            let first = decimal(first);
+            let arguments: Vec<&[u8]> = [first.as_bytes()].into_iter().chain(batch).collect();
+            self.call(Script::Append, &arguments)
+        });
+        self.outbox = outbox;
+        if let Some(answer) = answer {
+            let [id, time] = answer?;
+            self.outbox.sent(count);
+            self.log_ends(id, time);
+        }
+        Ok(())
+    }
+
+    fn beat(&mut self) -> Result<(), Trouble> {
+        let timing = self.node.timing;
+        let newest = decimal(self.node.formats.newest.into());
+        let lease = millis(timing.lease);
+        let pause = millis(timing.pause);
+        let arguments = [lease.as_bytes(), pause.as_bytes(), newest.as_bytes()];
+        let [id, time, snapshot, before, format] = self.call(Script::Beat, &arguments)?;
+        let now = Instant::now();
+        self.next_beat = now + timing.beat;
+        self.node.status.beat();
+        self.problems.solved();
+        if id < self.node.status.read_id() {
+            return Err(Trouble::Lost("the last entries are missing".into()));
+        }
+        self.log_ends(id, time);
+        if u64::from(self.membership.format) != format {
+            self.membership.format = format.try_into().unwrap_or(self.node.formats.newest);
+            (self.node.events)(Event::Format(self.membership.format));
+        }
+        self.snapshots.before = before;
+        self.snapshots.ends.push_back((now, id));
+        while self.snapshots.ends.get(1).is_some_and(|(at, _)| now - *at >= KEPT_TIME) {
+            self.snapshots.ends.pop_front();
+        }
+        self.ask_for_snapshot(snapshot, now);
+        Ok(())
+    }
+
+    fn let_time_pass(&mut self) -> Result<(), Trouble> {
+        let Some(at) = self.tick else { return Ok(()) };
+        let [id, time] = self.call(Script::Tick, &[decimal(at).as_bytes()])?;
+        if time >= at {
+            self.tick = None;
+        }
+        self.log_ends(id, time);
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), Trouble> {
+        self.has_asked_to_leave = true;
+        let [_, _] = self.call(Script::Leave, &[])?;
+        // Then the thread that reads has delivered everything.
+        while !self.is_over() && !matches!(self.trouble, Some(Trouble::Ended)) {
+            self.wait_until(Instant::now() + LEAVE_TIMEOUT);
+        }
+        Ok(())
+    }
+
+    fn store_snapshot(&mut self, id: u64, snapshot: &[u8]) -> Result<(), Trouble> {
+        let kept_from = match self.snapshots.ends.front() {
+            Some((at, id)) if at.elapsed() >= KEPT_TIME => *id,
+            _ => 0,
+        };
+        let keep = kept_from.max((id + 1).saturating_sub(KEPT_ENTRIES));
+        let (id, replaced, keep) = (decimal(id), decimal(self.membership.snapshot_id), decimal(keep));
+        let arguments = [id.as_bytes(), replaced.as_bytes(), keep.as_bytes(), snapshot];
+        let [is_stored] = self.call(Script::Snapshot, &arguments)?;
+        if is_stored == 1 {
+            self.node.status.snapshot_bytes(snapshot.len());
+            // The next beat returns its id.
+            self.next_beat = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// `stored`: the id of the last snapshot.
+    fn ask_for_snapshot(&mut self, stored: u64, now: Instant) {
+        let status = &self.node.status;
+        status.snapshot(stored);
+        if stored != self.membership.snapshot_id {
+            self.membership.snapshot_id = stored;
+            self.snapshots.bytes_at_last = status.read_bytes();
+            self.snapshots.asked = None;
+        }
+        let factor = 1 + self.snapshots.before;
+        let entries = status.read_id().saturating_sub(stored);
+        let bytes = status.read_bytes() - self.snapshots.bytes_at_last;
+        let is_due =
+            entries >= SNAPSHOT_ENTRIES * factor || (bytes >= SNAPSHOT_BYTES * factor && entries > 0);
+        if is_due && self.snapshots.asked.is_none_or(|asked| now - asked >= SNAPSHOT_TIMEOUT) {
+            self.snapshots.asked = Some(now);
+            (self.node.events)(Event::SnapshotDue);
+        }
+    }
+
+    /// Runs a script that begins with the epoch and the node.
+    fn call<const N: usize>(&mut self, script: Script, arguments: &[&[u8]]) -> Result<[u64; N], EngineError> {
+        let node = decimal(self.membership.node.into());
+        let head = [self.membership.epoch.as_bytes(), node.as_bytes()];
+        let arguments: Vec<&[u8]> = head.into_iter().chain(arguments.iter().copied()).collect();
+        let status = self.node.status.clone();
+        status.asks_to_write();
+        let engine = connected(&mut self.engine, &mut self.has_connected, &self.node)?;
+        let asked = Instant::now();
+        let answer = engine.numbers(script, &arguments);
+        if !matches!(answer, Err(EngineError::Unavailable(_) | EngineError::Refused(_))) {
+            status.answered_write();
+            status.round_trip(asked.elapsed());
+            self.backoff.succeeded();
+        }
+        answer
+    }
+
+    fn log_ends(&mut self, id: u64, time: u64) {
+        let status = &self.node.status;
+        status.log_ends(id);
+        status.engine_clock(time);
+        self.liveness.written(id, status.read_id(), Instant::now());
+    }
+
+    /// How long until the engine's clock reaches the moment that was asked for.
+    fn tick_wait(&self) -> Option<Duration> {
+        self.tick.map(|at| Duration::from_millis(at.saturating_sub(self.node.status.engine_millis())))
+    }
+
+    fn recover(&mut self, trouble: Trouble) -> ControlFlow<bool> {
+        match trouble {
+            Trouble::Engine(error) => {
+                self.problems.report(&error.to_string());
+                self.disconnect();
+                self.wait_to_retry();
+            }
+            Trouble::Stuck => {
+                self.problems.report("what is written to it cannot be read; connecting again");
+                self.disconnect();
+                self.liveness.stuck();
+                let _ = self.reader.send(ReaderCommand::Reconnect);
+            }
+            Trouble::Lost(reason) => self.replace(&reason),
+            Trouble::Behind => self.catch_up(),
+            Trouble::Ended if self.has_asked_to_leave => return ControlFlow::Break(true),
+            Trouble::Ended if self.leaving.is_some() => return ControlFlow::Break(false),
+            Trouble::Ended => self.rejoin(),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// This node was considered dead: continues under another number.
+    fn rejoin(&mut self) {
+        warn!("The other servers have considered this one dead: its clients have to reconnect");
+        // Whatever the caller appends under the old number is dropped.
+        self.membership.node = 0;
+        self.node.status.removed(self.outbox.clear());
+        (self.node.events)(Event::Fenced);
+        while !self.is_over() {
+            let joined_again = self.with_engine(|engine, writer| {
+                let epoch = engine.chat()?.map(|(epoch, ..)| epoch);
+                if epoch.as_ref() != Some(&writer.membership.epoch) {
+                    return Err(EngineError::Epoch);
+                }
+                join_chat(engine, &writer.node, None)
+            });
+            match joined_again {
+                Ok(membership) => {
+                    self.node.status.rejoined(membership.node);
+                    self.membership = membership.clone();
+                    self.continue_at_once();
+                    // The caller's own state continues to be that of the chat.
+                    let applied = Applied { id: self.node.status.read_id(), ..Applied::default() };
+                    (self.node.events)(Event::Joined(joined(&membership, Found::Own, applied)));
+                    return;
+                }
+                Err(EngineError::Epoch | EngineError::Empty) => {
+                    return self.replace("the chat has been replaced or removed");
+                }
+                Err(error) => self.retry(&error),
+            }
+        }
+    }
+
+    /// The log goes on beyond what this node has read, but what is between has been trimmed.
+    fn catch_up(&mut self) {
+        if !self.pause_reader() {
+            return;
+        }
+        warn!("This server has missed a part of the log, and continues from the last snapshot");
+        while !self.is_over() {
+            let epoch = self.membership.epoch.clone();
+            match self.with_engine(|engine, _| load(engine, &epoch)) {
+                Ok(snapshot) if snapshot.applied.id > self.node.status.read_id() => {
+                    return self.adopt(self.membership.clone(), Found::Loaded(snapshot), Applied::default());
+                }
+                Ok(_) | Err(EngineError::Epoch | EngineError::Empty) => {
+                    return self.replace("a part of the log is missing");
+                }
+                Err(error) => self.retry(&error),
+            }
+        }
+    }
+
+    /// The engine has lost what it had acknowledged: fills it, or takes what another node has filled it with.
+    fn replace(&mut self, reason: &str) {
+        if !self.pause_reader() {
+            return;
+        }
+        error!("The Redis or Valkey server at {} has lost the chat: {reason}", self.node.link.address());
+        self.offer = None;
+        (self.node.events)(Event::Lost(reason.into()));
+        while self.offer.is_none() && !self.is_over() {
+            self.wait_until(Instant::now() + IO_TIMEOUT);
+        }
+        let Some(offer) = self.offer.take() else { return };
+        let past = Past {
+            node: self.membership.node,
+            epoch: self.membership.epoch.clone(),
+            done: self.outbox.done(),
+        };
+        while !self.is_over() {
+            let entered = self.with_engine(|engine, writer| {
+                enter(engine, &writer.node, Some(&past), || Some(offer.clone()))
+            });
+            match entered {
+                Ok((membership, found)) => return self.adopt(membership, found, offer.applied),
+                // Another node was faster.
+                Err(EngineError::Epoch | EngineError::Empty) => {}
+                Err(error) => self.retry(&error),
+            }
+        }
+    }
+
+    /// Continues with another state. `own`: what this node has applied.
+    fn adopt(&mut self, membership: Membership, found: Found, own: Applied) {
+        let applied = match &found {
+            Found::Own => own,
+            Found::Loaded(Snapshot { applied, chat, .. }) => {
+                self.node.status.snapshot_bytes(chat.len());
+                applied.clone()
+            }
+        };
+        let joined = joined(&membership, found, applied.clone());
+        let removed = if membership.node == self.membership.node {
+            self.outbox.read_back(joined.sequence)
+        } else {
+            self.outbox.clear()
+        };
+        self.node.status.removed(removed);
+        let log_id = membership.log_id.max(applied.id);
+        self.node.status.joined(membership.node, log_id, applied.id, membership.snapshot_id);
+        self.membership = membership;
+        info!("Continuing the chat with the id {} as number {}", applied.id, self.membership.node);
+        self.continue_at_once();
+        (self.node.events)(Event::Joined(joined));
+        let position = Position::new(self.membership.mark, applied.id, applied.origin);
+        let follow = ReaderCommand::Follow { epoch: self.membership.epoch.clone(), position };
+        let _ = self.reader.send(follow);
+    }
+
+    fn continue_at_once(&mut self) {
+        self.outbox.rewind();
+        self.liveness.restart();
+        self.next_beat = Instant::now();
+        self.snapshots.ends.clear();
+        self.snapshots.asked = None;
+        self.snapshots.waiting = None;
+        self.tick = None;
+    }
+
+    /// Returns once the other thread delivers nothing more. `false`: this node is to stop.
+    fn pause_reader(&mut self) -> bool {
+        self.has_paused = false;
+        let _ = self.reader.send(ReaderCommand::Pause);
+        while !self.has_paused && !self.is_over() {
+            self.wait_until(Instant::now() + IO_TIMEOUT);
+        }
+        // What it has reported before is about the state that is left behind.
+        self.trouble = None;
+        self.has_paused
+    }
+
+    fn with_engine<T>(
+        &mut self,
+        call: impl FnOnce(&mut Engine, &Self) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        connected(&mut self.engine, &mut self.has_connected, &self.node)?;
+        let Some(mut engine) = self.engine.take() else { return Err(EngineError::malformed("connect")) };
+        let result = call(&mut engine, self);
+        self.engine = Some(engine);
+        result
+    }
+
+    fn retry(&mut self, error: &EngineError) {
+        self.problems.report(&error.to_string());
+        self.disconnect();
+        self.wait_to_retry();
+    }
+
+    fn disconnect(&mut self) {
+        self.engine = None;
+        self.outbox.rewind();
+        self.liveness.reconnected();
+    }
+
+    fn wait_to_retry(&mut self) {
+        let until = Instant::now() + self.backoff.failed(random_byte());
+        while Instant::now() < until && !self.is_over() {
+            self.wait_until(until);
+        }
+    }
+
+    /// Takes what arrives until then, or the first of it.
+    fn wait_until(&mut self, deadline: Instant) {
+        let deadline = self.leaving.map_or(deadline, |leaving| deadline.min(leaving));
+        if let Ok(command) = self.commands.recv_deadline(deadline) {
+            self.take(command);
+        }
+    }
+
+    fn take_waiting(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.take(command);
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Append { node, data } if node == self.membership.node => self.outbox.push(data),
+            Command::Append { data, .. } => {
+                self.node.status.removed(Removed { entries: 1, bytes: data.len() });
+            }
+            Command::Tick(at) => self.tick = Some(at),
+            Command::Snapshot { epoch, id, snapshot } if epoch == self.membership.epoch => {
+                self.snapshots.waiting = Some((id, snapshot));
+            }
+            Command::Offer(offer) => self.offer = Some(offer),
+            Command::Leave => self.leaving = Some(Instant::now() + LEAVE_TIMEOUT),
+            Command::Stop => self.is_stopped = true,
+            Command::ReadBack { node, sequence } if node == self.membership.node => {
+                let removed = self.outbox.read_back(sequence);
+                self.node.status.removed(removed);
+            }
+            Command::Ended(node) if node == self.membership.node => self.trouble = Some(Trouble::Ended),
+            // What they are about has been replaced.
+            Command::Snapshot { .. } | Command::ReadBack { .. } | Command::Ended(_) => {}
+            Command::Lost(reason) => self.trouble = Some(Trouble::Lost(reason)),
+            Command::Behind => self.trouble = Some(Trouble::Behind),
+            Command::Paused => self.has_paused = true,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_stopped || self.leaving.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// The connection, which is made if there is none.
+fn connected<'a>(
+    engine: &'a mut Option<Engine>,
+    has_connected: &mut bool,
+    node: &Node,
+) -> Result<&'a mut Engine, EngineError> {
+    if engine.is_none() {
+        *engine = Some(node.link.connect(IO_TIMEOUT)?);
+        if std::mem::replace(has_connected, true) {
+            node.status.reconnected();
+        }
+    }
+    engine.as_mut().ok_or_else(|| EngineError::malformed("connect"))
+}
