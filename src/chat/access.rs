@@ -1,6 +1,9 @@
 //! Secrets that clients send, and the results of comparing passwords. They are compared before an entry is made, so that
 //! no entry contains a password.
 
+use serde::{Deserialize, Serialize};
+
+use super::format::is_default;
 use super::session::SessionSecret;
 
 /// A password that a client has sent. It does not implement `Debug`, so that it cannot be logged.
@@ -30,15 +33,20 @@ pub struct Attempts {
 }
 
 /// What the client's server requires, and the results of comparing the passwords of a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Access {
     /// Whether a join needs no password, because `JOIN_PASSWORD` is not set.
+    #[serde(rename = "o", default, skip_serializing_if = "is_default")]
     pub is_open: bool,
+    #[serde(rename = "j", default, skip_serializing_if = "is_default")]
     pub join: Verdict,
+    #[serde(rename = "l", default, skip_serializing_if = "is_default")]
     pub login: Verdict,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// There was no password, or none that matters.
     #[default]

@@ -8,6 +8,8 @@ mod command;
 mod duration;
 mod entry;
 mod fields;
+#[allow(dead_code, reason = "for several servers as one chat")]
+mod format;
 mod guests;
 mod history;
 mod list_budget;

@@ -2,10 +2,15 @@
 
 #[path = "room_moderation.rs"]
 mod moderation;
+#[allow(dead_code, reason = "for several servers as one chat")]
+#[path = "room_snapshot.rs"]
+mod snapshot;
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
+
+pub(super) use snapshot::Snapshot;
 
 use super::access::{Access, Verdict};
 use super::acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
@@ -164,6 +169,8 @@ pub struct Room {
     timeouts: Timeouts,
     bans: Bans,
     /// The names of the named moderators.
+    moderators: Vec<Username>,
+    /// The same as keys.
     reserved: NameMap<()>,
     /// Decisions that are being stored, in order.
     undecided: Vec<Decision>,
@@ -210,6 +217,7 @@ impl Room {
             away: AwaySchedule::new(away),
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
+            moderators: Vec::new(),
             reserved: NameMap::default(),
             undecided: Vec::new(),
             scratch: Vec::new(),
@@ -319,6 +327,7 @@ impl Room {
 
     /// Reserves these names in place of the earlier ones.
     fn set_moderators(&mut self, names: &[Username]) -> Vec<Effect> {
+        self.moderators = names.to_vec();
         self.reserved = reserved_names(names);
         let mut is_changed = false;
         for member in self.roster.iter_mut() {
