@@ -29,7 +29,8 @@ pub enum Outcome {
     Stored,
     /// There is no such message.
     NotFound,
-    /// The disk has failed, or has not answered in time. The decision takes effect until the next restart.
+    /// The disk has failed, or has not answered in time. The decision takes effect until the next restart. A message to
+    /// be deleted is in memory, or may be in the store.
     NotStored,
 }
 

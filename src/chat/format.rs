@@ -106,7 +106,7 @@ pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// A value as its text.
-pub mod text {
+pub(super) mod text {
     use std::fmt::Display;
     use std::str::FromStr;
 
@@ -125,7 +125,7 @@ pub mod text {
 }
 
 /// The same for an optional value.
-pub mod optional_text {
+pub(super) mod optional_text {
     use std::fmt::Display;
     use std::str::FromStr;
 
@@ -145,7 +145,7 @@ pub mod optional_text {
 }
 
 /// The same for a list.
-pub mod texts {
+pub(super) mod texts {
     use std::fmt::Display;
     use std::str::FromStr;
 
@@ -165,7 +165,7 @@ pub mod texts {
 }
 
 /// An encoded message as a string.
-pub mod json_text {
+pub(super) mod json_text {
     use std::sync::Arc;
 
     use serde::ser::Error;

@@ -626,7 +626,12 @@ impl Room {
         let is_its = |decision: &mut Decision| decision.connection.node() == node;
         let mut effects = Vec::new();
         for decision in self.undecided.extract_if(.., is_its).collect::<Vec<_>>() {
-            effects.extend(self.decided(context, decision, Outcome::NotStored));
+            // Nobody knows any more what its store had.
+            let outcome = match decision.act.action {
+                Action::Delete { .. } => Outcome::NotFound,
+                _ => Outcome::NotStored,
+            };
+            effects.extend(self.decided(context, decision, outcome));
         }
         let connections = self.roster.iter().filter_map(Member::connection);
         for connection in connections.filter(|id| id.node() == node).collect::<Vec<_>>() {

@@ -227,7 +227,13 @@ impl Script {
     /// Applies a decision as the next entry, unless decisions wait.
     fn decide(&mut self, decision: Box<Decision>) {
         match self.outcome {
-            Some(outcome) => self.input(decision.connection.0, Input::Decided(decision, outcome)),
+            Some(outcome) => {
+                let outcome = match outcome {
+                    Outcome::NotStored => self.room.not_stored(&decision),
+                    outcome => outcome,
+                };
+                self.input(decision.connection.0, Input::Decided(decision, outcome));
+            }
             None => self.waiting.push(*decision),
         }
     }

@@ -503,6 +503,10 @@ impl World {
             _ if random.one_in(4) => Outcome::NotStored,
             _ => Outcome::Stored,
         });
+        let outcome = match outcome {
+            Outcome::NotStored => self.room.not_stored(&decision),
+            outcome => outcome,
+        };
         self.apply(decision.connection, Input::Decided(decision.clone().into(), outcome));
         self.deciding = None;
         if let Action::Delete { id, .. } = decision.act.action {

@@ -423,6 +423,10 @@ impl Hub {
     }
 
     fn decided(&mut self, now: &Now, decision: Box<Decision>, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::NotStored => self.room.not_stored(&decision),
+            outcome => outcome,
+        };
         self.input(now, decision.connection, Input::Decided(decision, outcome));
     }
 
