@@ -13,7 +13,7 @@ use crate::chat::away::AwayLimits;
 use crate::chat::entry::*;
 use crate::chat::history::HistoryLimits;
 use crate::chat::protocol::{ClientMessage, MessageError, TxnId};
-use crate::chat::room::{Room, RoomSettings};
+use crate::chat::room::{Effect, Room, RoomSettings};
 use crate::chat::session::SessionSecret;
 use crate::chat::username::Username;
 
@@ -161,10 +161,17 @@ fn time(millis: u64) -> EntryTime {
 
 /// A room with something of everything.
 fn busy_room() -> Room {
-    let (mut room, mut last_id) = (room(), 0);
+    busy_room_and_effects().0
+}
+
+fn busy_room_and_effects() -> (Room, Vec<Effect>) {
+    let (mut room, mut last_id, mut all) = (room(), 0, Vec::new());
     let mut apply = |millis, from, input| {
         last_id += 1;
-        room.apply(Entry { id: last_id, time: &time(millis), from, input }, NodeNumber::LOCAL)
+        let entry = Entry { id: last_id, time: &time(millis), from, input };
+        let effects = room.apply(entry, NodeNumber::LOCAL);
+        all.extend(effects.iter().cloned());
+        effects
     };
     let open = Access { is_open: true, login: Verdict::Shared, ..Access::default() };
     let [ann, bob, cid, meg, eve] = [id(1, 1), id(1, 2), id(2, 1), id(2, 2), id(2, 3)];
@@ -186,7 +193,7 @@ fn busy_room() -> Room {
     let mut decide = |text: &str| {
         let effects = say(meg, &serde_json::json!({"type": "command", "content": text}).to_string());
         effects.into_iter().find_map(|effect| match effect {
-            crate::chat::room::Effect::Decide(decision) => Some(decision),
+            Effect::Decide(decision) => Some(decision),
             _ => None,
         })
     };
@@ -199,7 +206,7 @@ fn busy_room() -> Room {
     apply(50, cid, message(r#"{"type":"command","content":"/whisper Bob wait"}"#, open, None));
     // A banned address.
     apply(60, eve, message(r#"{"type":"join","username":"Eve"}"#, open, guest(9)));
-    room
+    (room, all)
 }
 
 #[test]
@@ -221,6 +228,19 @@ fn snapshots_are_encoded_as_they_always_were() {
     assert_eq!(text(busy_room().snapshot().encode().unwrap()), golden, "{CHANGED}");
     let room = Room::from_snapshot(Snapshot::decode(golden.as_bytes()).unwrap(), None).unwrap();
     assert_eq!(text(room.snapshot().encode().unwrap()), golden);
+}
+
+/// Its connections' threads must know the sessions and the bans.
+#[test]
+fn a_server_that_starts_from_a_snapshot_learns_what_it_has_missed() {
+    let (room, effects) = busy_room_and_effects();
+    let restored = Room::from_snapshot(room.snapshot(), None).unwrap();
+    let is_of_state = |effect: &&Effect| matches!(effect, Effect::OpenSession(..) | Effect::PublishBan(_));
+    let list = effects.iter().rfind(|effect| matches!(effect, Effect::ListChanged(_)));
+    // Nobody has left, and no ban has ended.
+    let expected: Vec<&Effect> = list.into_iter().chain(effects.iter().filter(is_of_state)).collect();
+    assert_eq!(restored.missed_effects().iter().collect::<Vec<_>>(), expected);
+    assert_eq!(expected.len(), 1 + 4 + 2);
 }
 
 #[test]

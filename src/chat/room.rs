@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub(super) use snapshot::Snapshot;
+pub(crate) use snapshot::Snapshot;
 
 use super::access::{Access, Verdict};
 use super::acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Room, reserved_names};
+use super::{Effect, Room, reserved_names};
 use crate::chat::acts::{Ban, Decision};
 use crate::chat::away::{AwayLimits, AwaySchedule};
 use crate::chat::bans::{Bans, Protected};
 use crate::chat::entry::{ConnectionId, ConnectionMap};
 use crate::chat::format::FormatError;
 use crate::chat::history::{History, HistoryLimits, KeptHistory, LocalStore};
-use crate::chat::roster::{Roster, RosterState};
+use crate::chat::roster::{Member, Roster, RosterState};
 use crate::chat::time_outs::{TimeOutState, Timeouts};
 use crate::chat::username::Username;
 
@@ -111,6 +111,16 @@ impl Room {
             undecided,
             scratch: Vec::new(),
         })
+    }
+
+    /// What a server that starts from a snapshot has missed: the effects by which it would know of the members, their
+    /// sessions and the bans.
+    pub fn missed_effects(&self) -> Vec<Effect> {
+        let session = |member: &Member| Some(Effect::OpenSession(member.session?, member.name.key().clone()));
+        let mut effects = vec![self.list_changed()];
+        effects.extend(self.roster.iter().filter_map(session));
+        effects.extend(self.bans.by_id().cloned().map(Effect::PublishBan));
+        effects
     }
 }
 
