@@ -36,7 +36,7 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
-mod timing;
+mod tuning;
 mod writer;
 
 pub use self::log::{Full, SharedLog};
@@ -45,4 +45,4 @@ pub use node::{Event, Formats, Joined, NodeSettings, OwnState, Rank, State};
 pub use outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
 pub use start::{ClusterError, join};
 pub use status::{Figures, Status};
-pub use timing::Timing;
+pub use tuning::Tuning;

@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::snapshot::Applied;
-use super::timing::Timing;
+use super::tuning::Tuning;
 use crate::config::ClusterSettings;
 
 /// What a node is started with.
@@ -10,7 +10,7 @@ use crate::config::ClusterSettings;
 pub struct NodeSettings {
     pub cluster: ClusterSettings,
     pub formats: Formats,
-    pub timing: Timing,
+    pub tuning: Tuning,
 }
 
 /// The formats of entries and snapshots that this program knows. Nodes whose programs know different ones run side by side

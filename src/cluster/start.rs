@@ -17,7 +17,7 @@ use super::reader::Reader;
 use super::scripts::Script;
 use super::snapshot::{Applied, Snapshot};
 use super::status::Status;
-use super::timing::{IO_TIMEOUT, LOG_INTERVAL, Timing};
+use super::tuning::{IO_TIMEOUT, LOG_INTERVAL, Tuning};
 use super::writer::{Offer, Writer};
 use crate::ops::random::random;
 
@@ -47,7 +47,7 @@ pub struct Node {
     claimant: String,
     name: String,
     pub formats: Formats,
-    pub timing: Timing,
+    pub tuning: Tuning,
     pub status: Arc<Status>,
     pub events: Box<dyn Fn(Event) + Send + Sync>,
 }
@@ -119,7 +119,7 @@ pub fn join(
             None => default_name()?,
         },
         formats: settings.formats,
-        timing: settings.timing,
+        tuning: settings.tuning,
         status: Arc::new(Status::new()),
         events: Box::new(events),
     });
@@ -245,7 +245,7 @@ pub fn join_chat(engine: &mut Engine, node: &Node, past: Option<&Past>) -> Resul
             node.name.as_bytes(),
             decimal(node.formats.newest.into()).as_bytes(),
             decimal(node.formats.oldest.into()).as_bytes(),
-            millis(node.timing.lease).as_bytes(),
+            millis(node.tuning.lease).as_bytes(),
             decimal(number.into()).as_bytes(),
             epoch.as_bytes(),
             decimal(done).as_bytes(),
@@ -295,7 +295,7 @@ fn fill(
         found.unwrap_or("none").to_owned(),
         node.claimant.clone(),
         own.rank.text(),
-        millis(node.timing.claim),
+        millis(node.tuning.claim),
         // Of a state from a store, the engine has no entry.
         decimal(if past.is_some() { applied.id } else { 0 }),
         decimal(origin.node.into()),
@@ -305,7 +305,7 @@ fn fill(
         epoch.clone(),
         decimal(mark.into()),
         decimal(node.formats.newest.into()),
-        millis(node.timing.lease),
+        millis(node.tuning.lease),
         decimal(applied.time),
         decimal(applied.id),
         decimal(highest.into()),
@@ -335,7 +335,7 @@ fn fill(
             Some("WIN") => has_won = true,
             Some("WAIT") => {
                 has_won = false;
-                thread::sleep(node.timing.claim / 8);
+                thread::sleep(node.tuning.claim / 8);
             }
             _ => return Err(EngineError::malformed("restore")),
         }

@@ -23,14 +23,17 @@ use crate::tls::self_signed;
 /// The engine is a process of its own on a machine that may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As in a server, but the first node does not wait for others.
-const USUAL: Timing = Timing {
+const USUAL: Tuning = Tuning {
     beat: Duration::from_millis(300),
     lease: Duration::from_secs(8),
     pause: Duration::from_secs(1),
     claim: Duration::from_millis(100),
+    snapshot_entries: 1000,
+    snapshot_interval: Duration::from_millis(100),
+    kept_entries: 2000,
 };
 /// For nodes that are to be considered dead.
-const SHORT_LEASE: Timing = Timing { lease: Duration::from_secs(2), ..USUAL };
+const SHORT_LEASE: Tuning = Tuning { lease: Duration::from_secs(2), ..USUAL };
 const FORMATS: Formats = Formats { oldest: 1, newest: 1 };
 
 #[test]
@@ -321,7 +324,7 @@ fn a_trimmed_log_has_what_a_starting_node_needs() {
     bob.append(0);
     bob.wait("its entry", |bob| bob.chat.len() == 1);
     proxy.cut(true);
-    let count = 45_000;
+    let count = 6000;
     for number in 0..count {
         while !ann.try_append(number) {
             let length = ann.chat.len();
@@ -329,9 +332,9 @@ fn a_trimmed_log_has_what_a_starting_node_needs() {
         }
     }
     ann.wait("all entries", |ann| ann.chat.len() == count + 1);
-    ann.wait("a snapshot", |ann| ann.log.status().figures().snapshot_age_entries < 10_000);
+    ann.wait("a snapshot", |ann| ann.log.status().figures().snapshot_age_entries < 1000);
     let Value::Int(length) = engine.call(&["XLEN", "tinychat:log"]) else { panic!() };
-    assert!((10_000..40_000).contains(&length), "{length} entries are in the log");
+    assert!((2000..5000).contains(&length), "{length} entries are in the log");
 
     let mut late = engine.node("c");
     late.wait("the log", |late| late.chat.len() == count + 1);
@@ -374,7 +377,7 @@ fn the_queue_is_bounded_and_is_written_when_the_engine_is_back() {
 #[test]
 fn the_newest_of_two_stores_fills_an_empty_engine() {
     let Some(engine) = TestEngine::start() else { return };
-    let claim = Timing { claim: Duration::from_secs(1), ..USUAL };
+    let claim = Tuning { claim: Duration::from_secs(1), ..USUAL };
     let start = |name: &'static str, rank: Rank, line: &'static str| {
         let own = OwnState { rank, chat: line.into() };
         let settings = settings(&engine.url(engine.port), name, claim, FORMATS);
@@ -639,13 +642,13 @@ fn lines(chat: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(chat).lines().map(str::to_owned).collect()
 }
 
-fn settings(url: &str, name: &str, timing: Timing, formats: Formats) -> NodeSettings {
+fn settings(url: &str, name: &str, tuning: Tuning, formats: Formats) -> NodeSettings {
     let cluster = ClusterSettings {
         url: url.parse().unwrap(),
         name: "tinychat".parse().unwrap(),
         node: Some(name.parse().unwrap()),
     };
-    NodeSettings { cluster, formats, timing }
+    NodeSettings { cluster, formats, tuning }
 }
 
 /// A redis-server, which is killed at the end of the test.
@@ -716,19 +719,19 @@ impl TestEngine {
         self.start_node(port, name, USUAL, FORMATS).unwrap()
     }
 
-    fn node_with(&self, name: &'static str, timing: Timing) -> TestNode {
-        self.start_node(self.port, name, timing, FORMATS).unwrap()
+    fn node_with(&self, name: &'static str, tuning: Tuning) -> TestNode {
+        self.start_node(self.port, name, tuning, FORMATS).unwrap()
     }
 
     fn start_node(
         &self,
         port: u16,
         name: &'static str,
-        timing: Timing,
+        tuning: Tuning,
         formats: Formats,
     ) -> Result<TestNode, ClusterError> {
         let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
-        TestNode::join(&settings(&self.url(port), name, timing, formats), name, own)
+        TestNode::join(&settings(&self.url(port), name, tuning, formats), name, own)
     }
 
     fn call(&self, words: &[&str]) -> Value {
