@@ -452,6 +452,33 @@ fn an_engine_that_cannot_be_used_prevents_the_start() {
     assert!(error.contains("lacks a permission"), "{error}");
 }
 
+/// The permissions that are needed, and no others.
+#[test]
+fn a_user_with_few_permissions_is_sufficient() {
+    let Some(engine) = TestEngine::start() else { return };
+    let rules = "on >hunter2 ~tinychat:* +@read +@write +@scripting -@dangerous +info +time";
+    let words: Vec<&str> = ["ACL", "SETUSER", "ann"].into_iter().chain(rules.split(' ')).collect();
+    engine.call(&words);
+    engine.call(&["ACL", "SETUSER", "default", "off"]);
+    let url = format!("redis://ann:hunter2@127.0.0.1:{}", engine.port);
+    let start = |name| {
+        let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
+        TestNode::join(&settings(&url, name, USUAL, FORMATS), name, own).unwrap()
+    };
+    let (mut ann, mut bob) = (start("a"), start("b"));
+    let count = 1500;
+    (0..count).for_each(|number| ann.append(number));
+    ann.wait("a snapshot", |ann| {
+        ann.log.status().figures().snapshot_age_entries < 1000 && ann.chat.len() == count
+    });
+    ann.log.tick(ann.times[count - 1] + 100);
+    ann.wait("the time", |ann| ann.ticks == 1);
+    ann.log.leave();
+    ann.wait("the end", |ann| ann.left == Some(true));
+    bob.wait("the end of the other", |bob| bob.downs.len() == 1);
+    assert_eq!((ann.unavailable, bob.unavailable), (0, 0));
+}
+
 #[test]
 fn a_node_waits_for_an_engine_that_is_down() {
     let Some(mut engine) = TestEngine::start() else { return };

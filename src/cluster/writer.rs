@@ -208,15 +208,15 @@ impl Writer {
         }
         if now >= self.next_beat {
             self.beat()?;
+        } else if let Some((id, snapshot)) = self.snapshots.waiting.take() {
+            self.store_snapshot(id, &snapshot)?;
+        } else if self.tick_wait().is_some_and(|wait| wait.is_zero()) {
+            self.let_time_pass()?;
         } else if !self.outbox.is_all_sent() {
             self.append()?;
         } else if self.leaving.is_some() {
             self.leave()?;
             return Ok(ControlFlow::Break(true));
-        } else if let Some((id, snapshot)) = self.snapshots.waiting.take() {
-            self.store_snapshot(id, &snapshot)?;
-        } else if self.tick_wait().is_some_and(|wait| wait.is_zero()) {
-            self.let_time_pass()?;
         } else {
             let tick = self.tick_wait().map(|wait| now + wait);
             let deadline = [Some(self.next_beat), tick, self.liveness.deadline()].into_iter().flatten().min();
@@ -254,12 +254,14 @@ impl Writer {
         let lease = millis(tuning.lease);
         let pause = millis(tuning.pause);
         let arguments = [lease.as_bytes(), pause.as_bytes(), newest.as_bytes()];
+        // Before the call: after it, newer entries may have been read.
+        let read = self.node.status.read_id();
         let [id, time, snapshot, before, format] = self.call(Script::Beat, &arguments)?;
         let now = Instant::now();
         self.next_beat = now + tuning.beat;
         self.node.status.beat();
         self.problems.solved();
-        if id < self.node.status.read_id() {
+        if id < read {
             return Err(Trouble::Lost("the last entries are missing".into()));
         }
         self.log_ends(id, time);
@@ -400,11 +402,9 @@ impl Writer {
         (self.node.events)(Event::Fenced);
         while !self.is_over() {
             let joined_again = self.with_engine(|engine, writer| {
-                let epoch = engine.chat()?.map(|(epoch, ..)| epoch);
-                if epoch.as_ref() != Some(&writer.membership.epoch) {
-                    return Err(EngineError::Epoch);
-                }
-                join_chat(engine, &writer.node, None)
+                let membership = join_chat(engine, &writer.node, None)?;
+                let is_same = membership.epoch == writer.membership.epoch;
+                if is_same { Ok(membership) } else { Err(EngineError::Epoch) }
             });
             match joined_again {
                 Ok(membership) => {
