@@ -180,23 +180,16 @@ fn flushall_on_an_idle_engine_is_noticed() {
     assert_eq!(engine.call(&["EXISTS", "tinychat:claims"]), Value::Int(0));
 }
 
-/// The engine has other entries under the same ids, as after a failover to a replica that lagged.
+/// As after a failover to a replica that lagged.
 #[test]
-fn an_engine_that_has_lost_its_last_entries_is_replaced() {
+fn an_engine_that_has_lost_its_last_entries_is_filled_again() {
     let Some(engine) = TestEngine::start() else { return };
     let proxy = Proxy::start(engine.port);
     let mut ann = engine.node_at(proxy.port, "a");
     (0..3).for_each(|number| ann.append(number));
     ann.wait("all entries", |ann| ann.chat.len() == 3);
     proxy.cut(true);
-    let Value::Array(entries) = engine.call(&["XREVRANGE", "tinychat:log", "+", "-", "COUNT", "1"]) else {
-        panic!()
-    };
-    let Some(Value::Array(entry)) = entries.first() else { panic!() };
-    let last = engine::text(&entry[0]).unwrap().to_owned();
-    engine.call(&["XDEL", "tinychat:log", &last]);
-    engine.call(&["HINCRBY", "tinychat:meta", "id", "-1"]);
-    engine.call(&["HINCRBY", "tinychat:meta", &format!("node:{}", ann.node), "-1"]);
+    engine.lose_last_entry(ann.node);
     proxy.cut(false);
     ann.wait("the loss", |ann| ann.joined == 1);
     ann.append(3);
@@ -205,6 +198,26 @@ fn an_engine_that_has_lost_its_last_entries_is_replaced() {
     let mut bob = engine.node("b");
     bob.wait("the log", |bob| bob.chat.len() == 4);
     assert_eq!(bob.chat, ann.chat);
+}
+
+#[test]
+fn another_entry_in_the_place_of_the_last_one_is_noticed() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let mut ann = engine.node_at(proxy.port, "a");
+    (0..3).for_each(|number| ann.append(number));
+    ann.wait("all entries", |ann| ann.chat.len() == 3);
+    proxy.cut(true);
+    engine.lose_last_entry(ann.node);
+    let mut bob = engine.node("b");
+    bob.append(0);
+    bob.wait("its entry", |bob| bob.chat.len() == 3);
+    assert_eq!(bob.last_id, ann.last_id);
+    proxy.cut(false);
+    ann.wait("the loss", |ann| ann.joined == 1);
+    bob.wait("the loss", |bob| bob.joined == 1);
+    assert_eq!((&ann.chat, &ann.epoch), (&bob.chat, &bob.epoch));
+    ann.assert_each_once(&[("a", 3)]);
 }
 
 #[test]
@@ -784,6 +797,21 @@ impl TestEngine {
     fn restart(&mut self) {
         self.process = spawn(&self.arguments);
         assert!(self.wait_until_ready(), "redis-server does not start again");
+    }
+
+    /// Undoes what was written last, by this node.
+    fn lose_last_entry(&self, node: u32) {
+        let answer = self.call(&["XREVRANGE", "tinychat:log", "+", "-", "COUNT", "2"]);
+        let Value::Array(entries) = answer else { panic!("{answer:?}") };
+        let ids = entries.iter().map(|entry| match entry {
+            Value::Array(entry) => engine::text(&entry[0]).unwrap(),
+            entry => panic!("{entry:?}"),
+        });
+        let [last, before]: [&str; 2] = ids.collect::<Vec<_>>().try_into().unwrap();
+        self.call(&["XDEL", "tinychat:log", last]);
+        self.call(&["XSETID", "tinychat:log", before]);
+        self.call(&["HINCRBY", "tinychat:meta", "id", "-1"]);
+        self.call(&["HINCRBY", "tinychat:meta", &format!("node:{node}"), "-1"]);
     }
 
     fn delete_data(&self) {
