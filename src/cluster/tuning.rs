@@ -38,7 +38,7 @@ pub struct Tuning {
     pub pause: Duration,
     /// How long the nodes wait for the one with the newest state, before an empty engine is filled.
     pub claim: Duration,
-    /// A new snapshot is due after so many entries, or [`SNAPSHOT_BYTES`] of them,
+    /// A new snapshot is due after so many entries, or 8 MiB of them,
     pub snapshot_entries: u64,
     /// but not before this time, because making one costs some 50 ms.
     pub snapshot_interval: Duration,
