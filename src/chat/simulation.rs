@@ -625,9 +625,9 @@ impl World {
 
     /// The server starts again: with the same entries, or with nothing.
     fn restart(&mut self, random: &mut Random) {
-        self.decisions.clear();
         self.reads.clear();
         if self.disk.is_some() {
+            self.decisions.clear();
             self.replay();
             self.start_from_disk(*random.pick(&[End::Regular, End::Killed, End::PowerCut]));
         } else if random.one_in(2) {
@@ -640,6 +640,7 @@ impl World {
                 }
             }
         } else {
+            self.decisions.clear();
             self.epoch += 1;
             self.room = room(self.history_messages, self.epoch, &self.base);
             self.last_entry = 0;
