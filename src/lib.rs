@@ -21,7 +21,7 @@ mod connection;
 mod http;
 mod hub;
 #[cfg(feature = "cluster")]
-pub mod cluster;
+mod cluster;
 mod store;
 mod transport;
 mod chat;

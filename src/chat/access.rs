@@ -1,7 +1,13 @@
 //! Secrets that clients send, and the results of comparing passwords. They are compared before an entry is made, so that
 //! no entry contains a password.
 
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::format::is_default;
 use super::session::SessionSecret;
+use super::username::Username;
 
 /// A password that a client has sent. It does not implement `Debug`, so that it cannot be logged.
 pub struct Attempt(String);
@@ -29,16 +35,30 @@ pub struct Attempts {
     pub session: Option<SessionSecret>,
 }
 
+/// A named moderator: names that count as this one are reserved for whoever has its password.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedModerator {
+    pub name: Username,
+    /// Of its password, as it is stored.
+    pub hash: Arc<str>,
+}
+
 /// What the client's server requires, and the results of comparing the passwords of a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Access {
     /// Whether a join needs no password, because `JOIN_PASSWORD` is not set.
+    #[serde(rename = "o", default, skip_serializing_if = "is_default")]
     pub is_open: bool,
+    #[serde(rename = "j", default, skip_serializing_if = "is_default")]
     pub join: Verdict,
+    #[serde(rename = "l", default, skip_serializing_if = "is_default")]
     pub login: Verdict,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// There was no password, or none that matters.
     #[default]

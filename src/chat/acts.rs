@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::entry::ConnectionId;
 use super::protocol::TxnId;
@@ -11,7 +12,8 @@ use crate::limits::Network;
 
 /// A change that must be stored before anyone is told of it. The hub has it stored, and passes it back to the room as
 /// an entry of its own.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Decision {
     pub act: Act,
     /// Who is told the result.
@@ -20,18 +22,21 @@ pub struct Decision {
 }
 
 /// What became of a decision in the store.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is stored, and survives a power cut; or nothing is stored, because `DATABASE_PATH` is `off`.
     Stored,
     /// There is no such message.
     NotFound,
-    /// The disk has failed, or has not answered in time. The decision takes effect until the next restart.
+    /// The disk has failed, or has not answered in time. The decision takes effect until the next restart. A message to
+    /// be deleted is in memory, or may be in the store.
     NotStored,
 }
 
 /// An act of moderation, as it is recorded.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Act {
     /// The wall clock, in milliseconds since 1970.
     pub unix_millis: u64,
@@ -42,7 +47,8 @@ pub struct Act {
     pub action: Action,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// `/login` with the right password.
     Login,
@@ -74,12 +80,14 @@ pub enum Action {
 }
 
 /// A ban of a name, a network or both.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ban {
     /// The id of the entry that asked for it.
     pub id: u64,
     pub name: Option<Username>,
     /// An IPv4 network, or an IPv6 network of /64 or wider. Never IPv4-mapped.
+    #[serde(with = "super::format::optional_text")]
     pub network: Option<IpNet>,
     /// The moderator's name.
     pub by: Arc<str>,

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::entry::{Address, ChatTime};
 use super::history::{HistoryEntry, Visibility};
-use super::roster::JoinOrder;
+use super::roster::{JoinOrder, Member, Presence};
 use crate::limits::Network;
 
 /// How many whispers wait for one member that is away.
@@ -14,7 +16,8 @@ pub const MAX_UNREAD: usize = 100;
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
 /// How long a member may be away, and how many may be away at once.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AwayLimits {
     /// How long a member may be away. Zero: not at all.
     pub timeout: Duration,
@@ -34,7 +37,8 @@ pub struct AwaySchedule {
 }
 
 /// When a member leaves unless it resumes first.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Away {
     ends: ChatTime,
 }
@@ -49,12 +53,27 @@ impl AwaySchedule {
         if self.limits.timeout.is_zero() {
             return None;
         }
-        let ends = now + self.limits.timeout;
-        self.by_end.insert((ends, member));
-        if !address.is_exempt {
-            self.by_network.entry(address.network).or_default().insert((ends, member));
+        let away = Away { ends: now + self.limits.timeout };
+        self.insert(member, address, away);
+        Some(away)
+    }
+
+    pub fn limits(&self) -> AwayLimits {
+        self.limits
+    }
+
+    /// Adds a member of a snapshot, if it is away.
+    pub fn restore(&mut self, member: &Member) {
+        if let Presence::Away(away, _) = member.presence {
+            self.insert(member.order, member.address, away);
         }
-        Some(Away { ends })
+    }
+
+    fn insert(&mut self, member: JoinOrder, address: Address, away: Away) {
+        self.by_end.insert((away.ends, member));
+        if !address.is_exempt {
+            self.by_network.entry(address.network).or_default().insert((away.ends, member));
+        }
     }
 
     pub fn end(&mut self, member: JoinOrder, Address { network, .. }: Address, away: Away) {
@@ -93,7 +112,8 @@ impl AwaySchedule {
 }
 
 /// What waits for a member that is away.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "(Vec<HistoryEntry>, Vec<String>)", into = "(Vec<HistoryEntry>, Vec<String>)")]
 pub struct Unread {
     /// Whispers, the oldest first.
     entries: Vec<HistoryEntry>,
@@ -101,6 +121,18 @@ pub struct Unread {
     bytes: usize,
     /// Errors about the member's own whispers, which were not received.
     notices: Vec<String>,
+}
+
+impl From<(Vec<HistoryEntry>, Vec<String>)> for Unread {
+    fn from((entries, notices): (Vec<HistoryEntry>, Vec<String>)) -> Self {
+        Self { bytes: entries.iter().map(HistoryEntry::bytes).sum(), entries, notices }
+    }
+}
+
+impl From<Unread> for (Vec<HistoryEntry>, Vec<String>) {
+    fn from(unread: Unread) -> Self {
+        (unread.entries, unread.notices)
+    }
 }
 
 impl Unread {

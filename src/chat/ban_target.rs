@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 use super::name_key::NameKey;
 use super::target::{self, Target};
@@ -14,14 +15,23 @@ const MIN_IPV4_PREFIX: u8 = 16;
 const MIN_IPV6_PREFIX: u8 = 32;
 
 /// The target of `/ban`, with the rest of its arguments.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BanTarget {
-    Network { network: IpNet, rest: String },
-    User { target: Target, quoted: Option<QuotedName> },
+    Network {
+        #[serde(with = "super::format::text")]
+        network: IpNet,
+        rest: String,
+    },
+    User {
+        target: Target,
+        quoted: Option<QuotedName>,
+    },
 }
 
 /// A name in quotes, which need not be that of a member.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QuotedName {
     pub name: Result<Username, String>,
     pub rest: String,
@@ -44,14 +54,16 @@ impl BanTarget {
 }
 
 /// The target of `/unban` or `/unto`, to which nothing else belongs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BannedTarget {
-    Network(IpNet),
+    Network(#[serde(with = "super::format::text")] IpNet),
     Name(NamedTarget),
 }
 
 /// A name that is a command's only argument, in quotes or not. It need not be that of a member.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NamedTarget {
     /// `None`: the text is too long to be a name.
     pub key: Option<NameKey>,

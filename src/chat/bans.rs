@@ -53,6 +53,10 @@ impl Protected {
         Self { proxies: proxies.into() }
     }
 
+    pub fn proxies(&self) -> &[IpNet] {
+        &self.proxies
+    }
+
     /// Whether a network has addresses in common with loopback or with a trusted proxy.
     pub fn overlaps(&self, network: IpNet) -> bool {
         let loopback: [IpNet; 2] = [
@@ -82,6 +86,11 @@ impl Bans {
         self.by_id.values().rev()
     }
 
+    /// In the order of their ids.
+    pub fn by_id(&self) -> impl Iterator<Item = &Arc<Ban>> {
+        self.by_id.values()
+    }
+
     /// Adds a ban. Returns the earlier ones that it replaces, in whole or in part, each with what is left of it.
     pub fn add(&mut self, ban: Arc<Ban>) -> Vec<(Arc<Ban>, Option<Arc<Ban>>)> {
         let earlier: Vec<Arc<Ban>> =
@@ -98,7 +107,8 @@ impl Bans {
         replaced
     }
 
-    fn insert(&mut self, ban: Arc<Ban>) {
+    /// Adds a ban that replaces no other.
+    pub fn insert(&mut self, ban: Arc<Ban>) {
         if let Some(name) = &ban.name {
             self.by_name.insert(name.key(), ban.id);
         }

@@ -1,5 +1,7 @@
 //! The slash commands (docs/protocol.md), from text to [`Command`].
 
+use serde::{Deserialize, Serialize};
+
 use super::ban_target::{BanTarget, BannedTarget, NamedTarget};
 use super::protocol::{CommandUsage, MAX_ID, shortened};
 use super::roster::Role;
@@ -74,13 +76,14 @@ pub const DELETE: CommandUsage = CommandUsage {
 pub const COMMANDS: &[CommandUsage] = &[WHISPER, LOGIN, TO, HELP, UNTO, KICK, BAN, UNBAN, BANS, INFO, DELETE];
 
 /// A command with its arguments.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     Whisper(Target),
     /// Its password is not part of it: see [`login_password`].
     Login,
     To(Target),
-    Help(Option<&'static CommandUsage>),
+    Help(#[serde(with = "usage_name")] Option<&'static CommandUsage>),
     Unto(NamedTarget),
     Kick(Target),
     Ban(BanTarget),
@@ -88,6 +91,29 @@ pub enum Command {
     Bans,
     Info(NamedTarget),
     Delete(u64),
+}
+
+/// A row of the table, by its name.
+mod usage_name {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{COMMANDS, CommandUsage};
+
+    pub fn serialize<S: Serializer>(
+        row: &Option<&'static CommandUsage>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        row.map(|row| row.name).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<&'static CommandUsage>, D::Error> {
+        let Some(name) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let row = COMMANDS.iter().find(|row| row.name == name);
+        row.map(Some).ok_or_else(|| D::Error::custom(format!("there is no command {name:?}")))
+    }
 }
 
 impl Command {

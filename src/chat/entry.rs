@@ -8,27 +8,44 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Add;
 use std::time::Duration;
 
-use super::access::Access;
+use serde::{Deserialize, Serialize};
+
+use super::access::{Access, NamedModerator};
 use super::acts::{Decision, Outcome};
+use super::format::is_default;
 use super::history::{HistoryEntry, OlderPage, Place};
 use super::protocol::{ClientMessage, MessageError, TxnId};
 use super::session::SessionDigest;
-use super::username::Username;
 use crate::limits::Network;
 
 /// A server of the chat, from its start to its end. No number is used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct NodeNumber(u32);
+
+impl TryFrom<u32> for NodeNumber {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        Self::new(number).ok_or("the number of a server is too great")
+    }
+}
+
+impl From<NodeNumber> for u32 {
+    fn from(node: NodeNumber) -> Self {
+        node.0
+    }
+}
 
 impl NodeNumber {
     /// A server that runs by itself, to which all connections belong.
     pub const LOCAL: Self = Self(0);
     /// The greatest number.
-    #[allow(dead_code, reason = "for several servers as one chat")]
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
     pub const MAX: u32 = (1 << 24) - 1;
 
     /// `None`: the number is greater than [`Self::MAX`].
-    #[allow(dead_code, reason = "for several servers as one chat")]
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
     pub fn new(number: u32) -> Option<Self> {
         (number <= Self::MAX).then_some(Self(number))
     }
@@ -42,7 +59,8 @@ impl NodeNumber {
 /// A connection. No id is used twice, and a later connection of the same server has a greater one.
 ///
 /// The upper 24 bits are the server's number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct ConnectionId(pub u64);
 
 /// A map that is faster than one with the default hasher, which takes a third of the hub's own time in a burst.
@@ -81,6 +99,11 @@ impl ConnectionId {
         Self(u64::from(node.0) << Self::NUMBER_BITS | number & ((1 << Self::NUMBER_BITS) - 1))
     }
 
+    /// Counts the connections of its server.
+    pub fn number(self) -> u64 {
+        self.0 & ((1 << Self::NUMBER_BITS) - 1)
+    }
+
     /// The server that it belongs to.
     pub fn node(self) -> NodeNumber {
         NodeNumber((self.0 >> Self::NUMBER_BITS) as u32)
@@ -116,7 +139,8 @@ pub struct EntryTime {
 }
 
 /// The chat's own time, in milliseconds. It never goes back, and does not jump with the wall clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct ChatTime(pub u64);
 
 impl ChatTime {
@@ -135,28 +159,36 @@ impl Add<Duration> for ChatTime {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Input {
     /// `access`: what the passwords of the message have shown. `session`: a new one, for a client that asks to be able
     /// to resume. `guest`: of a connection that has not joined, as far as its server knows.
+    #[serde(rename = "m")]
     Message {
+        #[serde(rename = "m")]
         message: Result<ClientMessage, MessageError>,
+        #[serde(rename = "a", default, skip_serializing_if = "is_default")]
         access: Access,
+        #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
         session: Option<SessionDigest>,
+        #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
         guest: Option<Box<Guest>>,
     },
     /// From a connection that has sent a message.
     Disconnected(Departure),
-    /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder).
+    /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder). It concerns only the server that has
+    /// asked.
+    #[serde(skip)]
     Older(Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
     /// What became of a decision, which now takes effect. From the connection that asked for it.
     Decided(Box<Decision>, Outcome),
     /// The named moderators have changed: these are all of them. From [`ConnectionId::SERVER`].
-    Moderators(Vec<Username>),
+    Moderators(Vec<NamedModerator>),
     /// Time has passed, and nothing else has happened. From [`ConnectionId::SERVER`].
     Tick,
     /// A server has ended, and all of its connections are lost. From [`ConnectionId::SERVER`].
-    #[allow(dead_code, reason = "for several servers as one chat")]
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
     NodeDown(NodeNumber),
 }
 
@@ -182,7 +214,8 @@ pub struct OlderMessages {
 pub struct StoreUnavailable;
 
 /// Where a connection comes from.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Address {
     pub network: Network,
     /// Whether limits per address do not apply to it.
@@ -190,7 +223,8 @@ pub struct Address {
 }
 
 /// A connection that has not joined.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Guest {
     pub address: Address,
     /// When it was opened.
@@ -200,7 +234,8 @@ pub struct Guest {
 }
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Departure {
     /// The client closed it with code 1000.
     Left,

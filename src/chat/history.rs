@@ -3,8 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::format::is_default;
 use super::name_key::NameKey;
 use super::protocol::{MAX_PAGE_MESSAGES, TxnId, encode_with_txn_id};
+#[cfg(feature = "cluster")]
+use super::room::KeptEntry;
 use super::roster::JoinOrder;
 
 /// The most that is held in memory, in bytes.
@@ -20,7 +25,8 @@ const MAX_MISSED_DELETIONS: usize = 256;
 const ENTRY_BYTES: usize = 2 * size_of::<HistoryEntry>() + 48;
 
 /// How much is kept.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HistoryLimits {
     /// 0: nothing is kept.
     pub messages: usize,
@@ -56,8 +62,27 @@ pub struct StoredHistory {
     pub deletions: Vec<Deletion>,
 }
 
-/// A message was deleted.
+/// What is held in memory, for a snapshot.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptHistory {
+    /// The oldest first.
+    entries: Vec<HistoryEntry>,
+    last_evicted: u64,
+    /// In order.
+    deletions: Vec<Deletion>,
+}
+
+/// What this server's store has of a chat that is in a snapshot. It decides nothing but this server's answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LocalStore {
+    /// Whether it may have messages that are older than those of the snapshot.
+    pub has_older: bool,
+}
+
+/// A message was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Deletion {
     /// The id of the entry that has deleted it.
     pub at: u64,
@@ -81,27 +106,36 @@ pub struct OlderPage {
 }
 
 /// A message that was sent.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HistoryEntry {
     pub id: u64,
+    #[serde(rename = "at")]
     pub unix_millis: u64,
+    #[serde(with = "super::format::json_text")]
     pub json: Arc<[u8]>,
     /// The author's own id for the message, if it gave one, and its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub txn: Option<(TxnId, Arc<NameKey>)>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub visibility: Visibility,
     /// `None`: the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<JoinOrder>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Visibility {
+    #[default]
     All,
     /// A whisper: its author, and the member that it is for.
     Participants(Arc<[Place; 2]>),
 }
 
 /// A member, from its join until it leaves. Its name may have other owners later.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Place {
     pub order: JoinOrder,
     pub name: Arc<NameKey>,
@@ -136,6 +170,52 @@ impl History {
         history.last_evicted = newest_older.unwrap_or(0);
         entries.into_iter().for_each(|entry| history.push(entry));
         history
+    }
+
+    pub fn limits(&self) -> HistoryLimits {
+        self.limits
+    }
+
+    pub fn kept(&self) -> KeptHistory {
+        KeptHistory {
+            entries: self.entries.iter().cloned().collect(),
+            last_evicted: self.last_evicted,
+            deletions: self.deletions.iter().copied().collect(),
+        }
+    }
+
+    /// `store`: of this server; `None`: it has none. `None`: no history is like this.
+    pub fn restored(limits: HistoryLimits, kept: KeptHistory, store: Option<LocalStore>) -> Option<Self> {
+        let KeptHistory { entries, last_evicted, deletions } = kept;
+        is_in_order(&entries).then(|| Self {
+            bytes: entries.iter().map(HistoryEntry::bytes).sum(),
+            public: entries.iter().filter(|entry| entry.is_public()).count(),
+            entries: entries.into(),
+            limits,
+            last_evicted,
+            oldest_millis: 0,
+            is_stored: store.is_some(),
+            deletions: deletions.into(),
+            has_older: store.is_some_and(|store| store.has_older),
+        })
+    }
+
+    /// The messages to all members.
+    #[cfg(feature = "cluster")]
+    pub fn public(&self) -> impl Iterator<Item = &HistoryEntry> {
+        self.entries.iter().filter(|entry| entry.is_public())
+    }
+
+    /// The ids of the messages to all members that were deleted, in order.
+    #[cfg(feature = "cluster")]
+    pub fn deletions(&self) -> impl Iterator<Item = u64> {
+        self.deletions.iter().filter(|deletion| deletion.participants.is_none()).map(|deletion| deletion.id)
+    }
+
+    /// What the store has in addition; `None`: there is none.
+    #[cfg(any(feature = "cluster", test))]
+    pub fn local_store(&self) -> Option<LocalStore> {
+        self.is_stored.then_some(LocalStore { has_older: self.has_older })
     }
 
     /// Whether messages are kept in the store as well.
@@ -361,6 +441,11 @@ impl History {
     }
 }
 
+/// Whether messages have increasing ids, which count from 1.
+pub fn is_in_order(entries: &[HistoryEntry]) -> bool {
+    entries.first().is_none_or(|first| first.id > 0) && entries.is_sorted_by(|one, other| one.id < other.id)
+}
+
 /// Messages for one answer, the newest first.
 #[derive(Default)]
 struct Selection<'a> {
@@ -395,6 +480,14 @@ impl<'a> Selection<'a> {
 }
 
 impl HistoryEntry {
+    /// For the store.
+    #[cfg(feature = "cluster")]
+    pub fn to_store(&self) -> KeptEntry {
+        let Self { id, unix_millis, ref json, ref txn, .. } = *self;
+        let txn_id = txn.as_ref().map(|(txn_id, _)| txn_id.clone());
+        KeptEntry { id, unix_millis, json: json.clone(), txn_id }
+    }
+
     /// What it takes in memory, in bytes.
     pub fn bytes(&self) -> usize {
         let txn = self.txn.as_ref().map_or(0, |(id, name)| id.bytes() + name.bytes());

@@ -8,6 +8,8 @@ mod command;
 mod duration;
 mod entry;
 mod fields;
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
+mod format;
 mod guests;
 mod history;
 mod list_budget;
@@ -27,7 +29,7 @@ mod time_outs;
 mod user_list;
 mod username;
 
-pub use access::{Access, Attempt, Attempts, Verdict};
+pub use access::{Access, Attempt, Attempts, NamedModerator, Verdict};
 pub use acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 pub use away::AwayLimits;
 pub use bans::Bans;
@@ -35,7 +37,11 @@ pub use entry::{
     Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Input, NodeNumber,
     OlderMessages, OlderRequest, StoreUnavailable,
 };
+#[cfg(feature = "cluster")]
+pub use format::{FORMAT, FormatError, Submission};
 pub use guests::Guests;
+#[cfg(feature = "cluster")]
+pub use history::LocalStore;
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]
@@ -45,6 +51,8 @@ pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
+#[cfg(feature = "cluster")]
+pub(crate) use room::Snapshot;
 pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings, guest_error};
 pub use session::{JoinSecrets, SessionDigest, SessionSecret};
 pub use time_outs::whole_seconds;

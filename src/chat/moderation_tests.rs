@@ -863,6 +863,30 @@ fn a_message_that_does_not_exist_is_not_deleted_while_the_disk_fails() {
     }
 }
 
+/// Only the moderator's server knows what its store may have.
+#[test]
+fn a_deletion_that_is_not_stored_is_the_same_on_a_server_without_a_store() {
+    let history = HistoryLimits { messages: 1000, age_millis: None };
+    let stored = Some(StoredHistory { newest_older: Some(5), ..StoredHistory::default() });
+    let mut script = Script::with_room(RoomSettings { stored, history, ..settings() });
+    script.last_id = 100;
+    script.connect(1);
+    script.join(1, "Ann");
+    script.command(1, "/login secret");
+    script.outcome = None;
+    script.command(1, "/delete 5");
+    let mut other = Room::from_snapshot(script.room.snapshot(), None).unwrap();
+    let decision = script.waiting.remove(0);
+    let outcome = script.room.not_stored(&decision);
+    assert_eq!(outcome, Outcome::NotStored);
+    let input = || Input::Decided(decision.clone().into(), outcome);
+    let entry = Entry { id: script.last_id + 1, time: &script.time(), from: ConnectionId(1), input: input() };
+    other.apply(entry, NodeNumber::LOCAL);
+    script.input(1, input());
+    assert!(other.history.was_deleted(5));
+    assert_eq!(other.snapshot().encode(), script.room.snapshot().encode());
+}
+
 #[test]
 fn a_decision_takes_effect_even_if_its_moderator_has_left() {
     let mut script = moderated(&["Bob", "Cid"]);

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Serialize};
 use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::skeleton;
@@ -15,7 +16,8 @@ const MAX_ROUNDS: usize = 4;
 ///
 /// A single form is not enough. The Greek capital Ν looks like N, and its lower case ν looks like v: a form that
 /// ignores both case and look-alikes would make N and V one letter, and `Ben` and `Bev` one name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "(Form, Form)", into = "(Form, Form)")]
 pub struct NameKey {
     /// Equal for names that are equal after NFKC and case folding: `Bob`, `bob` and `Ｂｏｂ`.
     spelling: Form,
@@ -25,7 +27,8 @@ pub struct NameKey {
 
 /// A form of a name, with its hash. It is computed where the key is: on a client's own thread, so that looking up a
 /// long name takes the hub no longer than looking up a short one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct Form {
     text: String,
     hash: u64,
@@ -41,6 +44,18 @@ impl Form {
     }
 }
 
+impl From<String> for Form {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<Form> for String {
+    fn from(form: Form) -> Self {
+        form.text
+    }
+}
+
 impl Default for Form {
     fn default() -> Self {
         Self::new(String::new())
@@ -50,6 +65,18 @@ impl Default for Form {
 impl Hash for Form {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
+    }
+}
+
+impl From<(Form, Form)> for NameKey {
+    fn from((spelling, skeleton): (Form, Form)) -> Self {
+        Self { spelling, skeleton }
+    }
+}
+
+impl From<NameKey> for (Form, Form) {
+    fn from(key: NameKey) -> Self {
+        (key.spelling, key.skeleton)
     }
 }
 

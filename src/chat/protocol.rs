@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde::ser::Serializer;
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use super::access::{Attempt, Attempts};
@@ -33,21 +33,28 @@ const MAX_TXN_ID_CHARS: usize = 64;
 pub const MAX_ID: u64 = (1 << 53) - 1;
 
 /// A message from a client.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClientMessage {
     /// The name to join with, or why this message cannot join; `None`: it has no name. It is ignored once the
     /// connection has joined.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub username: Option<Result<Username, String>>,
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub txn_id: Option<TxnId>,
     /// The message itself, or what is wrong with it: a first message with a name joins even if its body is invalid.
+    #[serde(rename = "b")]
     pub body: Result<Body, MessageError>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Body {
     /// `None`: the client asks for no history and cannot resume.
     Join(Option<Box<JoinOptions>>),
+    #[serde(rename = "p")]
     Public {
+        #[serde(rename = "c")]
         content: String,
     },
     Private {
@@ -77,7 +84,8 @@ impl Body {
 }
 
 /// What a client asks for when it joins.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JoinOptions {
     /// How many of the newest messages.
     pub history: u16,
@@ -88,19 +96,21 @@ pub struct JoinOptions {
 }
 
 /// The last message that a client has received.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Position {
     pub epoch: String,
     pub id: u64,
 }
 
 /// A client's id for one of its messages: 1 to [`MAX_TXN_ID_CHARS`] characters.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TxnId(Arc<str>);
 
 /// The `to` of a private message.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Recipient {
     /// `None`: the text is too long to be a name.
     pub key: Option<NameKey>,
@@ -517,6 +527,21 @@ pub enum MessageError {
     PlaceEnded,
     #[error("The field \"txn_id\" must have 1 to {MAX_TXN_ID_CHARS} characters.")]
     TxnIdLength,
+    /// One from an entry, which contains only its text.
+    #[error("{0}")]
+    Text(String),
+}
+
+impl Serialize for MessageError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MessageError {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::Text)
+    }
 }
 
 /// Shortens a client's text for an error message.

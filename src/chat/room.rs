@@ -2,12 +2,17 @@
 
 #[path = "room_moderation.rs"]
 mod moderation;
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
+#[path = "room_snapshot.rs"]
+mod snapshot;
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::access::{Access, Verdict};
+pub(crate) use snapshot::Snapshot;
+
+use super::access::{Access, NamedModerator, Verdict};
 use super::acts::{Act, Action, Ban, Decision, Outcome, StoredTimeOut};
 use super::away::{AwayLimits, AwaySchedule, Unread};
 use super::bans::{Bans, Protected};
@@ -16,6 +21,8 @@ use super::entry::{
     Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Guest, Input, NodeNumber,
     OlderMessages, OlderRequest, StoreUnavailable,
 };
+#[cfg(feature = "cluster")]
+use super::history::LocalStore;
 use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
 };
@@ -72,6 +79,8 @@ pub enum Effect {
     PublishBan(Arc<Ban>),
     /// The ban with this id has ended.
     WithdrawBan(u64),
+    /// From here on, these are all named moderators.
+    PublishModerators(Vec<NamedModerator>),
     /// This connection was refused or removed, and is no longer part of [`Audience::All`]: send it what it was sent
     /// before, and close it with code 1008 and this reason.
     Close(ConnectionId, String),
@@ -111,6 +120,7 @@ impl Effect {
             | Self::Record(_)
             | Self::PublishBan(_)
             | Self::WithdrawBan(_)
+            | Self::PublishModerators(_)
             | Self::Moderated(_) => true,
         }
     }
@@ -147,6 +157,8 @@ pub struct RoomSettings {
     /// `None`: there is no store.
     pub stored: Option<StoredHistory>,
     pub away: AwayLimits,
+    /// The named moderators.
+    pub moderators: Vec<NamedModerator>,
     /// As stored, in the order of their ids.
     pub bans: Vec<Ban>,
     pub time_outs: Vec<StoredTimeOut>,
@@ -163,7 +175,8 @@ pub struct Room {
     away: AwaySchedule,
     timeouts: Timeouts,
     bans: Bans,
-    /// The names of the named moderators.
+    moderators: Vec<NamedModerator>,
+    /// Their names.
     reserved: NameMap<()>,
     /// Decisions that are being stored, in order.
     undecided: Vec<Decision>,
@@ -201,7 +214,7 @@ impl Context<'_> {
 impl Room {
     /// `time`: of the start, from which stored time-outs continue.
     pub fn new(settings: RoomSettings, time: &EntryTime) -> Self {
-        let RoomSettings { epoch, history, stored, away, bans, time_outs, proxies } = settings;
+        let RoomSettings { epoch, history, stored, away, moderators, bans, time_outs, proxies } = settings;
         Self {
             epoch,
             closed: ConnectionMap::default(),
@@ -210,7 +223,8 @@ impl Room {
             away: AwaySchedule::new(away),
             timeouts: moderation::stored_time_outs(time_outs, time),
             bans: moderation::stored_bans(Bans::new(Protected::new(proxies)), bans),
-            reserved: NameMap::default(),
+            reserved: reserved_names(&moderators),
+            moderators,
             undecided: Vec::new(),
             scratch: Vec::new(),
         }
@@ -259,7 +273,7 @@ impl Room {
                     None => Vec::new(),
                 }
             }
-            Input::Moderators(names) => self.set_moderators(&names),
+            Input::Moderators(moderators) => self.set_moderators(moderators),
             Input::Tick => Vec::new(),
             Input::NodeDown(node) => self.node_down(context, node),
         }
@@ -290,9 +304,33 @@ impl Room {
         effects
     }
 
+    pub fn moderators(&self) -> &[NamedModerator] {
+        &self.moderators
+    }
+
     /// The bans, as they are published at the start.
     pub fn bans(&self) -> &Bans {
         &self.bans
+    }
+
+    /// The sessions that can be resumed, with their names.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionDigest, Arc<NameKey>)> {
+        self.roster.iter().filter_map(|member| Some((member.session?, member.name.key().clone())))
+    }
+
+    #[cfg(feature = "cluster")]
+    pub fn epoch(&self) -> Arc<str> {
+        self.epoch.clone()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub fn local_store(&self) -> Option<LocalStore> {
+        self.history.local_store()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub fn set_epoch(&mut self, epoch: Arc<str>) {
+        self.epoch = epoch;
     }
 
     #[cfg(test)]
@@ -317,9 +355,11 @@ impl Room {
         self.away.len()
     }
 
-    /// Reserves these names in place of the earlier ones.
-    fn set_moderators(&mut self, names: &[Username]) -> Vec<Effect> {
-        self.reserved = reserved_names(names);
+    /// Reserves the names of these moderators in place of the earlier ones.
+    fn set_moderators(&mut self, moderators: Vec<NamedModerator>) -> Vec<Effect> {
+        self.reserved = reserved_names(&moderators);
+        self.moderators.clone_from(&moderators);
+        let mut effects = vec![Effect::PublishModerators(moderators)];
         let mut is_changed = false;
         for member in self.roster.iter_mut() {
             if member.role == Role::Named && self.reserved.get(member.name.key()).is_none() {
@@ -327,7 +367,8 @@ impl Room {
                 is_changed = true;
             }
         }
-        is_changed.then(|| self.list_changed()).into_iter().collect()
+        effects.extend(is_changed.then(|| self.list_changed()));
+        effects
     }
 
     fn message(
@@ -617,7 +658,12 @@ impl Room {
         let is_its = |decision: &mut Decision| decision.connection.node() == node;
         let mut effects = Vec::new();
         for decision in self.undecided.extract_if(.., is_its).collect::<Vec<_>>() {
-            effects.extend(self.decided(context, decision, Outcome::NotStored));
+            // Nobody knows any more what its store had.
+            let outcome = match decision.act.action {
+                Action::Delete { .. } => Outcome::NotFound,
+                _ => Outcome::NotStored,
+            };
+            effects.extend(self.decided(context, decision, outcome));
         }
         let connections = self.roster.iter().filter_map(Member::connection);
         for connection in connections.filter(|id| id.node() == node).collect::<Vec<_>>() {
@@ -884,7 +930,7 @@ impl Room {
         effects
     }
 
-    fn list_changed(&self) -> Effect {
+    pub fn list_changed(&self) -> Effect {
         Effect::ListChanged(self.roster.list_size())
     }
 
@@ -916,10 +962,10 @@ fn error_without_name(body: &Result<Body, MessageError>) -> MessageError {
     }
 }
 
-fn reserved_names(names: &[Username]) -> NameMap<()> {
+fn reserved_names(moderators: &[NamedModerator]) -> NameMap<()> {
     let mut reserved = NameMap::default();
-    for name in names {
-        reserved.insert(name.key(), ());
+    for moderator in moderators {
+        reserved.insert(moderator.name.key(), ());
     }
     reserved
 }

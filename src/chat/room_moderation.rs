@@ -327,6 +327,16 @@ impl Room {
         }
     }
 
+    /// The outcome of a decision that this server's store has not kept. Only this server knows what its store may have.
+    pub fn not_stored(&self, decision: &Decision) -> Outcome {
+        match decision.act.action {
+            Action::Delete { id, .. } if !self.holds(id) && !self.history.may_be_stored(id) => {
+                Outcome::NotFound
+            }
+            _ => Outcome::NotStored,
+        }
+    }
+
     /// Whether a message is held in memory.
     pub fn holds(&self, id: u64) -> bool {
         self.held(id).is_some()
@@ -363,9 +373,8 @@ impl Room {
             }
         }
         let is_found = match outcome {
-            Outcome::Stored => true,
+            Outcome::Stored | Outcome::NotStored => true,
             Outcome::NotFound => deleted.is_some(),
-            Outcome::NotStored => deleted.is_some() || self.history.may_be_stored(id),
         };
         if !is_found {
             return Err(no_such_message(id));

@@ -75,7 +75,7 @@ impl Script {
     /// The same with a named moderator.
     fn with_moderator(name: &str, settings: RoomSettings) -> Self {
         let mut script = Self::with_room(settings);
-        script.input(0, Input::Moderators(vec![Username::parse(name).unwrap()]));
+        script.input(0, Input::Moderators(vec![moderator(name)]));
         script
     }
 
@@ -185,6 +185,7 @@ impl Script {
                 | Effect::ListChanged(_)
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
+                | Effect::PublishModerators(_)
                 | Effect::Moderated(_) => {}
                 Effect::Keep(KeptEntry { id, unix_millis, json, txn_id }) => {
                     let author =
@@ -227,7 +228,13 @@ impl Script {
     /// Applies a decision as the next entry, unless decisions wait.
     fn decide(&mut self, decision: Box<Decision>) {
         match self.outcome {
-            Some(outcome) => self.input(decision.connection.0, Input::Decided(decision, outcome)),
+            Some(outcome) => {
+                let outcome = match outcome {
+                    Outcome::NotStored => self.room.not_stored(&decision),
+                    outcome => outcome,
+                };
+                self.input(decision.connection.0, Input::Decided(decision, outcome));
+            }
             None => self.waiting.push(*decision),
         }
     }
@@ -236,6 +243,10 @@ impl Script {
     fn received(&mut self, number: u64) -> Vec<String> {
         self.received.remove(&number).unwrap_or_default()
     }
+}
+
+fn moderator(name: &str) -> NamedModerator {
+    NamedModerator { name: Username::parse(name).unwrap(), hash: "a hash".into() }
 }
 
 fn username(name: &str) -> Option<Result<Username, String>> {
@@ -841,7 +852,8 @@ proptest! {
                     | Effect::CloseSession(_)
                     | Effect::Keep(_)
                     | Effect::ReadOlder(..)
-                    | Effect::Moderated(_) => {}
+                    | Effect::PublishModerators(_)
+                | Effect::Moderated(_) => {}
                     Effect::Send(Audience::One(id), _) => {
                         prop_assert!(connected.contains(&id.0) && !closed.contains(&id.0));
                     }
@@ -1474,7 +1486,7 @@ fn a_named_moderator_that_is_removed_becomes_a_member() {
     script.join(1, "Bob");
     let bob = script.room.roster.by_connection(ConnectionId(1)).unwrap().order;
     script.room.roster.get_mut(bob).unwrap().role = Role::Named;
-    script.input(0, Input::Moderators(vec![Username::parse("bob").unwrap()]));
+    script.input(0, Input::Moderators(vec![moderator("bob")]));
     script.wait(1.0);
     script.received(1);
     script.input(0, Input::Moderators(Vec::new()));

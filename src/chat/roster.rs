@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::away::{Away, Unread};
 use super::entry::{Address, ChatTime, ConnectionId, ConnectionMap, Guest};
-use super::history::Place;
+use super::history::{self, Place};
 use super::name_key::NameKey;
 use super::name_map::NameMap;
-use super::protocol::User;
+use super::protocol::{MAX_ID, User};
 use super::session::SessionDigest;
 use super::time_outs::Timeouts;
 use super::user_list::ListSize;
@@ -22,10 +24,22 @@ pub struct Roster {
     list_size: ListSize,
 }
 
+/// All members, for a snapshot.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RosterState {
+    /// In order of joining.
+    members: Vec<Member>,
+    next: JoinOrder,
+}
+
 /// A member's position in the order of joining. No position is used twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct JoinOrder(pub u64);
 
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Member {
     pub order: JoinOrder,
     pub name: Username,
@@ -41,7 +55,8 @@ pub struct Member {
 }
 
 /// What a member may do. The command table says which role a command needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     Member,
     /// A moderator since its `/login`.
@@ -50,6 +65,8 @@ pub enum Role {
     Named,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Presence {
     Connected(ConnectionId),
     Away(Away, Unread),
@@ -102,6 +119,42 @@ impl Roster {
         self.members.get(&self.by_name.get(name)?)
     }
 
+    pub fn state(&self) -> RosterState {
+        RosterState { members: self.members.values().cloned().collect(), next: self.next }
+    }
+
+    /// `None`: no members have this state.
+    pub fn restored(RosterState { members, next }: RosterState) -> Option<Self> {
+        // The number of members, and thus of entries.
+        if next.0 > MAX_ID {
+            return None;
+        }
+        let mut roster = Self { next, ..Self::default() };
+        for member in members {
+            let is_last = roster.members.last_key_value().is_none_or(|(&last, _)| last < member.order);
+            let is_connected = |id| roster.by_connection.contains_key(&id);
+            let is_valid = match &member.presence {
+                Presence::Connected(id) => !is_connected(*id),
+                Presence::Away(_, unread) => history::is_in_order(unread.entries()),
+            };
+            if !is_last || !is_valid || member.order >= next || roster.by_name(member.name.key()).is_some() {
+                return None;
+            }
+            roster.insert(member);
+        }
+        Some(roster)
+    }
+
+    fn insert(&mut self, member: Member) -> &Member {
+        match member.presence {
+            Presence::Connected(connection) => drop(self.by_connection.insert(connection, member.order)),
+            Presence::Away(..) => self.list_size.away(),
+        }
+        self.by_name.insert(member.name.key(), member.order);
+        self.list_size.add(&member.name);
+        self.members.entry(member.order).or_insert(member)
+    }
+
     /// Adds a member whose name is not in use.
     pub fn join(
         &mut self,
@@ -114,12 +167,8 @@ impl Roster {
     ) -> &Member {
         let order = self.next;
         self.next.0 += 1;
-        self.by_connection.insert(connection, order);
-        self.by_name.insert(name.key(), order);
-        self.list_size.add(&name);
         let presence = Presence::Connected(connection);
-        let member = Member { order, name, address, role, joined, session, presence, opened };
-        self.members.entry(order).or_insert(member)
+        self.insert(Member { order, name, address, role, joined, session, presence, opened })
     }
 
     /// Sets a member's presence, and returns the previous one.

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use ring::digest;
+use serde::{Deserialize, Serialize};
 
 use super::protocol::{JoinAnswer, ServerMessage};
 use super::room::Effect;
@@ -16,7 +17,8 @@ pub struct SessionSecret([u8; Self::BYTES]);
 
 /// What identifies a session without allowing anyone to resume it: the first half of the secret's SHA-256. The secret
 /// is random, so it needs no salt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct SessionDigest([u8; Self::BYTES]);
 
 impl SessionSecret {
@@ -29,9 +31,7 @@ impl SessionSecret {
 
     /// `None`: it is not 32 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let is_hex = text.len() == 2 * Self::BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok())??;
-        Some(Self(number.to_be_bytes()))
+        parse_hex(text).map(Self)
     }
 
     pub fn digest(&self) -> SessionDigest {
@@ -46,9 +46,23 @@ impl SessionDigest {
     pub const BYTES: usize = 16;
 }
 
+impl From<SessionDigest> for String {
+    fn from(SessionDigest(bytes): SessionDigest) -> Self {
+        hex(bytes)
+    }
+}
+
+impl TryFrom<String> for SessionDigest {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_hex(&text).map(Self).ok_or("a session is not 32 hexadecimal digits")
+    }
+}
+
 impl fmt::Display for SessionSecret {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(formatter, "{:032x}", u128::from_be_bytes(self.0))
+        formatter.write_str(&hex(self.0))
     }
 }
 
@@ -57,6 +71,16 @@ impl fmt::Debug for SessionSecret {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str("SessionSecret")
     }
+}
+
+fn hex(bytes: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 16]> {
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = is_hex.then(|| u128::from_str_radix(text, 16).ok())??;
+    Some(number.to_be_bytes())
 }
 
 /// The secrets that the answer to a join may contain.

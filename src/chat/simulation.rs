@@ -20,11 +20,12 @@ use disk::{Disk, End, Kept};
 
 use super::acts::{Action, Ban, Decision, Outcome};
 use super::entry::*;
+use super::format::Submission;
 use super::guests::Guests;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::name_key::NameKey;
 use super::protocol::{ClientMessage, MAX_PAGE_MESSAGES, ServerMessage};
-use super::room::{Audience, Effect, Room, RoomSettings};
+use super::room::{Audience, Effect, Room, RoomSettings, Snapshot};
 use super::session::{JoinSecrets, SessionSecret};
 use super::user_list::UserLists;
 use crate::limits::Network;
@@ -39,6 +40,8 @@ const MAX_AWAY: usize = 3;
 const MAX_AWAY_PER_NETWORK: usize = 2;
 /// How many servers there are.
 const NODES: u64 = 2;
+/// A server starts from a snapshot once in as many entries.
+const SNAPSHOT_INTERVAL: u64 = 10;
 /// How many clients send `/login` before anything else.
 const MODERATORS: usize = 2;
 /// How many of the kept messages are in memory after a start.
@@ -500,6 +503,10 @@ impl World {
             _ if random.one_in(4) => Outcome::NotStored,
             _ => Outcome::Stored,
         });
+        let outcome = match outcome {
+            Outcome::NotStored => self.room.not_stored(&decision),
+            outcome => outcome,
+        };
         self.apply(decision.connection, Input::Decided(decision.clone().into(), outcome));
         self.deciding = None;
         if let Action::Delete { id, .. } = decision.act.action {
@@ -625,9 +632,9 @@ impl World {
 
     /// The server starts again: with the same entries, or with nothing.
     fn restart(&mut self, random: &mut Random) {
-        self.decisions.clear();
         self.reads.clear();
         if self.disk.is_some() {
+            self.decisions.clear();
             self.replay();
             self.start_from_disk(*random.pick(&[End::Regular, End::Killed, End::PowerCut]));
         } else if random.one_in(2) {
@@ -640,6 +647,7 @@ impl World {
                 }
             }
         } else {
+            self.decisions.clear();
             self.epoch += 1;
             self.room = room(self.history_messages, self.epoch, &self.base);
             self.last_entry = 0;
@@ -812,6 +820,7 @@ impl World {
                 | Effect::OpenSession(..)
                 | Effect::CloseSession(_)
                 | Effect::Record(_)
+                | Effect::PublishModerators(_)
                 | Effect::Moderated(_) => {}
             }
         }
@@ -1141,16 +1150,34 @@ impl World {
         }
     }
 
-    /// The same entries give the same effects, and give each server its part of them.
+    /// The same entries give the same effects and the same state. Several servers, which get the entries as bytes and
+    /// may start from a snapshot at any time, each get their part of the effects.
     fn replay(&self) {
+        let state = self.room.snapshot().encode();
+        let mut random = Random(self.last_entry);
         for viewer in [NodeNumber::LOCAL, node(1), node(2)] {
             let mut room = room(self.history_messages, self.epoch, &self.base);
             for (applied, effects) in &self.record {
                 let mut expected = effects.clone();
                 expected.retain_mut(|effect| effect.is_for(viewer));
-                assert_eq!(apply(&mut room, applied, viewer), expected, "{applied:?} on {viewer:?}");
+                let effects = match viewer {
+                    NodeNumber::LOCAL => apply(&mut room, applied, viewer),
+                    _ => apply(&mut room, &transmitted(applied), viewer),
+                };
+                assert_eq!(effects, expected, "{applied:?} on {viewer:?}");
+                if viewer == node(2) && random.one_in(SNAPSHOT_INTERVAL) {
+                    room = restored(&room);
+                }
             }
+            assert_eq!(room.snapshot().encode(), state, "the state on {viewer:?}");
         }
+        // The state does not depend on what a server's own store has.
+        let start = room(self.history_messages, self.epoch, &self.base);
+        let mut room = Room::from_snapshot(start.snapshot(), None).expect("it is the state of a room");
+        for (applied, _) in &self.record {
+            apply(&mut room, applied, node(1));
+        }
+        assert_eq!(room.snapshot().encode(), state, "without a store");
     }
 }
 
@@ -1294,6 +1321,29 @@ fn entry_time(elapsed: Duration) -> EntryTime {
 
 fn node(number: u32) -> NodeNumber {
     NodeNumber::new(number).expect("a small number")
+}
+
+/// An entry as another server gets it.
+fn transmitted(applied: &Applied) -> Applied {
+    let Applied { id, ref time, from, ref input } = *applied;
+    let submission = Submission { from, offset_seconds: 0, input: input.clone() };
+    match submission.encode() {
+        Ok(bytes) => {
+            let Submission { from, input, .. } = Submission::decode(&bytes).expect("it was just encoded");
+            Applied { id, time: time.clone(), from, input }
+        }
+        Err(error) => {
+            assert!(matches!(input, Input::Older(..)), "{input:?}: {error}");
+            applied.clone()
+        }
+    }
+}
+
+/// The room of another server that starts from a snapshot, and has the same store.
+fn restored(room: &Room) -> Room {
+    let bytes = room.snapshot().encode().expect("all messages are text");
+    let snapshot = Snapshot::decode(&bytes).expect("it was just encoded");
+    Room::from_snapshot(snapshot, room.history().local_store()).expect("it is the state of a room")
 }
 
 fn apply(room: &mut Room, applied: &Applied, viewer: NodeNumber) -> Vec<Effect> {

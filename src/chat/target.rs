@@ -3,6 +3,7 @@
 //! Names may contain spaces, so where the name ends depends on who is present. Everything else is computed here, on the
 //! client's own thread: the key of each name that the arguments may begin with. The room only looks up the keys.
 
+use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 use super::name_key::NameKey;
@@ -16,18 +17,38 @@ const MAX_TEXT_CHARS: usize = 3 * Username::MAX_CHARS;
 const MAX_KEY_BYTES: usize = 33 * Username::MAX_CHARS;
 
 /// A target with the rest of the command's arguments.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "(String, Vec<Candidate>)", into = "(String, Vec<Candidate>)")]
 pub struct Target {
     text: String,
     /// The name in quotes that the text begins with, or else the names that it may begin with, the longest first.
     candidates: Vec<Candidate>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Candidate {
     key: NameKey,
     /// Where the rest of the text starts, in bytes.
     rest: usize,
+}
+
+impl From<Target> for (String, Vec<Candidate>) {
+    fn from(Target { text, candidates }: Target) -> Self {
+        (text, candidates)
+    }
+}
+
+/// Refuses what is not parsed from the text.
+impl TryFrom<(String, Vec<Candidate>)> for Target {
+    type Error = &'static str;
+
+    fn try_from((text, candidates): (String, Vec<Candidate>)) -> Result<Self, Self::Error> {
+        match candidates.iter().all(|candidate| text.is_char_boundary(candidate.rest)) {
+            true => Ok(Self { text, candidates }),
+            false => Err("the rest of a command does not begin within its text"),
+        }
+    }
 }
 
 /// The members whose names the text begins with.

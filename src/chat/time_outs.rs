@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::entry::ChatTime;
 use super::name_key::NameKey;
 use super::name_map::NameMap;
+use super::protocol::MAX_ID;
 use super::username::Username;
 
 /// The longest time-out, in seconds: a year.
@@ -23,13 +26,51 @@ pub struct Timeouts {
 }
 
 /// When a time-out ends. The number distinguishes those that end at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TimeOut {
     ends: ChatTime,
     number: u64,
 }
 
+/// All time-outs, for a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeOutState {
+    in_order: Vec<(TimeOut, Username)>,
+    next: u64,
+}
+
 impl Timeouts {
+    pub fn state(&self) -> TimeOutState {
+        let in_order = self.in_order.iter().map(|(&time_out, name)| (time_out, name.clone()));
+        TimeOutState { in_order: in_order.collect(), next: self.next }
+    }
+
+    /// `None`: no time-outs have this state.
+    pub fn restored(TimeOutState { in_order, next }: TimeOutState) -> Option<Self> {
+        // The number of time-outs, and thus of entries.
+        if next > MAX_ID {
+            return None;
+        }
+        let mut timeouts = Self { next, ..Self::default() };
+        for (time_out, name) in in_order {
+            let is_last = timeouts.in_order.last_key_value().is_none_or(|(&last, _)| last < time_out);
+            if !is_last || time_out.number >= next || timeouts.contains(name.key()) {
+                return None;
+            }
+            timeouts.by_name.insert(name.key(), time_out);
+            timeouts.in_order.insert(time_out, name);
+        }
+        Some(timeouts)
+    }
+
+    /// All time-outs, in the order of their ends.
+    #[cfg(feature = "cluster")]
+    pub fn iter(&self) -> impl Iterator<Item = (&Username, ChatTime)> {
+        self.in_order.iter().map(|(time_out, name)| (name, time_out.ends))
+    }
+
     /// Times out a name, replacing any earlier time-out. Check [`Self::has_room_for`] first.
     pub fn set(&mut self, name: &Username, ends: ChatTime) {
         self.end(name.key());

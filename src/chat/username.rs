@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategoryGroup, UnicodeEmoji, UnicodeGeneralCategory};
@@ -13,7 +14,8 @@ use super::protocol::SYSTEM;
 use super::reserved::looks_like_system;
 
 /// An allowed name: as it is shown, and as it is compared.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(Arc<str>, Arc<NameKey>)", into = "(Arc<str>, Arc<NameKey>)")]
 pub struct Username {
     shown: Arc<str>,
     key: Arc<NameKey>,
@@ -114,6 +116,19 @@ fn is_blank(character: char) -> bool {
             | '\u{16FE4}'
             | '\u{1D159}'
     )
+}
+
+/// One that was parsed by another server. Its key is not computed again: with another version of Unicode, it would differ.
+impl From<(Arc<str>, Arc<NameKey>)> for Username {
+    fn from((shown, key): (Arc<str>, Arc<NameKey>)) -> Self {
+        Self { shown, key }
+    }
+}
+
+impl From<Username> for (Arc<str>, Arc<NameKey>) {
+    fn from(name: Username) -> Self {
+        (name.shown, name.key)
+    }
 }
 
 /// The name as it is shown.

@@ -22,7 +22,7 @@ use signal_hook::consts::SIGXFSZ;
 
 use crate::config::{Settings, mentions_password, names_secret};
 use crate::ops::logging;
-use crate::server::Server;
+use crate::server::{Handle, Server, StartError};
 use crate::store::StoreError;
 
 pub use check::{Report, check};
@@ -135,10 +135,11 @@ fn read_store(
 
 fn serve(settings: &Settings) -> ExitCode {
     logging::start(settings.log_level);
-    let result = Server::bind(settings).map_err(|error| error.to_string()).and_then(|server| {
-        let result = server.handle().register_signals().and_then(|()| server.run());
-        result.map_err(|error| error.to_string())
-    });
+    let result = match Server::bind_stoppable(settings, Handle::register_signals) {
+        Ok(server) => server.run().map_err(|error| error.to_string()),
+        Err(StartError::Stopped) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
     let status = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(errors) => {

@@ -7,7 +7,7 @@ use redis::{Cmd, Connection, ErrorKind, IntoConnectionInfo, RedisError, Value, c
 use thiserror::Error;
 
 use super::scripts::Script;
-use super::timing::CONNECT_TIMEOUT;
+use super::tuning::CONNECT_TIMEOUT;
 use crate::config::ClusterSettings;
 
 /// The oldest version whose scripts and streams have what is used here.

@@ -1,6 +1,7 @@
 //! The shared log, for the one thread that appends to it and applies its entries.
 
 use std::sync::Arc;
+use std::thread;
 
 use crossbeam_channel::Sender;
 use log::error;
@@ -22,10 +23,6 @@ pub struct SharedLog {
     applied: Applied,
 }
 
-/// Too much waits already: [`MAX_QUEUE_BYTES`] or [`MAX_QUEUE_ENTRIES`].
-#[derive(Debug, PartialEq)]
-pub struct Full;
-
 impl SharedLog {
     pub fn new(commands: Sender<Command>, status: Arc<Status>, joined: &Joined) -> Self {
         Self {
@@ -38,31 +35,23 @@ impl SharedLog {
         }
     }
 
-    pub fn node(&self) -> u32 {
-        self.node
-    }
-
-    pub fn has_room(&self, bytes: usize) -> bool {
+    /// Whether less waits than [`MAX_QUEUE_BYTES`] and [`MAX_QUEUE_ENTRIES`].
+    pub fn has_room(&self) -> bool {
         let waiting = self.status.queue();
-        // An entry that is longer than the limit can be appended, alone.
-        waiting.entries == 0
-            || (waiting.entries < MAX_QUEUE_ENTRIES && waiting.bytes + bytes <= MAX_QUEUE_BYTES)
+        waiting.entries < MAX_QUEUE_ENTRIES && waiting.bytes < MAX_QUEUE_BYTES
     }
 
     /// Appends an entry, and returns the sequence number that it will have. It comes back as an
     /// [`Entry`] of this node, once, unless this node's number changes before.
     ///
-    /// # Errors
-    /// There is no room until more has been read back.
-    pub fn append(&mut self, data: Vec<u8>) -> Result<u64, Full> {
-        if !self.has_room(data.len()) {
-            return Err(Full);
-        }
+    /// While there is [no room](Self::has_room), the caller must hold back what it can. What was on its way is still
+    /// appended.
+    pub fn append(&mut self, data: Vec<u8>) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.status.queued(data.len());
         self.send(Command::Append { node: self.node, data });
-        Ok(sequence)
+        sequence
     }
 
     /// Asks for an entry with this time or a later one, once the engine's clock has reached it. Replaces an earlier
@@ -78,21 +67,31 @@ impl SharedLog {
     }
 
     /// Stores the chat's state after the last entry that was [applied](Self::applied). The answer to
-    /// [`Event::SnapshotDue`](super::Event::SnapshotDue).
-    pub fn snapshot(&self, chat: &[u8]) {
-        if chat.len() > MAX_SNAPSHOT_BYTES {
-            error!("The chat's state has {} bytes, and {MAX_SNAPSHOT_BYTES} can be stored", chat.len());
-            return;
-        }
-        let snapshot = Snapshot::encode(&self.epoch, &self.applied, chat);
-        self.send(Command::Snapshot { epoch: self.epoch.clone(), id: self.applied.id, snapshot });
+    /// [`Event::SnapshotDue`](super::Event::SnapshotDue). `encode` runs on a thread of its own, and returns `None` if
+    /// there is nothing to store.
+    pub fn snapshot(&self, encode: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) {
+        let (epoch, applied, commands) = (self.epoch.clone(), self.applied.clone(), self.commands.clone());
+        in_background(move || {
+            let Some(chat) = encode() else { return };
+            if chat.len() > MAX_SNAPSHOT_BYTES {
+                error!("The chat's state has {} bytes, and {MAX_SNAPSHOT_BYTES} can be stored", chat.len());
+                return;
+            }
+            let snapshot = Snapshot::encode(&epoch, &applied, &chat);
+            // If the thread has ended, nothing more can be stored.
+            let _ = commands.send(Command::Snapshot { epoch, id: applied.id, snapshot });
+        });
     }
 
     /// Offers the chat's state after the last entry that was [applied](Self::applied), to fill the engine with. The answer
-    /// to [`Event::Lost`](super::Event::Lost).
-    pub fn offer(&self, chat: Vec<u8>) {
-        let own = OwnState { rank: Rank::Live(self.applied.id), chat };
-        self.send(Command::Offer(Offer { own, applied: self.applied.clone() }));
+    /// to [`Event::Lost`](super::Event::Lost). `encode`: as for [`Self::snapshot`].
+    pub fn offer(&self, encode: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) {
+        let (applied, commands) = (self.applied.clone(), self.commands.clone());
+        in_background(move || {
+            let Some(chat) = encode() else { return };
+            let own = OwnState { rank: Rank::Live(applied.id), chat };
+            let _ = commands.send(Command::Offer(Offer { own, applied }));
+        });
     }
 
     /// Continues with what an [`Event::Joined`](super::Event::Joined) says.
@@ -121,6 +120,12 @@ impl SharedLog {
     /// If the thread has ended, nothing more can be done.
     fn send(&self, command: Command) {
         let _ = self.commands.send(command);
+    }
+}
+
+fn in_background(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name("snapshot".into()).spawn(work) {
+        error!("The chat's state cannot be stored: the system cannot create a thread ({error})");
     }
 }
 

@@ -36,13 +36,12 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
-mod timing;
+mod tuning;
 mod writer;
 
-pub use self::log::{Full, SharedLog};
+pub use self::log::SharedLog;
 pub use entry::{Content, Entry};
-pub use node::{Event, Formats, Joined, NodeSettings, OwnState, Rank, State};
-pub use outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
+pub use node::{Event, Formats, Joined, NodeSettings, OwnState, Rank};
 pub use start::{ClusterError, join};
-pub use status::{Figures, Status};
-pub use timing::Timing;
+pub use status::Status;
+pub use tuning::Tuning;

@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::snapshot::Applied;
-use super::timing::Timing;
+use super::tuning::Tuning;
 use crate::config::ClusterSettings;
 
 /// What a node is started with.
@@ -10,7 +10,7 @@ use crate::config::ClusterSettings;
 pub struct NodeSettings {
     pub cluster: ClusterSettings,
     pub formats: Formats,
-    pub timing: Timing,
+    pub tuning: Tuning,
 }
 
 /// The formats of entries and snapshots that this program knows. Nodes whose programs know different ones run side by side
@@ -66,6 +66,7 @@ pub struct Joined {
     pub node: u32,
     pub epoch: String,
     /// The newest format that all nodes know: the one to write.
+    #[cfg_attr(not(test), expect(dead_code, reason = "there is only one format so far"))]
     pub format: u32,
     /// `None`: the state that this node has is the chat's.
     pub state: Option<State>,
@@ -77,6 +78,13 @@ pub struct Joined {
     /// Once an entry with this id is applied, this node has everything that was said before it joined.
     pub log_id: u64,
     pub(super) applied: Applied,
+}
+
+impl Joined {
+    /// Of the last entry in that state, in milliseconds since 1970.
+    pub fn time(&self) -> u64 {
+        self.applied.time
+    }
 }
 
 /// The chat's state, from the engine.
@@ -105,6 +113,7 @@ pub enum Event {
     /// Pass it to [`SharedLog::adopt`](super::SharedLog::adopt).
     Joined(Joined),
     /// All nodes know this format now: write it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "there is only one format so far"))]
     Format(u32),
     /// The log has grown. Answer with [`SharedLog::snapshot`](super::SharedLog::snapshot).
     SnapshotDue,

@@ -56,6 +56,11 @@ impl Outbox {
         self.sent == self.entries.len()
     }
 
+    /// The last sequence number that has been sent.
+    pub fn last_sent(&self) -> u64 {
+        self.done() + self.sent as u64
+    }
+
     /// The sequence number of the next entry to send, and the entries from there.
     pub fn batch(&self, limits: BatchLimits) -> Option<(u64, Vec<&[u8]>)> {
         let mut bytes = 0;
@@ -133,6 +138,7 @@ mod tests {
         }
         assert_eq!(batch(&outbox), None);
         assert!(outbox.is_all_sent());
+        assert_eq!(outbox.last_sent(), 7);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::entry::{Content, Entry, parse_entries};
 use super::node::Event;
 use super::position::{Break, Next, Position};
 use super::start::{Node, random_byte};
-use super::timing::{BLOCK, READ_TIMEOUT, UNAVAILABLE_AFTER};
+use super::tuning::{BLOCK, READ_TIMEOUT, UNAVAILABLE_AFTER};
 use super::writer::Command;
 
 /// The most entries that are read at once.
@@ -215,10 +215,10 @@ impl Reader {
             }
         }
         self.batch = (BATCH_BYTES * entries.len() / bytes.max(1)).clamp(1, MAX_BATCH);
-        status.read(last.id, bytes);
         if let Some(sequence) = read_back {
             self.send(Command::ReadBack { node: own, sequence });
         }
+        status.read(last.id, bytes);
         status.delivering(true);
         (self.node.events)(Event::Entries(entries));
         status.delivering(false);

@@ -17,7 +17,7 @@ use super::reader::Reader;
 use super::scripts::Script;
 use super::snapshot::{Applied, Snapshot};
 use super::status::Status;
-use super::timing::{IO_TIMEOUT, LOG_INTERVAL, Timing};
+use super::tuning::{IO_TIMEOUT, LOG_INTERVAL, Tuning};
 use super::writer::{Offer, Writer};
 use crate::ops::random::random;
 
@@ -47,7 +47,7 @@ pub struct Node {
     claimant: String,
     name: String,
     pub formats: Formats,
-    pub timing: Timing,
+    pub tuning: Tuning,
     pub status: Arc<Status>,
     pub events: Box<dyn Fn(Event) + Send + Sync>,
 }
@@ -111,16 +111,17 @@ pub fn join(
         }
         error => ClusterError::Refused { address: address.into(), reason: error.to_string() },
     };
+    let name = match &settings.cluster.node {
+        Some(name) => name.as_str().into(),
+        None => default_name()?,
+    };
     let node = Arc::new(Node {
         link: Link::new(&settings.cluster).map_err(refused)?,
         claimant: random_text()?,
-        name: match &settings.cluster.node {
-            Some(name) => name.as_str().into(),
-            None => default_name()?,
-        },
+        status: Arc::new(Status::new(&name)),
+        name,
         formats: settings.formats,
-        timing: settings.timing,
-        status: Arc::new(Status::new()),
+        tuning: settings.tuning,
         events: Box::new(events),
     });
     let mut own_state = Some(own_state);
@@ -245,7 +246,7 @@ pub fn join_chat(engine: &mut Engine, node: &Node, past: Option<&Past>) -> Resul
             node.name.as_bytes(),
             decimal(node.formats.newest.into()).as_bytes(),
             decimal(node.formats.oldest.into()).as_bytes(),
-            millis(node.timing.lease).as_bytes(),
+            millis(node.tuning.lease).as_bytes(),
             decimal(number.into()).as_bytes(),
             epoch.as_bytes(),
             decimal(done).as_bytes(),
@@ -295,7 +296,7 @@ fn fill(
         found.unwrap_or("none").to_owned(),
         node.claimant.clone(),
         own.rank.text(),
-        millis(node.timing.claim),
+        millis(node.tuning.claim),
         // Of a state from a store, the engine has no entry.
         decimal(if past.is_some() { applied.id } else { 0 }),
         decimal(origin.node.into()),
@@ -305,7 +306,7 @@ fn fill(
         epoch.clone(),
         decimal(mark.into()),
         decimal(node.formats.newest.into()),
-        millis(node.timing.lease),
+        millis(node.tuning.lease),
         decimal(applied.time),
         decimal(applied.id),
         decimal(highest.into()),
@@ -335,7 +336,7 @@ fn fill(
             Some("WIN") => has_won = true,
             Some("WAIT") => {
                 has_won = false;
-                thread::sleep(node.timing.claim / 8);
+                thread::sleep(node.tuning.claim / 8);
             }
             _ => return Err(EngineError::malformed("restore")),
         }

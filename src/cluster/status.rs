@@ -1,15 +1,19 @@
 //! What monitoring shows of a node. The threads write it, and any thread may read it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::outbox::Removed;
 use crate::ops::clock;
+use crate::ops::metrics::ClusterStats;
 
 /// Figures that change all the time.
 pub struct Status {
     /// Times are in milliseconds since then, at least 1. 0: never.
     start: Instant,
+    /// Of this node.
+    name: Arc<str>,
     node: AtomicU32,
     queue_entries: AtomicUsize,
     queue_bytes: AtomicUsize,
@@ -58,9 +62,11 @@ pub struct Figures {
 }
 
 impl Status {
-    pub(super) fn new() -> Self {
+    /// `name`: of this node.
+    pub(super) fn new(name: &str) -> Self {
         Self {
             start: Instant::now(),
+            name: name.into(),
             node: AtomicU32::default(),
             queue_entries: AtomicUsize::default(),
             queue_bytes: AtomicUsize::default(),
@@ -98,6 +104,35 @@ impl Status {
             reconnects: self.reconnects.load(Relaxed),
             round_trip: Duration::from_micros(self.round_trip_micros.load(Relaxed)),
             silence: since(&self.write_answered_at).max(since(&self.read_answered_at)).max(stuck),
+        }
+    }
+
+    /// The figures for `/metrics`.
+    pub fn stats(&self) -> ClusterStats {
+        let Figures {
+            node,
+            lag_entries,
+            queue_entries,
+            queue_bytes,
+            lease_age,
+            snapshot_bytes,
+            snapshot_age_entries,
+            reconnects,
+            round_trip,
+            silence,
+        } = self.figures();
+        ClusterStats {
+            name: self.name.clone(),
+            node,
+            lag_entries,
+            queue_entries,
+            queue_bytes,
+            lease_age,
+            snapshot_bytes,
+            snapshot_age_entries,
+            reconnects,
+            round_trip,
+            silence,
         }
     }
 

@@ -20,16 +20,12 @@ use super::snapshot::{Applied, Snapshot};
 use super::start::{
     Found, Membership, Node, Past, Problems, decimal, enter, join_chat, joined, load, millis, random_byte,
 };
-use super::timing::{IO_TIMEOUT, KEPT_TIME, LEAVE_TIMEOUT, MAX_LAG};
+use super::tuning::{
+    ENTRY_BYTES, IO_TIMEOUT, KEPT_BYTES, KEPT_TIME, LEAVE_TIMEOUT, MAX_READ_PAUSE, SNAPSHOT_BYTES,
+};
 
-/// A new snapshot is due after this many entries,
-const SNAPSHOT_ENTRIES: u64 = 10_000;
-/// or this many bytes of them.
-const SNAPSHOT_BYTES: u64 = 8 * 1024 * 1024;
 /// How long the caller may take for a snapshot, before it is asked again.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most entries that the log keeps before a snapshot.
-const KEPT_ENTRIES: u64 = 20_000;
 /// Above this round trip, the engine is far away.
 const FAR: Duration = Duration::from_millis(100);
 
@@ -79,6 +75,8 @@ pub struct Writer {
     problems: Problems,
     outbox: Outbox,
     liveness: Liveness,
+    /// This node's entries up to this sequence number are in the log, up to this id: the id, the sequence number.
+    acknowledged: Option<(u64, u64)>,
     next_beat: Instant,
     /// In milliseconds of the log's time.
     tick: Option<u64>,
@@ -100,6 +98,8 @@ struct Snapshots {
     bytes_at_last: u64,
     /// How many live nodes make one before this node does.
     before: u64,
+    /// When the last one was noticed.
+    last: Instant,
     asked: Option<Instant>,
     /// To be sent: its id, and the encoded snapshot.
     waiting: Option<(u64, Vec<u8>)>,
@@ -147,12 +147,14 @@ impl Writer {
             backoff: Backoff::default(),
             problems,
             outbox: Outbox::new(),
-            liveness: Liveness::new(MAX_LAG),
+            liveness: Liveness::new(MAX_READ_PAUSE),
+            acknowledged: None,
             next_beat: Instant::now(),
             tick: None,
             snapshots: Snapshots {
                 bytes_at_last: 0,
                 before: 0,
+                last: Instant::now(),
                 asked: None,
                 waiting: None,
                 ends: VecDeque::new(),
@@ -186,27 +188,35 @@ impl Writer {
 
     /// Does what is most urgent, or waits. Breaks with `true` once this node has left.
     fn work(&mut self) -> Result<ControlFlow<bool>, Trouble> {
+        // In this order: entries are reported as read back before the id counts as read.
+        let read = self.node.status.read_id();
         self.take_waiting();
         if let Some(trouble) = self.trouble.take() {
             return Err(trouble);
         }
         let now = Instant::now();
-        self.liveness.read(self.node.status.read_id());
+        self.liveness.read(read, now);
+        if self.node.status.is_delivering() {
+            self.liveness.delivering(now);
+        }
         self.node.status.stuck(self.liveness.is_stuck());
-        if self.liveness.is_overdue(now) && !self.node.status.is_delivering() {
+        let was_read = self.acknowledged.take_if(|(id, _)| *id <= read);
+        if self.liveness.is_overdue(now)
+            || was_read.is_some_and(|(_, sequence)| self.outbox.done() < sequence)
+        {
             return Err(Trouble::Stuck);
         }
         if now >= self.next_beat {
             self.beat()?;
+        } else if let Some((id, snapshot)) = self.snapshots.waiting.take() {
+            self.store_snapshot(id, &snapshot)?;
+        } else if self.tick_wait().is_some_and(|wait| wait.is_zero()) {
+            self.let_time_pass()?;
         } else if !self.outbox.is_all_sent() {
             self.append()?;
         } else if self.leaving.is_some() {
             self.leave()?;
             return Ok(ControlFlow::Break(true));
-        } else if let Some((id, snapshot)) = self.snapshots.waiting.take() {
-            self.store_snapshot(id, &snapshot)?;
-        } else if self.tick_wait().is_some_and(|wait| wait.is_zero()) {
-            self.let_time_pass()?;
         } else {
             let tick = self.tick_wait().map(|wait| now + wait);
             let deadline = [Some(self.next_beat), tick, self.liveness.deadline()].into_iter().flatten().min();
@@ -231,23 +241,27 @@ impl Writer {
         if let Some(answer) = answer {
             let [id, time] = answer?;
             self.outbox.sent(count);
+            // One at a time, as in `Liveness`.
+            self.acknowledged.get_or_insert((id, self.outbox.last_sent()));
             self.log_ends(id, time);
         }
         Ok(())
     }
 
     fn beat(&mut self) -> Result<(), Trouble> {
-        let timing = self.node.timing;
+        let tuning = self.node.tuning;
         let newest = decimal(self.node.formats.newest.into());
-        let lease = millis(timing.lease);
-        let pause = millis(timing.pause);
+        let lease = millis(tuning.lease);
+        let pause = millis(tuning.pause);
         let arguments = [lease.as_bytes(), pause.as_bytes(), newest.as_bytes()];
+        // Before the call: after it, newer entries may have been read.
+        let read = self.node.status.read_id();
         let [id, time, snapshot, before, format] = self.call(Script::Beat, &arguments)?;
         let now = Instant::now();
-        self.next_beat = now + timing.beat;
+        self.next_beat = now + tuning.beat;
         self.node.status.beat();
         self.problems.solved();
-        if id < self.node.status.read_id() {
+        if id < read {
             return Err(Trouble::Lost("the last entries are missing".into()));
         }
         self.log_ends(id, time);
@@ -289,7 +303,10 @@ impl Writer {
             Some((at, id)) if at.elapsed() >= KEPT_TIME => *id,
             _ => 0,
         };
-        let keep = kept_from.max((id + 1).saturating_sub(KEPT_ENTRIES));
+        let bytes = self.node.status.read_bytes() - self.snapshots.bytes_at_last;
+        let entry_bytes = ENTRY_BYTES + bytes / (id - self.membership.snapshot_id.min(id)).max(1);
+        let kept_entries = self.node.tuning.kept_entries.min(KEPT_BYTES / entry_bytes);
+        let keep = kept_from.max((id + 1).saturating_sub(kept_entries));
         let (id, replaced, keep) = (decimal(id), decimal(self.membership.snapshot_id), decimal(keep));
         let arguments = [id.as_bytes(), replaced.as_bytes(), keep.as_bytes(), snapshot];
         let [is_stored] = self.call(Script::Snapshot, &arguments)?;
@@ -308,13 +325,16 @@ impl Writer {
         if stored != self.membership.snapshot_id {
             self.membership.snapshot_id = stored;
             self.snapshots.bytes_at_last = status.read_bytes();
+            self.snapshots.last = now;
             self.snapshots.asked = None;
         }
+        let tuning = self.node.tuning;
         let factor = 1 + self.snapshots.before;
         let entries = status.read_id().saturating_sub(stored);
         let bytes = status.read_bytes() - self.snapshots.bytes_at_last;
-        let is_due =
-            entries >= SNAPSHOT_ENTRIES * factor || (bytes >= SNAPSHOT_BYTES * factor && entries > 0);
+        let is_due = (entries >= tuning.snapshot_entries * factor
+            || (bytes >= SNAPSHOT_BYTES * factor && entries > 0))
+            && now - self.snapshots.last >= tuning.snapshot_interval;
         if is_due && self.snapshots.asked.is_none_or(|asked| now - asked >= SNAPSHOT_TIMEOUT) {
             self.snapshots.asked = Some(now);
             (self.node.events)(Event::SnapshotDue);
@@ -382,11 +402,9 @@ impl Writer {
         (self.node.events)(Event::Fenced);
         while !self.is_over() {
             let joined_again = self.with_engine(|engine, writer| {
-                let epoch = engine.chat()?.map(|(epoch, ..)| epoch);
-                if epoch.as_ref() != Some(&writer.membership.epoch) {
-                    return Err(EngineError::Epoch);
-                }
-                join_chat(engine, &writer.node, None)
+                let membership = join_chat(engine, &writer.node, None)?;
+                let is_same = membership.epoch == writer.membership.epoch;
+                if is_same { Ok(membership) } else { Err(EngineError::Epoch) }
             });
             match joined_again {
                 Ok(membership) => {
@@ -486,6 +504,7 @@ impl Writer {
     fn continue_at_once(&mut self) {
         self.outbox.rewind();
         self.liveness.restart();
+        self.acknowledged = None;
         self.next_beat = Instant::now();
         self.snapshots.ends.clear();
         self.snapshots.asked = None;
@@ -526,6 +545,7 @@ impl Writer {
         self.engine = None;
         self.outbox.rewind();
         self.liveness.reconnected();
+        self.acknowledged = None;
     }
 
     fn wait_to_retry(&mut self) {

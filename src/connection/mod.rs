@@ -86,7 +86,8 @@ pub fn serve(mut incoming: Incoming, shared: &Arc<Shared>) {
 /// the system gets that back when its thread ends.
 fn start_session(incoming: Incoming, upgraded: Upgraded, shared: Arc<Shared>) {
     let Incoming { id, address, permits, .. } = incoming;
-    let thread = thread::Builder::new().name(format!("client {}", id.0)).stack_size(SESSION_STACK_BYTES);
+    let thread =
+        thread::Builder::new().name(format!("client {}", id.number())).stack_size(SESSION_STACK_BYTES);
     let spawned = thread.spawn(move || {
         session::run(id, upgraded, &shared);
         // The connection counts against the limits until here.
@@ -164,7 +165,7 @@ pub mod tests {
             Settings::from_pairs(settings.iter().copied()).unwrap();
         let counters = Arc::new(Counters::default());
         let permits = Permits::new(limits.connections, limits.connections_per_ip);
-        let monitoring = Monitoring::new(metrics_allow, counters.clone(), permits.clone(), hub.clone());
+        let monitoring = Monitoring::new(metrics_allow, counters.clone(), permits.clone(), hub.clone(), None);
         let proxies = TrustedProxies::new(trusted_proxies);
         Shared {
             permits,

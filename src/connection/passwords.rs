@@ -222,8 +222,8 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::chat::Username;
-    use crate::hub::{Moderator, SharedState};
+    use crate::chat::{NamedModerator, Username};
+    use crate::hub::SharedState;
 
     fn peer(address: [u8; 4]) -> Peer {
         let network = IpAddr::from(address).into();
@@ -252,9 +252,10 @@ mod tests {
     fn hub(moderators: &[(&str, &str)]) -> HubHandle {
         let state = SharedState::default();
         let moderator = |&(name, password): &_| {
-            Moderator::new(Username::parse(name).unwrap(), &hash(password).to_string())
+            let name = Username::parse(name).unwrap();
+            NamedModerator { name, hash: hash(password).to_string().into() }
         };
-        state.set_moderators(moderators.iter().map(moderator).collect());
+        state.set_moderators(&moderators.iter().map(moderator).collect::<Vec<_>>());
         HubHandle::new(crossbeam_channel::bounded(1).0, state).0
     }
 
@@ -303,7 +304,7 @@ mod tests {
     fn nobody_can_join_as_a_moderator_whose_password_is_damaged() {
         let [_, passwords] = all();
         let (state, name) = (SharedState::default(), Username::parse("Meg").unwrap());
-        state.set_moderators(vec![Moderator::new(name, "pbkdf2-sha256:")]);
+        state.set_moderators(&[NamedModerator { name, hash: "pbkdf2-sha256:".into() }]);
         let hub = HubHandle::new(crossbeam_channel::bounded(1).0, state).0;
         let eve = peer([192, 0, 2, 1]);
         let join = |text| passwords.join(&NameKey::of("Meg"), &attempt(text), &eve, &hub, || true);

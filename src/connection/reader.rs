@@ -17,6 +17,8 @@ use crate::transport::{Flush, Link, Read, ReadError, Received, Wait, wait};
 /// How long a flooding client's thread pauses after each [`Received::Partial`], so that the hub can take the
 /// link's lock: std's mutex is not fair.
 const YIELD_TIME: Duration = Duration::from_millis(1);
+/// How long a client's thread pauses at a time while the hub holds clients back.
+const HELD_TIME: Duration = Duration::from_millis(50);
 /// How long a disconnected client's remaining messages are read, at the rate limit.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -247,6 +249,14 @@ impl<'a> Reader<'a> {
         let admission = Arc::new(admission);
         self.admission = Some(admission.clone());
         Ok(Some(admission))
+    }
+
+    /// Waits while the other servers of the chat cannot be reached and too much waits for them.
+    pub fn wait_for_room(&mut self) -> Result<(), End> {
+        while self.shared.hub.is_held() && !self.shared.hub.is_shutting_down() {
+            self.hold(Instant::now() + HELD_TIME)?;
+        }
+        Ok(())
     }
 
     /// Waits without reading.

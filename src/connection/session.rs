@@ -152,6 +152,7 @@ fn message_event(id: ConnectionId, reader: &mut Reader, text: &str, shared: &Sha
     let (message, attempts) = ClientMessage::parse_with_secrets(text);
     let access = reader.compare(&message, &attempts);
     let admission = reader.admit(&message, access)?;
+    reader.wait_for_room()?;
     Ok(Event::Message(id, message, access, attempts.session, admission))
 }
 
@@ -185,10 +186,10 @@ pub mod tests {
     use std::thread;
 
     use super::*;
-    use crate::chat::{SessionSecret, Username};
+    use crate::chat::{NamedModerator, SessionSecret, Username};
     use crate::config::{PasswordHash, SALT_BYTES};
     use crate::connection::tests::shared;
-    use crate::hub::{Moderator, SharedState};
+    use crate::hub::SharedState;
     use crate::transport::Stream;
 
     /// A client's connection, upgraded, and its own end of it.
@@ -220,8 +221,8 @@ pub mod tests {
     }
 
     /// A named moderator.
-    fn ann() -> Moderator {
-        Moderator::new(Username::parse("Ann").unwrap(), &hash("only ann"))
+    fn ann() -> NamedModerator {
+        NamedModerator { name: Username::parse("Ann").unwrap(), hash: hash("only ann").into() }
     }
 
     /// The frame of a text of less than 126 bytes, masked with zeros.
@@ -280,7 +281,7 @@ pub mod tests {
             ("nonsense", false),
         ] {
             let (upgraded, mut client, state) = banned();
-            state.set_moderators(vec![ann()]);
+            state.set_moderators(&[ann()]);
             let session = SessionSecret::parse(&"0a".repeat(16)).unwrap();
             state.open_session(session.digest(), ann().name.key().clone());
             let (inbox, events) = crossbeam_channel::bounded(8);
@@ -301,7 +302,7 @@ pub mod tests {
         }
         // One that sends nothing is refused after a second.
         let (upgraded, mut client, state) = banned();
-        state.set_moderators(vec![ann()]);
+        state.set_moderators(&[ann()]);
         let (inbox, events) = crossbeam_channel::bounded(8);
         let shared = shared(&[], HubHandle::new(inbox, state).0);
         thread::scope(|scope| {

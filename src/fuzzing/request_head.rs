@@ -127,11 +127,17 @@ fn check_policy(policy: &str) {
 /// A router that serves the page and allows every origin, or one without the page that allows a single origin.
 fn router(page: bool) -> Router {
     let (hub, _thread) =
-        hub::start(Default::default(), Arc::default(), ClientLog::new(Arc::default()), || {})
+        hub::start(hub::HubSettings::empty(), Arc::default(), ClientLog::new(Arc::default()), || {})
             .expect("the hub starts");
     let networks = |text: &str| vec![text.parse().expect("a network")];
     Router {
-        monitoring: Monitoring::new(networks("10.9.0.0/16"), Arc::default(), Permits::new(1, None), hub),
+        monitoring: Monitoring::new(
+            networks("10.9.0.0/16"),
+            Arc::default(),
+            Permits::new(1, None),
+            hub,
+            None,
+        ),
         page,
         allowed_origins: (!page).then(|| vec!["https://chat.example.com".parse().expect("an origin")]),
         proxies: TrustedProxies::new(networks("10.0.0.0/16")),

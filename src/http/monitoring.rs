@@ -12,10 +12,12 @@ use super::forwarded::ClientAddress;
 use super::response::{self, Response};
 use crate::hub::HubHandle;
 use crate::limits::Permits;
-use crate::ops::metrics::{Counters, ProcessStats, exposition};
+use crate::ops::metrics::{ClusterStats, Counters, ProcessStats, exposition};
 
 /// How long the hub may take to respond before the server counts as unhealthy.
 const HUB_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the Redis or Valkey server that several servers share may be silent before the server counts as unhealthy.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prometheus' text format.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 /// What proxies add to requests that they forward, apart from `X-Forwarded-*`: Forwarded (RFC 7239), Via (RFC 9110),
@@ -44,12 +46,23 @@ pub struct Monitoring {
     counters: Arc<Counters>,
     permits: Permits,
     hub: HubHandle,
+    cluster: Option<ClusterSource>,
     started: (Instant, SystemTime),
 }
 
+/// Shows the present figures of the log that several servers share.
+pub type ClusterSource = Box<dyn Fn() -> ClusterStats + Send + Sync>;
+
 impl Monitoring {
-    pub fn new(allow: Vec<IpNet>, counters: Arc<Counters>, permits: Permits, hub: HubHandle) -> Self {
-        Self { allow, counters, permits, hub, started: (Instant::now(), SystemTime::now()) }
+    /// `cluster`: if several servers are one chat.
+    pub fn new(
+        allow: Vec<IpNet>,
+        counters: Arc<Counters>,
+        permits: Permits,
+        hub: HubHandle,
+        cluster: Option<ClusterSource>,
+    ) -> Self {
+        Self { allow, counters, permits, hub, cluster, started: (Instant::now(), SystemTime::now()) }
     }
 
     /// Whether connections are reserved for this peer when the server is full. Anyone can be behind a proxy on
@@ -78,16 +91,21 @@ impl Monitoring {
     }
 
     fn health(&self) -> Response {
-        if self.hub.is_responsive(HUB_TIMEOUT) {
-            response::text(StatusCode::OK, "OK")
-        } else {
-            unresponsive()
+        if !self.hub.is_responsive(HUB_TIMEOUT) {
+            return unresponsive();
         }
+        let silence = self.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster().silence);
+        if silence >= ENGINE_TIMEOUT {
+            let line = format!("The Redis or Valkey server has not answered for {} s.", silence.as_secs());
+            return response::text(StatusCode::SERVICE_UNAVAILABLE, &line);
+        }
+        response::text(StatusCode::OK, "OK")
     }
 
     fn metrics(&self) -> Response {
         let Some(hub) = self.hub.stats(HUB_TIMEOUT) else { return unresponsive() };
-        let page = exposition(&self.counters, &hub, &self.process());
+        let cluster = self.cluster.as_ref().map(|cluster| cluster());
+        let page = exposition(&self.counters, &hub, &self.process(), cluster.as_ref());
         let mut response = response::text(StatusCode::OK, page.trim_end());
         response.headers_mut().insert(header::CONTENT_TYPE, METRICS_TYPE);
         response
@@ -137,12 +155,12 @@ mod tests {
     use crate::limits::ClientLog;
 
     fn start_hub() -> (HubHandle, std::thread::JoinHandle<()>) {
-        hub::start(Default::default(), Arc::default(), ClientLog::new(Arc::default()), || {}).unwrap()
+        hub::start(hub::HubSettings::empty(), Arc::default(), ClientLog::new(Arc::default()), || {}).unwrap()
     }
 
     fn monitoring(hub: HubHandle) -> Monitoring {
         let allow = vec!["10.0.0.0/8".parse().unwrap()];
-        Monitoring::new(allow, Arc::default(), Permits::new(1, None), hub)
+        Monitoring::new(allow, Arc::default(), Permits::new(1, None), hub, None)
     }
 
     fn status(monitoring: &Monitoring, method: &str, path: &str, client: ClientAddress) -> Option<u16> {
@@ -239,5 +257,22 @@ mod tests {
         thread.join().unwrap();
         let client = ClientAddress::Peer([127, 0, 0, 1].into());
         assert_eq!(status(&monitoring(hub), "GET", "/healthz", client), Some(503));
+    }
+
+    #[test]
+    fn a_server_whose_shared_log_is_silent_is_unhealthy() {
+        let (hub, thread) = start_hub();
+        let client = ClientAddress::Peer([127, 0, 0, 1].into());
+        for (silence, expected) in
+            [(Duration::ZERO, 200), (ENGINE_TIMEOUT - Duration::from_millis(1), 200), (ENGINE_TIMEOUT, 503)]
+        {
+            let stats = ClusterStats { name: "one".into(), silence, ..ClusterStats::default() };
+            let source: ClusterSource = Box::new(move || stats.clone());
+            let monitoring = Monitoring { cluster: Some(source), ..monitoring(hub.clone()) };
+            assert_eq!(status(&monitoring, "GET", "/healthz", client), Some(expected), "{silence:?}");
+            assert_eq!(status(&monitoring, "GET", "/metrics", client), Some(200), "{silence:?}");
+        }
+        drop(hub);
+        thread.join().unwrap();
     }
 }

@@ -16,6 +16,9 @@ use crate::transport::{Flush, Link, Output, SendError};
 
 /// The close code of a connection whose place another connection has taken (docs/protocol.md).
 const REPLACED: CloseCode = CloseCode::Library(4001);
+#[cfg(feature = "cluster")]
+/// The reason for closing the connections of a server that has lost its place in a chat of several servers.
+const RECONNECT: &str = "this server has lost its place in the chat: connect again";
 /// How long a client that was replaced or removed has to complete the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -118,6 +121,12 @@ impl Delivery {
         self.close_soon(id, CloseCode::Policy, reason, now);
     }
 
+    #[cfg(feature = "cluster")]
+    /// Starts the closing handshake with a client that may connect again at once.
+    pub fn close_to_reconnect(&mut self, id: ConnectionId, now: Instant) {
+        self.close_soon(id, CloseCode::Restart, RECONNECT, now);
+    }
+
     /// The client is cut off after [`CLOSE_TIMEOUT`], because its socket may be dead.
     fn close_soon(&mut self, id: ConnectionId, code: CloseCode, reason: &str, now: Instant) {
         self.attempt(id, now, |link| link.close(code, reason, now));
@@ -125,8 +134,16 @@ impl Delivery {
     }
 
     pub fn close_all(&mut self, now: Instant) {
-        let ids: Vec<ConnectionId> = self.clients.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.close(id, now));
+        self.ids().into_iter().for_each(|id| self.close(id, now));
+    }
+
+    #[cfg(feature = "cluster")]
+    pub fn close_all_to_reconnect(&mut self, now: Instant) {
+        self.ids().into_iter().for_each(|id| self.close_to_reconnect(id, now));
+    }
+
+    fn ids(&self) -> Vec<ConnectionId> {
+        self.clients.keys().copied().collect()
     }
 
     /// Whether every client has been cut off or has disconnected.

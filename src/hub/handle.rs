@@ -9,7 +9,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::warn;
 
 use super::Event;
-use crate::chat::{Ban, Bans, ClientMessage, JoinPace, NameKey, NameMap, SessionDigest, Username};
+use crate::chat::{
+    Ban, Bans, ClientMessage, JoinPace, NameKey, NameMap, NamedModerator, NodeNumber, Room, SessionDigest,
+    Username,
+};
 use crate::config::PasswordHash;
 use crate::limits::Network;
 use crate::ops::metrics::HubStats;
@@ -116,6 +119,16 @@ impl HubHandle {
         bans.applying(None, address, unix_millis).cloned()
     }
 
+    /// The number that new connections' ids contain.
+    pub fn node(&self) -> NodeNumber {
+        *self.state.node()
+    }
+
+    /// Whether clients have to wait before they send more, because the other servers of the chat cannot be reached.
+    pub fn is_held(&self) -> bool {
+        self.state.0.is_held.load(Ordering::Relaxed)
+    }
+
     /// Whether the hub is closing all connections.
     pub fn is_shutting_down(&self) -> bool {
         self.state.is_shutting_down()
@@ -144,6 +157,8 @@ struct State {
     moderators: Mutex<Moderators>,
     /// Read for each connection, and rarely changed.
     bans: RwLock<Bans>,
+    node: Mutex<NodeNumber>,
+    is_held: AtomicBool,
     is_shutting_down: AtomicBool,
 }
 
@@ -293,17 +308,14 @@ impl SharedState {
     }
 
     /// Returns how the named moderators have changed, for the log.
-    pub fn set_moderators(&self, moderators: Vec<Moderator>) -> Option<String> {
-        let moderators = Moderators::new(moderators);
+    pub fn set_moderators(&self, moderators: &[NamedModerator]) -> Option<String> {
+        let parsed =
+            moderators.iter().map(|NamedModerator { name, hash }| Moderator::new(name.clone(), hash));
+        let moderators = Moderators::new(parsed.collect());
         let mut published = self.moderators();
         let changes = moderators.changes(&published);
         *published = moderators;
         changes
-    }
-
-    /// Publishes the bans in place of the earlier ones.
-    pub fn publish_bans(&self, bans: Bans) {
-        *self.bans() = bans;
     }
 
     pub fn publish_ban(&self, ban: Arc<Ban>) {
@@ -314,12 +326,32 @@ impl SharedState {
         self.bans().remove(id);
     }
 
+    /// Publishes what a whole room has, in place of what was published before.
+    pub fn publish(&self, room: &Room) {
+        *self.sessions() = room.sessions().collect();
+        *self.bans() = room.bans().clone();
+        self.set_moderators(room.moderators());
+    }
+
+    pub fn set_node(&self, node: NodeNumber) {
+        *self.node() = node;
+    }
+
+    #[cfg(feature = "cluster")]
+    pub fn hold(&self, is_held: bool) {
+        self.0.is_held.store(is_held, Ordering::Relaxed);
+    }
+
     pub fn shut_down(&self) {
         self.0.is_shutting_down.store(true, Ordering::Relaxed);
     }
 
     fn bans(&self) -> RwLockWriteGuard<'_, Bans> {
         self.0.bans.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn node(&self) -> MutexGuard<'_, NodeNumber> {
+        self.0.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn joins(&self) -> MutexGuard<'_, Joins> {

@@ -6,7 +6,10 @@
 mod delivery;
 mod entry_clock;
 mod handle;
+mod order;
 mod retries;
+#[cfg(feature = "cluster")]
+mod shared;
 mod storage;
 mod tape;
 
@@ -21,8 +24,8 @@ use log::info;
 
 use crate::chat::{
     Access, Action, Address, Audience, Body, ClientMessage, ConnectionId, Decision, Departure, Effect, Entry,
-    Guests, Input, JoinSecrets, MessageError, NodeNumber, OlderRequest, Outcome, Room, RoomSettings,
-    SessionSecret, UserLists, guest_error,
+    Guests, Input, JoinSecrets, MessageError, NamedModerator, OlderMessages, OlderRequest, Outcome, Room,
+    SessionSecret, StoreUnavailable, UserLists, guest_error,
 };
 use crate::limits::{ClientLog, Network};
 use crate::ops::metrics::{Counters, HubStats};
@@ -31,9 +34,14 @@ use crate::transport::Link;
 use delivery::Delivery;
 use entry_clock::{EntryClock, Now};
 use handle::Query;
+use order::{Own, Positioned};
 
-pub use handle::{Admission, Admitted, HubHandle, Moderator, SharedState};
-pub use storage::{Report, Storage, Tag, named_moderators, stored_history};
+pub use entry_clock::entry_time;
+pub use handle::{Admission, Admitted, HubHandle, SharedState};
+pub use order::Order;
+#[cfg(feature = "cluster")]
+pub use shared::{LogEvent, SharedOrder};
+pub use storage::{Report, Storage, Tag, stored_history};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -60,6 +68,8 @@ pub enum Event {
     Pending(ConnectionId),
     Disconnected(ConnectionId, Departure),
     Store(Box<Report>),
+    #[cfg(feature = "cluster")]
+    Log(Box<LogEvent>),
     /// Reads the named moderators from the store again.
     Reload,
     /// Wakes the hub to answer queries, which do not wait in the inbox.
@@ -91,17 +101,26 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What the hub starts with. By default, nothing is kept.
-#[cfg_attr(any(fuzzing, test), derive(Default))]
+/// What the hub starts with.
 pub struct HubSettings {
-    pub room: RoomSettings,
+    pub room: Room,
+    pub order: Order,
     /// The longest message that the server accepts, which clients are told.
     pub max_message_bytes: usize,
     pub storage: Storage,
-    /// The named moderators.
-    pub moderators: Vec<Moderator>,
-    /// The next id is the one after it.
-    pub last_id: u64,
+}
+
+#[cfg(any(fuzzing, test))]
+impl HubSettings {
+    /// Nothing is kept.
+    pub fn empty() -> Self {
+        Self {
+            room: Room::new(crate::chat::RoomSettings::default(), &entry_time()),
+            order: Order::Local(0),
+            max_message_bytes: 0,
+            storage: Storage::default(),
+        }
+    }
 }
 
 /// Starts the hub. After [`Event::Shutdown`] it ends as soon as every client has disconnected, or after 3 seconds.
@@ -133,8 +152,7 @@ struct Hub {
     lists: UserLists,
     guests: Guests,
     clock: EntryClock,
-    /// The id of the last entry.
-    last_id: u64,
+    order: Order,
     storage: Storage,
     tape: Tape,
     delivery: Delivery,
@@ -151,15 +169,13 @@ struct Hub {
 
 impl Hub {
     fn new(settings: HubSettings, counters: Arc<Counters>, client_log: ClientLog) -> (HubHandle, Self) {
-        let HubSettings { room, max_message_bytes, storage, moderators, last_id } = settings;
+        let HubSettings { room, order, max_message_bytes, storage } = settings;
         let (sender, inbox) = bounded(INBOX_EVENTS);
         let state = SharedState::default();
         let (handle, queries) = HubHandle::new(sender, state.clone());
-        let mut clock = EntryClock::default();
-        let now = clock.now();
-        let room = Room::new(room, &now.entry);
-        state.publish_bans(room.bans().clone());
-        let mut hub = Self {
+        state.publish(&room);
+        state.set_node(order.node());
+        let hub = Self {
             inbox,
             queries,
             state,
@@ -167,8 +183,8 @@ impl Hub {
             max_message_bytes,
             lists: UserLists::default(),
             guests: Guests::default(),
-            clock,
-            last_id,
+            clock: EntryClock::default(),
+            order,
             storage,
             tape: Tape::default(),
             delivery: Delivery::new(counters),
@@ -178,13 +194,17 @@ impl Hub {
             shutdown_deadline: None,
             stats: HubStats::default(),
         };
-        hub.set_moderators(&now, moderators);
         (handle, hub)
     }
 
     fn run(mut self) {
+        #[cfg(feature = "cluster")]
+        if !self.order.is_local() {
+            self.follow();
+            self.lists.follow(&self.room.list_changed(), Instant::now());
+        }
         self.serve();
-        self.storage.close(self.last_id);
+        self.storage.close(self.order.last_id());
     }
 
     fn serve(&mut self) {
@@ -197,11 +217,15 @@ impl Hub {
             }
             self.answer_queries();
             let now = self.clock.now();
-            let is_over = |deadline| now.instant >= deadline || self.delivery.is_finished();
+            let is_over = |deadline| {
+                now.instant >= deadline || (self.delivery.is_finished() && !self.order.is_leaving())
+            };
             if self.shutdown_deadline.is_some_and(is_over) {
                 return;
             }
             self.do_what_is_due(&now);
+            #[cfg(feature = "cluster")]
+            self.serve_log();
             self.send_batch(now.instant);
             self.delivery.retry_due(now.instant);
             let handled = std::mem::take(&mut self.handled_admissions);
@@ -257,9 +281,10 @@ impl Hub {
         }
     }
 
-    /// When the room needs an [`Input::Tick`]; `None` during the shutdown.
+    /// When the room needs an [`Input::Tick`] from here; `None` during the shutdown.
     fn room_deadline(&self) -> Option<Instant> {
-        let deadline = self.room.next_deadline().filter(|_| self.shutdown_deadline.is_none());
+        let is_here = self.order.is_local() && self.shutdown_deadline.is_none();
+        let deadline = self.room.next_deadline().filter(|_| is_here);
         deadline.map(|deadline| self.clock.instant(deadline))
     }
 
@@ -288,17 +313,18 @@ impl Hub {
             Event::Connected(id, link, peer) => {
                 let address = peer.address();
                 self.delivery.add(id, link, peer);
-                self.guests.connected(id, address, now.entry.chat);
+                self.guests.connected(id, address, self.order.opened(now));
                 if self.shutdown_deadline.is_some() {
                     self.delivery.close(id, now.instant);
+                }
+                #[cfg(feature = "cluster")]
+                if !self.order.accepts(id) {
+                    self.delivery.close_to_reconnect(id, now.instant);
                 }
             }
             Event::Message(id, message, access, sent, admission) => {
                 self.count(&message);
-                let joined = self.message(now, id, message, access, sent, admission.as_deref());
-                if let Some(admission) = admission {
-                    self.handled_admissions.handled(&admission, joined);
-                }
+                self.message(now, id, message, access, sent, admission);
             }
             Event::Pending(id) => self.delivery.schedule_flush(id, now.instant),
             Event::Disconnected(id, departure) => {
@@ -308,6 +334,8 @@ impl Hub {
                 self.delivery.remove(id);
             }
             Event::Store(report) => self.report(now, *report),
+            #[cfg(feature = "cluster")]
+            Event::Log(event) => self.log_event(now, *event),
             Event::Reload => self.storage.reload_moderators(),
             // Queries are answered after the batch.
             Event::Wakeup => {}
@@ -315,12 +343,14 @@ impl Hub {
                 self.send_batch(now.instant);
                 self.state.shut_down();
                 self.shutdown_deadline.get_or_insert(now.instant + DRAIN_TIMEOUT);
-                self.delivery.close_all(now.instant);
+                // What clients have sent takes effect before the other servers see this one leave.
+                if !self.order.leave() {
+                    self.delivery.close_all(now.instant);
+                }
             }
         }
     }
 
-    /// Returns whether the client has joined with this message.
     fn message(
         &mut self,
         now: &Now,
@@ -328,22 +358,22 @@ impl Hub {
         message: Result<ClientMessage, MessageError>,
         access: Access,
         sent: Option<SessionSecret>,
-        admission: Option<&Admission>,
-    ) -> bool {
-        if self.shutdown_deadline.is_some() {
-            return false;
-        }
+        admission: Option<Arc<Admission>>,
+    ) {
+        let only_resumes = admission.as_ref().is_some_and(|admission| admission.only_resumes());
         if self.guests.is_unknown(id)
             && let Some(error) = guest_error(&message)
         {
-            self.apply(None, &[Effect::Send(Audience::One(id), error)], now);
-            return false;
+            if self.shutdown_deadline.is_none() {
+                self.apply(None, &[Effect::Send(Audience::One(id), error)], now);
+            }
+            return Own { admission, ..Own::default() }.handled(false, &mut self.handled_admissions);
         }
-        let guest = self.guests.guest(id, admission.is_some_and(Admission::only_resumes));
+        let guest = self.guests.guest(id, only_resumes);
         let new = new_session(&message);
         let session = new.map(|new| new.digest());
-        let input = Input::Message { message, access, session, guest };
-        self.secret_input(now, id, input, JoinSecrets { sent, new })
+        let own = Own { secrets: JoinSecrets { sent, new }, admission };
+        self.own_input(now, id, Input::Message { message, access, session, guest }, own);
     }
 
     fn report(&mut self, now: &Now, report: Report) {
@@ -353,59 +383,78 @@ impl Hub {
                     self.decided(now, decision, outcome);
                 }
             }
-            Report::Older((connection, request), answer) => {
-                self.input(now, connection, Input::Older(request, answer));
-            }
+            Report::Older((connection, request), answer) => self.older(now, connection, request, answer),
             Report::Moderators(moderators) => {
-                if let Some(changes) = self.set_moderators(now, moderators) {
-                    info!("The named moderators have changed: {changes}");
-                }
+                self.input(now, ConnectionId::SERVER, Input::Moderators(moderators));
             }
             Report::IdsReserved(id) => self.storage.reserved(id),
         }
     }
 
-    /// Returns how they have changed, for the log.
-    fn set_moderators(&mut self, now: &Now, moderators: Vec<Moderator>) -> Option<String> {
-        let names = moderators.iter().map(|moderator| moderator.name.clone()).collect();
-        // First the room: what was compared with the earlier ones is then refused.
-        self.input(now, ConnectionId::SERVER, Input::Moderators(names));
-        self.state.set_moderators(moderators)
-    }
-
     fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, now: &Now) {
         if let Err(error) = self.storage.read_older(connection, request) {
-            self.input(now, connection, Input::Older(request.clone().into(), Err(error)));
+            self.older(now, connection, request.clone().into(), Err(error));
         }
     }
 
-    /// Passes an input to the room as the next entry, and returns whether the client has joined with it. Ignored during
-    /// the shutdown, when clients are sent nothing more.
-    fn input(&mut self, now: &Now, from: ConnectionId, input: Input) -> bool {
-        self.secret_input(now, from, input, JoinSecrets::default())
+    fn older(
+        &mut self,
+        now: &Now,
+        connection: ConnectionId,
+        request: Box<OlderRequest>,
+        answer: Result<OlderMessages, StoreUnavailable>,
+    ) {
+        let input = Input::Older(request, answer);
+        match &self.order {
+            Order::Local(_) => self.input(now, connection, input),
+            // It concerns only this server, and changes nothing.
+            #[cfg(feature = "cluster")]
+            Order::Shared(order) => {
+                let (id, now) = (order.last_id(), self.clock.shared(now, order.last_time(), 0));
+                self.apply_entry(
+                    &now,
+                    Entry { id, time: &now.entry, from: connection, input },
+                    &Own::default(),
+                );
+            }
+        }
     }
 
-    /// The same for a message with secrets, which only the answer to it may contain.
-    fn secret_input(&mut self, now: &Now, from: ConnectionId, input: Input, secrets: JoinSecrets) -> bool {
+    /// Passes an input to the room as the next entry. Ignored during the shutdown, when clients are sent nothing more.
+    fn input(&mut self, now: &Now, from: ConnectionId, input: Input) {
+        self.own_input(now, from, input, Own::default());
+    }
+
+    fn own_input(&mut self, now: &Now, from: ConnectionId, input: Input, own: Own) {
         if self.shutdown_deadline.is_some() {
-            return false;
+            return own.handled(false, &mut self.handled_admissions);
         }
-        self.last_id += 1;
-        self.storage.assigned(self.last_id);
-        let mut effects =
-            self.room.apply(Entry { id: self.last_id, time: &now.entry, from, input }, NodeNumber::LOCAL);
-        secrets.complete(&mut effects, self.max_message_bytes);
+        if !self.order.accepts(from) {
+            return own.handled(false, &mut self.handled_admissions);
+        }
+        if let Some(Positioned { id, input, own }) = self.order.append(from, now.offset_seconds, input, own) {
+            self.storage.assigned(id);
+            self.apply_entry(now, Entry { id, time: &now.entry, from, input }, &own);
+        }
+    }
+
+    fn apply_entry(&mut self, now: &Now, entry: Entry, own: &Own) {
+        let from = entry.from;
+        let mut effects = self.room.apply(entry, self.order.node());
+        own.secrets.complete(&mut effects, self.max_message_bytes);
         self.apply(Some(from), &effects, now);
         let has_joined =
             effects.iter().any(|effect| matches!(effect, Effect::Enter(..) | Effect::Resume(..)));
+        own.handled(has_joined, &mut self.handled_admissions);
         for effect in effects {
             match effect {
                 Effect::Decide(decision) => self.decide(now, decision),
+                // Entries that were applied before a restart are applied again.
+                Effect::Record(act) if !self.order.is_local() => self.storage.apply(&act),
                 Effect::Record(act) => self.storage.record(act),
                 _ => {}
             }
         }
-        has_joined
     }
 
     /// Has a decision stored. It takes effect with the store's answer.
@@ -423,6 +472,10 @@ impl Hub {
     }
 
     fn decided(&mut self, now: &Now, decision: Box<Decision>, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::NotStored => self.room.not_stored(&decision),
+            outcome => outcome,
+        };
         self.input(now, decision.connection, Input::Decided(decision, outcome));
     }
 
@@ -437,6 +490,7 @@ impl Hub {
                 Effect::Close(id, reason) => self.removed.push((*id, reason.clone())),
                 Effect::PublishBan(ban) => self.state.publish_ban(ban.clone()),
                 Effect::WithdrawBan(id) => self.state.withdraw_ban(*id),
+                Effect::PublishModerators(moderators) => self.publish_moderators(moderators),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
                 Effect::Keep(entry) => self.storage.keep(entry),
@@ -445,6 +499,15 @@ impl Hub {
             }
         }
         self.log(from, effects);
+    }
+
+    fn publish_moderators(&mut self, moderators: &[NamedModerator]) {
+        if let Some(changes) = self.state.set_moderators(moderators) {
+            info!("The named moderators have changed: {changes}");
+        }
+        if !self.order.is_local() {
+            self.storage.set_moderators(moderators.to_vec());
+        }
     }
 
     /// Logs joins, departures and moderation, with names but without messages of clients. A client can join and leave
@@ -485,6 +548,7 @@ impl Hub {
                 | Effect::Record(_)
                 | Effect::PublishBan(_)
                 | Effect::WithdrawBan(_)
+                | Effect::PublishModerators(_)
                 | Effect::Send(..) => {}
             }
         }
@@ -547,7 +611,7 @@ mod tests {
     const OPEN: Access = Access { is_open: true, join: Verdict::NotCompared, login: Verdict::NotCompared };
 
     fn hub() -> (HubHandle, Hub) {
-        Hub::new(HubSettings::default(), Arc::default(), ClientLog::new(Arc::default()))
+        Hub::new(HubSettings::empty(), Arc::default(), ClientLog::new(Arc::default()))
     }
 
     /// While 4,000 members joined at once, 4 of 5 health checks timed out.
@@ -591,7 +655,7 @@ mod tests {
         let (now, id) = (EntryClock::default().now(), ConnectionId(1));
         let address = Address { network: IpAddr::from([127, 0, 0, 1]).into(), is_exempt: false };
         hub.guests.connected(id, address, now.entry.chat);
-        let before = hub.last_id;
+        let before = hub.order.last_id();
         for text in [
             "garbage",
             r#"{"type":"join"}"#,
@@ -603,7 +667,7 @@ mod tests {
             assert_eq!(hub.stats.deliveries, deliveries + 1, "{text} has one answer");
         }
         hub.handle(&now, Event::Disconnected(id, Departure::Lost));
-        assert_eq!((hub.last_id, hub.guests.len()), (before, 0));
+        assert_eq!((hub.order.last_id(), hub.guests.len()), (before, 0));
     }
 
     #[test]
@@ -636,14 +700,15 @@ mod tests {
             hub.guests.connected(ConnectionId(number), address, now.entry.chat);
             let message = ClientMessage::parse(r#"{"type":"join","username":"Meg"}"#);
             let access = Access { join, ..OPEN };
-            let joined = hub.message(&now, ConnectionId(number), message, access, None, None);
+            hub.message(&now, ConnectionId(number), message, access, None, None);
+            let has_joined = hub.room.members() == 1;
             hub.input(&now, ConnectionId(number), Input::Disconnected(Departure::Left));
-            joined
+            has_joined
         };
         let meg = NameKey::of("Meg");
         assert!(joins(&mut hub, 1, Verdict::NotCompared) && !handle.has_moderators());
         let hash = PasswordHash::new("only meg", [0; SALT_BYTES], NonZeroU32::MIN).to_string();
-        let moderator = Moderator::new(Username::parse("MEG").unwrap(), &hash);
+        let moderator = NamedModerator { name: Username::parse("MEG").unwrap(), hash: hash.into() };
         hub.handle(&now, Event::Store(Box::new(Report::Moderators(vec![moderator]))));
         let published = handle.moderator(&meg).and_then(|moderator| moderator.hash.clone());
         assert!(published.is_some_and(|hash| hash.matches("only meg")));

@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handle::Moderator;
 use crate::chat::{
-    Act, ConnectionId, Decision, Deletion, HistoryEntry, KeptEntry, NameKey, OlderMessages, OlderRequest,
-    Outcome, StoreUnavailable, StoredHistory, Visibility,
+    Act, ConnectionId, Decision, Deletion, HistoryEntry, KeptEntry, NameKey, NamedModerator, OlderMessages,
+    OlderRequest, Outcome, StoreUnavailable, StoredHistory, Visibility,
 };
-use crate::store::{self, PageRequest, RESERVED_IDS, StoreEvent, StoredMessage, StoredModerator, StoredPage};
+use crate::store::{self, Followed, PageRequest, RESERVED_IDS, StoreEvent, StoredMessage, StoredPage};
 
 /// How long the store has to make a decision durable. After that, the decision takes effect without being stored.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,7 +21,7 @@ pub type Queue = store::Queue<Tag>;
 pub enum Report {
     Decided(Box<Decision>, Outcome),
     Older(Tag, Result<OlderMessages, StoreUnavailable>),
-    Moderators(Vec<Moderator>),
+    Moderators(Vec<NamedModerator>),
     IdsReserved(u64),
 }
 
@@ -32,7 +31,7 @@ impl From<StoreEvent<Tag>> for Report {
         match event {
             StoreEvent::Decided(decision, outcome) => Self::Decided(decision, outcome),
             StoreEvent::Page(tag, page) => Self::Older(tag, page.map(older_messages).ok_or(StoreUnavailable)),
-            StoreEvent::Moderators(moderators) => Self::Moderators(named_moderators(moderators)),
+            StoreEvent::Moderators(moderators) => Self::Moderators(moderators),
             StoreEvent::IdsReserved(id) => Self::IdsReserved(id),
         }
     }
@@ -149,14 +148,34 @@ impl Storage {
     }
 }
 
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
+impl Storage {
+    /// Has the store hold this chat, which other servers have as well.
+    pub fn follow(&mut self, followed: impl FnOnce() -> Followed) {
+        if let Some(queue) = &mut self.queue {
+            queue.follow(followed());
+        }
+    }
+
+    /// Has these named moderators stored in place of the earlier ones.
+    pub fn set_moderators(&mut self, moderators: Vec<NamedModerator>) {
+        if let Some(queue) = &mut self.queue {
+            queue.set_moderators(moderators);
+        }
+    }
+
+    /// Has an act that has taken effect stored and recorded, if it is not stored yet: a decision of another server, or an
+    /// act from an entry that may have been applied before this server was restarted.
+    pub fn apply(&mut self, act: &Act) {
+        if let Some(queue) = &mut self.queue {
+            queue.apply(Box::new(act.clone()));
+        }
+    }
+}
+
 fn older_messages(page: StoredPage) -> OlderMessages {
     let StoredPage { messages, has_older } = page;
     OlderMessages { entries: messages.into_iter().rev().map(history_entry).collect(), more: has_older }
-}
-
-/// The named moderators.
-pub fn named_moderators(stored: Vec<StoredModerator>) -> Vec<Moderator> {
-    stored.into_iter().map(|StoredModerator { name, hash }| Moderator::new(name, &hash)).collect()
 }
 
 /// What the room continues with. `last_id`: of the last entry before the start.

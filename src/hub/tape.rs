@@ -114,8 +114,15 @@ impl Tape {
             | Effect::Record(_)
             | Effect::PublishBan(_)
             | Effect::WithdrawBan(_)
+            | Effect::PublishModerators(_)
             | Effect::Moderated(_) => 0,
         }
+    }
+
+    #[cfg(feature = "cluster")]
+    /// Drops what was not sent, and all members.
+    pub fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// The number of members.

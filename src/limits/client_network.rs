@@ -4,10 +4,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 /// An IPv4 address, or the /64 of an IPv6 address: a provider assigns at least a /64 to each customer
 /// (RFC 6177, section 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "IpAddr", into = "IpAddr")]
 pub struct Network(IpAddr);
 
 impl From<IpAddr> for Network {
@@ -16,6 +18,12 @@ impl From<IpAddr> for Network {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
             address => address,
         })
+    }
+}
+
+impl From<Network> for IpAddr {
+    fn from(network: Network) -> Self {
+        network.0
     }
 }
 

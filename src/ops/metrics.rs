@@ -4,7 +4,9 @@
 //! threads, which count only bytes and rare events.
 
 use std::fmt::{self, Display, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use Kind::{Counter, Gauge};
 
@@ -200,8 +202,36 @@ pub struct ProcessStats {
     pub uptime: f64,
 }
 
-/// Writes all metrics in Prometheus' text format.
-pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -> String {
+/// Figures about the log that several servers share.
+#[allow(dead_code, reason = "only with the feature cluster")]
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterStats {
+    /// The name and the number of this server.
+    pub name: Arc<str>,
+    pub node: u32,
+    /// Entries in the log that this server has not applied.
+    pub lag_entries: u64,
+    /// What this server has appended and not read back.
+    pub queue_entries: usize,
+    pub queue_bytes: usize,
+    /// Since this server has last renewed its lease.
+    pub lease_age: Duration,
+    pub snapshot_bytes: usize,
+    /// Entries since the last snapshot.
+    pub snapshot_age_entries: u64,
+    pub reconnects: u64,
+    pub round_trip: Duration,
+    /// How long the Redis or Valkey server has not answered.
+    pub silence: Duration,
+}
+
+/// Writes all metrics in Prometheus' text format. `cluster`: if several servers are one chat.
+pub fn exposition(
+    counters: &Counters,
+    hub: &HubStats,
+    process: &ProcessStats,
+    cluster: Option<&ClusterStats>,
+) -> String {
     let mut page = Exposition(String::new());
     page.labeled(
         Gauge,
@@ -340,6 +370,9 @@ pub fn exposition(counters: &Counters, hub: &HubStats, process: &ProcessStats) -
             not_after,
         );
     }
+    if let Some(cluster) = cluster {
+        page.cluster(cluster);
+    }
     page.0
 }
 
@@ -359,6 +392,60 @@ enum Kind {
 }
 
 impl Exposition {
+    fn cluster(&mut self, stats: &ClusterStats) {
+        let name = [(&*stats.name, stats.node)];
+        self.labeled(Gauge, "tinychat_cluster_node", "The number and the name of this server.", "name", name);
+        self.single(
+            Gauge,
+            "tinychat_cluster_log_lag_entries",
+            "Entries in the log that this server has not applied.",
+            stats.lag_entries,
+        );
+        self.single(
+            Gauge,
+            "tinychat_cluster_queue_entries",
+            "Entries that this server has appended and not read back.",
+            stats.queue_entries,
+        );
+        self.single(Gauge, "tinychat_cluster_queue_bytes", "Bytes of these entries.", stats.queue_bytes);
+        self.single(
+            Gauge,
+            "tinychat_cluster_lease_age_seconds",
+            "Seconds since this server has renewed its lease.",
+            stats.lease_age.as_secs_f64(),
+        );
+        self.single(
+            Gauge,
+            "tinychat_cluster_snapshot_bytes",
+            "Bytes of the last snapshot that this server has read or written.",
+            stats.snapshot_bytes,
+        );
+        self.single(
+            Gauge,
+            "tinychat_cluster_snapshot_age_entries",
+            "Entries in the log since the last snapshot.",
+            stats.snapshot_age_entries,
+        );
+        self.single(
+            Counter,
+            "tinychat_cluster_reconnects_total",
+            "Connections to the Redis or Valkey server that were made again.",
+            stats.reconnects,
+        );
+        self.single(
+            Gauge,
+            "tinychat_cluster_round_trip_seconds",
+            "How long the last call that wrote something took.",
+            stats.round_trip.as_secs_f64(),
+        );
+        self.single(
+            Gauge,
+            "tinychat_cluster_silence_seconds",
+            "Seconds since the Redis or Valkey server has answered.",
+            stats.silence.as_secs_f64(),
+        );
+    }
+
     /// A metric with one value.
     fn single(&mut self, kind: Kind, name: &str, help: &str, value: impl Display) {
         self.header(kind, name, help);
@@ -366,13 +453,13 @@ impl Exposition {
     }
 
     /// A metric with one value per label.
-    fn labeled<V: Display>(
+    fn labeled<'a, V: Display>(
         &mut self,
         kind: Kind,
         name: &str,
         help: &str,
         label: &str,
-        values: impl IntoIterator<Item = (&'static str, V)>,
+        values: impl IntoIterator<Item = (&'a str, V)>,
     ) {
         self.header(kind, name, help);
         for (labeled, value) in values {
@@ -423,7 +510,7 @@ mod tests {
         (0..3).for_each(|_| counters.suppressed_line());
         let hub = HubStats { connected: 5, joined: 3, publics: 9, backlog_bytes: 12, ..HubStats::default() };
         let process = ProcessStats { connections: 7, started: 1000.5, uptime: 2.5 };
-        let page = exposition(&counters, &hub, &process);
+        let page = exposition(&counters, &hub, &process, None);
         for line in [
             "tinychat_connections{state=\"handshake\"} 2",
             "tinychat_connections{state=\"connected\"} 2",
@@ -445,7 +532,34 @@ mod tests {
         }
         assert!(!page.contains("certificate"), "there is no certificate");
         counters.certificate(Some(1_800_000_000));
-        let page = exposition(&counters, &hub, &process);
+        let page = exposition(&counters, &hub, &process, None);
         assert!(page.ends_with("\ntinychat_certificate_expiry_timestamp_seconds 1800000000\n"), "{page}");
+    }
+
+    #[test]
+    fn the_docs_list_the_metrics_of_one_of_several_servers() {
+        let docs = include_str!("../../docs/operations.md");
+        let section = docs.split("### Metrics of one of several servers\n").nth(1).unwrap();
+        let rows = section.split("\n#").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+        let documented: Vec<String> = rows
+            .map(|row| {
+                let mut cells = row.trim_start_matches("| `").split(" | ");
+                let name = cells.next().unwrap().trim_end_matches('`').split('{').next().unwrap();
+                format!("# TYPE {name} {}", cells.next().unwrap())
+            })
+            .collect();
+        let stats = ClusterStats {
+            name: "one".into(),
+            node: 7,
+            round_trip: Duration::from_micros(1500),
+            ..ClusterStats::default()
+        };
+        let process = ProcessStats { connections: 0, started: 0.0, uptime: 0.0 };
+        let page = |cluster| exposition(&Counters::default(), &HubStats::default(), &process, cluster);
+        let (with, without) = (page(Some(&stats)), page(None));
+        let own = with.strip_prefix(&without).expect("the others are the same");
+        assert_eq!(own.lines().filter(|line| line.starts_with("# TYPE ")).collect::<Vec<_>>(), documented);
+        assert!(own.contains("\ntinychat_cluster_node{name=\"one\"} 7\n"), "{own}");
+        assert!(own.contains("\ntinychat_cluster_round_trip_seconds 0.0015\n"), "{own}");
     }
 }

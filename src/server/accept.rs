@@ -11,7 +11,7 @@ use log::{debug, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::signals::Wakeups;
-use crate::chat::{ConnectionId, NodeNumber};
+use crate::chat::ConnectionId;
 use crate::connection::{self, HANDSHAKE_STACK_BYTES, Incoming, Shared};
 use crate::hub::Event;
 use crate::limits::{LimitExceeded, Permit, REPORT_INTERVAL};
@@ -125,7 +125,7 @@ impl AcceptLoop {
             debug!("{address}: disconnected at once ({error})");
             return Ok(());
         }
-        let id = ConnectionId::new(NodeNumber::LOCAL, self.next_id);
+        let id = ConnectionId::new(self.shared.hub.node(), self.next_id);
         self.next_id += 1;
         let tls = self.renewal.config();
         let mut incoming = Incoming { id, socket: Arc::new(socket), address, tls, permits: Vec::new() };
@@ -144,8 +144,9 @@ impl AcceptLoop {
             }
         };
         let shared = self.shared.clone();
-        let thread =
-            thread::Builder::new().name(format!("handshake {}", id.0)).stack_size(HANDSHAKE_STACK_BYTES);
+        let thread = thread::Builder::new()
+            .name(format!("handshake {}", id.number()))
+            .stack_size(HANDSHAKE_STACK_BYTES);
         let spawned = thread.spawn(move || match exceeded {
             None => connection::serve(incoming, &shared),
             Some(exceeded) => connection::refuse(incoming, exceeded, &shared),

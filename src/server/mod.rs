@@ -1,8 +1,12 @@
 //! The server as a whole: start, accept, shut down.
 
 mod accept;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod listen;
 mod signals;
+#[cfg(any(feature = "cluster", test))]
+mod waiting;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -13,12 +17,16 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 use thiserror::Error;
 
-use crate::chat::{AwayLimits, HistoryLimits, RoomSettings};
+#[cfg(feature = "cluster")]
+use crate::chat::FormatError;
+use crate::chat::{AwayLimits, HistoryLimits, Room, RoomSettings};
+#[cfg(feature = "cluster")]
+use crate::cluster::ClusterError;
 use crate::config::{DatabasePath, Host, Settings};
 use crate::connection::{Passwords, Shared};
-use crate::http::{Monitoring, Router, TrustedProxies};
+use crate::http::{ClusterSource, Monitoring, Router, TrustedProxies};
 use crate::hub::{
-    self, Event, HubHandle, HubSettings, Report, Storage, Tag, named_moderators, stored_history,
+    self, Event, HubHandle, HubSettings, Order, Report, Storage, Tag, entry_time, stored_history,
 };
 use crate::limits::{ClientLog, Permits, Rates};
 use crate::ops::metrics::Counters;
@@ -27,6 +35,8 @@ use crate::ops::systemd;
 use crate::store::{self, Opened, Running, StoreError, StoreLimits};
 use crate::tls::{Renewal, TlsError};
 use accept::AcceptLoop;
+#[cfg(feature = "cluster")]
+use cluster::Membership;
 use listen::{listen, raise_descriptor_limit};
 use signals::wakeups;
 
@@ -56,10 +66,22 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub fn bind(settings: &Settings) -> Result<Self, StartError> {
+        Self::bind_stoppable(settings, |_| Ok(()))
+    }
+
+    /// The same. `on_handle` gets the handle, which can stop the server, before anything is waited for.
+    ///
+    /// # Errors
+    /// The same, and [`StartError::Stopped`].
+    pub fn bind_stoppable(
+        settings: &Settings,
+        on_handle: impl FnOnce(&Handle) -> io::Result<()>,
+    ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
         let renewal = Renewal::start(settings.tls.as_ref(), counters.clone()).map_err(StartError::Tls)?;
-        let listeners = listen(&settings.host, settings.port)?;
-        let address = listeners[0].local_addr()?;
+        // A server that is one of several listens once it has the chat.
+        let is_alone = settings.cluster.is_none();
+        let listeners = is_alone.then(|| listen(&settings.host, settings.port)).transpose()?;
         raise_descriptor_limit(settings.limits.connections);
         if settings.limits.send_queue_bytes < settings.limits.message_bytes {
             warn!(
@@ -67,18 +89,39 @@ impl Server {
             );
         }
         let (handle, wakeups) = wakeups()?;
+        on_handle(&handle)?;
         let on_end = handle.clone();
         let client_log = ClientLog::new(counters.clone());
-        let opened = open_store(settings, &counters)?;
-        let (hub_settings, writer) = hub_settings(settings, opened)?;
-        let (hub, hub_thread) =
-            hub::start(hub_settings, counters.clone(), client_log.clone(), move || on_end.stop())?;
+        let local = prepare(settings, open_store(settings, &counters)?)?;
+        #[cfg(feature = "cluster")]
+        let (local, membership) = match &settings.cluster {
+            None => (local, None),
+            Some(cluster) => {
+                let (local, membership) = cluster::join(settings, cluster, local, &counters, &wakeups)?;
+                (local, Some(membership))
+            }
+        };
+        let LocalChat { hub, writer, .. } = local;
+        let (hub, hub_thread) = hub::start(hub, counters.clone(), client_log.clone(), move || on_end.stop())?;
         let reports = hub.clone();
         // If the hub has ended, nobody waits for the event.
         let report = move |event| drop(reports.send(Event::Store(Box::new(Report::from(event)))));
         let store = writer.map(|writer| writer.start(report)).transpose()?;
+        #[cfg(feature = "cluster")]
+        if let Some(membership) = &membership {
+            membership.catch_up(&hub, &wakeups)?;
+        }
+        #[cfg(feature = "cluster")]
+        let source = membership.as_ref().map(Membership::source);
+        #[cfg(not(feature = "cluster"))]
+        let source = None;
+        let listeners = match listeners {
+            Some(listeners) => listeners,
+            None => listen(&settings.host, settings.port)?,
+        };
+        let address = listeners[0].local_addr()?;
         let is_tls = renewal.config().is_some();
-        let shared = Arc::new(shared(settings, hub, counters, client_log)?);
+        let shared = Arc::new(shared(settings, hub, counters, client_log, source)?);
         Ok(Self {
             accept: AcceptLoop { listeners, wakeups, renewal, shared, next_id: 1 },
             hub: hub_thread,
@@ -147,33 +190,62 @@ fn open_store(settings: &Settings, counters: &Arc<Counters>) -> Result<Option<Op
     }
 }
 
-/// What the hub starts with, and the store's thread, which is not started yet.
-///
+/// The chat as this server has it, before its threads are started.
+struct LocalChat {
+    hub: HubSettings,
+    writer: Option<store::Writer<Tag>>,
+    /// The epoch of what was stored, and the id of the newest that is kept; 0: nothing.
+    #[cfg(feature = "cluster")]
+    epoch: Arc<str>,
+    #[cfg(feature = "cluster")]
+    newest_id: u64,
+}
+
 /// # Errors
 /// getrandom(2) fails.
-fn hub_settings(
-    settings: &Settings,
-    opened: Option<Opened<Tag>>,
-) -> io::Result<(HubSettings, Option<store::Writer<Tag>>)> {
+fn prepare(settings: &Settings, opened: Option<Opened<Tag>>) -> io::Result<LocalChat> {
     let max_message_bytes = settings.limits.message_bytes;
-    let Some(Opened { state, queue, writer }) = opened else {
+    let new_epoch = || random().map(|random| format!("{:016x}", u64::from_be_bytes(random)).into());
+    let Some(Opened { state, mut queue, writer }) = opened else {
         // Ids start over with each start of the server.
-        let epoch = format!("{:016x}", u64::from_be_bytes(random()?)).into();
-        let room = RoomSettings { epoch, stored: None, ..room_settings(settings) };
-        let (storage, moderators) = (Storage::default(), Vec::new());
-        return Ok((HubSettings { room, max_message_bytes, storage, moderators, last_id: 0 }, None));
+        let epoch: Arc<str> = new_epoch()?;
+        let room = RoomSettings { epoch: epoch.clone(), ..room_settings(settings) };
+        let (room, order, storage) = (Room::new(room, &entry_time()), Order::Local(0), Storage::default());
+        return Ok(LocalChat {
+            hub: HubSettings { room, order, max_message_bytes, storage },
+            writer: None,
+            #[cfg(feature = "cluster")]
+            epoch,
+            #[cfg(feature = "cluster")]
+            newest_id: 0,
+        });
     };
-    let stored = stored_history(state.messages, state.newest_older, &state.deleted, state.last_id);
+    #[cfg(feature = "cluster")]
+    let newest_id = state.newest_id();
+    let mut epoch: Arc<str> = state.epoch.into();
+    if state.is_shared && settings.cluster.is_none() {
+        // Other servers may continue the chat, and assign the same ids.
+        epoch = new_epoch()?;
+        queue.set_epoch(epoch.clone(), false);
+    }
     let room = RoomSettings {
-        epoch: state.epoch.into(),
-        stored: Some(stored),
+        epoch: epoch.clone(),
+        stored: Some(stored_history(state.messages, state.newest_older, &state.deleted, state.last_id)),
+        moderators: state.moderators,
         bans: state.bans,
         time_outs: state.time_outs,
         ..room_settings(settings)
     };
+    let (room, order) = (Room::new(room, &entry_time()), Order::Local(state.last_id));
     let storage = Storage::new(queue, state.reserved_id);
-    let moderators = named_moderators(state.moderators);
-    Ok((HubSettings { room, max_message_bytes, storage, moderators, last_id: state.last_id }, Some(writer)))
+    Ok(LocalChat {
+        hub: HubSettings { room, order, max_message_bytes, storage },
+        writer: Some(writer),
+        #[cfg(feature = "cluster")]
+        epoch,
+        #[cfg(feature = "cluster")]
+        newest_id,
+    })
 }
 
 /// Without what the store has kept.
@@ -201,11 +273,12 @@ fn shared(
     hub: HubHandle,
     counters: Arc<Counters>,
     client_log: ClientLog,
+    cluster: Option<ClusterSource>,
 ) -> io::Result<Shared> {
     let limits = settings.limits.clone();
     let permits = Permits::new(limits.connections, limits.connections_per_ip);
-    let monitoring =
-        Monitoring::new(settings.metrics_allow.clone(), counters.clone(), permits.clone(), hub.clone());
+    let allow = settings.metrics_allow.clone();
+    let monitoring = Monitoring::new(allow, counters.clone(), permits.clone(), hub.clone(), cluster);
     let router = Router {
         monitoring,
         page: settings.web_ui,
@@ -246,6 +319,15 @@ pub enum StartError {
     },
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// Not a failure.
+    #[error("The server was stopped before it had started")]
+    Stopped,
+    #[cfg(feature = "cluster")]
+    #[error("{0}")]
+    Cluster(#[from] ClusterError),
+    #[cfg(feature = "cluster")]
+    #[error("The chat of CLUSTER_URL cannot be used: {0}")]
+    Format(#[from] FormatError),
     #[error("Cannot start the server: {0}")]
     System(#[from] io::Error),
 }

@@ -17,7 +17,7 @@ use super::schema::{SCHEMA, migrate, version};
 /// Files up to this size are checked completely at the start, in bytes. It takes some 20 ms.
 const CHECKED_BYTES: u64 = 16 * 1024 * 1024;
 /// How long to wait for a transaction of another process.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a command waits for a transaction of the server.
 const COMMAND_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a checkpoint waits for readers in other processes.
@@ -25,7 +25,7 @@ const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
 /// SQLite's page cache, in KiB.
 const CACHE_KIB: u32 = 2048;
 /// The write-ahead log, and its index.
-const LOG_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
+pub const LOG_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 
 pub struct Database {
     connection: Connection,
@@ -108,7 +108,8 @@ impl Database {
         Ok(Self { _lock: lock, ..database })
     }
 
-    fn open_unchecked(path: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
+    /// The same as [`Self::open`], without reading all of the file.
+    pub fn open_unchecked(path: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
         let sqlite = |error| StoreError::sqlite(path, error);
         if files::is_new(path)? {
             files::create(path)?;

@@ -65,6 +65,12 @@ pub enum StoreError {
         .0.display()
     )]
     DanglingLink(PathBuf),
+    #[error(
+        "The store {} holds another chat, and cannot be renamed ({source}); give the user that runs TinyChat write \
+         access to its folder, or set DATABASE_PATH to another file",
+        path.display()
+    )]
+    NotSetAside { path: PathBuf, source: io::Error },
     #[error("There is no store at {}; it is created when the server starts", .0.display())]
     Missing(PathBuf),
     #[error("The store {} cannot be used ({source}); check the disk and the file's permissions", path.display())]

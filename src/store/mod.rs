@@ -4,6 +4,7 @@
 //! file. The hub passes it what must be stored through a [`Queue`], which never blocks; the thread answers with
 //! [`StoreEvent`]s, and may block until the hub takes them.
 
+mod change;
 mod contents;
 mod database;
 mod error;
@@ -16,6 +17,7 @@ mod queue;
 mod reading;
 mod schedule;
 mod schema;
+mod set_aside;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -26,7 +28,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::chat::{Ban, StoredTimeOut};
+use crate::chat::{Ban, NamedModerator, StoredTimeOut};
 use crate::ops::clock;
 use crate::ops::metrics::Counters;
 use crate::ops::random::random;
@@ -34,12 +36,14 @@ use database::Database;
 use lock::Lock;
 use moderation::{meta, set_meta};
 
+pub use change::Followed;
 pub use error::StoreError;
 pub use lock::server_pid;
 pub use messages::{StoredMessage, StoredPage};
-pub use moderators::StoredModerator;
 pub use queue::{PageRequest, Queue};
 pub use reading::{Inspection, audit, export, inspect, schema_version};
+#[allow(unused_imports, reason = "only with the feature cluster")]
+pub use set_aside::set_aside;
 pub use writer::{Running, StoreEvent, Writer};
 
 /// The most JSON that is loaded at the start, in bytes.
@@ -49,6 +53,8 @@ pub const RESERVED_IDS: u64 = 1 << 24;
 
 /// In the table `meta`: how long the server keeps messages, in milliseconds.
 const MAX_AGE_KEY: &str = "max_age";
+/// In the table `meta`, if other servers have the chat as well.
+const SHARED_KEY: &str = "shared";
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +84,8 @@ pub struct Opened<T> {
 pub struct StoredState {
     /// Identifies the sequence of ids.
     pub epoch: String,
+    /// Whether other servers have the chat as well, and continue its sequence of ids.
+    pub is_shared: bool,
     /// The next id is the one after it.
     pub last_id: u64,
     /// Ids up to this one may be assigned: see [`Queue::reserve`].
@@ -92,7 +100,18 @@ pub struct StoredState {
     pub bans: Vec<Ban>,
     /// The time-outs that have not ended.
     pub time_outs: Vec<StoredTimeOut>,
-    pub moderators: Vec<StoredModerator>,
+    pub moderators: Vec<NamedModerator>,
+}
+
+#[allow(dead_code, reason = "only with the feature cluster")]
+impl StoredState {
+    /// The id of the newest that is kept. Of several stores of one chat, the one with the greatest is the newest: after a
+    /// crash, [`Self::last_id`] only says which ids may have been assigned.
+    pub fn newest_id(&self) -> u64 {
+        let messages = self.messages.last().map(|message| message.id);
+        let bans = self.bans.iter().map(|ban| ban.id);
+        messages.into_iter().chain(bans).chain(self.deleted.iter().copied()).max().unwrap_or(0)
+    }
 }
 
 /// Opens the store, creates it if there is none, and reserves the next [`RESERVED_IDS`] ids.
@@ -144,6 +163,7 @@ fn load(connection: &Connection, limits: StoreLimits, new_epoch: [u8; 8]) -> rus
     set_meta(connection, "reserved_id", &reserved_id.to_string())?;
     Ok(StoredState {
         epoch,
+        is_shared: meta(connection, SHARED_KEY)?.is_some(),
         last_id,
         reserved_id,
         messages: page.messages,

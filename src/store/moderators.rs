@@ -2,23 +2,15 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::database::Database;
 use super::error::StoreError;
 use super::int;
 use super::moderation::{record_command, username};
 use super::reading::open_for_reading;
-use crate::chat::Username;
+use crate::chat::{NamedModerator, Username};
 use crate::ops::clock;
-
-/// A named moderator.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoredModerator {
-    pub name: Username,
-    /// Of the password.
-    pub hash: String,
-}
 
 /// Adds a moderator, or replaces its hash and the spelling of its name. The store is created if there is none. A server
 /// that is running applies the change on SIGHUP. Returns whether the moderator is new.
@@ -29,12 +21,7 @@ pub fn add(path: &Path, name: &Username, hash: &str) -> Result<bool, StoreError>
     let mut database = Database::open_for_command(path)?;
     let added = database.write(true, |connection| {
         let replaced = delete(connection, name)?;
-        let (spelling, skeleton) = (name.key().spelling(), name.key().skeleton());
-        let now = int(clock::unix_millis());
-        connection.execute(
-            "INSERT INTO moderators VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![name.shown(), spelling, skeleton, hash, now],
-        )?;
+        insert(connection, name, hash, int(clock::unix_millis()))?;
         record_command(connection, if replaced { "set-password" } else { "add-moderator" }, name)?;
         Ok(!replaced)
     });
@@ -65,19 +52,44 @@ pub fn remove(path: &Path, name: &Username) -> Result<bool, StoreError> {
 ///
 /// # Errors
 /// The store cannot be read, or there is none.
-pub fn list(path: &Path) -> Result<Vec<StoredModerator>, StoreError> {
+pub fn list(path: &Path) -> Result<Vec<NamedModerator>, StoreError> {
     let connection = open_for_reading(path)?;
     all(&connection).map_err(|error| StoreError::sqlite(path, error))
 }
 
 /// All named moderators.
-pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<StoredModerator>> {
+pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<NamedModerator>> {
     let moderator = |row: &Row| {
-        Ok((username(row, 0)?.zip(Some(row.get(1)?))).map(|(name, hash)| StoredModerator { name, hash }))
+        Ok((username(row, 0)?.zip(Some(row.get(1)?))).map(|(name, hash)| NamedModerator { name, hash }))
     };
     let sql = "SELECT name, hash FROM moderators ORDER BY added, rowid";
     let rows: Vec<_> = connection.prepare(sql)?.query_map([], moderator)?.collect::<Result<_, _>>()?;
     Ok(rows.into_iter().flatten().collect())
+}
+
+/// Stores these moderators in place of the earlier ones.
+pub(super) fn replace(
+    connection: &Connection,
+    moderators: &[NamedModerator],
+    now_unix_millis: u64,
+) -> rusqlite::Result<()> {
+    let added = |moderator: &NamedModerator| {
+        let sql = "SELECT added FROM moderators WHERE name = ?1";
+        let added = connection.query_row(sql, [moderator.name.shown()], |row| row.get(0)).optional()?;
+        Ok(added.unwrap_or(int(now_unix_millis)))
+    };
+    let added = moderators.iter().map(added).collect::<rusqlite::Result<Vec<i64>>>()?;
+    connection.execute("DELETE FROM moderators", [])?;
+    moderators
+        .iter()
+        .zip(added)
+        .try_for_each(|(NamedModerator { name, hash }, added)| insert(connection, name, hash, added))
+}
+
+fn insert(connection: &Connection, name: &Username, hash: &str, added: i64) -> rusqlite::Result<()> {
+    let (spelling, skeleton) = (name.key().spelling(), name.key().skeleton());
+    let values = params![name.shown(), spelling, skeleton, hash, added];
+    connection.execute("INSERT INTO moderators VALUES (?1, ?2, ?3, ?4, ?5)", values).map(drop)
 }
 
 /// Returns whether there was one.

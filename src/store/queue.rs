@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use log::error;
 
-use crate::chat::{Act, Action, Decision, KeptEntry, TxnId};
+use super::change::{Change, Followed};
+use crate::chat::{Act, Action, Decision, KeptEntry, NamedModerator, TxnId};
 use crate::ops::metrics::Counters;
 
 /// The most that may wait to be stored, in bytes.
@@ -72,6 +73,7 @@ pub enum Item {
     Message(KeptEntry),
     Act(Box<Act>),
     Decision(Box<Decision>),
+    Change(Box<Change>),
     /// Ids up to this one may be assigned.
     Reserve(u64),
     ReloadModerators,
@@ -118,6 +120,37 @@ impl<T> Queue<T> {
     pub fn record(&mut self, act: Box<Act>) {
         if !self.push(Item::Act(act), QUEUE_BYTES) {
             self.shared.counters.store_lost_message();
+        }
+    }
+
+    /// Has the store hold this chat, which other servers have as well. If too much waits, the oldest of its messages
+    /// are not stored, but counted.
+    pub fn follow(&mut self, mut followed: Followed) {
+        let room = (QUEUE_BYTES - RESERVED_BYTES).saturating_sub(self.shared.bytes());
+        self.shared.counters.store_lost(followed.fit(room) as u64);
+        self.change(Change::Follow(followed));
+    }
+
+    /// Has another epoch stored. What the store holds belongs to it. `is_shared`: other servers have the chat as well.
+    pub fn set_epoch(&mut self, epoch: Arc<str>, is_shared: bool) {
+        self.change(Change::Epoch { epoch, is_shared });
+    }
+
+    /// Has these named moderators stored in place of the earlier ones. If too much waits, they are not.
+    pub fn set_moderators(&mut self, moderators: Vec<NamedModerator>) {
+        self.change(Change::Moderators(moderators));
+    }
+
+    /// Has an act that has taken effect stored and recorded, within some 100 ms, if it is not stored yet. If too much
+    /// waits, it is counted as a lost message.
+    pub fn apply(&mut self, act: Box<Act>) {
+        self.change(Change::Applied(act));
+    }
+
+    fn change(&mut self, change: Change) {
+        let losses = change.losses();
+        if !self.push(Item::Change(Box::new(change)), QUEUE_BYTES) {
+            self.shared.counters.store_lost(losses as u64);
         }
     }
 
@@ -208,12 +241,17 @@ impl Item {
             Self::Message(message) => Self::message_bytes(message),
             Self::Act(act) => Self::act_bytes(act),
             Self::Decision(decision) => Self::decision_bytes(decision),
+            Self::Change(change) => change.bytes(),
             Self::Reserve(_) | Self::ReloadModerators | Self::Close(_) => 0,
         }
     }
 
     pub fn message_bytes(message: &KeptEntry) -> usize {
-        ITEM_BYTES + message.json.len() + message.txn_id.as_ref().map_or(0, TxnId::bytes)
+        ITEM_BYTES + Self::text_bytes(message)
+    }
+
+    pub fn text_bytes(message: &KeptEntry) -> usize {
+        message.json.len() + message.txn_id.as_ref().map_or(0, TxnId::bytes)
     }
 
     pub fn act_bytes(act: &Act) -> usize {

@@ -988,7 +988,7 @@ fn moderators_are_added_listed_and_removed_while_a_server_runs() {
     assert!(matches!(moderators::remove(&folder.path(), &name("Ann")), Err(StoreError::Missing(_))));
     assert!(moderators::add(&folder.path(), &name("Ann"), "hash 1").unwrap(), "the store is created");
     let mut store = folder.start(LIMITS);
-    assert_eq!(store.state.moderators, [StoredModerator { name: name("Ann"), hash: "hash 1".into() }]);
+    assert_eq!(store.state.moderators, [NamedModerator { name: name("Ann"), hash: "hash 1".into() }]);
     assert!(moderators::add(&folder.path(), &name("Bob"), "hash 2").unwrap());
     // The same name in another spelling.
     assert!(!moderators::add(&folder.path(), &name("ANN"), "hash 3").unwrap());
@@ -1044,6 +1044,274 @@ fn the_record_is_bounded() {
     assert_eq!(rows, Ok((2, 2)));
 }
 
+/// An act of Ann, as other servers have it.
+fn act(unix_millis: u64, action: Action) -> Box<Act> {
+    Box::new(decision(unix_millis, action).act)
+}
+
+fn name_ban(id: u64, text: &str) -> Ban {
+    let (by, reason) = ("Ann".into(), String::new());
+    Ban { id, name: Some(name(text)), network: None, by, since: 1, until: None, reason }
+}
+
+fn moderator(text: &str, hash: &str) -> NamedModerator {
+    NamedModerator { name: name(text), hash: hash.into() }
+}
+
+/// The values of a column.
+fn column(folder: &Folder, sql: &str) -> Vec<String> {
+    let connection = Connection::open(folder.path()).unwrap();
+    let mut select = connection.prepare(sql).unwrap();
+    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_store_takes_over_the_chat_that_other_servers_have() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let (epoch, far) = (Arc::from(&*store.state.epoch), clock::unix_millis() + 1_000_000);
+    [1, 2, 3, 5, 8].into_iter().for_each(|id| store.keep(id, "before"));
+    for action in [
+        Action::Ban { ban: name_ban(4, "Eve") },
+        Action::TimeOut { name: name("Bob"), until: far },
+        Action::TimeOut { name: name("Cid"), until: far },
+    ] {
+        assert_eq!(store.decide(1, action), Outcome::Stored);
+    }
+    moderators::add(&folder.path(), &name("Meg"), "old").unwrap();
+    moderators::add(&folder.path(), &name("Max"), "old").unwrap();
+    let time_out = |text| StoredTimeOut { name: name(text), until: far };
+    let followed = Followed {
+        epoch,
+        last_id: 7,
+        bans: vec![name_ban(6, "Dan")],
+        time_outs: vec![time_out("Cid"), time_out("Fay")],
+        moderators: vec![moderator("Max", "new"), moderator("Zoe", "new")],
+        deleted: vec![2, 4],
+        // 1 is older than what is in memory, and 5 was deleted long ago.
+        messages: [3, 6, 7].map(|id| message(id, "before")).to_vec(),
+    };
+    // Twice, as after a restart. The next entry, 8, comes once more.
+    for _ in 0..2 {
+        store.queue.follow(followed.clone());
+        store.keep(8, "before");
+        assert_eq!(store.ids(), [1, 3, 6, 7, 8]);
+    }
+    store.close(9);
+    let state = folder.open(LIMITS).state;
+    assert!(state.is_shared);
+    assert_eq!((&*state.epoch, state.newest_id()), (&*followed.epoch, 8));
+    assert_eq!((&state.bans, &state.time_outs), (&followed.bans, &followed.time_outs));
+    assert_eq!((&state.moderators, &state.deleted), (&followed.moderators, &followed.deleted));
+    assert_eq!(column(&folder, "SELECT moderator FROM time_outs ORDER BY name"), ["Ann", ""]);
+}
+
+#[test]
+fn a_store_of_another_epoch_keeps_only_what_is_older_than_the_chats_memory() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let limits = StoreLimits { messages: 3, ..LIMITS };
+    [1, 4, 5, 9].into_iter().for_each(|id| store.keep(id, "other"));
+    store.close(9);
+    let mut store = folder.start(limits);
+    let messages: Vec<_> = [3, 4, 5, 6].map(|id| message(id, "hello")).to_vec();
+    let followed = Followed { epoch: "another".into(), last_id: 7, messages, ..Followed::default() };
+    store.queue.follow(followed.clone());
+    store.wait_for_ids(4..=6);
+    // Without messages in memory, those of the same epoch stay.
+    store.queue.follow(Followed { messages: Vec::new(), ..followed.clone() });
+    store.wait_for_ids(4..=6);
+    store.queue.set_epoch("third".into(), true);
+    store.wait_for_ids(4..=6);
+    store.close(7);
+    let Opened { state, mut queue, writer } = folder.open(limits);
+    assert_eq!((&*state.epoch, state.is_shared), ("third", true));
+    assert_eq!(state.messages[0].json, message(4, "hello").json, "not the other chat's");
+    queue.set_epoch("own".into(), false);
+    let thread = writer.start(|_| ()).unwrap();
+    queue.close(7);
+    assert!(thread.finish(TIMEOUT));
+    let state = folder.open(limits).state;
+    assert_eq!((&*state.epoch, state.is_shared, state.messages.len()), ("own", false, 3));
+}
+
+#[test]
+fn what_follows_a_chat_is_bounded() {
+    let folder = Folder::new();
+    let stall = Arc::new(AtomicBool::new(true));
+    let is_stalled = stall.clone();
+    let mut store = folder.start_with(LIMITS, move |_, _| {
+        while is_stalled.load(Relaxed) {
+            std::thread::yield_now();
+        }
+        Ok(())
+    });
+    let text = "x".repeat(1_000_000);
+    let messages: Vec<_> = (1..=10).map(|id| message(id, &text)).collect();
+    let followed = Followed { epoch: "chat".into(), last_id: 10, messages, ..Followed::default() };
+    store.queue.follow(followed.clone());
+    assert_eq!(store.counters.store_lost_messages(), 2, "the oldest");
+    assert!(store.counters.store_queue_bytes() <= QUEUE_BYTES);
+    store.queue.follow(followed);
+    assert_eq!(store.counters.store_lost_messages(), 12);
+    // There is no room left for this.
+    let moderators = vec![moderator("Zoe", &"x".repeat(QUEUE_BYTES))];
+    store.queue.set_moderators(moderators);
+    stall.store(false, Relaxed);
+    store.keep(11, "after");
+    store.wait_for_ids(11..=11);
+    store.close(11);
+    let state = folder.open(LIMITS).state;
+    assert_eq!((&*state.epoch, state.moderators), ("chat", Vec::new()));
+}
+
+/// Entries since the last snapshot of the chat are applied again after a restart.
+#[test]
+fn what_other_servers_decide_is_stored_and_recorded_once() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    let now = clock::unix_millis();
+    [1, 2].into_iter().for_each(|id| store.keep(id, "spam"));
+    // Decided through this server.
+    assert_eq!(store.decide(now, Action::Ban { ban: name_ban(3, "Eve") }), Outcome::Stored);
+    let acts = [
+        act(now - 1, Action::Login),
+        act(now, Action::Ban { ban: name_ban(3, "Eve") }),
+        act(now, Action::Kick { name: name("Bob"), reason: "spam".into() }),
+        act(now, Action::Delete { id: 2, is_own: false }),
+        // This server does not have it.
+        act(now + 1, Action::Delete { id: 77, is_own: false }),
+        act(now + 1, Action::TimeOut { name: name("Bob"), until: now + 1_000_000 }),
+    ];
+    for _ in 0..2 {
+        acts.iter().for_each(|act| store.queue.apply(act.clone()));
+        assert_eq!(store.ids(), [1]);
+        // Kept again before it is deleted again.
+        store.keep(2, "spam");
+    }
+    store.queue.apply(acts[3].clone());
+    store.queue.set_moderators(vec![moderator("Meg", "hash")]);
+    store.close(4);
+    let state = folder.open(LIMITS).state;
+    assert_eq!((state.bans, state.deleted), (vec![name_ban(3, "Eve")], vec![2, 77]));
+    assert_eq!((state.time_outs.len(), state.messages.len()), (1, 1));
+    assert_eq!(state.moderators, [moderator("Meg", "hash")]);
+    let actions = column(&folder, "SELECT action FROM audit ORDER BY id");
+    assert_eq!(actions, ["ban", "login", "kick", "delete", "delete", "time-out"]);
+}
+
+#[test]
+fn a_disk_that_fails_delays_what_is_taken_over() {
+    let folder = Folder::new();
+    let is_full = Arc::new(AtomicBool::new(true));
+    let fails = is_full.clone();
+    let mut store = folder.start_with(LIMITS, move |point, _| {
+        if point == Point::Commit && fails.load(Relaxed) { Err(disk_full()) } else { Ok(()) }
+    });
+    let followed = Followed { epoch: "chat".into(), last_id: 1, ..Followed::default() };
+    store.queue.follow(Followed { messages: vec![message(1, "hello")], ..followed });
+    store.queue.apply(act(1, Action::Login));
+    store.settle();
+    is_full.store(false, Relaxed);
+    store.close(1);
+    let state = folder.open(LIMITS).state;
+    assert_eq!((&*state.epoch, state.messages.len()), ("chat", 1));
+    assert_eq!(column(&folder, "SELECT action FROM audit"), ["login"]);
+}
+
+#[test]
+fn a_store_is_set_aside_without_overwriting_anything() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let link = folder.0.path().join("link.db");
+    std::os::unix::fs::symlink("tinychat.db", &link).unwrap();
+    let missing = set_aside(&folder.path(), "e1").unwrap_err();
+    assert!(matches!(missing, StoreError::Missing(_)), "{missing}");
+    fs::write(folder.path().with_extension("db.e1-backup-2"), "not ours").unwrap();
+    for (content, backup) in [("first", "tinychat.db.e1-backup"), ("second", "tinychat.db.e1-backup-3")] {
+        let mut store = folder.start(LIMITS);
+        assert!(store.state.messages.is_empty(), "an empty store is left");
+        store.keep(1, content);
+        store.close(1);
+        let moved = set_aside(&link, "e1").unwrap();
+        let expected = folder.0.path().canonicalize().unwrap().join(backup);
+        assert_eq!(moved, expected);
+        assert_eq!(fs::metadata(&moved).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut exported = Vec::new();
+        export(&moved, &mut exported).unwrap();
+        assert_eq!(exported.strip_suffix(b"\n"), Some(&*message(1, content).json));
+    }
+    assert_eq!(fs::read(folder.path().with_extension("db.e1-backup-2")).unwrap(), b"not ours");
+    // Still a link, to a store that can be used.
+    assert!(open::<u32>(&link, LIMITS, Arc::default()).is_ok() && fs::read_link(&link).is_ok());
+    let moved = set_aside(&link, "../e 2").unwrap();
+    assert!(
+        moved.ends_with("tinychat.db.e2-backup")
+            && moved.parent() == folder.path().canonicalize().unwrap().parent()
+    );
+}
+
+/// A reader keeps the log from being moved into the database.
+#[test]
+fn a_store_is_set_aside_with_its_log() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    store.keep(1, "hello");
+    store.settle();
+    let reader = Connection::open(folder.path()).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM messages").unwrap();
+    store.keep(2, "hello");
+    store.close(2);
+    let backup = set_aside(&folder.path(), "e").unwrap();
+    assert!(!files::beside(&folder.path(), "-wal").exists() && files::beside(&backup, "-wal").exists());
+    drop(reader);
+    let state = open::<u32>(&backup, LIMITS, Arc::default()).unwrap().state;
+    assert_eq!(state.messages.len(), 2);
+    assert!(folder.open(LIMITS).state.messages.is_empty());
+}
+
+#[test]
+fn a_store_that_is_in_use_is_not_set_aside() {
+    let folder = Folder::new();
+    folder.start(LIMITS).close(1);
+    let child = ChildProcess::start(&folder, "hold", "");
+    child.line("opened");
+    let error = set_aside(&folder.path(), "e").unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+}
+
+/// Root can write everywhere, so another user tries.
+#[test]
+fn a_store_in_a_folder_that_is_read_only_is_not_set_aside() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    store.keep(1, "hello");
+    store.close(1);
+    let before = fs::read(folder.path()).unwrap();
+    let mut command = Command::new("/proc/self/exe");
+    if rustix::process::geteuid().is_root() {
+        for suffix in ["", ".lock"] {
+            chown(files::beside(&folder.path(), suffix), Some(65534), Some(65534)).unwrap();
+        }
+        command.uid(65534).gid(65534);
+    }
+    fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let output = command
+        .args(["--exact", "store::tests::child_process", "--nocapture"])
+        .env(CHILD_STORE, folder.path())
+        .env(CHILD_MODE, "set aside")
+        .current_dir("/")
+        .output()
+        .unwrap();
+    fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("The store ") && text.contains("tinychat.db ") && text.contains("; "), "{text}");
+    assert!(fs::read(folder.path()).unwrap() == before);
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 2);
+}
+
 /// Tells [`child_process`] which store to use, and how.
 const CHILD_STORE: &str = "TINYCHAT_TEST_STORE";
 const CHILD_MODE: &str = "TINYCHAT_TEST_MODE";
@@ -1052,6 +1320,10 @@ const CHILD_MODE: &str = "TINYCHAT_TEST_MODE";
 #[test]
 fn child_process() {
     let (Ok(path), Ok(mode)) = (std::env::var(CHILD_STORE), std::env::var(CHILD_MODE)) else { return };
+    if mode == "set aside" {
+        println!("{}", set_aside(Path::new(&path), "e").unwrap_err());
+        return;
+    }
     let Opened { state, queue, writer } = open::<u32>(Path::new(&path), LIMITS, Arc::default()).unwrap();
     let (sender, events) = unbounded();
     let thread = writer.start(move |event| sender.send(event).unwrap()).unwrap();

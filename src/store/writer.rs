@@ -8,17 +8,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, at, bo
 use log::{error, info, warn};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
+use super::change::Change;
 use super::contents::{Aged, Contents};
 use super::database::{Database, FileState};
 use super::error::StoreError;
 use super::lock::Lock;
 use super::messages::{self, Insert, StoredPage, from_queued};
 use super::moderation::{self, meta, set_meta};
-use super::moderators::{self, StoredModerator};
+use super::moderators;
 use super::queue::{Item, LOG_INTERVAL, PageRequest, Waiting};
 use super::schedule::{Due, Schedule};
 use super::{StoreLimits, int};
-use crate::chat::{Act, Action, Decision, KeptEntry, Outcome};
+use crate::chat::{Act, Action, Decision, KeptEntry, NamedModerator, Outcome};
 use crate::ops::clock;
 
 /// The most messages that one commit deletes, apart from as many as it adds: a lower limit is reached in steps.
@@ -39,7 +40,7 @@ pub enum StoreEvent<T> {
     Decided(Box<Decision>, Outcome),
     /// The answer to a [`PageRequest`], with its tag. `None`: the store cannot be read.
     Page(T, Option<StoredPage>),
-    Moderators(Vec<StoredModerator>),
+    Moderators(Vec<NamedModerator>),
     /// Ids up to this one may be assigned.
     IdsReserved(u64),
 }
@@ -143,6 +144,7 @@ enum Pending {
         decision: Box<Decision>,
         is_answered: bool,
     },
+    Change(Box<Change>),
     Reserve(u64),
 }
 
@@ -279,6 +281,10 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
                 self.pending.push(Pending::Decision { decision, is_answered });
                 self.schedule.urgent(now);
             }
+            Item::Change(change) => {
+                self.pending.push(Pending::Change(change));
+                self.schedule.added(now);
+            }
             Item::Reserve(id) => {
                 self.pending.push(Pending::Reserve(id));
                 self.schedule.urgent(now);
@@ -303,6 +309,9 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
         if !self.check_files() {
             return;
+        }
+        if self.pending.iter().any(Pending::replaces_messages) {
+            self.contents = Contents::default();
         }
         let clock = clock::unix_millis();
         let result = self.notice_other_writers().and_then(|()| {
@@ -347,7 +356,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         for item in self.pending.drain(..) {
             bytes += item.bytes();
             match item {
-                Pending::Message(_) | Pending::Act(_) => {}
+                Pending::Message(_) | Pending::Act(_) | Pending::Change(_) => {}
                 Pending::Decision { decision, is_answered } => {
                     let outcome = outcomes.next().unwrap_or(Outcome::NotStored);
                     if !is_answered {
@@ -518,12 +527,11 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
     /// Drops what waits, and counts it. The hub still waits for a reservation, which is made if the store returns.
     fn discard(&mut self, stop: Stop) {
         let now = Instant::now();
-        let is_kept = |item: &Pending| matches!(item, Pending::Message(_) | Pending::Act(_));
-        let messages = self.pending.iter().filter(|item| is_kept(item)).count();
+        let losses: usize = self.pending.iter().map(Pending::losses).sum();
         let bytes = self.pending.iter().map(Pending::bytes).sum();
         self.pending.retain(|item| matches!(item, Pending::Reserve(_)));
         self.waiting.shared.remove(bytes);
-        self.waiting.shared.counters().store_lost(messages as u64);
+        self.waiting.shared.counters().store_lost(losses as u64);
         self.schedule = Schedule::default();
         self.schedule.checkpointed(now, true);
         let (reason, remedy) = match stop {
@@ -710,6 +718,10 @@ impl Batch<'_> {
                         written.deleted.push(*id);
                     }
                 }
+                Pending::Change(change) => {
+                    let deleted = change.write(connection, self.limits, self.clock)?;
+                    written.deleted.extend(change.deletes().filter(|_| deleted > 0));
+                }
                 Pending::Reserve(id) => {
                     set_meta(connection, "reserved_id", &self.reserved_id.max(*id).to_string())?;
                 }
@@ -765,8 +777,22 @@ impl Pending {
             Self::Message(message) => Item::message_bytes(message),
             Self::Act(act) => Item::act_bytes(act),
             Self::Decision { decision, .. } => Item::decision_bytes(decision),
+            Self::Change(change) => change.bytes(),
             Self::Reserve(_) => 0,
         }
+    }
+
+    /// How many messages, or acts for the record, are lost with it.
+    fn losses(&self) -> usize {
+        match self {
+            Self::Message(_) | Self::Act(_) => 1,
+            Self::Change(change) => change.losses(),
+            Self::Decision { .. } | Self::Reserve(_) => 0,
+        }
+    }
+
+    fn replaces_messages(&self) -> bool {
+        matches!(self, Self::Change(change) if change.replaces_messages())
     }
 
     /// The id of the message that it deletes.
@@ -776,6 +802,7 @@ impl Pending {
                 Action::Delete { id, .. } => Some(id),
                 _ => None,
             },
+            Self::Change(change) => change.deletes(),
             _ => None,
         }
     }

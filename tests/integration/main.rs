@@ -14,6 +14,8 @@ mod browser_state;
 mod browser_writing;
 mod certificates;
 mod chat;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod command_line;
 mod crashes;
 mod cuts;

@@ -61,6 +61,30 @@ fn a_restart_keeps_the_history() {
     assert_eq!(folder.mode("tinychat.db"), 0o600);
 }
 
+/// Other servers may assign the same ids.
+#[test]
+fn a_server_that_continues_a_shared_chat_alone_begins_a_new_epoch() {
+    let folder = Folder::new();
+    let epoch = |text| {
+        let server = start(&folder);
+        let mut ann = server.connect();
+        let answer = ann.join_asking("Ann", json!({"history": 10}));
+        ann.next_event();
+        ann.public_with_txn_id(text);
+        ann.next_event();
+        drop(ann);
+        server.stop();
+        (answer["epoch"].clone(), lines(&answer).join(" "))
+    };
+    let (before, _) = epoch("one");
+    let connection = rusqlite::Connection::open(folder.path("tinychat.db")).unwrap();
+    connection.execute_batch("INSERT INTO meta VALUES ('shared', '1')").unwrap();
+    drop(connection);
+    let (alone, history) = epoch("two");
+    assert!(alone != before && history == "Ann: one", "{alone} {history}");
+    assert_eq!(epoch("three"), (alone, "Ann: one Ann: two".to_owned()));
+}
+
 #[test]
 fn a_kill_keeps_the_stored_messages_and_no_id_is_used_again() {
     let folder = Folder::new();

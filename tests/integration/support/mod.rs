@@ -1,13 +1,21 @@
 //! Helpers of the integration tests: clients, servers in this process, the program, a proxy, certificates, HTTP and
-//! browsers.
+//! browsers; for several servers, a Redis server, nodes, and clients that record what happens.
 
+#[cfg(feature = "cluster")]
+pub mod anomalies;
 pub mod certificates;
 pub mod chat_page;
 pub mod client;
+#[cfg(feature = "cluster")]
+pub mod engine;
 pub mod http;
+#[cfg(feature = "cluster")]
+pub mod nodes;
 pub mod program;
 pub mod proxy;
 pub mod random;
+#[cfg(feature = "cluster")]
+pub mod recorder;
 pub mod scripted;
 pub mod server;
 pub mod webdriver;

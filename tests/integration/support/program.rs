@@ -149,7 +149,7 @@ impl Program {
     /// Starts a server, and waits for the log line that says that it is running.
     pub fn start(self) -> Process {
         let mut process = self.start_without_waiting();
-        process.address = address_in(&process.wait_for_line("WebSocket server running: "));
+        process.wait_until_running();
         process
     }
 
@@ -192,6 +192,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Waits for the log line that says that it is running.
+    pub fn wait_until_running(&mut self) {
+        self.address = address_in(&self.wait_for_line("WebSocket server running: "));
+    }
+
     /// Waits for a line of the log that contains this text, and returns it.
     pub fn wait_for_line(&mut self, text: &str) -> String {
         loop {
@@ -205,6 +210,13 @@ impl Process {
                 Err(_) => panic!("{text:?} is not in the log:\n{}", self.log.join("\n")),
             }
         }
+    }
+
+    /// The log up to now.
+    #[cfg(feature = "cluster")]
+    pub fn log(&mut self) -> String {
+        self.log.extend(self.lines.try_iter());
+        self.log.join("\n")
     }
 
     /// A client that is connected and has not joined.

@@ -1,10 +1,10 @@
-//! A TCP proxy on loopback that can stop forwarding, or close its connections, while a test runs.
+//! A TCP proxy on loopback that can stop forwarding, delay it, or close its connections, while a test runs.
 //!
 //! It ends with the test. Its threads wait in blocking calls, which closing the sockets ends.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub struct Proxy {
 
 struct Shared {
     server: SocketAddr,
+    delay_millis: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -46,7 +47,7 @@ impl Proxy {
     pub fn start(server: SocketAddr) -> Self {
         let listener = Arc::new(TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let state = Mutex::new(State { mode: Mode::Forward, connections: Vec::new() });
-        let shared = Arc::new(Shared { server, state });
+        let shared = Arc::new(Shared { server, delay_millis: Arc::default(), state });
         let accepting = thread::spawn({
             let (listener, shared) = (listener.clone(), shared.clone());
             move || {
@@ -73,6 +74,12 @@ impl Proxy {
     /// Closes all connections with a reset, and each new one at once, until [`Proxy::restore`].
     pub fn cut(&self) {
         self.end_connections(Mode::Cut);
+    }
+
+    /// Forwards what each side sends this much later, from now on, or somewhat more than that.
+    #[cfg(feature = "cluster")]
+    pub fn delay(&self, delay: Duration) {
+        self.shared.delay_millis.store(delay.as_millis().try_into().unwrap(), SeqCst);
     }
 
     /// Forwards new connections again.
@@ -122,7 +129,12 @@ impl Shared {
         }
         state.connections.retain(|connection| !connection.is_over());
         let is_blackholed = (state.mode == Mode::Blackhole).into();
-        state.connections.push(Connection::new(Pair { client, server, is_blackholed }));
+        state.connections.push(Connection::new(Pair {
+            client,
+            server,
+            is_blackholed,
+            delay_millis: self.delay_millis.clone(),
+        }));
         true
     }
 }
@@ -138,6 +150,7 @@ struct Pair {
     /// `None`: the connection was made while the proxy discarded everything.
     server: Option<TcpStream>,
     is_blackholed: AtomicBool,
+    delay_millis: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -188,9 +201,11 @@ impl Pair {
         let (client, server) = (Some(&self.client), self.server.as_ref());
         let (from, to) = if from_client { (client, server) } else { (server, client) };
         let Some(mut from) = from else { return };
-        let mut buffer = [0; 16 * 1024];
+        // What arrives during a delay is forwarded with the next read.
+        let mut buffer = vec![0; 256 * 1024];
         loop {
             let read = from.read(&mut buffer);
+            thread::sleep(Duration::from_millis(self.delay_millis.load(SeqCst)));
             // Read after the bytes: those that were sent after `blackhole` are not forwarded.
             let to = to.filter(|_| !self.is_blackholed.load(SeqCst));
             match (read, to) {

@@ -1,0 +1,376 @@
+//! A chat of several servers: the hub's entries go to the log that they share, and take effect once they come back.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use log::{error, info, warn};
+
+use super::Hub;
+use super::entry_clock::Now;
+use super::order::{Order, Own};
+use crate::chat::{
+    Audience, ChatTime, ConnectionId, Effect, Entry, Guests, Input, NodeNumber, Outcome, Room, ServerMessage,
+    Snapshot, Submission, UserLists,
+};
+use crate::cluster::{self, Content, Joined, SharedLog};
+use crate::store::Followed;
+
+/// What members are told when the engine does not respond, and when it does again.
+const INTERRUPTED: &str =
+    "The servers of this chat have lost contact. What you send is delivered when they are connected again.";
+const RESTORED: &str = "The servers of this chat are connected again.";
+
+/// For how long the engine may be silent while a server still takes leave of it.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the log's threads tell the hub.
+pub enum LogEvent {
+    Entries(Vec<SharedEntry>),
+    /// With the chat's state, unless it is the one that the hub has.
+    Joined(Box<(Joined, Option<Snapshot>)>),
+    Unavailable(String),
+    Available,
+    Lost(String),
+    Fenced,
+    SnapshotDue,
+    Left {
+        in_time: bool,
+    },
+}
+
+/// An entry of the log.
+pub struct SharedEntry {
+    entry: cluster::Entry,
+    /// `None`: it is from the engine, or cannot be decoded.
+    submission: Option<Submission>,
+}
+
+impl LogEvent {
+    /// Call this on the log's threads: to decode entries would delay the hub. `None`: the hub has nothing to do.
+    pub fn decode(event: cluster::Event) -> Option<Self> {
+        Some(match event {
+            cluster::Event::Entries(entries) => {
+                Self::Entries(entries.into_iter().map(SharedEntry::decode).collect())
+            }
+            cluster::Event::Joined(joined) => {
+                let state = joined.state.as_ref().map(|state| Snapshot::decode(&state.chat)).transpose();
+                match state {
+                    Ok(state) => Self::Joined(Box::new((joined, state))),
+                    Err(error) => {
+                        error!("The chat's state cannot be read: {error}");
+                        return None;
+                    }
+                }
+            }
+            cluster::Event::Unavailable(reason) => Self::Unavailable(reason),
+            cluster::Event::Available => Self::Available,
+            cluster::Event::Lost(reason) => Self::Lost(reason),
+            cluster::Event::Fenced => Self::Fenced,
+            cluster::Event::SnapshotDue => Self::SnapshotDue,
+            cluster::Event::Left(in_time) => Self::Left { in_time },
+            // There is only one so far.
+            cluster::Event::Format(_) => return None,
+        })
+    }
+}
+
+impl SharedEntry {
+    fn decode(mut entry: cluster::Entry) -> Self {
+        let Content::Data { node, data, .. } = &mut entry.content else {
+            return Self { entry, submission: None };
+        };
+        let submission = Submission::decode(data)
+            .inspect_err(|error| error!("Entry {} of the chat's log is skipped: {error}", entry.id))
+            .ok()
+            // All servers skip the same ones.
+            .filter(|submission| {
+                node_number(*node).has(submission.from) || submission.from == ConnectionId::SERVER
+            });
+        data.clear();
+        Self { entry, submission }
+    }
+}
+
+/// The order of a chat of several servers.
+pub struct SharedOrder {
+    log: SharedLog,
+    node: NodeNumber,
+    /// This server's entries that have not come back, in their order.
+    waiting: VecDeque<(u64, Own)>,
+    /// Of the last entry that was applied.
+    last_id: u64,
+    last_time: ChatTime,
+    /// When the log was last asked for an entry.
+    tick: Option<ChatTime>,
+    /// Told once the hub has everything that was said before this server joined, up to this id.
+    ready: Option<(u64, Sender<()>)>,
+    phase: Phase,
+}
+
+/// Whether entries of this server count.
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Joined,
+    /// The others consider this server dead. It has no clients until it has joined again.
+    Fenced,
+    Leaving,
+    Left,
+}
+
+impl SharedOrder {
+    /// `ready`: told once everything is applied that was said before this server joined.
+    pub fn new(log: SharedLog, joined: &Joined, ready: Sender<()>) -> Self {
+        let mut order = Self {
+            node: node_number(joined.node),
+            log,
+            waiting: VecDeque::new(),
+            last_id: joined.id,
+            last_time: ChatTime(joined.time()),
+            tick: None,
+            ready: Some((joined.log_id, ready)),
+            phase: Phase::Joined,
+        };
+        order.report_ready();
+        order
+    }
+
+    pub fn append(&mut self, from: ConnectionId, offset_seconds: i32, input: Input, own: Own) {
+        match (Submission { from, offset_seconds, input }).encode() {
+            Ok(entry) => self.waiting.push_back((self.log.append(entry), own)),
+            Err(error) => error!("An entry cannot be encoded: {error}"),
+        }
+    }
+
+    /// Whether what comes from this connection counts: it was opened since this server joined, and the server still
+    /// has its place.
+    pub fn accepts(&self, connection: ConnectionId) -> bool {
+        self.phase == Phase::Joined && (self.node.has(connection) || connection == ConnectionId::SERVER)
+    }
+
+    /// The engine's clock, as this server knows it.
+    pub fn engine_time(&self) -> ChatTime {
+        ChatTime(self.log.status().engine_millis())
+    }
+
+    pub fn node(&self) -> NodeNumber {
+        self.node
+    }
+
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    pub fn last_time(&self) -> ChatTime {
+        self.last_time
+    }
+
+    /// `false`: the engine does not respond, so this server is considered dead later.
+    pub fn leave(&mut self) -> bool {
+        let responds = self.log.status().figures().silence < LEAVE_PATIENCE;
+        if responds && self.phase == Phase::Joined {
+            self.log.leave();
+            self.phase = Phase::Leaving;
+        }
+        self.is_leaving()
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.phase == Phase::Leaving
+    }
+
+    /// Whether clients have to wait before they send more.
+    fn is_full(&self) -> bool {
+        !self.log.has_room()
+    }
+
+    /// Asks for an entry when the room needs one.
+    fn request_tick(&mut self, deadline: Option<ChatTime>) {
+        if let Some(deadline) = deadline.filter(|_| deadline != self.tick) {
+            self.log.tick(deadline.0);
+        }
+        self.tick = deadline;
+    }
+
+    /// What this server has of its entry that has come back. Earlier ones do not come back any more.
+    fn returned(&mut self, sequence: u64) -> Own {
+        while let Some((waiting, _)) = self.waiting.front()
+            && *waiting < sequence
+        {
+            self.waiting.pop_front();
+        }
+        match self.waiting.front() {
+            Some((waiting, _)) if *waiting == sequence => {
+                self.waiting.pop_front().map_or_else(Own::default, |(_, own)| own)
+            }
+            _ => Own::default(),
+        }
+    }
+
+    fn applied(&mut self, entry: &cluster::Entry) {
+        self.log.applied(entry);
+        (self.last_id, self.last_time) = (entry.id, ChatTime(entry.time));
+        self.report_ready();
+    }
+
+    fn report_ready(&mut self) {
+        let last_id = self.last_id;
+        if let Some((_, ready)) = self.ready.take_if(|(id, _)| *id <= last_id) {
+            // It has room for one message, and gets no other.
+            let _ = ready.try_send(());
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn log_event(&mut self, now: &Now, event: LogEvent) {
+        match event {
+            LogEvent::Entries(entries) => entries.into_iter().for_each(|entry| self.shared_entry(now, entry)),
+            LogEvent::Joined(joined) => {
+                let (joined, state) = *joined;
+                self.joined_again(now, &joined, state);
+            }
+            LogEvent::Unavailable(reason) => {
+                warn!("The log of the chat is not available: {reason}");
+                self.announce(now, INTERRUPTED);
+            }
+            LogEvent::Available => {
+                info!("The log of the chat is available again");
+                self.announce(now, RESTORED);
+            }
+            LogEvent::Lost(reason) => {
+                error!("The chat's engine has lost a part of the chat ({reason}): filling it again");
+                let snapshot = self.room.snapshot();
+                if let Order::Shared(order) = &mut self.order {
+                    order.log.offer(move || encoded(&snapshot));
+                }
+            }
+            LogEvent::Fenced => {
+                self.drop_clients(now);
+                if let Order::Shared(order) = &mut self.order {
+                    order.phase = Phase::Fenced;
+                }
+            }
+            LogEvent::SnapshotDue => {
+                let snapshot = self.room.snapshot();
+                if let Order::Shared(order) = &mut self.order {
+                    order.log.snapshot(move || encoded(&snapshot));
+                }
+            }
+            LogEvent::Left { in_time } => self.left(now, in_time),
+        }
+    }
+
+    fn shared_entry(&mut self, now: &Now, SharedEntry { entry, submission }: SharedEntry) {
+        let Order::Shared(order) = &mut self.order else { return };
+        let own = match entry.content {
+            Content::Data { node, sequence, .. } if node_number(node) == order.node => {
+                order.returned(sequence)
+            }
+            _ => Own::default(),
+        };
+        let Submission { from, offset_seconds, input } = submission.unwrap_or_else(|| {
+            let input = match entry.content {
+                Content::NodeDown(node) => Input::NodeDown(node_number(node)),
+                Content::Data { .. } | Content::Tick => Input::Tick,
+            };
+            Submission { from: ConnectionId::SERVER, offset_seconds: 0, input }
+        });
+        order.applied(&entry);
+        if let Input::Decided(decision, outcome) = &input
+            && *outcome != Outcome::NotFound
+            && !order.node.has(decision.connection)
+        {
+            self.storage.apply(&decision.act);
+        }
+        let now = self.clock.shared(now, ChatTime(entry.time), offset_seconds);
+        self.apply_entry(&now, Entry { id: entry.id, time: &now.entry, from, input }, &own);
+    }
+
+    /// Tells this server's members.
+    fn announce(&mut self, now: &Now, content: &str) {
+        let message = ServerMessage::System { content: content.into() };
+        self.apply(None, &[Effect::Send(Audience::All, message)], now);
+    }
+
+    /// What the log needs after each batch.
+    pub(super) fn serve_log(&mut self) {
+        if let Order::Shared(order) = &mut self.order {
+            order.request_tick(self.room.next_deadline());
+            self.state.hold(order.is_full());
+        }
+    }
+
+    /// Continues after the engine was filled again, or after this server was considered dead or has missed a part of
+    /// the log.
+    fn joined_again(&mut self, now: &Now, joined: &Joined, snapshot: Option<Snapshot>) {
+        let Order::Shared(order) = &mut self.order else { return };
+        let node = node_number(joined.node);
+        let keeps_clients = node == order.node && snapshot.is_none() && order.phase == Phase::Joined;
+        order.log.adopt(joined);
+        (order.node, order.phase, order.tick) = (node, Phase::Joined, None);
+        if let Some(snapshot) = snapshot {
+            (order.last_id, order.last_time) = (joined.id, ChatTime(joined.time()));
+            match Room::from_snapshot(snapshot, self.room.local_store()) {
+                Ok(room) => self.room = room,
+                Err(error) => error!("The chat's state cannot be used: {error}"),
+            }
+        }
+        if !keeps_clients {
+            self.drop_clients(now);
+            self.lists = UserLists::default();
+            self.lists.follow(&self.room.list_changed(), now.instant);
+            self.state.publish(&self.room);
+        }
+        self.state.set_node(node);
+        self.room.set_epoch(joined.epoch.as_str().into());
+        self.follow();
+        info!("This server continues as number {} of the chat", joined.node);
+    }
+
+    /// Has the store hold what the room has.
+    pub(super) fn follow(&mut self) {
+        let (room, last_id) = (&self.room, self.order.last_id());
+        self.storage.follow(|| Followed {
+            epoch: room.epoch(),
+            last_id,
+            bans: room.bans().by_id().map(|ban| (**ban).clone()).collect(),
+            time_outs: room.stored_time_outs(),
+            moderators: room.moderators().to_vec(),
+            deleted: room.deleted_messages(),
+            messages: room.kept_messages(),
+        });
+    }
+
+    /// This server has left the chat, at the shutdown.
+    fn left(&mut self, now: &Now, in_time: bool) {
+        if !in_time {
+            warn!("The chat's log did not respond in time: the newest messages may be missing");
+        }
+        if let Order::Shared(order) = &mut self.order {
+            order.phase = Phase::Left;
+        }
+        self.send_batch(now.instant);
+        self.delivery.close_all(now.instant);
+    }
+
+    /// Closes the connections of all clients, which reconnect and resume.
+    fn drop_clients(&mut self, now: &Now) {
+        self.send_batch(now.instant);
+        self.delivery.close_all_to_reconnect(now.instant);
+        self.tape.clear();
+        self.guests = Guests::default();
+        if let Order::Shared(order) = &mut self.order {
+            order.waiting.clear();
+        }
+    }
+}
+
+fn encoded(snapshot: &Snapshot) -> Option<Vec<u8>> {
+    snapshot.encode().inspect_err(|error| error!("The chat's state cannot be encoded: {error}")).ok()
+}
+
+/// The engine counts servers from 1.
+fn node_number(number: u32) -> NodeNumber {
+    NodeNumber::new(number).unwrap_or(NodeNumber::LOCAL)
+}

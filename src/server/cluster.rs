@@ -1,0 +1,122 @@
+//! The start of a server that is one of several with the same chat.
+
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::{Receiver, bounded};
+use log::warn;
+
+use super::signals::Wakeups;
+use super::waiting::run_unless_stopped;
+use super::{LocalChat, StartError, open_store, prepare};
+use crate::chat::{FORMAT, LocalStore, Room, Snapshot};
+use crate::cluster::{self, Formats, NodeSettings, OwnState, Rank, Status, Tuning};
+use crate::config::{ClusterSettings, Settings};
+use crate::http::ClusterSource;
+use crate::hub::{Event, HubHandle, LogEvent, Order, SharedOrder};
+use crate::ops::metrics::Counters;
+use crate::store;
+
+/// What connects a running server with the chat's log.
+pub struct Membership {
+    /// What happens in the log waits for it.
+    hub: Arc<OnceLock<HubHandle>>,
+    /// Gets a message once the hub has everything that was said before this server joined.
+    is_current: Receiver<()>,
+    status: Arc<Status>,
+}
+
+impl Membership {
+    /// Waits until the hub has everything that was said before this server joined.
+    ///
+    /// # Errors
+    /// The server is to stop.
+    pub fn catch_up(&self, hub: &HubHandle, wakeups: &Wakeups) -> Result<(), StartError> {
+        // It is set only here.
+        let _ = self.hub.set(hub.clone());
+        let is_current = self.is_current.clone();
+        // If the hub has ended, `Server::run` reports why.
+        let result = run_unless_stopped(wakeups, move || is_current.recv())?;
+        result.map(drop).ok_or(StartError::Stopped)
+    }
+
+    /// Figures for monitoring.
+    pub fn source(&self) -> ClusterSource {
+        let status = self.status.clone();
+        Box::new(move || status.stats())
+    }
+}
+
+/// Joins the chat on the engine. This server's own chat fills the engine if it is empty and no other server has a newer
+/// one. While the engine does not respond, this waits.
+///
+/// # Errors
+/// Waiting would not help, or the server is to stop.
+pub fn join(
+    settings: &Settings,
+    cluster: &ClusterSettings,
+    mut local: LocalChat,
+    counters: &Arc<Counters>,
+    wakeups: &Wakeups,
+) -> Result<(LocalChat, Membership), StartError> {
+    let node = NodeSettings {
+        cluster: cluster.clone(),
+        formats: Formats { oldest: 1, newest: FORMAT },
+        tuning: Tuning::default(),
+    };
+    let snapshot = local.hub.room.snapshot();
+    let chat = snapshot.encode()?;
+    let rank = match local.newest_id {
+        0 => Rank::Nothing,
+        id => Rank::Stored(id),
+    };
+    let hub = Arc::new(OnceLock::<HubHandle>::new());
+    let events = hub.clone();
+    let on_event = move |event| {
+        if let Some(event) = LogEvent::decode(event) {
+            // If the hub has ended, nobody waits for the event.
+            let _ = events.wait().send(Event::Log(Box::new(event)));
+        }
+    };
+    let join = move || cluster::join(&node, move || OwnState { rank, chat }, on_event);
+    let (joined, log) = run_unless_stopped(wakeups, join)?.ok_or(StartError::Stopped)??;
+    if let Some(state) = &joined.state {
+        let snapshot = Snapshot::decode(&state.chat)?;
+        if local.newest_id > 0 && *local.epoch != joined.epoch {
+            local = set_aside(settings, local, counters)?;
+        }
+        let store = local.writer.is_some().then_some(LocalStore { has_older: local.newest_id > 0 });
+        let room = Room::from_snapshot(snapshot, store)?;
+        let differing = room.differing_settings(&local.hub.room);
+        if !differing.is_empty() {
+            warn!(
+                "These settings differ from those of the chat's first server, which apply to members, history and bans: \
+                 {}",
+                differing.join(", ")
+            );
+        }
+        local.hub.room = room;
+    }
+    local.hub.room.set_epoch(joined.epoch.as_str().into());
+    let (sender, is_current) = bounded(1);
+    let status = log.status();
+    local.hub.order = Order::Shared(Box::new(SharedOrder::new(log, &joined, sender)));
+    Ok((local, Membership { hub, is_current, status }))
+}
+
+/// Moves the store away, because it holds another chat, and begins a new one.
+fn set_aside(
+    settings: &Settings,
+    local: LocalChat,
+    counters: &Arc<Counters>,
+) -> Result<LocalChat, StartError> {
+    let (Some(path), epoch) = (settings.database.path(), local.epoch.clone()) else { return Ok(local) };
+    // Closes the store.
+    drop(local);
+    let backup = store::set_aside(path, &epoch)?;
+    warn!(
+        "The store {} holds another chat than the one of CLUSTER_URL: it is now {}, and a new one is begun",
+        path.display(),
+        backup.display()
+    );
+    Ok(prepare(settings, open_store(settings, counters)?)?)
+}

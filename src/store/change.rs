@@ -1,0 +1,184 @@
+//! What the store of a server takes over from a chat that other servers have as well.
+
+use std::mem::take;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row, params};
+
+use super::messages::Insert;
+use super::moderation::{self, meta, set_meta};
+use super::moderators;
+use super::queue::Item;
+use super::{SHARED_KEY, StoreLimits, int};
+use crate::chat::{Act, Action, Ban, KeptEntry, NamedModerator, StoredTimeOut};
+
+/// The chat as this server has it. What the store holds becomes the same.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Followed {
+    /// Identifies the sequence of ids.
+    pub epoch: Arc<str>,
+    /// The id of the last entry in this state.
+    pub last_id: u64,
+    pub bans: Vec<Ban>,
+    pub time_outs: Vec<StoredTimeOut>,
+    pub moderators: Vec<NamedModerator>,
+    /// The last messages that were deleted, in order.
+    pub deleted: Vec<u64>,
+    /// All public and system messages that are in memory, the oldest first.
+    pub messages: Vec<KeptEntry>,
+}
+
+/// A change that is stored without an answer.
+pub enum Change {
+    Follow(Followed),
+    /// `is_shared`: other servers have the chat as well.
+    Epoch {
+        epoch: Arc<str>,
+        is_shared: bool,
+    },
+    /// All named moderators.
+    Moderators(Vec<NamedModerator>),
+    /// What has been done, maybe through another server, and may be stored already.
+    Applied(Box<Act>),
+}
+
+impl Change {
+    /// What it takes in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Follow(followed) => {
+                followed.bytes() + followed.messages.iter().map(message_bytes).sum::<usize>()
+            }
+            // A few bytes, and seldom.
+            Self::Epoch { .. } => 0,
+            Self::Moderators(moderators) => moderators_bytes(moderators),
+            Self::Applied(act) => Item::act_bytes(act),
+        }
+    }
+
+    /// How many messages, or acts for the record, are lost if it is not stored.
+    pub fn losses(&self) -> usize {
+        match self {
+            Self::Follow(followed) => followed.messages.len(),
+            Self::Applied(_) => 1,
+            Self::Epoch { .. } | Self::Moderators(_) => 0,
+        }
+    }
+
+    /// The id of the message that it deletes.
+    pub fn deletes(&self) -> Option<u64> {
+        match self {
+            Self::Applied(act) => match act.action {
+                Action::Delete { id, .. } => Some(id),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it changes more of the table of messages than [`Self::deletes`] says.
+    pub fn replaces_messages(&self) -> bool {
+        matches!(self, Self::Follow(_))
+    }
+
+    /// Returns how many messages it has deleted of those that [`Self::deletes`] names. `clock`: the wall clock, in
+    /// milliseconds since 1970.
+    pub fn write(&self, connection: &Connection, limits: StoreLimits, clock: u64) -> rusqlite::Result<u64> {
+        match self {
+            Self::Follow(followed) => followed.write(connection, limits, clock)?,
+            Self::Epoch { epoch, is_shared } => set_epoch(connection, epoch, *is_shared)?,
+            Self::Moderators(moderators) => moderators::replace(connection, moderators, clock)?,
+            Self::Applied(act) => return moderation::apply(connection, act),
+        }
+        Ok(0)
+    }
+}
+
+impl Followed {
+    /// Drops the oldest messages, until it takes at most this many bytes, and returns how many it has dropped.
+    pub fn fit(&mut self, bytes: usize) -> usize {
+        let mut left = bytes.saturating_sub(self.bytes());
+        let fits = |message: &&KeptEntry| {
+            let rest = left.checked_sub(message_bytes(message));
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        };
+        let fitting = self.messages.iter().rev().take_while(fits).count();
+        let dropped = self.messages.len() - fitting;
+        self.messages = take(&mut self.messages).split_off(dropped);
+        dropped
+    }
+
+    /// Without the messages.
+    fn bytes(&self) -> usize {
+        let bans = self.bans.iter().map(|ban| size_of::<Ban>() + ban.reason.len() + MAX_NAMES_BYTES);
+        size_of::<Self>()
+            + bans.sum::<usize>()
+            + self.time_outs.len() * (size_of::<StoredTimeOut>() + MAX_NAMES_BYTES)
+            + moderators_bytes(&self.moderators)
+            + size_of_val(self.deleted.as_slice())
+    }
+
+    fn write(&self, connection: &Connection, limits: StoreLimits, clock: u64) -> rusqlite::Result<()> {
+        let is_same_sequence = meta(connection, "epoch")?.as_deref() == Some(&*self.epoch);
+        set_epoch(connection, &self.epoch, true)?;
+        moderation::replace_bans(connection, &self.bans)?;
+        moderation::replace_time_outs(connection, &self.time_outs, clock)?;
+        moderators::replace(connection, &self.moderators, clock)?;
+        for &id in &self.deleted {
+            moderation::delete(connection, id)?;
+        }
+        self.delete_others(connection, is_same_sequence)?;
+        let oldest_kept = limits.oldest_kept(clock);
+        let skipped = self.messages.len().saturating_sub(limits.messages);
+        let mut insert = Insert::new(connection)?;
+        for KeptEntry { id, unix_millis, json, txn_id } in &self.messages[skipped..] {
+            if *unix_millis >= oldest_kept {
+                insert.add(*id, *unix_millis, json, txn_id.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes messages that the chat does not have: from the oldest in memory on, it has all that there are.
+    fn delete_others(&self, connection: &Connection, is_same_sequence: bool) -> rusqlite::Result<()> {
+        let first = self.messages.first().map_or(self.last_id.saturating_add(1), |message| message.id);
+        if !is_same_sequence {
+            // The same ids may belong to other messages.
+            return connection.execute("DELETE FROM messages WHERE id >= ?1", [int(first)]).map(drop);
+        }
+        // What follows `last_id` will come as entries.
+        let mut select = connection.prepare("SELECT id FROM messages WHERE id BETWEEN ?1 AND ?2")?;
+        let id = |row: &Row| row.get::<_, i64>(0);
+        let stored: Vec<i64> =
+            select.query_map(params![int(first), int(self.last_id)], id)?.collect::<Result<_, _>>()?;
+        let is_kept = |id: i64| self.messages.binary_search_by_key(&id, |message| int(message.id)).is_ok();
+        let mut delete = connection.prepare("DELETE FROM messages WHERE id = ?1")?;
+        stored.into_iter().filter(|&id| !is_kept(id)).try_for_each(|id| delete.execute([id]).map(drop))
+    }
+}
+
+/// The most bytes of a name in the forms in which it is compared and shown, roughly.
+const MAX_NAMES_BYTES: usize = 512;
+
+/// The text is also in the chat's memory, but may be dropped there first.
+fn message_bytes(message: &KeptEntry) -> usize {
+    /// The header of the text's allocation.
+    const HEADER_BYTES: usize = 32;
+    size_of::<KeptEntry>() + HEADER_BYTES + Item::text_bytes(message)
+}
+
+fn moderators_bytes(moderators: &[NamedModerator]) -> usize {
+    let bytes =
+        |moderator: &NamedModerator| size_of::<NamedModerator>() + MAX_NAMES_BYTES + moderator.hash.len();
+    moderators.iter().map(bytes).sum()
+}
+
+fn set_epoch(connection: &Connection, epoch: &str, is_shared: bool) -> rusqlite::Result<()> {
+    set_meta(connection, "epoch", epoch)?;
+    if is_shared {
+        set_meta(connection, SHARED_KEY, "1")
+    } else {
+        connection.execute("DELETE FROM meta WHERE key = ?1", [SHARED_KEY]).map(drop)
+    }
+}
