@@ -24,6 +24,7 @@ use crate::support::engine::{Engine, free_port, until};
 use crate::support::nodes::{self, Node, Servers};
 use crate::support::program::Folder;
 use crate::support::proxy::Proxy;
+use crate::support::random::Random;
 use crate::support::recorder::Recorder;
 use crate::support::server::{TestServer, Transport};
 
@@ -120,7 +121,6 @@ fn two_servers_are_one_room() {
 
     bob.close(Some(CloseCode::Normal));
     while watchers[0].next_line() != "system: Bob left." {}
-    nodes.into_iter().for_each(|mut node| node.stop());
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn nothing_is_lost_while_the_engine_is_slow() {
     let (nodes, servers) = nodes::start(&engine, 3, &[FOREVER]);
     nodes.iter().for_each(|node| node.proxy.delay(DELAY));
     let talkers = talkers(&servers, 3);
-    talkers.iter().for_each(|talker| talker.wait_for_acks(60));
+    talkers.iter().for_each(|talker| talker.wait_for_acks(25));
     for record in finish(talkers, &nodes) {
         assert_eq!(record.closes, [], "connections stay open");
     }
@@ -376,6 +376,71 @@ fn nobody_loses_a_line_while_all_servers_are_restarted() {
     let records = finish(talkers, &nodes);
     let mut closes = records.iter().flat_map(|record| &record.closes);
     assert!(closes.all(|close| *close == Some(CloseCode::Away.into())), "{records:?}");
+}
+
+/// One failure after the other, at random. TINYCHAT_CLUSTER_FAILURES sets their number, and TINYCHAT_CLUSTER_SEED repeats
+/// a series, though not when threads and processes run.
+#[test]
+fn nothing_is_lost_whatever_fails() {
+    let Some(mut engine) = Engine::start() else { return };
+    let number = |name: &str| Some(std::env::var(name).ok()?.parse().expect("a number"));
+    let failures: u64 = number("TINYCHAT_CLUSTER_FAILURES").unwrap_or(if is_long() { 60 } else { 4 });
+    let seed = number("TINYCHAT_CLUSTER_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("TINYCHAT_CLUSTER_SEED={seed}");
+    let mut random = Random(seed);
+    let (mut nodes, servers) = nodes::start(&engine, 3, &[FOREVER]);
+    let talkers = talkers(&servers, 6);
+    // All that is said is to be in the history at the end.
+    talkers.iter().for_each(|talker| talker.talk(PACE * u32::try_from(failures).unwrap().max(2)));
+    for failure in 0..failures {
+        let pause = Duration::from_millis(random.below(if is_long() { 15_000 } else { 3000 }) as u64);
+        let at = random.below(nodes.len());
+        let kind = random.below(9);
+        println!("{failure}: {kind} at {at} for {pause:?}");
+        match kind {
+            0 => {
+                engine.kill();
+                thread::sleep(pause / 4);
+                engine.restart();
+            }
+            1 => {
+                engine.pause();
+                thread::sleep(pause);
+                engine.resume();
+            }
+            2 => {
+                nodes[at].proxy.blackhole();
+                thread::sleep(pause);
+                nodes[at].proxy.restore();
+            }
+            3 => (0..10).for_each(|_| {
+                nodes[at].proxy.cut();
+                nodes[at].proxy.restore();
+                thread::sleep(pause / 20);
+            }),
+            4 => {
+                nodes[at].proxy.delay(DELAY);
+                thread::sleep(pause);
+                nodes[at].proxy.delay(Duration::ZERO);
+            }
+            5 => nodes[at].restart(),
+            6 => {
+                nodes[at].kill();
+                nodes[at].start_without_waiting();
+                nodes[at].wait_until_running();
+            }
+            7 => drop(engine.call(&["FLUSHALL"])),
+            _ => {
+                nodes[at].signal(Signal::STOP);
+                thread::sleep(pause);
+                nodes[at].signal(Signal::CONT);
+            }
+        }
+        // Everyone goes on.
+        let said: Vec<usize> = talkers.iter().map(|talker| talker.record().acked.len()).collect();
+        talkers.iter().zip(said).for_each(|(talker, said)| talker.wait_for_acks(said + 3));
+    }
+    finish(talkers, &nodes);
 }
 
 /// Failures that are noticed after some time, all at once: each has its own servers.
