@@ -318,6 +318,12 @@ impl Room {
         self.roster.iter().filter_map(|member| Some((member.session?, member.name.key().clone())))
     }
 
+    /// The connections of members on a server, in the order of their joins.
+    #[cfg(feature = "cluster")]
+    pub fn connections_of(&self, node: NodeNumber) -> Vec<ConnectionId> {
+        self.roster.iter().filter_map(Member::connection).filter(|id| id.node() == node).collect()
+    }
+
     #[cfg(feature = "cluster")]
     pub fn epoch(&self) -> Arc<str> {
         self.epoch.clone()

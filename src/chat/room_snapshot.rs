@@ -82,12 +82,15 @@ impl Room {
         }
     }
 
-    /// The settings whose values differ from those of another room.
+    /// The settings whose values differ from those of another room, and the named moderators if they do.
     #[cfg(feature = "cluster")]
     pub fn differing_settings(&self, other: &Self) -> Vec<&'static str> {
         let [(history, away), (other_history, other_away)] =
             [self, other].map(|room| (room.history.limits(), room.away.limits()));
         let proxies = |room: &Self| room.bans.protected().proxies().to_vec();
+        let has_moderators_of = |one: &Self, other: &Self| {
+            one.moderators.iter().all(|moderator| other.moderators.contains(moderator))
+        };
         [
             ("HISTORY_MESSAGES", history.messages != other_history.messages),
             ("HISTORY_DAYS", history.age_millis != other_history.age_millis),
@@ -95,6 +98,7 @@ impl Room {
             ("MAX_CONNECTIONS", away.members != other_away.members),
             ("MAX_CONNECTIONS_PER_IP", away.members_per_network != other_away.members_per_network),
             ("TRUSTED_PROXIES", proxies(self) != proxies(other)),
+            ("the named moderators", !has_moderators_of(self, other) || !has_moderators_of(other, self)),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))

@@ -10,8 +10,8 @@ use super::Hub;
 use super::entry_clock::Now;
 use super::order::{Order, Own};
 use crate::chat::{
-    Audience, ChatTime, ConnectionId, Effect, Entry, Guests, Input, NodeNumber, Outcome, Room, ServerMessage,
-    Snapshot, Submission, UserLists,
+    Audience, ChatTime, ConnectionId, Departure, Effect, Entry, Input, NodeNumber, Outcome, Room,
+    ServerMessage, Snapshot, Submission, UserLists,
 };
 use crate::cluster::{self, Content, Joined, SharedLog};
 use crate::store::Followed;
@@ -323,6 +323,12 @@ impl Hub {
             self.state.publish(&self.room);
         }
         self.state.set_node(node);
+        // Their disconnects were lost, or are not in the state that the engine was filled with.
+        for connection in self.room.connections_of(node) {
+            if self.delivery.peer(connection).is_none() {
+                self.input(now, connection, Input::Disconnected(Departure::Lost));
+            }
+        }
         self.room.set_epoch(joined.epoch.as_str().into());
         self.follow();
         info!("This server continues as number {} of the chat", joined.node);
@@ -359,7 +365,6 @@ impl Hub {
         self.send_batch(now.instant);
         self.delivery.close_all_to_reconnect(now.instant);
         self.tape.clear();
-        self.guests = Guests::default();
         if let Order::Shared(order) = &mut self.order {
             order.waiting.clear();
         }

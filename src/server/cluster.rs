@@ -88,11 +88,7 @@ pub fn join(
         let room = Room::from_snapshot(snapshot, store)?;
         let differing = room.differing_settings(&local.hub.room);
         if !differing.is_empty() {
-            warn!(
-                "These settings differ from those of the chat's first server, which apply to members, history and bans: \
-                 {}",
-                differing.join(", ")
-            );
+            warn!("Those of the chat apply instead of this server's: {}", differing.join(", "));
         }
         local.hub.room = room;
     }
