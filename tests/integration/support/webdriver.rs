@@ -35,6 +35,31 @@ pub struct Driver {
     port: u16,
 }
 
+/// How often chromedriver is started at most.
+const ATTEMPTS: usize = 5;
+
+/// A chromedriver and its port; `None`: it has ended.
+fn chromedriver() -> Option<(Child, u16)> {
+    let mut child = Command::new("chromedriver")
+        .args(["--port=0", "--log-level=SEVERE"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("chromedriver starts");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let port = lines.by_ref().find_map(|line| {
+        line.ok()?.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
+    });
+    let Some(port) = port else {
+        child.wait().unwrap();
+        return None;
+    };
+    // Drains the pipe: chromedriver would block when it is full.
+    std::thread::spawn(move || lines.for_each(drop));
+    Some((child, port))
+}
+
 impl Driver {
     /// `None` if this machine has no browser, which has been reported. See [`skip`].
     pub fn start() -> Option<Self> {
@@ -51,22 +76,8 @@ impl Driver {
             Err(TryLockError::WouldBlock) => None,
         });
         let permit = free.unwrap_or_else(|| PERMITS[0].lock().unwrap_or_else(PoisonError::into_inner));
-        let mut child = Command::new("chromedriver")
-            .args(["--port=0", "--log-level=SEVERE"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver starts");
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines
-            .by_ref()
-            .find_map(|line| {
-                line.ok()?.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
-            })
-            .expect("chromedriver prints its port");
-        // Drains the pipe: chromedriver would block when it is full.
-        std::thread::spawn(move || lines.for_each(drop));
+        // It chooses a port that is free in IPv4, and exits if that is in use in IPv6.
+        let (child, port) = (0..ATTEMPTS).find_map(|_| chromedriver()).expect("chromedriver prints its port");
         Some(Self { _permit: permit, child, port })
     }
 
