@@ -91,7 +91,8 @@ impl From<RedisError> for EngineError {
     }
 }
 
-const CLUSTER_MODE: &str = "it is in cluster mode: use a server (or replicas with failover) without it";
+const CLUSTER_MODE: &str =
+    "it is in cluster mode, which is not supported: use a server without it, or replicas with failover";
 
 impl Link {
     /// # Errors
@@ -130,11 +131,11 @@ impl Link {
         let is_silent = error.is_timeout() || error.is_connection_dropped();
         match EngineError::from(error) {
             EngineError::Unavailable(reason) if is_silent && self.is_tls => EngineError::Unavailable(
-                format!("{reason}; if the port has no TLS, CLUSTER_URL begins with redis://"),
+                format!("{reason}; if the port has no TLS, set CLUSTER_URL=redis://…"),
             ),
-            EngineError::Unavailable(reason) if is_silent => EngineError::Unavailable(format!(
-                "{reason}; if the port has TLS, CLUSTER_URL begins with rediss://"
-            )),
+            EngineError::Unavailable(reason) if is_silent => {
+                EngineError::Unavailable(format!("{reason}; if the port has TLS, set CLUSTER_URL=rediss://…"))
+            }
             error => error,
         }
     }
@@ -156,7 +157,7 @@ impl Engine {
                 answer => return Ok(answer?),
             }
         }
-        Err(EngineError::Unavailable("it forgets scripts at once".into()))
+        Err(EngineError::Unavailable("it does not keep scripts".into()))
     }
 
     /// Runs a script that returns numbers.

@@ -74,7 +74,10 @@ impl SharedLog {
         in_background(move || {
             let Some(chat) = encode() else { return };
             if chat.len() > MAX_SNAPSHOT_BYTES {
-                error!("The chat's state has {} bytes, and {MAX_SNAPSHOT_BYTES} can be stored", chat.len());
+                error!(
+                    "The chat's state is {} bytes, and cannot be stored: the limit is {MAX_SNAPSHOT_BYTES}",
+                    chat.len()
+                );
                 return;
             }
             let snapshot = Snapshot::encode(&epoch, &applied, &chat);

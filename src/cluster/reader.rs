@@ -238,11 +238,13 @@ impl Reader {
             Some(Change::Unavailable) => {
                 let reason = match &self.failing {
                     Some((_, reason)) => reason.clone(),
-                    None if status.stuck_since().is_some() => "what is written to it cannot be read".into(),
-                    None => "it does not write".into(),
+                    None if status.stuck_since().is_some() => {
+                        "what was written to it cannot be read back".into()
+                    }
+                    None => "it does not answer writes".into(),
                 };
                 error!(
-                    "The Redis or Valkey server at {address} is unavailable: {reason}. What is said waits"
+                    "The Redis or Valkey server at {address} is unavailable: {reason}. Messages wait until it is back"
                 );
                 (self.node.events)(Event::Unavailable(reason));
             }

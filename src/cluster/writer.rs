@@ -395,7 +395,7 @@ impl Writer {
 
     /// This node was considered dead: continues under another number.
     fn rejoin(&mut self) {
-        warn!("The other servers have considered this one dead: its clients have to reconnect");
+        warn!("The other servers consider this one dead: joining again, and closing all connections");
         // Whatever the caller appends under the old number is dropped.
         self.membership.node = 0;
         self.node.status.removed(self.outbox.clear());
@@ -429,7 +429,7 @@ impl Writer {
         if !self.pause_reader() {
             return;
         }
-        warn!("This server has missed a part of the log, and continues from the last snapshot");
+        warn!("This server is too far behind the log: continuing from the last snapshot");
         while !self.is_over() {
             let epoch = self.membership.epoch.clone();
             match self.with_engine(|engine, _| load(engine, &epoch)) {
@@ -493,7 +493,7 @@ impl Writer {
         let log_id = membership.log_id.max(applied.id);
         self.node.status.joined(membership.node, log_id, applied.id, membership.snapshot_id);
         self.membership = membership;
-        info!("Continuing the chat with the id {} as number {}", applied.id, self.membership.node);
+        info!("Continuing the chat after entry {} as server number {}", applied.id, self.membership.node);
         self.continue_at_once();
         (self.node.events)(Event::Joined(joined));
         let position = Position::new(self.membership.mark, applied.id, applied.origin);

@@ -1,4 +1,4 @@
-//! How this server becomes one of several that form one chat.
+//! Settings for several servers that form one chat.
 
 use std::fmt;
 use std::str::FromStr;
@@ -110,7 +110,11 @@ fn name(text: &str) -> Result<String, &'static str> {
     let is_name = (1..=MAX_NAME_BYTES).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         && !names_secret(text);
-    if is_name { Ok(text.into()) } else { Err("1 to 64 letters, digits and -_., in ASCII") }
+    if is_name {
+        Ok(text.into())
+    } else {
+        Err("1 to 64 ASCII letters, digits, hyphens, underscores and periods")
+    }
 }
 
 /// Host and port of `redis://[user][:password]@host[:port][/database]`.

@@ -108,9 +108,9 @@ pub const SETTINGS: [Setting; 31] = [
     row("ALLOWED_ORIGINS", None, List, "Origins that may connect, comma-separated; unset: any"),
     row("TRUSTED_PROXIES", None, List, "Networks (CIDR) whose X-Forwarded-For is trusted, comma-separated"),
     row("METRICS_ALLOW", None, List, "Networks (CIDR) that may read /metrics, in addition to loopback"),
-    row("CLUSTER_URL", None, SecretUrl, "Redis or Valkey server that joins several servers to one chat"),
-    row("CLUSTER_NAME", Some("tinychat"), Name, "Which chat, if CLUSTER_URL has several"),
-    row("NODE_NAME", None, Name, "This server in the log; unset: the host's name and a random part"),
+    row("CLUSTER_URL", None, SecretUrl, "Redis or Valkey server through which several servers form one chat"),
+    row("CLUSTER_NAME", Some("tinychat"), Name, "Name of the chat, if CLUSTER_URL has several"),
+    row("NODE_NAME", None, Name, "Name of this server; unset: the host name and a random suffix"),
 ];
 
 const fn row(

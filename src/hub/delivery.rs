@@ -18,7 +18,7 @@ use crate::transport::{Flush, Link, Output, SendError};
 const REPLACED: CloseCode = CloseCode::Library(4001);
 #[cfg(feature = "cluster")]
 /// The reason for closing the connections of a server that has lost its place in a chat of several servers.
-const RECONNECT: &str = "this server has lost its place in the chat: connect again";
+const RECONNECT: &str = "this server had lost contact with the other servers: reconnect";
 /// How long a client that was replaced or removed has to complete the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -18,8 +18,8 @@ use crate::store::Followed;
 
 /// What members are told when the engine does not respond, and when it does again.
 const INTERRUPTED: &str =
-    "The servers of this chat have lost contact. What you send is delivered when they are connected again.";
-const RESTORED: &str = "The servers of this chat are connected again.";
+    "The servers of this chat cannot reach each other. Your messages will be delivered once they can.";
+const RESTORED: &str = "The servers of this chat can reach each other again.";
 
 /// For how long the engine may be silent while a server still takes leave of it.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl LogEvent {
                 match state {
                     Ok(state) => Self::Joined(Box::new((joined, state))),
                     Err(error) => {
-                        error!("The chat's state cannot be read: {error}");
+                        error!("The chat's state on the Redis or Valkey server cannot be read: {error}");
                         return None;
                     }
                 }
@@ -239,7 +239,7 @@ impl Hub {
                 self.announce(now, RESTORED);
             }
             LogEvent::Lost(reason) => {
-                error!("The chat's engine has lost a part of the chat ({reason}): filling it again");
+                error!("The Redis or Valkey server has lost a part of the chat ({reason}): filling it again");
                 let snapshot = self.room.snapshot();
                 if let Order::Shared(order) = &mut self.order {
                     order.log.offer(move || encoded(&snapshot));
@@ -313,7 +313,9 @@ impl Hub {
             (order.last_id, order.last_time) = (joined.id, ChatTime(joined.time()));
             match Room::from_snapshot(snapshot, self.room.local_store()) {
                 Ok(room) => self.room = room,
-                Err(error) => error!("The chat's state cannot be used: {error}"),
+                Err(error) => {
+                    error!("The chat's state on the Redis or Valkey server cannot be used: {error}")
+                }
             }
         }
         if !keeps_clients {
@@ -331,7 +333,7 @@ impl Hub {
         }
         self.room.set_epoch(joined.epoch.as_str().into());
         self.follow();
-        info!("This server continues as number {} of the chat", joined.node);
+        info!("Continuing the chat as server number {}", joined.node);
     }
 
     /// Has the store hold what the room has.
@@ -351,7 +353,7 @@ impl Hub {
     /// This server has left the chat, at the shutdown.
     fn left(&mut self, now: &Now, in_time: bool) {
         if !in_time {
-            warn!("The chat's log did not respond in time: the newest messages may be missing");
+            warn!("The Redis or Valkey server did not respond in time: the newest messages may be lost");
         }
         if let Order::Shared(order) = &mut self.order {
             order.phase = Phase::Left;

@@ -411,7 +411,7 @@ impl Exposition {
         self.single(
             Gauge,
             "tinychat_cluster_lease_age_seconds",
-            "Seconds since this server has renewed its lease.",
+            "Seconds since this server last renewed its lease.",
             stats.lease_age.as_secs_f64(),
         );
         self.single(
@@ -429,19 +429,19 @@ impl Exposition {
         self.single(
             Counter,
             "tinychat_cluster_reconnects_total",
-            "Connections to the Redis or Valkey server that were made again.",
+            "Lost connections to the Redis or Valkey server that were opened again.",
             stats.reconnects,
         );
         self.single(
             Gauge,
             "tinychat_cluster_round_trip_seconds",
-            "How long the last call that wrote something took.",
+            "Duration of the last call that wrote something.",
             stats.round_trip.as_secs_f64(),
         );
         self.single(
             Gauge,
             "tinychat_cluster_silence_seconds",
-            "Seconds since the Redis or Valkey server has answered.",
+            "Seconds since the Redis or Valkey server last answered.",
             stats.silence.as_secs_f64(),
         );
     }

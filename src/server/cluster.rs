@@ -88,7 +88,7 @@ pub fn join(
         let room = Room::from_snapshot(snapshot, store)?;
         let differing = room.differing_settings(&local.hub.room);
         if !differing.is_empty() {
-            warn!("Those of the chat apply instead of this server's: {}", differing.join(", "));
+            warn!("Using the chat's values instead of this server's, which differ: {}", differing.join(", "));
         }
         local.hub.room = room;
     }
@@ -99,7 +99,7 @@ pub fn join(
     Ok((local, Membership { hub, is_current, status }))
 }
 
-/// Moves the store away, because it holds another chat, and begins a new one.
+/// Renames the store, because it holds another chat, and creates an empty one.
 fn set_aside(
     settings: &Settings,
     local: LocalChat,
@@ -110,7 +110,7 @@ fn set_aside(
     drop(local);
     let backup = store::set_aside(path, &epoch)?;
     warn!(
-        "The store {} holds another chat than the one of CLUSTER_URL: it is now {}, and a new one is begun",
+        "The store {} held a chat other than that of CLUSTER_URL: renamed it to {}, and created an empty one",
         path.display(),
         backup.display()
     );
