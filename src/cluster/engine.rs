@@ -1,5 +1,5 @@
-//! One connection to the engine. After an error of input or output it must not be used any more: an answer that comes late
-//! would be taken for the next one.
+//! One connection to the engine. After an I/O error it must not be used again: a late answer would be taken for that of
+//! the next call.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::scripts::Script;
 use super::tuning::CONNECT_TIMEOUT;
 use crate::config::ClusterSettings;
 
-/// The oldest version whose scripts and streams have what is used here.
+/// The oldest version with the features of scripts and streams that are used here.
 const MIN_VERSION: (u32, u32) = (7, 0);
 
 /// Where the engine is, and the names of the keys there.
@@ -29,10 +29,10 @@ pub struct Engine {
     pub is_persistent: bool,
 }
 
-/// Why the engine has not done what was asked.
+/// Why a call to the engine has failed.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// Trying again would not help: a setting is wrong, here or there.
+    /// Trying again would not help: a setting of this server or of the engine is wrong.
     #[error("{0}")]
     Refused(String),
     /// It cannot be reached, or does not write at the moment.
@@ -55,7 +55,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// An answer is none of those that the engine gives.
+    /// The engine has given an unexpected answer.
     pub fn malformed(call: &str) -> Self {
         Self::Unavailable(format!("the answer to {call} cannot be read"))
     }
@@ -144,7 +144,7 @@ impl Link {
 impl Engine {
     /// Runs a script.
     pub fn run(&mut self, script: Script, arguments: &[&[u8]]) -> Result<Value, EngineError> {
-        // The engine forgets scripts when it is restarted.
+        // A restarted engine has lost its scripts.
         for _ in 0..2 {
             let hash = self.load(script)?;
             let mut call = cmd("EVALSHA");
@@ -218,7 +218,7 @@ impl Engine {
     }
 }
 
-/// A text of an answer.
+/// The text in an answer.
 pub fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
@@ -227,7 +227,7 @@ pub fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// A number of an answer, also if it is written as text.
+/// The number in an answer, which may be written as text.
 pub fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => (*number).try_into().ok(),

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Whether reading makes progress towards what was written.
+/// Tracks whether written entries are read back in time.
 pub struct Liveness {
     max_pause: Duration,
     /// An id that was written and has not been read, and since when nothing has been read.
@@ -18,7 +18,7 @@ impl Liveness {
         Self { max_pause, awaited: None, read: 0, is_stuck: false }
     }
 
-    /// The log ends with this id, says the connection that writes.
+    /// The connection that writes has seen that the log ends with this id.
     pub fn written(&mut self, id: u64, read: u64, now: Instant) {
         self.read(read, now);
         self.is_stuck &= id > read;
@@ -42,7 +42,7 @@ impl Liveness {
         }
     }
 
-    /// What was read is being delivered, so that nothing more can be read yet.
+    /// Entries are being delivered, so no more can be read yet.
     pub fn delivering(&mut self, now: Instant) {
         if let Some((_, since)) = &mut self.awaited {
             *since = now;
@@ -57,7 +57,7 @@ impl Liveness {
         self.awaited.map(|(_, since)| since + self.max_pause)
     }
 
-    /// What was written is overdue, and the connections are made anew.
+    /// Written entries are overdue, and the connections are opened again.
     pub fn stuck(&mut self) {
         self.awaited = None;
         self.is_stuck = true;

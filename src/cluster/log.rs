@@ -35,7 +35,7 @@ impl SharedLog {
         }
     }
 
-    /// Whether less waits than [`MAX_QUEUE_BYTES`] and [`MAX_QUEUE_ENTRIES`].
+    /// Whether the queue is below [`MAX_QUEUE_BYTES`] and [`MAX_QUEUE_ENTRIES`].
     pub fn has_room(&self) -> bool {
         let waiting = self.status.queue();
         waiting.entries < MAX_QUEUE_ENTRIES && waiting.bytes < MAX_QUEUE_BYTES
@@ -44,8 +44,8 @@ impl SharedLog {
     /// Appends an entry, and returns the sequence number that it will have. It comes back as an
     /// [`Entry`] of this node, once, unless this node's number changes before.
     ///
-    /// While there is [no room](Self::has_room), the caller must hold back what it can. What was on its way is still
-    /// appended.
+    /// While there is [no room](Self::has_room), the caller must hold back new entries. Those that are in flight can
+    /// still be appended.
     pub fn append(&mut self, data: Vec<u8>) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -86,8 +86,8 @@ impl SharedLog {
         });
     }
 
-    /// Offers the chat's state after the last entry that was [applied](Self::applied), to fill the engine with. The answer
-    /// to [`Event::Lost`](super::Event::Lost). `encode`: as for [`Self::snapshot`].
+    /// Offers the chat's state after the last entry that was [applied](Self::applied), to fill the engine with. The
+    /// answer to [`Event::Lost`](super::Event::Lost). `encode`: as for [`Self::snapshot`].
     pub fn offer(&self, encode: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) {
         let (applied, commands) = (self.applied.clone(), self.commands.clone());
         in_background(move || {

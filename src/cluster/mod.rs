@@ -1,14 +1,14 @@
 //! One chat on several servers (nodes), through a log that they share on a Redis or Valkey server, the engine.
 //!
-//! Each node appends what its clients cause to the log. All nodes read the log, and apply its entries in the same order.
-//! This folder deals in bytes: what an entry or a snapshot contains is up to the caller.
+//! Each node appends what its clients cause to the log. All nodes read the log, and apply its entries in the same
+//! order. Here, entries and snapshots are bytes: the caller defines their contents.
 //!
 //! [`join`] blocks until this node has the chat. After that, two threads with a connection each talk to the engine: one
-//! writes and one reads. Neither the caller of a [`SharedLog`] nor a thread waits for the other side: what is
-//! appended waits in a bounded queue until it has been read back. [`Event`]s are delivered by these threads, which may be
-//! blocked in the meantime.
+//! writes and one reads. Neither the caller of a [`SharedLog`] nor a thread waits for the other side: appended entries
+//! stay in a bounded queue until they have been read back. These threads deliver [`Event`]s, and may be blocked while
+//! they do.
 //!
-//! What is on the engine, for the name `tinychat` (`scripts/` is all that writes there):
+//! The keys on the engine, for the name `tinychat` (only `scripts/` writes to them):
 //! - `tinychat:log`: a stream. An id is `<id>-<mark>`, where the mark is a random number that belongs to the epoch, so
 //!   that entries of another epoch are recognised even if their ids continue. The fields are `n` (node), `q` (its
 //!   sequence number), `t` (time in ms) and `d` (data). Node 0 is the engine: `T` lets time pass, `D7` ends node 7.
@@ -18,7 +18,7 @@
 //! - `tinychat:snapshot`: the chat's state at an id. What follows it is in the log.
 //! - `tinychat:claims`: which nodes could fill the engine, while it is empty.
 //!
-//! No key expires by itself: after a pause of the engine, all nodes would seem to be dead.
+//! No key has an expiry: after a pause of the engine, all nodes would seem to be dead.
 
 mod availability;
 mod backoff;

@@ -13,8 +13,8 @@ pub struct NodeSettings {
     pub tuning: Tuning,
 }
 
-/// The formats of entries and snapshots that this program knows. Nodes whose programs know different ones run side by side
-/// if they have one in common; then all of them write the newest common one.
+/// The formats of entries and snapshots that this program knows. Nodes whose programs know different ones run side by
+/// side if they have one in common; then all of them write the newest common one.
 #[derive(Clone, Copy, Debug)]
 pub struct Formats {
     pub oldest: u32,
@@ -72,8 +72,8 @@ pub struct Joined {
     pub state: Option<State>,
     /// The id of the last entry in that state. The next entry has the next id.
     pub id: u64,
-    /// The last sequence number of this node that the state contains. What it has appended up to there does not come back
-    /// as an entry any more.
+    /// The last sequence number of this node that the state contains. What it has appended up to there does not come
+    /// back as an entry any more.
     pub sequence: u64,
     /// Once an entry with this id is applied, this node has everything that was said before it joined.
     pub log_id: u64,
@@ -94,7 +94,7 @@ pub struct State {
     pub chat: Vec<u8>,
 }
 
-/// What happens to a node. Events are delivered in this order by the threads that talk to the engine.
+/// What happens to a node. The threads that talk to the engine deliver events in the order in which they occur.
 #[derive(Debug)]
 pub enum Event {
     /// The next entries of the log.
@@ -106,11 +106,11 @@ pub enum Event {
     /// The engine has lost what it had acknowledged. Answer with [`SharedLog::offer`](super::SharedLog::offer). No
     /// entries come until [`Joined`](Self::Joined).
     Lost(String),
-    /// The others consider this node dead. What it has appended and not read back is lost: all connections must be closed.
-    /// Entries continue to come, and [`Joined`](Self::Joined) will.
+    /// The others consider this node dead. What it has appended and not read back is lost: all connections must be
+    /// closed. Entries continue to come, and [`Joined`](Self::Joined) will.
     Fenced,
-    /// After [`Lost`](Self::Lost) or [`Fenced`](Self::Fenced), or if this node was so far behind that it needs a new state.
-    /// Pass it to [`SharedLog::adopt`](super::SharedLog::adopt).
+    /// After [`Lost`](Self::Lost) or [`Fenced`](Self::Fenced), or if this node was so far behind that it needs a new
+    /// state. Pass it to [`SharedLog::adopt`](super::SharedLog::adopt).
     Joined(Joined),
     /// All nodes know this format now: write it.
     #[cfg_attr(not(test), expect(dead_code, reason = "there is only one format so far"))]

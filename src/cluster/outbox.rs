@@ -7,7 +7,7 @@ pub const MAX_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// The most entries that may wait.
 pub const MAX_QUEUE_ENTRIES: usize = 20_000;
 
-/// What one call may write. The engine serves nobody else meanwhile: some 3 ms for the larger of these.
+/// The most bytes that one call writes. The larger of these blocks the engine for about 3 ms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchLimits {
     pub entries: usize,
@@ -17,12 +17,12 @@ pub struct BatchLimits {
 
 impl BatchLimits {
     pub const USUAL: Self = Self { entries: 500, bytes: 256 * 1024 };
-    /// For an engine that is far away, where calls are few.
+    /// For an engine with a long round trip, where calls are few.
     pub const FAR: Self = Self { entries: 2000, bytes: 1024 * 1024 };
 }
 
-/// Entries in the order of their sequence numbers, which are contiguous. The first ones may have been sent; all are kept
-/// until they are read back.
+/// Entries in the order of their sequence numbers, which are contiguous. The first ones may have been sent; all are
+/// kept until they are read back.
 pub struct Outbox {
     entries: VecDeque<Vec<u8>>,
     /// The sequence number of the first entry or, if there is none, of the next.
@@ -47,7 +47,7 @@ impl Outbox {
         self.entries.push_back(data);
     }
 
-    /// The last sequence number that needs not be sent any more.
+    /// The last sequence number that need not be sent again.
     pub fn done(&self) -> u64 {
         self.first - 1
     }

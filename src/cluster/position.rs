@@ -33,7 +33,7 @@ pub enum Next {
     Known,
 }
 
-/// Why reading cannot go on.
+/// Why reading cannot continue.
 #[derive(Debug, PartialEq)]
 pub enum Break {
     /// The engine has lost what it had acknowledged.

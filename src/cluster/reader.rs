@@ -1,4 +1,4 @@
-//! The thread that reads the log, and tells whether the engine answers.
+//! The thread that reads the log, and reports whether the engine answers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +18,11 @@ use super::writer::Command;
 
 /// The most entries that are read at once.
 const MAX_BATCH: usize = 256;
-/// The first time, when it is not known how long they are.
+/// For the first read, when their length is not known.
 const FIRST_BATCH: usize = 16;
-/// How much is to be read at once, if entries are as long as the last ones.
+/// How many entries to read at once, if they are as long as the last ones.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How often there may be nothing to read although the log has more, before something is wrong.
+/// How many reads in a row may return nothing although the log has more, before this node needs a snapshot.
 const MAX_EMPTY_READS: u32 = 3;
 
 /// What the thread that writes asks of the one that reads.
@@ -100,7 +100,7 @@ impl Reader {
     }
 
     pub fn run(mut self) {
-        while self.obey() {
+        while self.handle_commands() {
             let Some(mut following) = self.following.take() else { continue };
             let asked = Instant::now();
             match self.read(&mut following) {
@@ -124,7 +124,7 @@ impl Reader {
     }
 
     /// Does what the other thread asks. `false`: the thread is to end.
-    fn obey(&mut self) -> bool {
+    fn handle_commands(&mut self) -> bool {
         loop {
             let command = if self.following.is_none() {
                 self.commands.recv().ok()
@@ -227,7 +227,7 @@ impl Reader {
         }
     }
 
-    /// Tells whether the engine answers both threads.
+    /// Reports whether the engine answers both threads.
     fn report(&mut self) {
         let now = Instant::now();
         let reading = self.failing.as_ref().map(|(since, _)| *since);
@@ -256,7 +256,7 @@ impl Reader {
         }
     }
 
-    /// If the thread has ended, this one soon will.
+    /// If the other thread has ended, this one is about to end.
     fn send(&self, command: Command) {
         let _ = self.writer.send(command);
     }

@@ -1,4 +1,4 @@
-//! The scripts that the engine runs. Each runs as a whole, so that nodes never see half of a change.
+//! The scripts that the engine runs. Each runs atomically, so that nodes never see half of a change.
 
 /// What a node asks of the engine.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -32,8 +32,8 @@ pub enum ClusterError {
     #[error("The Redis or Valkey server at {address} cannot be used: {reason}")]
     Refused { address: String, reason: String },
     #[error(
-        "The chat at {address} uses format {format}, and this program knows {oldest} to {newest}: use the version of the \
-         other servers, or the one before or after it"
+        "The chat at {address} uses format {format}, and this program knows {oldest} to {newest}: use the version of \
+         the other servers, or the one before or after it"
     )]
     Format { address: String, format: u32, oldest: u32, newest: u32 },
     #[error("The server cannot be started: {0}")]
@@ -89,8 +89,8 @@ enum Filled {
     Fine,
 }
 
-/// Joins the chat on the engine, and starts the threads that read and write its log. If there is no chat, the node with the
-/// newest state fills the engine. If the engine cannot be reached, this waits for it.
+/// Joins the chat on the engine, and starts the threads that read and write its log. If there is no chat, the node with
+/// the newest state fills the engine. If the engine cannot be reached, this waits for it.
 ///
 /// `own_state`: the state that this node could fill the engine with. `events` is called by both threads, and may block.
 ///
@@ -393,7 +393,7 @@ fn random_text() -> std::io::Result<String> {
     Ok(format!("{:016x}", u64::from_be_bytes(random()?)))
 }
 
-/// The host's name and a random part.
+/// The host name and a random suffix.
 fn default_name() -> std::io::Result<String> {
     let host = std::fs::read_to_string(HOST_NAME_FILE).unwrap_or_default();
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || "-.".contains(*c);

@@ -152,7 +152,7 @@ impl Status {
         self.answered_read();
     }
 
-    /// The same for another number of this node, which goes on reading.
+    /// The same for another number of this node, which continues reading.
     pub(super) fn rejoined(&self, node: u32) {
         self.node.store(node, Relaxed);
         self.beat();

@@ -1,33 +1,34 @@
-//! How long things may take, and how much is kept.
+//! Time limits and sizes.
 
 use std::time::Duration;
 
-/// For connecting to the engine, to each of its addresses.
+/// Time limit for connecting to each address of the engine.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For sending a command, and for its answer.
+/// Time limit for sending a command, and for its answer.
 pub const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a read waits for the next entry.
 pub const BLOCK: Duration = Duration::from_millis(500);
-/// For a read, including [`BLOCK`]: when it is over, the engine has not answered for [`UNAVAILABLE_AFTER`].
+/// Time limit for a read, including [`BLOCK`]. If it is exceeded, the engine has not answered for
+/// [`UNAVAILABLE_AFTER`].
 pub const READ_TIMEOUT: Duration = Duration::from_millis(2100);
 /// After this time without an answer, users are told.
 pub const UNAVAILABLE_AFTER: Duration = Duration::from_secs(2);
-/// While something that has been written is not read, something else must be read within this time.
+/// While an entry that was written has not been read back, others must be read within this time.
 pub const MAX_READ_PAUSE: Duration = Duration::from_secs(5);
-/// How far back the log goes before the last snapshot, unless that is too much.
+/// How far the log goes back before the last snapshot, unless another limit is reached.
 pub const KEPT_TIME: Duration = Duration::from_secs(120);
-/// For what is queued when this node leaves.
+/// Time limit for writing the queue when this node leaves.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A new snapshot is due after this many bytes of entries.
 pub const SNAPSHOT_BYTES: u64 = 8 * 1024 * 1024;
-/// The most that the log keeps before a snapshot takes in the engine's memory, in bytes.
+/// The most memory that entries before the last snapshot take on the engine, in bytes.
 pub const KEPT_BYTES: u64 = 64 * 1024 * 1024;
-/// What an entry takes there beside its data, in bytes, as measured with Redis 7.0.
+/// The memory that an entry takes there besides its data, in bytes, as measured with Redis 7.0.
 pub const ENTRY_BYTES: u64 = 60;
 /// The least time between two log lines about the same problem.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What nodes should agree on. Tests use smaller values.
+/// Values that should be the same on all nodes. Tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// How often a node renews its lease.
@@ -38,11 +39,11 @@ pub struct Tuning {
     pub pause: Duration,
     /// How long the nodes wait for the one with the newest state, before an empty engine is filled.
     pub claim: Duration,
-    /// A new snapshot is due after so many entries, or 8 MiB of them,
+    /// A new snapshot is due after this many entries, or 8 MiB of them,
     pub snapshot_entries: u64,
-    /// but not before this time, because making one costs some 50 ms.
+    /// but not before this time, because making one takes about 50 ms.
     pub snapshot_interval: Duration,
-    /// The most entries that the log keeps before a snapshot, so that a node which is behind does not need one.
+    /// The most entries that the log keeps before a snapshot, so that a node that is behind does not need the snapshot.
     pub kept_entries: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The thread that writes to the log, and keeps this node in the chat.
+//! The thread that writes to the log, and renews this node's lease.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -424,7 +424,7 @@ impl Writer {
         }
     }
 
-    /// The log goes on beyond what this node has read, but what is between has been trimmed.
+    /// The log continues after what this node has read, but the entries between were trimmed.
     fn catch_up(&mut self) {
         if !self.pause_reader() {
             return;

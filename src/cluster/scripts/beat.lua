@@ -7,7 +7,7 @@ if not log then return refusal end
 local now, lease = clock(), tonumber(ARGV[3])
 local last = tonumber(redis.call('HGET', META, 'beat') or '0')
 if now < last or now - last > tonumber(ARGV[4]) then
-  -- No node has been heard for so long that the engine or its clock must be the cause.
+  -- No node has renewed its lease for so long that the engine or its clock must be the cause.
   for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     redis.call('ZADD', LEASES, now + lease, node)
   end

@@ -27,14 +27,15 @@ local function log_of(epoch, node)
   }
 end
 
--- Lets the log's time reach the clock. It never goes back.
+-- Advances the log's time to the clock's. It never goes back.
 local function advance(log)
   log.time = math.max(log.time, clock())
 end
 
 local function add(log, node, sequence, data)
   log.id = log.id + 1
-  redis.call('XADD', LOG, whole(log.id) .. '-' .. log.mark, 'n', node, 'q', whole(sequence), 't', whole(log.time), 'd', data)
+  local id = whole(log.id) .. '-' .. log.mark
+  redis.call('XADD', LOG, id, 'n', node, 'q', whole(sequence), 't', whole(log.time), 'd', data)
 end
 
 local function save(log)

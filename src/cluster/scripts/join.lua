@@ -1,5 +1,5 @@
--- Adds a node to the chat.  ARGV: name, newest format that it knows, oldest format that it knows, lease in ms, then of a
--- node that was in the chat before an epoch ended: its number, that epoch, its last sequence number (or 0, '', 0).
+-- Adds a node to the chat.  ARGV: name, newest format that it knows, oldest format that it knows, lease in ms, then of
+-- a node that was in the chat before an epoch ended: its number, that epoch, its last sequence number (or 0, '', 0).
 -- Returns epoch, mark, node, last id, the snapshot's id, and the newest format that all nodes know.
 local meta = redis.call('HMGET', META, 'epoch', 'mark', 'id', 'snapshot', 'format', 'kept:' .. ARGV[5])
 if not meta[1] then return redis.error_reply('EMPTY there is no chat') end

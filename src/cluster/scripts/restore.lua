@@ -16,7 +16,7 @@ end
 local now, wait = clock(), tonumber(ARGV[4])
 local claims = redis.call('HMGET', CLAIMS, 'since', 'for')
 local since = tonumber(claims[1] or '0')
--- If the winner has gone, the claims start again.
+-- If the winner has died, the claims start again.
 if claims[2] ~= ARGV[1] or now < since or now - since > 3 * wait + 2000 then
   redis.call('DEL', CLAIMS)
   redis.call('HSET', CLAIMS, 'since', whole(now), 'for', ARGV[1])

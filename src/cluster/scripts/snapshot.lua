@@ -1,6 +1,6 @@
--- Replaces the snapshot by a later one, and trims the log.
+-- Replaces the snapshot with a later one, and trims the log.
 -- ARGV: epoch, node, the new one's id, id of the one that it replaces, first id to keep in the log, snapshot.
--- Returns 1; 0 if another node has been first.
+-- Returns 1; 0 if another node was faster.
 local log, refusal = log_of(ARGV[1], ARGV[2])
 if not log then return refusal end
 local id = tonumber(ARGV[3])

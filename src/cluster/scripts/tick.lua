@@ -1,4 +1,4 @@
--- Lets the log's time reach a moment, by an entry, unless another entry has done so or the moment has not come.
+-- Advances the log's time to a moment, by an entry, unless another entry has done so or the moment has not come.
 -- ARGV: epoch, node, moment in ms.  Returns the last id and the time.
 local log, refusal = log_of(ARGV[1], ARGV[2])
 if not log then return refusal end
