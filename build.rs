@@ -1,5 +1,5 @@
-//! Prepares the chat page's files: without comments and needless spaces, which browsers need not load, and compressed, so
-//! that the program needs no compressor.
+//! Prepares the chat page's files: without comments and needless spaces, which browsers need not load, and compressed,
+//! so that the program needs no compressor.
 
 use std::env;
 use std::fs;

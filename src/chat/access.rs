@@ -1,5 +1,5 @@
-//! Secrets that clients send, and the results of comparing passwords. They are compared before an entry is made, so that
-//! no entry contains a password.
+//! Secrets that clients send, and the results of comparing passwords. They are compared before an entry is made, so
+//! that no entry contains a password.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub struct Attempts {
 #[serde(deny_unknown_fields)]
 pub struct NamedModerator {
     pub name: Username,
-    /// Of its password, as it is stored.
+    /// The hash of its password, as it is stored.
     pub hash: Arc<str>,
 }
 

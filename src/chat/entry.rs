@@ -89,9 +89,9 @@ impl Hasher for ConnectionHasher {
 }
 
 impl ConnectionId {
-    /// No connection: what a server itself causes.
+    /// No connection: for entries that a server itself causes.
     pub const SERVER: Self = Self(0);
-    /// How many bits the number of a server's connection has: enough for 35,000 connections per second for a year.
+    /// Bits of the number that a server gives a connection: enough for 35,000 connections per second for a year.
     const NUMBER_BITS: u32 = 40;
 
     /// `number`: counts the server's connections from 1.
@@ -144,7 +144,7 @@ pub struct EntryTime {
 pub struct ChatTime(pub u64);
 
 impl ChatTime {
-    /// How long it is from then until now. Zero if `then` is later.
+    /// The time since `then`. Zero if `then` is later.
     pub fn saturating_since(self, then: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(then.0))
     }
@@ -177,8 +177,8 @@ pub enum Input {
     },
     /// From a connection that has sent a message.
     Disconnected(Departure),
-    /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder). It concerns only the server that has
-    /// asked.
+    /// The store's answer to [`Effect::ReadOlder`](super::room::Effect::ReadOlder). It concerns only the server that
+    /// has asked.
     #[serde(skip)]
     Older(Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
     /// What became of a decision, which now takes effect. From the connection that asked for it.

@@ -437,9 +437,14 @@ proptest! {
         }
     }
 
-    /// Of an engine that others can write to, or of a newer version.
+    /// Entries from an engine that others can write to, or from a newer version.
     #[test]
-    fn no_damaged_entry_causes_a_panic(line: Index, at: Index, length in 0..9_usize, with in "[0-9\"{}\\[\\]:,a-z]{0,4}") {
+    fn no_damaged_entry_causes_a_panic(
+        line: Index,
+        at: Index,
+        length in 0..9_usize,
+        with in "[0-9\"{}\\[\\]:,a-z]{0,4}",
+    ) {
         let line = line.get(&ENTRIES.lines().collect::<Vec<_>>()).to_owned();
         let mut bytes = line.as_bytes().to_vec();
         let start = at.index(bytes.len());
@@ -450,7 +455,9 @@ proptest! {
     }
 
     #[test]
-    fn no_damaged_snapshot_causes_a_panic(changes in proptest::collection::vec((any::<Index>(), any::<u64>(), 0..4_usize), 1..4)) {
+    fn no_damaged_snapshot_causes_a_panic(
+        changes in proptest::collection::vec((any::<Index>(), any::<u64>(), 0..4_usize), 1..4),
+    ) {
         let mut snapshot = SNAPSHOT.trim_end().to_owned();
         for (at, number, change) in changes {
             let numbers: Vec<(usize, &str)> = snapshot.match_indices(|c: char| c.is_ascii_digit()).skip(1).collect();

@@ -26,7 +26,7 @@ impl Guests {
         self.by_connection.get(&id).is_some_and(|connection| !connection.has_entry)
     }
 
-    /// What the next entry with a message from this connection says of it; `None`: it has joined.
+    /// What an entry with a message from this connection contains about it; `None`: it has joined.
     pub fn guest(&mut self, id: ConnectionId, only_resumes: bool) -> Option<Box<Guest>> {
         let connection = self.by_connection.get_mut(&id)?;
         connection.has_entry = true;
@@ -45,7 +45,8 @@ impl Guests {
         }
     }
 
-    /// Forgets a connection that has ended, and returns whether that is an entry: there are entries from it.
+    /// Removes a connection that has ended. Returns whether its end is an entry, which it is if there are others from
+    /// it.
     pub fn disconnected(&mut self, id: ConnectionId) -> bool {
         self.by_connection.remove(&id).is_none_or(|connection| connection.has_entry)
     }

@@ -73,7 +73,7 @@ pub struct KeptHistory {
     deletions: Vec<Deletion>,
 }
 
-/// What this server's store has of a chat that is in a snapshot. It decides nothing but this server's answers.
+/// What this server's store has of a chat that is in a snapshot. Only this server's answers depend on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LocalStore {
     /// Whether it may have messages that are older than those of the snapshot.

@@ -79,7 +79,7 @@ pub enum Effect {
     PublishBan(Arc<Ban>),
     /// The ban with this id has ended.
     WithdrawBan(u64),
-    /// From here on, these are all named moderators.
+    /// The named moderators from now on.
     PublishModerators(Vec<NamedModerator>),
     /// This connection was refused or removed, and is no longer part of [`Audience::All`]: send it what it was sent
     /// before, and close it with code 1008 and this reason.
@@ -279,7 +279,7 @@ impl Room {
         }
     }
 
-    /// When something is due that an entry of that time or later will have as its effect.
+    /// When the next time-out or absence ends. An entry of that time or later has this as an effect.
     pub fn next_deadline(&self) -> Option<ChatTime> {
         [self.timeouts.next_end(), self.away.next_deadline()].into_iter().flatten().min()
     }
@@ -350,7 +350,7 @@ impl Room {
         self.roster.len()
     }
 
-    /// How many connections were closed that have not ended.
+    /// How many closed connections have not ended.
     #[cfg(test)]
     pub fn closed(&self) -> usize {
         self.closed.len()
@@ -664,7 +664,7 @@ impl Room {
         let is_its = |decision: &mut Decision| decision.connection.node() == node;
         let mut effects = Vec::new();
         for decision in self.undecided.extract_if(.., is_its).collect::<Vec<_>>() {
-            // Nobody knows any more what its store had.
+            // What its store had is unknown.
             let outcome = match decision.act.action {
                 Action::Delete { .. } => Outcome::NotFound,
                 _ => Outcome::NotStored,

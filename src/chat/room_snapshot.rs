@@ -18,7 +18,8 @@ use crate::chat::time_outs::{TimeOutState, Timeouts};
 #[cfg(feature = "cluster")]
 use crate::chat::{HistoryEntry, KeptEntry, StoredTimeOut};
 
-/// What a room is, as its entries have made it. Cloning messages and names costs little: they are shared with the room.
+/// The state of a room, which its entries determine. Cloning messages and names costs little: they are shared with the
+/// room.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {

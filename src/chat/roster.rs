@@ -123,7 +123,7 @@ impl Roster {
         RosterState { members: self.members.values().cloned().collect(), next: self.next }
     }
 
-    /// `None`: no members have this state.
+    /// `None`: no roster can have this state.
     pub fn restored(RosterState { members, next }: RosterState) -> Option<Self> {
         // The number of members, and thus of entries.
         if next.0 > MAX_ID {

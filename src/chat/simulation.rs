@@ -40,7 +40,7 @@ const MAX_AWAY: usize = 3;
 const MAX_AWAY_PER_NETWORK: usize = 2;
 /// How many servers there are.
 const NODES: u64 = 2;
-/// A server starts from a snapshot once in as many entries.
+/// A server starts from a snapshot once per this many entries.
 const SNAPSHOT_INTERVAL: u64 = 10;
 /// How many clients send `/login` before anything else.
 const MODERATORS: usize = 2;

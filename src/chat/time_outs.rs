@@ -47,7 +47,7 @@ impl Timeouts {
         TimeOutState { in_order: in_order.collect(), next: self.next }
     }
 
-    /// `None`: no time-outs have this state.
+    /// `None`: no time-outs can have this state.
     pub fn restored(TimeOutState { in_order, next }: TimeOutState) -> Option<Self> {
         // The number of time-outs, and thus of entries.
         if next > MAX_ID {

@@ -64,8 +64,8 @@ impl ListSize {
         self.entry_bytes -= AWAY_BYTES;
     }
 
-    /// Whether a member that resumes is sent the list at once. In a large room it waits for a later round, because after
-    /// a proxy restart all members resume at once.
+    /// Whether a member that resumes is sent the list at once. In a large room it waits for a later round, because
+    /// after a proxy restart all members resume at once.
     pub fn is_small(self) -> bool {
         self.members <= SMALL_ROOM
     }

@@ -118,7 +118,8 @@ fn is_blank(character: char) -> bool {
     )
 }
 
-/// One that was parsed by another server. Its key is not computed again: with another version of Unicode, it would differ.
+/// One that was parsed by another server. Its key is not computed again: with another version of Unicode, it would
+/// differ.
 impl From<(Arc<str>, Arc<NameKey>)> for Username {
     fn from((shown, key): (Arc<str>, Arc<NameKey>)) -> Self {
         Self { shown, key }

@@ -69,8 +69,8 @@ fn command() -> Command {
         .subcommand(moderator::command())
 }
 
-/// Makes exceeding the limit on file sizes (`ulimit -f`) an error of write(2), as on a full disk: by default, SIGXFSZ ends
-/// the process.
+/// Makes exceeding the limit on file sizes (`ulimit -f`) an error of write(2), as on a full disk: by default, SIGXFSZ
+/// ends the process.
 fn report_file_size_limit() {
     // The flag is not read: it is enough that the signal is caught.
     if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
@@ -78,8 +78,8 @@ fn report_file_size_limit() {
     }
 }
 
-/// Exits as clap does, but repeats no words of a command line that mentions a secret: if a password with a space was not
-/// quoted, clap reports part of it as an unknown argument.
+/// Exits as clap does, but repeats no words of a command line that mentions a secret: if a password with a space was
+/// not quoted, clap reports part of it as an unknown argument.
 fn exit_with(error: &clap::Error) -> ! {
     let repeats_words = matches!(
         error.kind(),

@@ -33,7 +33,8 @@ pub struct EnvFile {
     text: String,
     /// The variables. The last line for a name wins.
     values: HashMap<String, String>,
-    /// The values of all lines whose names are those of secrets or mention a password, even if a later line replaces them.
+    /// The values of all lines whose names are those of secrets or mention a password, even if a later line replaces
+    /// them.
     passwords: Vec<String>,
     /// Everything that could not be read.
     pub errors: Vec<EnvFileError>,
@@ -188,8 +189,8 @@ fn without_comment(value: &str) -> &str {
     comment.map_or(value, |(at, _)| &value[..at]).trim_end()
 }
 
-/// Whether the text starts with a `${NAME}` that mentions a password or is the name of a secret. Errors and the log would show it as part of
-/// another setting.
+/// Whether the text starts with a `${NAME}` that mentions a password or is the name of a secret. Errors and the log
+/// would show it as part of another setting.
 fn opens_secret(text: &str) -> bool {
     text.strip_prefix("${")
         .and_then(|rest| rest.split_once('}'))

@@ -16,7 +16,8 @@ use crate::ops::metrics::{ClusterStats, Counters, ProcessStats, exposition};
 
 /// How long the hub may take to respond before the server counts as unhealthy.
 const HUB_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the Redis or Valkey server that several servers share may be silent before the server counts as unhealthy.
+/// How long the Redis or Valkey server that several servers share may be unresponsive before the server counts as
+/// unhealthy.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prometheus' text format.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -326,7 +326,7 @@ impl SharedState {
         self.bans().remove(id);
     }
 
-    /// Publishes what a whole room has, in place of what was published before.
+    /// Publishes the state of a whole room, in place of what was published before.
     pub fn publish(&self, room: &Room) {
         *self.sessions() = room.sessions().collect();
         *self.bans() = room.bans().clone();

@@ -16,7 +16,7 @@ pub enum Order {
     Shared(Box<SharedOrder>),
 }
 
-/// What only the server that an entry is from has of it.
+/// What only the server that an entry comes from knows about it.
 #[derive(Default)]
 pub struct Own {
     pub secrets: JoinSecrets,
@@ -41,7 +41,8 @@ pub struct Positioned {
 }
 
 impl Order {
-    /// Appends an input as the next entry. `offset_seconds`: how far this server's local time is ahead of UTC. `None`: it comes back once it has its position.
+    /// Appends an input as the next entry. `offset_seconds`: how far this server's local time is ahead of UTC. `None`:
+    /// it comes back once it has its position.
     #[cfg_attr(not(feature = "cluster"), expect(unused_variables, reason = "for several servers"))]
     pub fn append(
         &mut self,
@@ -73,7 +74,7 @@ impl Order {
         }
     }
 
-    /// When a connection was opened that is new now.
+    /// The time at which a new connection was opened.
     pub fn opened(&self, now: &Now) -> ChatTime {
         match self {
             Self::Local(_) => now.entry.chat,

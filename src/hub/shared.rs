@@ -21,7 +21,7 @@ const INTERRUPTED: &str =
     "The servers of this chat cannot reach each other. Your messages will be delivered once they can.";
 const RESTORED: &str = "The servers of this chat can reach each other again.";
 
-/// For how long the engine may be silent while a server still takes leave of it.
+/// If the engine has not answered for this long, a server that stops does not try to leave the chat.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the log's threads tell the hub.
@@ -47,7 +47,7 @@ pub struct SharedEntry {
 }
 
 impl LogEvent {
-    /// Call this on the log's threads: to decode entries would delay the hub. `None`: the hub has nothing to do.
+    /// Call this on the log's threads: decoding entries would delay the hub. `None`: the hub has nothing to do.
     pub fn decode(event: cluster::Event) -> Option<Self> {
         Some(match event {
             cluster::Event::Entries(entries) => {
@@ -69,7 +69,7 @@ impl LogEvent {
             cluster::Event::Fenced => Self::Fenced,
             cluster::Event::SnapshotDue => Self::SnapshotDue,
             cluster::Event::Left(in_time) => Self::Left { in_time },
-            // There is only one so far.
+            // There is only one format so far.
             cluster::Event::Format(_) => return None,
         })
     }
@@ -96,14 +96,14 @@ impl SharedEntry {
 pub struct SharedOrder {
     log: SharedLog,
     node: NodeNumber,
-    /// This server's entries that have not come back, in their order.
+    /// This server's entries that were not read back, in their order.
     waiting: VecDeque<(u64, Own)>,
     /// Of the last entry that was applied.
     last_id: u64,
     last_time: ChatTime,
     /// When the log was last asked for an entry.
     tick: Option<ChatTime>,
-    /// Told once the hub has everything that was said before this server joined, up to this id.
+    /// Notified once the hub has applied everything from before this server joined, up to this id.
     ready: Option<(u64, Sender<()>)>,
     phase: Phase,
 }
@@ -119,7 +119,7 @@ enum Phase {
 }
 
 impl SharedOrder {
-    /// `ready`: told once everything is applied that was said before this server joined.
+    /// `ready`: notified once everything from before this server joined is applied.
     pub fn new(log: SharedLog, joined: &Joined, ready: Sender<()>) -> Self {
         let mut order = Self {
             node: node_number(joined.node),
@@ -165,7 +165,7 @@ impl SharedOrder {
         self.last_time
     }
 
-    /// `false`: the engine does not respond, so this server is considered dead later.
+    /// `false`: the engine does not respond, so the others will consider this server dead.
     pub fn leave(&mut self) -> bool {
         let responds = self.log.status().figures().silence < LEAVE_PATIENCE;
         if responds && self.phase == Phase::Joined {
@@ -192,7 +192,8 @@ impl SharedOrder {
         self.tick = deadline;
     }
 
-    /// What this server has of its entry that has come back. Earlier ones do not come back any more.
+    /// What this server has kept for an entry of its own that was read back. Earlier ones will not be read back any
+    /// more.
     fn returned(&mut self, sequence: u64) -> Own {
         while let Some((waiting, _)) = self.waiting.front()
             && *waiting < sequence
@@ -216,7 +217,7 @@ impl SharedOrder {
     fn report_ready(&mut self) {
         let last_id = self.last_id;
         if let Some((_, ready)) = self.ready.take_if(|(id, _)| *id <= last_id) {
-            // It has room for one message, and gets no other.
+            // The channel has room for one message, and gets no other.
             let _ = ready.try_send(());
         }
     }
@@ -336,7 +337,7 @@ impl Hub {
         info!("Continuing the chat as server number {}", joined.node);
     }
 
-    /// Has the store hold what the room has.
+    /// Makes the store match the room.
     pub(super) fn follow(&mut self) {
         let (room, last_id) = (&self.room, self.order.last_id());
         self.storage.follow(|| Followed {

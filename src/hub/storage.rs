@@ -150,21 +150,21 @@ impl Storage {
 
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
 impl Storage {
-    /// Has the store hold this chat, which other servers have as well.
+    /// Makes the store match this chat, which other servers have as well.
     pub fn follow(&mut self, followed: impl FnOnce() -> Followed) {
         if let Some(queue) = &mut self.queue {
             queue.follow(followed());
         }
     }
 
-    /// Has these named moderators stored in place of the earlier ones.
+    /// Stores these named moderators in place of the earlier ones.
     pub fn set_moderators(&mut self, moderators: Vec<NamedModerator>) {
         if let Some(queue) = &mut self.queue {
             queue.set_moderators(moderators);
         }
     }
 
-    /// Has an act that has taken effect stored and recorded, if it is not stored yet: a decision of another server, or an
+    /// Stores and records an act that has taken effect, if it is not stored yet: a decision of another server, or an
     /// act from an entry that may have been applied before this server was restarted.
     pub fn apply(&mut self, act: &Act) {
         if let Some(queue) = &mut self.queue {

@@ -13,7 +13,7 @@ pub struct Clock {
     offset_seconds: i32,
 }
 
-/// Formats times, most of them only once per second: that takes longer than to handle a message.
+/// Formats times, most of them only once per second: formatting takes longer than handling a message.
 #[derive(Default)]
 pub struct TimeTexts {
     /// The second since 1970 and the offset of what follows; `None`: nothing has been formatted.
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// Several servers may be in different time zones. What they keep has the time of the author's server.
+    /// Several servers may be in different time zones. Kept messages have the local time of the author's server.
     #[test]
     fn local_times_follow_the_offset() {
         let mut texts = TimeTexts::default();

@@ -10,12 +10,12 @@ pub fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// How much longer [`extend_start_timeout`] lets the start take, at least. Longer than the `TimeoutStartSec` that systemd
-/// has by default.
+/// How much longer [`extend_start_timeout`] lets the start take, at least. Longer than the `TimeoutStartSec` that
+/// systemd has by default.
 pub const START_TIMEOUT_EXTENSION: Duration = Duration::from_secs(120);
 
-/// Reports that the start takes longer: without [`ready`] or another call within [`START_TIMEOUT_EXTENSION`], systemd ends
-/// the server.
+/// Reports that the start takes longer: without [`ready`] or another call within [`START_TIMEOUT_EXTENSION`], systemd
+/// stops the server.
 #[allow(dead_code, reason = "only with the feature cluster")]
 pub fn extend_start_timeout() {
     let micros = START_TIMEOUT_EXTENSION.as_micros().try_into().unwrap_or(u32::MAX);

@@ -18,15 +18,15 @@ use crate::store;
 
 /// What connects a running server with the chat's log.
 pub struct Membership {
-    /// What happens in the log waits for it.
+    /// Events of the log wait for it.
     hub: Arc<OnceLock<HubHandle>>,
-    /// Gets a message once the hub has everything that was said before this server joined.
+    /// Gets a message once the hub has applied everything from before this server joined.
     is_current: Receiver<()>,
     status: Arc<Status>,
 }
 
 impl Membership {
-    /// Waits until the hub has everything that was said before this server joined.
+    /// Waits until the hub has applied everything from before this server joined.
     ///
     /// # Errors
     /// The server is to stop.

@@ -16,8 +16,8 @@ use crate::transport::timespec;
 /// How often systemd is asked for more time: several times within [`systemd::START_TIMEOUT_EXTENSION`].
 const EXTEND_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Runs `work`, which may take as long as it likes, on a thread of its own. `None`: the server is to stop, and the thread
-/// ends with the process.
+/// Runs `work`, which may take any time, on a thread of its own. `None`: the server is to stop, and the thread ends
+/// with the process.
 ///
 /// # Errors
 /// Those of the system calls, and a panic of `work`.

@@ -1,4 +1,4 @@
-//! What the store of a server takes over from a chat that other servers have as well.
+//! Changes of the store that come from a chat of several servers.
 
 use std::mem::take;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub enum Change {
     },
     /// All named moderators.
     Moderators(Vec<NamedModerator>),
-    /// What has been done, maybe through another server, and may be stored already.
+    /// An act that has taken effect, maybe through another server. It may be stored already.
     Applied(Box<Act>),
 }
 

@@ -1,5 +1,5 @@
-//! What the table of messages holds: how many, and where their times go back. To read a million rows takes long, so it is
-//! done in parts, between commits.
+//! What the table of messages holds: how many, and where their times go back. Reading a million rows takes long, so it
+//! is done in parts, between commits.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The store: the history, bans, time-outs, named moderators and the audit log, in one SQLite file (docs/operations.md).
+//! The store: the history, bans, time-outs, named moderators and the audit log, in one SQLite file
+//! (docs/operations.md).
 //!
 //! [`open`] takes the lock, checks the file and loads what the room needs. Afterwards, only the store's thread uses the
 //! file. The hub passes it what must be stored through a [`Queue`], which never blocks; the thread answers with
@@ -105,8 +106,8 @@ pub struct StoredState {
 
 #[allow(dead_code, reason = "only with the feature cluster")]
 impl StoredState {
-    /// The id of the newest that is kept. Of several stores of one chat, the one with the greatest is the newest: after a
-    /// crash, [`Self::last_id`] only says which ids may have been assigned.
+    /// The id of the newest that is kept. Of several stores of one chat, the one with the greatest is the newest: after
+    /// a crash, [`Self::last_id`] only says which ids may have been assigned.
     pub fn newest_id(&self) -> u64 {
         let messages = self.messages.last().map(|message| message.id);
         let bans = self.bans.iter().map(|ban| ban.id);

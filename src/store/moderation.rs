@@ -13,8 +13,8 @@ const OUT_OF_ORDER_MILLIS: i64 = 60_000;
 /// Who has done what was done with `tinychat moderator`. Acts of members have an address.
 const COMMAND_LINE: &str = "command line";
 
-/// Stores a decision, adds it to the audit log, and deletes the bans and time-outs that have ended. Returns how many messages it
-/// has deleted.
+/// Stores a decision, adds it to the audit log, and deletes the bans and time-outs that have ended. Returns how many
+/// messages it has deleted.
 pub fn decide(connection: &Connection, decision: &Decision) -> rusqlite::Result<(Outcome, u64)> {
     let deleted = take_effect(connection, &decision.act)?;
     if deleted == 0 && matches!(decision.act.action, Action::Delete { .. }) {
@@ -24,8 +24,8 @@ pub fn decide(connection: &Connection, decision: &Decision) -> rusqlite::Result<
     Ok((Outcome::Stored, deleted))
 }
 
-/// Stores an act that has taken effect, and adds it to the audit log if it is not there. Returns how many messages it has
-/// deleted.
+/// Stores an act that has taken effect, and adds it to the audit log if it is not there. Returns how many messages it
+/// has deleted.
 pub fn apply(connection: &Connection, act: &Act) -> rusqlite::Result<u64> {
     let deleted = take_effect(connection, act)?;
     if let Action::Delete { id, .. } = act.action {

@@ -123,25 +123,26 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Has the store hold this chat, which other servers have as well. If too much waits, the oldest of its messages
-    /// are not stored, but counted.
+    /// Makes the store match this chat, which other servers have as well. If too much waits, the oldest of its messages
+    /// are not stored, but counted as lost.
     pub fn follow(&mut self, mut followed: Followed) {
         let room = (QUEUE_BYTES - RESERVED_BYTES).saturating_sub(self.shared.bytes());
         self.shared.counters.store_lost(followed.fit(room) as u64);
         self.change(Change::Follow(followed));
     }
 
-    /// Has another epoch stored. What the store holds belongs to it. `is_shared`: other servers have the chat as well.
+    /// Stores another epoch, to which the contents of the store belong from now on. `is_shared`: other servers have the
+    /// chat as well.
     pub fn set_epoch(&mut self, epoch: Arc<str>, is_shared: bool) {
         self.change(Change::Epoch { epoch, is_shared });
     }
 
-    /// Has these named moderators stored in place of the earlier ones. If too much waits, they are not.
+    /// Stores these named moderators in place of the earlier ones. If too much waits, they are not.
     pub fn set_moderators(&mut self, moderators: Vec<NamedModerator>) {
         self.change(Change::Moderators(moderators));
     }
 
-    /// Has an act that has taken effect stored and recorded, within some 100 ms, if it is not stored yet. If too much
+    /// Stores and records an act that has taken effect, within about 100 ms, if it is not stored yet. If too much
     /// waits, it is counted as a lost message.
     pub fn apply(&mut self, act: Box<Act>) {
         self.change(Change::Applied(act));

@@ -14,9 +14,9 @@ const MAX_BACKUPS: u32 = 100;
 /// The most characters of an epoch in a file name.
 const MAX_EPOCH_CHARS: usize = 32;
 
-/// Renames a closed store to `tinychat.db.EPOCH-backup`, or to `tinychat.db.EPOCH-backup-2` and so on if there is such a
-/// file, and leaves an empty store in its place. For a server that joins a chat other than the one in its store. Returns the
-/// new path.
+/// Renames a closed store to `tinychat.db.EPOCH-backup`, or to `tinychat.db.EPOCH-backup-2` and so on if there is such
+/// a file, and leaves an empty store in its place. For a server that joins a chat other than the one in its store.
+/// Returns the new path.
 ///
 /// # Errors
 /// The store is in use, or cannot be renamed. It is as before.
