@@ -121,7 +121,7 @@ export function showStates() {
     const isUnknown = item.state === "unknown";
     const isSent = item.state === "sent" && connection.state === "online";
     const text = isUnknown ? "May not have been sent" : isSent ? "" : "Not sent yet";
-    // What is under way would be in the room, but not on the page.
+    // A message in flight would be in the room, but not on the page.
     const canDiscard = item.state !== "sent" || !connection.isOnline();
     setDeliveryState(item.row, text, {
       "Send again": isUnknown && (() => sendAgain(item)),

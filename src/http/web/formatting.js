@@ -81,7 +81,7 @@ export function messageRow({ sender, text, isOwn, isWhisper, recipient }, ownNam
   if (body.querySelectorAll("*").length > MAX_ELEMENTS) body.replaceChildren(text);
   body.dir = "auto"; // last, as the browser looks for it anew with each child
   const picture = avatar(sender);
-  picture.dataset.name = sender; // what has it opens a menu
+  picture.dataset.name = sender; // a click opens a menu
   const row = element("div", { class: "message", role: "article", tabindex: "-1" }, picture, header, body);
   row.classList.toggle("own", isOwn);
   row.classList.toggle("whisper", isWhisper);

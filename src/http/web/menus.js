@@ -46,7 +46,7 @@ export async function openMessageMenu({ id, sender, text, isOwn, isWhisper, reci
   open(anchor, isOwn ? "Your message" : sender, items, String(id));
 }
 
-/** Closes what is open about a message: it has been deleted. @param {number} id */
+/** Closes the menu and the dialog of a message that was deleted. @param {number} id */
 export function closeMessage(id) {
   if (menu.dataset.message === String(id)) menu.hidePopover();
   document.querySelector(`dialog [data-message="${id}"]`)?.closest("dialog")?.close();
@@ -87,7 +87,7 @@ export function ask(title, text, actions, ...fields) {
   });
 }
 
-// --- What the menus offer: not what the server would refuse
+// --- The items of the menus: only what the server would accept
 
 /** @param {string} name @returns {Items} */
 function contact(name) {

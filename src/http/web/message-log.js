@@ -479,7 +479,7 @@ const plural = (count, noun) => (count ? `${count} ${noun}${count > 1 ? "s" : ""
 
 // --- Moving between messages, and their menu
 
-// Not pointerover, which also comes when the log scrolls under a pointer that rests.
+// Not pointerover, which is also sent when the log scrolls under a resting pointer.
 for (const type of ["pointermove", "click", "focusin"]) box.addEventListener(type, activate);
 menuButton.addEventListener("click", showMenu);
 box.addEventListener("keydown", (event) => {

@@ -1,4 +1,4 @@
-// What tells the user about new messages while the page is in the background: notifications, a sound, the title and the
+// How the user learns of new messages while the page is in the background: notifications, a sound, and the title and
 // icon of the page.
 
 import { $ } from "./dom.js";

@@ -1,4 +1,4 @@
-// The user's settings, which last in this browser and are the same in all of its tabs, and the panel that has them.
+// The user's settings, which are stored in this browser and shared by its tabs, and the panel that shows them.
 
 import { $, element } from "./dom.js";
 import { loadLasting, saveLasting } from "./storage.js";
