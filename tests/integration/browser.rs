@@ -348,7 +348,8 @@ fn page_fits_a_phone(transport: Transport) {
         ann.evaluate("document.querySelector('#composer').getBoundingClientRect().bottom <= innerHeight"),
         true
     );
-    let heights = "[...document.querySelectorAll('header button')].map((button) => button.offsetHeight).filter(Boolean)";
+    let heights = "[...document.querySelectorAll('header button')] \
+                   .map((button) => button.offsetHeight).filter(Boolean)";
     assert_eq!(ann.evaluate(heights), json!([40, 40, 40]), "fingers can hit the buttons");
     // A tap on an avatar opens the menu of its person.
     ann.click(".message:not(.own) .avatar");
@@ -633,7 +634,7 @@ fn one_unsent_message_can_be_discarded() {
     wait_until_back(&ann);
     wait_for_messages(&ann, &["one", "three"]);
     assert_eq!(ann.evaluate("sessionStorage.outbox"), serde_json::Value::Null);
-    // It can be had back.
+    // Its text can be restored.
     ann.press(&[UP]);
     ann.wait_for("document.querySelector('#message-input').value === '//two'");
 }

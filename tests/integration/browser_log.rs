@@ -165,7 +165,8 @@ fn a_few_emoji_alone_are_larger() {
     ann.wait_for_text(LATEST, usual.last().unwrap());
     let shown = "[...document.querySelectorAll('.emoji .message-text')].map((text) => text.textContent)";
     assert_eq!(ann.evaluate(shown), json!(larger));
-    let sizes = "[...document.querySelectorAll('.message-text')].map((text) => parseFloat(getComputedStyle(text).fontSize)).join()";
+    let sizes = "[...document.querySelectorAll('.message-text')] \
+                 .map((text) => parseFloat(getComputedStyle(text).fontSize)).join()";
     for (density, size) in [("comfortable", "27.2"), ("compact", "20.8")] {
         change_setting(&ann, "density", &json!(density));
         ann.wait_for(&format!("{sizes} === '{}{}'", format!("{size},").repeat(4), ["15"; 6].join(",")));
@@ -502,7 +503,8 @@ fn nobody_can_pass_for_the_user() {
     let mut you = server.client("You");
     you.public("I agree.");
     ann.wait_for_text(LATEST, "I agree.");
-    let senders = "[...document.querySelectorAll('#log .message')].map((row) => [row.querySelector('.name').innerText, row.matches('.own')])";
+    let senders = "[...document.querySelectorAll('#log .message')] \
+                   .map((row) => [row.querySelector('.name').innerText, row.matches('.own')])";
     assert_eq!(ann.evaluate(senders), json!([["Ann", true], ["You", false]]));
 }
 

@@ -154,7 +154,10 @@ fn a_menu_is_used_with_the_keyboard() {
     ann.press(&[HOME, DOWN, DOWN]);
     assert_eq!(ann.evaluate(FOCUSED), "Bob \"B\" Lee");
     // The ring is inside the item, as `content-visibility` cuts off what is outside.
-    let ring = ann.evaluate("(({ outlineOffset, outlineWidth }) => parseFloat(outlineOffset) + parseFloat(outlineWidth))(getComputedStyle(document.activeElement))");
+    let ring = ann.evaluate(
+        "(({ outlineOffset, outlineWidth }) => parseFloat(outlineOffset) + parseFloat(outlineWidth)) \
+         (getComputedStyle(document.activeElement))",
+    );
     assert!(ring.as_f64().unwrap() <= 0.0, "{ring}");
     let focused_item = "document.activeElement.innerText";
     ann.press(&[ENTER]);

@@ -1,10 +1,10 @@
-//! Several servers as one chat (docs/cluster.md), on a real Redis server: what their clients say to each other, and what
-//! happens when a part of it fails. Without a `redis-server`, these tests are skipped, unless `TINYCHAT_ENGINE_TESTS` is
-//! `required`.
+//! Several servers as one chat (docs/cluster.md), on a real Redis server: what their clients say to each other, and
+//! what happens when a part of it fails. Without a `redis-server`, these tests are skipped, unless
+//! `TINYCHAT_ENGINE_TESTS` is `required`.
 //!
 //! Clients record what they were told and what they saw, and a checker looks for what was lost, duplicated or reordered
-//! (`support/anomalies.rs`). With TINYCHAT_CLUSTER_LONG=1, failures last longer, and it is asserted that a dead server's
-//! members are away within 12 s. A busy machine could fail to keep that.
+//! (`support/anomalies.rs`). With TINYCHAT_CLUSTER_LONG=1, failures last longer, and it is asserted that a dead
+//! server's members are away within 12 s. A busy machine could fail to keep that.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -28,9 +28,9 @@ use crate::support::random::Random;
 use crate::support::recorder::Recorder;
 use crate::support::server::{TestServer, Transport};
 
-/// Nobody leaves because of the time.
+/// So long that no member leaves during a test.
 const FOREVER: (&str, &str) = ("RESUME_SECONDS", "86400");
-/// Between two lines of a client that talks all the time.
+/// Between two lines of a client that sends all the time.
 const PACE: Duration = Duration::from_millis(10);
 /// How long a dead server's members may seem to be present.
 const AWAY_WITHIN: Duration = Duration::from_secs(12);
@@ -114,7 +114,7 @@ fn two_servers_are_one_room() {
         without_timestamps(histories[0]["messages"].as_array().unwrap()),
         without_timestamps(histories[1]["messages"].as_array().unwrap())
     );
-    // Whoever knows a position from one server continues from there on the other.
+    // A client with a position from one server continues from it on the other.
     let since = json!({"epoch": first["epoch"], "since": seen[0][98]["id"]});
     let answer = nodes[1].connect().join_asking("Gil", since);
     assert_eq!((&answer["recovered"], answer["messages"].as_array().unwrap().len()), (&json!(true), 1));
@@ -378,8 +378,8 @@ fn nobody_loses_a_line_while_all_servers_are_restarted() {
     assert!(closes.all(|close| *close == Some(CloseCode::Away.into())), "{records:?}");
 }
 
-/// One failure after the other, at random. TINYCHAT_CLUSTER_FAILURES sets their number, and TINYCHAT_CLUSTER_SEED repeats
-/// a series, though not when threads and processes run.
+/// One failure after the other, at random. TINYCHAT_CLUSTER_FAILURES sets their number, and TINYCHAT_CLUSTER_SEED
+/// repeats a series, though not when threads and processes run.
 #[test]
 fn nothing_is_lost_whatever_fails() {
     let Some(mut engine) = Engine::start() else { return };
@@ -436,7 +436,7 @@ fn nothing_is_lost_whatever_fails() {
                 nodes[at].signal(Signal::CONT);
             }
         }
-        // Everyone goes on.
+        // All clients continue.
         let said: Vec<usize> = talkers.iter().map(|talker| talker.record().acked.len()).collect();
         talkers.iter().zip(said).for_each(|(talker, said)| talker.wait_for_acks(said + 3));
     }
@@ -907,7 +907,7 @@ fn without_timestamps(messages: &[Value]) -> Vec<Value> {
     messages
 }
 
-/// Speaks enough of the protocol to say that it is too old.
+/// Implements enough of the protocol to report a version that is too old.
 struct OldEngine(TcpListener);
 
 impl OldEngine {

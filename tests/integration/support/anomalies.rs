@@ -1,5 +1,5 @@
-//! A checker, as Jepsen has one: compares what clients have said, and what they were told, with what they have seen and
-//! with the history, and finds what was lost, duplicated or reordered, and names with two owners.
+//! A checker like Jepsen's: compares what clients have said, and what they were told, with what they have seen and with
+//! the history, and finds what was lost, duplicated or reordered, and names with two owners.
 //!
 //! Each line is `LABEL NUMBER`, where the label belongs to one client and the numbers ascend.
 

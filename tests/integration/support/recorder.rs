@@ -163,7 +163,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the record, and wakes up who waits for it.
+    /// Changes the record, and wakes up the threads that wait for it.
     fn record(&self, change: impl FnOnce(&mut Record)) {
         change(&mut self.state().record);
         self.changed.notify_all();
