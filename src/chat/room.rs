@@ -100,7 +100,7 @@ impl Effect {
             | Self::Close(id, _)
             | Self::ReadOlder(id, _)
             | Self::Send(Audience::One(id), _) => server.has(*id),
-            // It is stored where it was made, before it takes effect anywhere.
+            // The moderator's server stores it before it takes effect on any server.
             Self::Decide(decision) => server.has(decision.connection),
             Self::Send(Audience::Only(ids), _) => {
                 ids.retain(|&id| server.has(id));

@@ -132,7 +132,8 @@ fn in_background(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Ends the threads. Without [`leave`](SharedLog::leave), the other nodes consider this one dead after its lease.
+/// Ends the threads. Without [`leave`](SharedLog::leave), the other nodes consider this one dead once its lease has
+/// expired.
 impl Drop for SharedLog {
     fn drop(&mut self) {
         self.send(Command::Stop);

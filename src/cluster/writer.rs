@@ -29,9 +29,9 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Above this round trip, the engine is far away.
 const FAR: Duration = Duration::from_millis(100);
 
-/// What the thread is asked to do, or told.
+/// Requests and reports to the thread.
 pub enum Command {
-    /// By the caller, who has taken the number of bytes from the room in the queue.
+    /// By the caller, which has counted the entry as queued.
     Append {
         node: u32,
         data: Vec<u8>,

@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
         Ok(Some(admission))
     }
 
-    /// Waits while the other servers of the chat cannot be reached and too much waits for them.
+    /// Waits while the queue of entries for the other servers is full.
     pub fn wait_for_room(&mut self) -> Result<(), End> {
         while self.shared.hub.is_held() && !self.shared.hub.is_shutting_down() {
             self.hold(Instant::now() + HELD_TIME)?;

@@ -124,7 +124,7 @@ impl HubHandle {
         *self.state.node()
     }
 
-    /// Whether clients have to wait before they send more, because the other servers of the chat cannot be reached.
+    /// Whether clients have to wait before they send more, because the queue of entries for the other servers is full.
     pub fn is_held(&self) -> bool {
         self.state.0.is_held.load(Ordering::Relaxed)
     }

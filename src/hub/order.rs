@@ -8,7 +8,7 @@ use super::handle::{Admission, Admitted};
 use super::shared::SharedOrder;
 use crate::chat::{ChatTime, ConnectionId, Input, JoinSecrets, NodeNumber};
 
-/// Gives entries their positions: at once or, if several servers are one chat, once all of them have the entry there.
+/// Gives entries their positions: at once on a single server; with several, once they are read back from the log.
 pub enum Order {
     /// The id of the last entry of a server that runs by itself.
     Local(u64),

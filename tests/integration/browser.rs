@@ -601,7 +601,7 @@ fn a_message_that_may_not_have_been_sent_can_be_sent_again() {
     assert_eq!(bob.next_line(), "Ann: three");
 }
 
-/// What waits, and what may not have arrived.
+/// One that waits, and one that may not have arrived.
 #[test]
 fn one_unsent_message_can_be_discarded() {
     let Some(driver) = Driver::start() else { return };

@@ -466,7 +466,7 @@ fn a_message_has_a_menu() {
     assert_empty_console(&ann);
 }
 
-/// The menu and the dialog once kept offering what had been deleted meanwhile.
+/// The menu and the dialog of a message once stayed open after the message was deleted.
 #[test]
 fn what_is_open_about_a_message_closes_when_it_is_deleted() {
     let Some(driver) = Driver::start() else { return };

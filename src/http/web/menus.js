@@ -1,4 +1,4 @@
-// The menus of people and of messages, and the dialog that asks before something is done.
+// The menus of people and messages, and the dialog that asks for confirmation.
 
 import * as composer from "./composer.js";
 import { $, button, element, moveFocus } from "./dom.js";
@@ -59,7 +59,7 @@ export function run(command) {
 }
 
 /**
- * Asks, and returns the index of the action that was chosen. The first one cancels, and the last one is the most
+ * Shows a dialog, and returns the index of the chosen action. The first one cancels, and the last one is the most
  * dangerous. With one field or more and two actions, Enter chooses the second one if the fields are valid.
  * @param {string} title
  * @param {string} text

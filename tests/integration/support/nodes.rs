@@ -13,7 +13,7 @@ use super::program::{Folder, Process};
 use super::proxy::Proxy;
 use super::server::Transport;
 
-/// Where clients find the servers that are running, as a load balancer would know it.
+/// The running servers, as a load balancer would know them.
 #[derive(Clone, Default)]
 pub struct Servers(Arc<Mutex<Vec<SocketAddr>>>);
 

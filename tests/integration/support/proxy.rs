@@ -76,7 +76,7 @@ impl Proxy {
         self.end_connections(Mode::Cut);
     }
 
-    /// Forwards what each side sends this much later, from now on, or somewhat more than that.
+    /// From now on, forwards what each side sends after at least this delay.
     #[cfg(feature = "cluster")]
     pub fn delay(&self, delay: Duration) {
         self.shared.delay_millis.store(delay.as_millis().try_into().unwrap(), SeqCst);

@@ -19,9 +19,9 @@ use super::nodes::Servers;
 
 /// How many lines may be without their `ack`.
 const WINDOW: usize = 20;
-/// How often it looks for something to say.
+/// How often it checks whether a line is due.
 const PAUSE: Duration = Duration::from_millis(10);
-/// For a handshake and an answer to a `join`. Then it tries the next server.
+/// Time limit for a handshake and the answer to a `join`. After it, the client tries the next server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A client with a thread of its own.
