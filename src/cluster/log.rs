@@ -139,3 +139,23 @@ impl Drop for SharedLog {
         self.send(Command::Stop);
     }
 }
+
+#[cfg(test)]
+impl SharedLog {
+    /// A node of an empty chat, and a log without threads: nothing comes of what it is asked.
+    pub fn detached() -> (Joined, Self) {
+        let applied = Applied::default();
+        let joined = Joined {
+            node: 1,
+            epoch: "0f".into(),
+            format: 1,
+            state: None,
+            id: 0,
+            sequence: 0,
+            log_id: 0,
+            applied,
+        };
+        let log = Self::new(crossbeam_channel::unbounded().0, Arc::new(Status::new("a")), &joined);
+        (joined, log)
+    }
+}

@@ -107,6 +107,15 @@ impl Status {
         }
     }
 
+    /// Whether the engine answers: no call has waited for longer than this.
+    pub fn responds_within(&self, patience: Duration) -> bool {
+        // The connection that reads always waits for an answer. The other one often has nothing to ask.
+        let read = self.now().saturating_sub(self.read_answered_at.load(Relaxed));
+        let waits = self.write_waits_since().into_iter().chain(self.stuck_since());
+        Duration::from_millis(read) < patience
+            && waits.map(|since| since.elapsed()).all(|wait| wait < patience)
+    }
+
     /// The figures for `/metrics`.
     pub fn stats(&self) -> ClusterStats {
         let Figures {
@@ -267,5 +276,36 @@ impl Status {
 
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(100);
+
+    /// A server that had written nothing for a second once did not take its leave.
+    #[test]
+    fn an_engine_that_is_asked_nothing_responds() {
+        let mut status = Status::new("a");
+        let pass = |status: &mut Status| status.start -= 2 * PATIENCE;
+        status.joined(1, 0, 0, 0);
+        assert!(status.responds_within(PATIENCE));
+        pass(&mut status);
+        assert!(!status.responds_within(PATIENCE), "nothing could be read");
+        status.answered_read();
+        assert!(status.responds_within(PATIENCE), "nothing was written");
+        status.asks_to_write();
+        assert!(status.responds_within(PATIENCE));
+        pass(&mut status);
+        status.answered_read();
+        assert!(!status.responds_within(PATIENCE), "nothing could be written");
+        status.answered_write();
+        assert!(status.responds_within(PATIENCE));
+        status.stuck(true);
+        pass(&mut status);
+        status.answered_read();
+        assert!(!status.responds_within(PATIENCE), "what was written cannot be read");
     }
 }

@@ -90,6 +90,19 @@ fn time_passes_by_one_entry_for_all() {
     }
 }
 
+/// A member that was away once did not leave until somebody said something.
+#[test]
+fn time_that_passes_while_the_engine_is_filled_comes_with_an_entry() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    ann.append(0);
+    ann.wait("an entry", |ann| ann.chat.len() == 1);
+    engine.call(&["FLUSHALL"]);
+    ann.wait("the loss", |ann| ann.joined == 1);
+    ann.log.tick(ann.times[0] + 1);
+    ann.wait("the time", |ann| ann.ticks > 0);
+}
+
 /// Calls may have been executed although their answers were lost.
 #[test]
 fn entries_are_there_once_after_connections_were_cut() {
@@ -238,6 +251,20 @@ fn nobody_is_considered_dead_because_the_engine_was_paused() {
     for node in nodes {
         assert_eq!((node.lost, node.fenced, node.downs.len()), (0, 0, 0));
     }
+}
+
+/// The first one that joined after a pause of the engine once had all others considered dead.
+#[test]
+fn a_node_that_joins_after_a_pause_ends_no_others() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let ann = engine.start_node(proxy.port, "a", SHORT_LEASE, FORMATS).unwrap();
+    proxy.cut(true);
+    thread::sleep(2 * SHORT_LEASE.lease);
+    let mut bob = engine.node_with("b", Tuning { lease: PATIENCE, ..USUAL });
+    bob.append(0);
+    bob.wait("its entry", |bob| bob.chat.len() == 1);
+    assert_eq!((bob.last_id, bob.downs.len()), (1, 0), "{} has not ended", ann.node);
 }
 
 #[test]

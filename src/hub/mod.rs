@@ -221,6 +221,11 @@ impl Hub {
                 now.instant >= deadline || (self.delivery.is_finished() && !self.order.is_leaving())
             };
             if self.shutdown_deadline.is_some_and(is_over) {
+                // The log has not responded.
+                #[cfg(feature = "cluster")]
+                if self.order.is_leaving() {
+                    self.left(&now, false);
+                }
                 return;
             }
             self.do_what_is_due(&now);

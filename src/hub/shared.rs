@@ -167,8 +167,7 @@ impl SharedOrder {
 
     /// `false`: the engine does not respond, so the others will consider this server dead.
     pub fn leave(&mut self) -> bool {
-        let responds = self.log.status().figures().silence < LEAVE_PATIENCE;
-        if responds && self.phase == Phase::Joined {
+        if self.log.status().responds_within(LEAVE_PATIENCE) && self.phase == Phase::Joined {
             self.log.leave();
             self.phase = Phase::Leaving;
         }
@@ -211,6 +210,12 @@ impl SharedOrder {
     fn applied(&mut self, entry: &cluster::Entry) {
         self.log.applied(entry);
         (self.last_id, self.last_time) = (entry.id, ChatTime(entry.time));
+        self.report_ready();
+    }
+
+    /// The log may end with an earlier id than when this server joined for the first time.
+    fn joined_again(&mut self, log_id: u64) {
+        self.ready.iter_mut().for_each(|(id, _)| *id = log_id);
         self.report_ready();
     }
 
@@ -334,6 +339,9 @@ impl Hub {
         }
         self.room.set_epoch(joined.epoch.as_str().into());
         self.follow();
+        if let Order::Shared(order) = &mut self.order {
+            order.joined_again(joined.log_id);
+        }
         info!("Continuing the chat as server number {}", joined.node);
     }
 
@@ -352,7 +360,7 @@ impl Hub {
     }
 
     /// This server has left the chat, at the shutdown.
-    fn left(&mut self, now: &Now, in_time: bool) {
+    pub(super) fn left(&mut self, now: &Now, in_time: bool) {
         if !in_time {
             warn!("The Redis or Valkey server did not respond in time: the newest messages may be lost");
         }
@@ -381,4 +389,63 @@ fn encoded(snapshot: &Snapshot) -> Option<Vec<u8>> {
 /// The engine counts servers from 1.
 fn node_number(number: u32) -> NodeNumber {
     NodeNumber::new(number).unwrap_or(NodeNumber::LOCAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{IpAddr, TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::hub::entry_clock::EntryClock;
+    use crate::hub::{HubHandle, HubSettings, Peer};
+    use crate::limits::ClientLog;
+    use crate::transport::{Link, Stream};
+
+    /// The hub of a node whose log has no threads. `log_id`: of the last entry when it joined.
+    fn hub(log_id: u64) -> (HubHandle, Hub, Joined, Receiver<()>) {
+        let (mut joined, log) = SharedLog::detached();
+        joined.log_id = log_id;
+        let (sender, is_current) = bounded(1);
+        let order = Order::Shared(Box::new(SharedOrder::new(log, &joined, sender)));
+        let settings = HubSettings { order, ..HubSettings::empty() };
+        let (handle, hub) = Hub::new(settings, Arc::default(), ClientLog::new(Arc::default()));
+        (handle, hub, joined, is_current)
+    }
+
+    /// A server that started while the engine lost its data once waited for an id of the chat before, and did not listen.
+    #[test]
+    fn a_server_is_ready_after_the_engine_was_filled() {
+        let (_handle, mut hub, mut joined, is_current) = hub(7);
+        assert!(is_current.try_recv().is_err());
+        joined.log_id = 0;
+        hub.joined_again(&EntryClock::default().now(), &joined, None);
+        assert_eq!(is_current.try_recv(), Ok(()));
+    }
+
+    /// Clients were once disconnected without a close frame, because the log's own time limit was not shorter.
+    #[test]
+    fn clients_get_a_close_frame_if_the_engine_does_not_respond_at_the_shutdown() {
+        let (_handle, mut hub, _, _) = hub(0);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let link = Link::new(Stream::plain(Arc::new(socket)), Vec::new(), 1024, 1024);
+        let peer =
+            Peer { name: "a client".into(), network: IpAddr::from([127, 0, 0, 1]).into(), charged: None };
+        hub.delivery.add(ConnectionId::new(hub.order.node(), 1), link.into(), peer);
+        if let Order::Shared(order) = &mut hub.order {
+            order.phase = Phase::Leaving;
+        }
+        hub.shutdown_deadline = Some(EntryClock::default().now().instant);
+        hub.serve();
+        drop(hub);
+        let mut frame = [0; 4];
+        client.read_exact(&mut frame).unwrap();
+        assert_eq!((frame[0], &frame[2..]), (0x88, &1001_u16.to_be_bytes()[..]));
+    }
 }

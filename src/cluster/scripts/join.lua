@@ -18,6 +18,6 @@ else
   if tonumber(node) >= 16777216 then return redis.error_reply('NUMBERS all node numbers are used') end
   redis.call('HSET', META, 'node:' .. node, '0')
 end
-redis.call('HSET', META, 'name:' .. node, ARGV[1], 'format:' .. node, ARGV[2], 'beat', whole(now))
+redis.call('HSET', META, 'name:' .. node, ARGV[1], 'format:' .. node, ARGV[2])
 redis.call('ZADD', LEASES, now + tonumber(ARGV[4]), node)
 return {meta[1], meta[2], tonumber(node), tonumber(meta[3]), tonumber(meta[4]), common_format(ARGV[2])}

@@ -35,8 +35,9 @@ if winner ~= ARGV[2] then return 'WAIT' end
 if ARGV[8] == '' then return 'WIN' end
 redis.call('UNLINK', LOG, META, LEASES, CLAIMS)
 redis.call('SET', SNAPSHOT, ARGV[8])
+-- The time is that of the last entry: if it were the clock's, `tick.lua` would add no entry for the time in between.
 redis.call('HSET', META, 'epoch', ARGV[9], 'mark', ARGV[10], 'format', ARGV[11], 'beat', whole(now), 'id', ARGV[14],
-  'snapshot', ARGV[14], 'time', whole(math.max(now, tonumber(ARGV[13]))), 'nodes', ARGV[15])
+  'snapshot', ARGV[14], 'time', ARGV[13], 'nodes', ARGV[15])
 for index = 17, #ARGV, 2 do
   local node = ARGV[index]
   redis.call('HSET', META, 'node:' .. node, ARGV[index + 1], 'kept:' .. node, ARGV[16])
