@@ -99,13 +99,13 @@ pub struct State {
 pub enum Event {
     /// The next entries of the log.
     Entries(Vec<Entry>),
-    /// For two seconds, the engine has not answered or has refused to write, for this reason.
-    Unavailable(String),
+    /// For two seconds, the engine has not answered or has refused to write.
+    Unavailable,
     /// It answers again.
     Available,
     /// The engine has lost what it had acknowledged. Answer with [`SharedLog::offer`](super::SharedLog::offer). No
     /// entries come until [`Joined`](Self::Joined).
-    Lost(String),
+    Lost,
     /// The others consider this node dead. What it has appended and not read back is lost: all connections must be
     /// closed. Entries continue to come, and [`Joined`](Self::Joined) will.
     Fenced,

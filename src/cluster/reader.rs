@@ -246,7 +246,7 @@ impl Reader {
                 error!(
                     "The Redis or Valkey server at {address} is unavailable: {reason}. Messages wait until it is back"
                 );
-                (self.node.events)(Event::Unavailable(reason));
+                (self.node.events)(Event::Unavailable);
             }
             Some(Change::Available) => {
                 info!("The Redis or Valkey server at {address} is available again");

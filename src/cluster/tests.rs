@@ -649,9 +649,9 @@ impl TestNode {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Entries(entries) => entries.iter().for_each(|entry| self.apply(entry)),
-            Event::Unavailable(_) => self.unavailable += 1,
+            Event::Unavailable => self.unavailable += 1,
             Event::Available => self.available += 1,
-            Event::Lost(_) => {
+            Event::Lost => {
                 self.lost += 1;
                 let chat = self.encoded();
                 self.log.offer(|| Some(chat));

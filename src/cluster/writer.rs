@@ -451,7 +451,7 @@ impl Writer {
         }
         error!("The Redis or Valkey server at {} has lost the chat: {reason}", self.node.link.address());
         self.offer = None;
-        (self.node.events)(Event::Lost(reason.into()));
+        (self.node.events)(Event::Lost);
         while self.offer.is_none() && !self.is_over() {
             self.wait_until(Instant::now() + IO_TIMEOUT);
         }

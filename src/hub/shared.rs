@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use log::{error, info, warn};
+use log::{error, warn};
 
 use super::Hub;
 use super::entry_clock::Now;
@@ -29,9 +29,9 @@ pub enum LogEvent {
     Entries(Vec<SharedEntry>),
     /// With the chat's state, unless it is the one that the hub has.
     Joined(Box<(Joined, Option<Snapshot>)>),
-    Unavailable(String),
+    Unavailable,
     Available,
-    Lost(String),
+    Lost,
     Fenced,
     SnapshotDue,
     Left {
@@ -63,9 +63,9 @@ impl LogEvent {
                     }
                 }
             }
-            cluster::Event::Unavailable(reason) => Self::Unavailable(reason),
+            cluster::Event::Unavailable => Self::Unavailable,
             cluster::Event::Available => Self::Available,
-            cluster::Event::Lost(reason) => Self::Lost(reason),
+            cluster::Event::Lost => Self::Lost,
             cluster::Event::Fenced => Self::Fenced,
             cluster::Event::SnapshotDue => Self::SnapshotDue,
             cluster::Event::Left(in_time) => Self::Left { in_time },
@@ -236,16 +236,9 @@ impl Hub {
                 let (joined, state) = *joined;
                 self.joined_again(now, &joined, state);
             }
-            LogEvent::Unavailable(reason) => {
-                warn!("The log of the chat is not available: {reason}");
-                self.announce(now, INTERRUPTED);
-            }
-            LogEvent::Available => {
-                info!("The log of the chat is available again");
-                self.announce(now, RESTORED);
-            }
-            LogEvent::Lost(reason) => {
-                error!("The Redis or Valkey server has lost a part of the chat ({reason}): filling it again");
+            LogEvent::Unavailable => self.announce(now, INTERRUPTED),
+            LogEvent::Available => self.announce(now, RESTORED),
+            LogEvent::Lost => {
                 let snapshot = self.room.snapshot();
                 if let Order::Shared(order) = &mut self.order {
                     order.log.offer(move || encoded(&snapshot));
@@ -342,7 +335,6 @@ impl Hub {
         if let Order::Shared(order) = &mut self.order {
             order.joined_again(joined.log_id);
         }
-        info!("Continuing the chat as server number {}", joined.node);
     }
 
     /// Makes the store match the room.
