@@ -60,7 +60,7 @@ pub struct Crowd {
     buffer: Vec<u8>,
     /// How many messages each client has sent before.
     sequence: usize,
-    /// The id of the last message. The server also counts its named moderators, connections and joins.
+    /// The id of the last message. The server also counts joins.
     last_id: u64,
 }
 
@@ -130,7 +130,7 @@ impl Crowd {
             clients.push(client);
         }
         let buffer = vec![0; READ_BYTES];
-        Ok(Self { poll, clients, sends, buffer, sequence: 0, last_id: count as u64 + 1 })
+        Ok(Self { poll, clients, sends, buffer, sequence: 0, last_id: 0 })
     }
 
     /// Clients that have joined and received everything.
