@@ -38,29 +38,6 @@ pub struct Status {
     clock_offset: AtomicI64,
 }
 
-/// What [`Status`] shows at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Figures {
-    /// This node's number.
-    pub node: u32,
-    /// Entries in the log that this node has not applied.
-    pub lag_entries: u64,
-    /// What this node has appended and not read back.
-    pub queue_entries: usize,
-    pub queue_bytes: usize,
-    /// Since this node has last renewed its lease.
-    pub lease_age: Duration,
-    /// What it has last read or written of a snapshot.
-    pub snapshot_bytes: usize,
-    /// Entries since the last snapshot.
-    pub snapshot_age_entries: u64,
-    pub reconnects: u64,
-    /// Of the last call that wrote something.
-    pub round_trip: Duration,
-    /// How long the engine has not answered one of the two connections, or they have not had the same log.
-    pub silence: Duration,
-}
-
 impl Status {
     /// `name`: of this node.
     pub(super) fn new(name: &str) -> Self {
@@ -88,12 +65,14 @@ impl Status {
         }
     }
 
-    pub fn figures(&self) -> Figures {
+    /// The figures of this moment.
+    pub fn figures(&self) -> ClusterStats {
         let now = self.now();
         let since = |time: &AtomicU64| Duration::from_millis(now.saturating_sub(time.load(Relaxed)));
         let stuck = self.stuck_since().map_or(Duration::ZERO, |since| since.elapsed());
         let log_id = self.log_id.load(Relaxed).max(self.read_id());
-        Figures {
+        ClusterStats {
+            name: self.name.clone(),
             node: self.node.load(Relaxed),
             lag_entries: log_id.saturating_sub(self.applied_id.load(Relaxed)),
             queue_entries: self.queue_entries.load(Relaxed),
@@ -108,41 +87,11 @@ impl Status {
     }
 
     /// Whether the engine answers: no call has waited for longer than this.
-    pub fn responds_within(&self, patience: Duration) -> bool {
+    pub fn responds_within(&self, timeout: Duration) -> bool {
         // The connection that reads always waits for an answer. The other one often has nothing to ask.
         let read = self.now().saturating_sub(self.read_answered_at.load(Relaxed));
         let waits = self.write_waits_since().into_iter().chain(self.stuck_since());
-        Duration::from_millis(read) < patience
-            && waits.map(|since| since.elapsed()).all(|wait| wait < patience)
-    }
-
-    /// The figures for `/metrics`.
-    pub fn stats(&self) -> ClusterStats {
-        let Figures {
-            node,
-            lag_entries,
-            queue_entries,
-            queue_bytes,
-            lease_age,
-            snapshot_bytes,
-            snapshot_age_entries,
-            reconnects,
-            round_trip,
-            silence,
-        } = self.figures();
-        ClusterStats {
-            name: self.name.clone(),
-            node,
-            lag_entries,
-            queue_entries,
-            queue_bytes,
-            lease_age,
-            snapshot_bytes,
-            snapshot_age_entries,
-            reconnects,
-            round_trip,
-            silence,
-        }
+        Duration::from_millis(read) < timeout && waits.map(|since| since.elapsed()).all(|wait| wait < timeout)
     }
 
     /// The engine's clock, in milliseconds since 1970, as this node estimates it.
@@ -283,29 +232,29 @@ impl Status {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(100);
+    const TIMEOUT: Duration = Duration::from_secs(100);
 
-    /// A server that had written nothing for a second once did not take its leave.
+    /// A server that had written nothing for a second once did not leave the chat.
     #[test]
     fn an_engine_that_is_asked_nothing_responds() {
         let mut status = Status::new("a");
-        let pass = |status: &mut Status| status.start -= 2 * PATIENCE;
+        let pass = |status: &mut Status| status.start -= 2 * TIMEOUT;
         status.joined(1, 0, 0, 0);
-        assert!(status.responds_within(PATIENCE));
+        assert!(status.responds_within(TIMEOUT));
         pass(&mut status);
-        assert!(!status.responds_within(PATIENCE), "nothing could be read");
+        assert!(!status.responds_within(TIMEOUT), "nothing could be read");
         status.answered_read();
-        assert!(status.responds_within(PATIENCE), "nothing was written");
+        assert!(status.responds_within(TIMEOUT), "nothing was written");
         status.asks_to_write();
-        assert!(status.responds_within(PATIENCE));
+        assert!(status.responds_within(TIMEOUT));
         pass(&mut status);
         status.answered_read();
-        assert!(!status.responds_within(PATIENCE), "nothing could be written");
+        assert!(!status.responds_within(TIMEOUT), "nothing could be written");
         status.answered_write();
-        assert!(status.responds_within(PATIENCE));
+        assert!(status.responds_within(TIMEOUT));
         status.stuck(true);
         pass(&mut status);
         status.answered_read();
-        assert!(!status.responds_within(PATIENCE), "what was written cannot be read");
+        assert!(!status.responds_within(TIMEOUT), "what was written cannot be read");
     }
 }

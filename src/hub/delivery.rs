@@ -16,8 +16,8 @@ use crate::transport::{Flush, Link, Output, SendError};
 
 /// The close code of a connection whose place another connection has taken (docs/protocol.md).
 const REPLACED: CloseCode = CloseCode::Library(4001);
-#[cfg(feature = "cluster")]
 /// The reason for closing the connections of a server that has lost its place in a chat of several servers.
+#[cfg(feature = "cluster")]
 const RECONNECT: &str = "this server had lost contact with the other servers: reconnect";
 /// How long a client that was replaced or removed has to complete the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,8 +121,8 @@ impl Delivery {
         self.close_soon(id, CloseCode::Policy, reason, now);
     }
 
-    #[cfg(feature = "cluster")]
     /// Starts the closing handshake with a client that may connect again at once.
+    #[cfg(feature = "cluster")]
     pub fn close_to_reconnect(&mut self, id: ConnectionId, now: Instant) {
         self.close_soon(id, CloseCode::Restart, RECONNECT, now);
     }

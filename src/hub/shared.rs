@@ -22,7 +22,7 @@ const INTERRUPTED: &str =
 const RESTORED: &str = "The servers of this chat can reach each other again.";
 
 /// If the engine has not answered for this long, a server that stops does not try to leave the chat.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the log's threads tell the hub.
 pub enum LogEvent {
@@ -167,7 +167,7 @@ impl SharedOrder {
 
     /// `false`: the engine does not respond, so the others will consider this server dead.
     pub fn leave(&mut self) -> bool {
-        if self.log.status().responds_within(LEAVE_PATIENCE) && self.phase == Phase::Joined {
+        if self.log.status().responds_within(LEAVE_TIMEOUT) && self.phase == Phase::Joined {
             self.log.leave();
             self.phase = Phase::Leaving;
         }
@@ -307,7 +307,10 @@ impl Hub {
         let node = node_number(joined.node);
         let keeps_clients = node == order.node && snapshot.is_none() && order.phase == Phase::Joined;
         order.log.adopt(joined);
-        (order.node, order.phase, order.tick) = (node, Phase::Joined, None);
+        (order.node, order.tick) = (node, None);
+        if order.phase == Phase::Fenced {
+            order.phase = Phase::Joined;
+        }
         if let Some(snapshot) = snapshot {
             (order.last_id, order.last_time) = (joined.id, ChatTime(joined.time()));
             match Room::from_snapshot(snapshot, self.room.local_store()) {

@@ -119,8 +119,8 @@ impl Tape {
         }
     }
 
-    #[cfg(feature = "cluster")]
     /// Drops what was not sent, and all members.
+    #[cfg(feature = "cluster")]
     pub fn clear(&mut self) {
         *self = Self::default();
     }

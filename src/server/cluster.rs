@@ -42,7 +42,7 @@ impl Membership {
     /// Figures for monitoring.
     pub fn source(&self) -> ClusterSource {
         let status = self.status.clone();
-        Box::new(move || status.stats())
+        Box::new(move || status.figures())
     }
 }
 
