@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(2);
+/// Shorter than the time for which a restarted engine waits for the nodes, see `scripts/restore.lua`.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Waits that double. Each is shortened at random by up to a half, so that nodes do not connect at the same moment.
 #[derive(Default)]
@@ -32,7 +33,7 @@ mod tests {
     fn waits_double_up_to_a_limit() {
         let mut backoff = Backoff::default();
         let waits: Vec<u128> = (0..7).map(|_| backoff.failed(0).as_millis()).collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000, 1000]);
         for _ in 0..1000 {
             let wait = backoff.failed(u8::MAX);
             assert!(wait >= LONGEST / 2 - Duration::from_millis(1) && wait <= LONGEST, "{wait:?}");

@@ -25,7 +25,15 @@ pub struct Engine {
     connection: Connection,
     keys: [String; 5],
     hashes: [Option<String>; Script::COUNT],
-    /// Whether a restart of the engine keeps the chat.
+    pub info: EngineInfo,
+}
+
+/// What the engine says about itself.
+#[derive(Debug, PartialEq)]
+pub struct EngineInfo {
+    /// Identifies its process, from its start to its end.
+    pub run: String,
+    /// Whether a restart keeps what it holds.
     pub is_persistent: bool,
 }
 
@@ -41,6 +49,9 @@ pub enum EngineError {
     /// There is another chat, or none.
     #[error("the chat has been replaced or removed")]
     Epoch,
+    /// It was restarted, and may have lost what it had acknowledged.
+    #[error("it was restarted")]
+    Restarted,
     /// Entries of this node that it has read are missing.
     #[error("entries of this server are missing")]
     Gap,
@@ -79,6 +90,7 @@ impl From<RedisError> for EngineError {
                 Self::Refused("2^24 servers have joined this chat: set another CLUSTER_NAME".into())
             }
             (_, Some("EPOCH")) => Self::Epoch,
+            (_, Some("RESTARTED")) => Self::Restarted,
             (_, Some("GAP")) => Self::Gap,
             (_, Some("FENCED")) => Self::Fenced,
             (_, Some("EMPTY")) => Self::Empty,
@@ -122,8 +134,8 @@ impl Link {
         connection.set_write_timeout(Some(timeout))?;
         let info: Value = cmd("INFO").query(&mut connection)?;
         let info = text(&info).ok_or_else(|| EngineError::malformed("INFO"))?;
-        let is_persistent = check_info(info)?;
-        Ok(Engine { connection, keys: self.keys.clone(), hashes: Default::default(), is_persistent })
+        let info = check_info(info)?;
+        Ok(Engine { connection, keys: self.keys.clone(), hashes: Default::default(), info })
     }
 
     /// A port with TLS drops a connection without it, and one without TLS does not answer a handshake.
@@ -235,8 +247,8 @@ pub fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// Checks what the engine says about itself. Returns whether a restart keeps what it holds.
-fn check_info(info: &str) -> Result<bool, EngineError> {
+/// Checks what the engine says about itself.
+fn check_info(info: &str) -> Result<EngineInfo, EngineError> {
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
     let refused = |reason: String| Err(EngineError::Refused(reason));
@@ -257,7 +269,8 @@ fn check_info(info: &str) -> Result<bool, EngineError> {
     if field("role").is_some_and(|role| role != "master") {
         return Err(EngineError::Unavailable("it is a replica, which cannot write".into()));
     }
-    Ok(field("aof_enabled") == Some("1"))
+    let run = field("run_id").ok_or_else(|| EngineError::malformed("INFO"))?;
+    Ok(EngineInfo { run: run.into(), is_persistent: field("aof_enabled") == Some("1") })
 }
 
 #[cfg(test)]
@@ -266,10 +279,10 @@ mod tests {
 
     #[test]
     fn only_a_suitable_server_is_accepted() {
-        let good = "# Server\r\nredis_version:7.0.15\r\ncluster_enabled:0\r\nmaxmemory_policy:noeviction\r\n\
-                    role:master\r\naof_enabled:1\r\n";
-        assert!(check_info(good).unwrap());
-        assert!(!check_info(&good.replace("aof_enabled:1", "aof_enabled:0")).unwrap());
+        let good = "# Server\r\nredis_version:7.0.15\r\nrun_id:0f\r\ncluster_enabled:0\r\n\
+                    maxmemory_policy:noeviction\r\nrole:master\r\naof_enabled:1\r\n";
+        assert_eq!(check_info(good).unwrap(), EngineInfo { run: "0f".into(), is_persistent: true });
+        assert!(!check_info(&good.replace("aof_enabled:1", "aof_enabled:0")).unwrap().is_persistent);
         assert!(check_info(&good.replace("7.0.15", "10.1.0")).is_ok());
         assert!(check_info(&good.replace("noeviction", "volatile-lru")).is_ok());
         for (from, to, reason) in [
@@ -281,7 +294,9 @@ mod tests {
             let error = check_info(&good.replace(from, to)).unwrap_err();
             assert!(matches!(&error, EngineError::Refused(text) if text.contains(reason)), "{error}");
         }
-        for unavailable in [good.replace("role:master", "role:slave"), String::new()] {
+        for unavailable in
+            [good.replace("role:master", "role:slave"), good.replace("run_id", "walk_id"), String::new()]
+        {
             assert!(matches!(check_info(&unavailable), Err(EngineError::Unavailable(_))));
         }
     }

@@ -87,7 +87,7 @@ impl SharedLog {
     }
 
     /// Offers the chat's state after the last entry that was [applied](Self::applied), to fill the engine with. The
-    /// answer to [`Event::Lost`](super::Event::Lost). `encode`: as for [`Self::snapshot`].
+    /// answer to [`Event::OfferDue`](super::Event::OfferDue). `encode`: as for [`Self::snapshot`].
     pub fn offer(&self, encode: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) {
         let (applied, commands) = (self.applied.clone(), self.commands.clone());
         in_background(move || {

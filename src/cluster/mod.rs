@@ -13,10 +13,11 @@
 //!   that entries of another epoch are recognised even if their ids continue. The fields are `n` (node), `q` (its
 //!   sequence number), `t` (time in ms) and `d` (data). Node 0 is the engine: `T` lets time pass, `D7` ends node 7.
 //! - `tinychat:meta`: a hash with the epoch, its mark, the last `id`, the last `time`, the id of the `snapshot`, the
-//!   newest `format` in use, the highest node number, and of each node its name, format and last sequence number.
+//!   newest `format` in use, the highest node number, the engine's `run` in which nothing was lost, and of each node its
+//!   name, format and last sequence number.
 //! - `tinychat:leases`: a sorted set of the nodes, by the time at which they count as dead.
 //! - `tinychat:snapshot`: the chat's state at an id. What follows it is in the log.
-//! - `tinychat:claims`: which nodes could fill the engine, while it is empty.
+//! - `tinychat:claims`: what the nodes have, while the engine is empty or was restarted.
 //!
 //! No key has an expiry: after a pause of the engine, all nodes would seem to be dead.
 

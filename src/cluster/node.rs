@@ -103,13 +103,14 @@ pub enum Event {
     Unavailable,
     /// It answers again.
     Available,
-    /// The engine has lost what it had acknowledged. Answer with [`SharedLog::offer`](super::SharedLog::offer). No
-    /// entries come until [`Joined`](Self::Joined).
-    Lost,
+    /// The engine was restarted, or has lost what it had acknowledged. Answer with
+    /// [`SharedLog::offer`](super::SharedLog::offer). No entries come until it is known that nothing is lost, or until
+    /// [`Joined`](Self::Joined).
+    OfferDue,
     /// The others consider this node dead. What it has appended and not read back is lost: all connections must be
     /// closed. Entries continue to come, and [`Joined`](Self::Joined) will.
     Fenced,
-    /// After [`Lost`](Self::Lost) or [`Fenced`](Self::Fenced), or if this node was so far behind that it needs a new
+    /// After [`OfferDue`](Self::OfferDue) or [`Fenced`](Self::Fenced), or if this node was so far behind that it needs a new
     /// state. Pass it to [`SharedLog::adopt`](super::SharedLog::adopt).
     Joined(Joined),
     /// All nodes know this format now: write it.

@@ -170,6 +170,7 @@ impl Reader {
                 let engine = self.node.link.connect(READ_TIMEOUT)?;
                 if std::mem::replace(&mut self.has_connected, true) {
                     status.reconnected();
+                    self.send(Command::Reconnected);
                 }
                 self.engine.insert(engine)
             }

@@ -20,14 +20,22 @@ pub struct Applied {
     pub origin: Option<Origin>,
     /// The last sequence number of each node that has appended something and has not ended.
     pub sequences: BTreeMap<u32, u64>,
+    /// The highest number of a node that has appended something or has ended. It is not given to another node.
+    pub highest_node: u32,
 }
 
 impl Applied {
     pub fn apply(&mut self, entry: &Entry) {
         (self.id, self.time, self.origin) = (entry.id, entry.time, Some(entry.origin()));
         match entry.content {
-            Content::Data { node, sequence, .. } => drop(self.sequences.insert(node, sequence)),
-            Content::NodeDown(node) => drop(self.sequences.remove(&node)),
+            Content::Data { node, sequence, .. } => {
+                self.sequences.insert(node, sequence);
+                self.highest_node = self.highest_node.max(node);
+            }
+            Content::NodeDown(node) => {
+                self.sequences.remove(&node);
+                self.highest_node = self.highest_node.max(node);
+            }
             Content::Tick => {}
         }
     }
@@ -43,9 +51,10 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub fn encode(epoch: &str, applied: &Applied, chat: &[u8]) -> Vec<u8> {
-        let Applied { id, time, origin, sequences } = applied;
+        let Applied { id, time, origin, sequences, highest_node } = applied;
         let origin = origin.unwrap_or(Origin { node: 0, sequence: 0 });
-        let mut head = format!("{MAGIC} {epoch} {id} {time} {}:{}", origin.node, origin.sequence);
+        let mut head =
+            format!("{MAGIC} {epoch} {id} {time} {highest_node} {}:{}", origin.node, origin.sequence);
         for (node, sequence) in sequences {
             // Writing to a string cannot fail.
             let _ = write!(head, " {node}:{sequence}");
@@ -60,8 +69,10 @@ impl Snapshot {
         let head = std::str::from_utf8(&bytes[..end]).ok()?;
         let mut words = head.strip_prefix(MAGIC)?.strip_prefix(' ')?.split(' ');
         let (epoch, id, time) = (words.next()?.to_owned(), words.next()?, words.next()?);
+        let highest_node = words.next()?.parse().ok()?;
         let (node, sequence) = pair(words.next()?)?;
         let applied = Applied {
+            highest_node,
             id: id.parse().ok()?,
             time: time.parse().ok()?,
             origin: (id != "0").then_some(Origin { node, sequence }),
@@ -96,6 +107,7 @@ mod tests {
             applied.apply(&Entry { id: id as u64 + 1, time: 1000, content });
         }
         assert_eq!((applied.id, &applied.sequences), (5, &BTreeMap::from([(3, 2)])));
+        assert_eq!(applied.highest_node, 3);
         for (applied, chat) in [(applied, &b"a\nb"[..]), (Applied::default(), b"")] {
             let decoded = Snapshot::decode(&Snapshot::encode("0f", &applied, chat)).unwrap();
             assert_eq!(decoded, Snapshot { epoch: "0f".into(), applied, chat: chat.into() });
@@ -107,11 +119,12 @@ mod tests {
         for text in [
             "",
             "\n",
-            "tinychat-snapshot-2 0f 1 1 0:0\n",
-            "tinychat-snapshot-1 0f 1 1 0:0",
-            "tinychat-snapshot-1 0f 1 1\n",
-            "tinychat-snapshot-1 0f x 1 0:0\n",
-            "tinychat-snapshot-1 0f 1 1 0:0 3\n",
+            "tinychat-snapshot-2 0f 1 1 3 0:0\n",
+            "tinychat-snapshot-1 0f 1 1 3 0:0",
+            "tinychat-snapshot-1 0f 1 1 3\n",
+            "tinychat-snapshot-1 0f x 1 3 0:0\n",
+            "tinychat-snapshot-1 0f 1 1 3 0:0 3\n",
+            "tinychat-snapshot-1 0f 1 1 0:0 3:1\n",
         ] {
             assert_eq!(Snapshot::decode(text.as_bytes()), None, "{text:?}");
         }

@@ -65,9 +65,12 @@ pub struct Membership {
     pub format: u32,
 }
 
-/// The place that a node had before an epoch ended.
+/// The place in the chat that a node has had.
+#[derive(Default)]
 pub struct Past {
+    /// 0: it has had none.
     pub node: u32,
+    /// Empty: it must get another number.
     pub epoch: String,
     /// The last of its sequence numbers that it will not use again.
     pub done: u64,
@@ -80,13 +83,20 @@ pub enum Found {
     Loaded(Snapshot),
 }
 
-enum Filled {
-    /// By this node, with this epoch.
-    Own(String),
-    /// By another one.
-    Other,
+/// How a node whose chat may be lost continues.
+pub enum Return {
     /// The engine has all that this node has applied.
-    Fine,
+    Unchanged,
+    Joined(Membership, Found),
+}
+
+enum Decision {
+    /// The engine was filled by this node, with this epoch.
+    Filled(String),
+    /// The engine has all that this node has applied.
+    Complete,
+    /// There is another chat, or the chat has another end.
+    Other,
 }
 
 /// Joins the chat on the engine, and starts the threads that read and write its log. If there is no chat, the node with
@@ -135,8 +145,8 @@ pub fn join(
             offer.clone()
         };
         let entered = node.link.connect(IO_TIMEOUT).and_then(|mut engine| {
-            let (membership, found) = enter(&mut engine, &node, None, own)?;
-            Ok((membership, found, engine.is_persistent))
+            let (membership, found) = enter(&mut engine, &node, own)?;
+            Ok((membership, found, engine.info.is_persistent))
         });
         match entered {
             Ok(entered) => break entered,
@@ -189,41 +199,20 @@ pub fn joined(membership: &Membership, found: Found, applied: Applied) -> Joined
     }
 }
 
-/// Joins the chat, after filling the engine if it is empty or, according to `past`, has lost the chat.
-pub fn enter(
+/// Joins the chat, after filling the engine if it is empty.
+fn enter(
     engine: &mut Engine,
     node: &Node,
-    past: Option<&Past>,
     mut own: impl FnMut() -> Option<Offer>,
 ) -> Result<(Membership, Found), EngineError> {
+    let past = Past::default();
     let mut filled = None;
-    let mut is_fine = false;
-    if let Some(past) = past {
-        let epoch = engine.chat()?.map(|(epoch, ..)| epoch);
-        if epoch.as_ref().is_none_or(|epoch| *epoch == past.epoch)
-            && let Some(offer) = own()
-        {
-            match fill(engine, node, epoch.as_deref(), Some(past), &offer)? {
-                Filled::Own(epoch) => filled = Some(epoch),
-                Filled::Other => {}
-                Filled::Fine => is_fine = true,
-            }
-        }
-    }
     loop {
-        match join_chat(engine, node, past) {
-            Ok(membership) if filled.as_ref() == Some(&membership.epoch) => {
-                return Ok((membership, Found::Own));
-            }
-            Ok(membership) => {
-                let snapshot = load(engine, &membership.epoch)?;
-                let has_newer = own_id(is_fine, &mut own).is_some_and(|id| id >= snapshot.applied.id);
-                let found = if has_newer { Found::Own } else { Found::Loaded(snapshot) };
-                return Ok((membership, found));
-            }
+        match join_chat(engine, node, &past) {
+            Ok(membership) => return found(engine, membership, filled.as_ref()),
             Err(EngineError::Empty) => {
                 let Some(offer) = own() else { return Err(EngineError::Empty) };
-                if let Filled::Own(epoch) = fill(engine, node, None, past, &offer)? {
+                if let Decision::Filled(epoch) = decide(engine, node, None, &past, &offer)? {
                     filled = Some(epoch);
                 }
             }
@@ -232,14 +221,42 @@ pub fn enter(
     }
 }
 
-/// The last id of a state that is part of the chat.
-fn own_id(is_fine: bool, own: &mut impl FnMut() -> Option<Offer>) -> Option<u64> {
-    if is_fine { own().map(|offer| offer.applied.id) } else { None }
+/// Continues after the engine was restarted or has lost the chat of `past`.
+pub fn come_back(
+    engine: &mut Engine,
+    node: &Node,
+    past: &Past,
+    offer: &Offer,
+) -> Result<Return, EngineError> {
+    let epoch = engine.chat()?.map(|(epoch, ..)| epoch);
+    let mut filled = None;
+    if epoch.as_ref().is_none_or(|epoch| *epoch == past.epoch) {
+        match decide(engine, node, epoch.as_deref(), past, offer)? {
+            Decision::Filled(epoch) => filled = Some(epoch),
+            Decision::Complete => return Ok(Return::Unchanged),
+            Decision::Other => {}
+        }
+    }
+    let membership = join_chat(engine, node, past)?;
+    let (membership, found) = found(engine, membership, filled.as_ref())?;
+    Ok(Return::Joined(membership, found))
+}
+
+/// The state to continue with. `filled`: the epoch with which this node has filled the engine.
+fn found(
+    engine: &mut Engine,
+    membership: Membership,
+    filled: Option<&String>,
+) -> Result<(Membership, Found), EngineError> {
+    if filled == Some(&membership.epoch) {
+        return Ok((membership, Found::Own));
+    }
+    let snapshot = load(engine, &membership.epoch)?;
+    Ok((membership, Found::Loaded(snapshot)))
 }
 
 /// Adds this node to the chat.
-pub fn join_chat(engine: &mut Engine, node: &Node, past: Option<&Past>) -> Result<Membership, EngineError> {
-    let (number, epoch, done) = past.map_or((0, "", 0), |past| (past.node, past.epoch.as_str(), past.done));
+pub fn join_chat(engine: &mut Engine, node: &Node, past: &Past) -> Result<Membership, EngineError> {
     let answer = engine.run(
         Script::Join,
         &[
@@ -247,9 +264,9 @@ pub fn join_chat(engine: &mut Engine, node: &Node, past: Option<&Past>) -> Resul
             decimal(node.formats.newest.into()).as_bytes(),
             decimal(node.formats.oldest.into()).as_bytes(),
             millis(node.tuning.lease).as_bytes(),
-            decimal(number.into()).as_bytes(),
-            epoch.as_bytes(),
-            decimal(done).as_bytes(),
+            decimal(past.node.into()).as_bytes(),
+            past.epoch.as_bytes(),
+            decimal(past.done).as_bytes(),
         ],
     )?;
     membership(&answer).ok_or_else(|| EngineError::malformed("join"))
@@ -277,28 +294,29 @@ pub fn load(engine: &mut Engine, epoch: &str) -> Result<Snapshot, EngineError> {
     if snapshot.epoch == epoch { Ok(snapshot) } else { Err(EngineError::Epoch) }
 }
 
-/// Offers this node's state, until the engine has been filled with it or with a newer one.
-fn fill(
+/// Claims this node's state, until it is decided which of the nodes' states the chat continues with. `found`: the epoch
+/// of the chat on the engine.
+fn decide(
     engine: &mut Engine,
     node: &Node,
     found: Option<&str>,
-    past: Option<&Past>,
+    past: &Past,
     offer: &Offer,
-) -> Result<Filled, EngineError> {
+) -> Result<Decision, EngineError> {
     let system = |error: std::io::Error| EngineError::Unavailable(error.to_string());
     let Offer { own, applied } = offer;
     let epoch = random_text().map_err(system)?;
     let mark = u32::from_be_bytes(random().map_err(system)?);
     let origin = applied.origin.unwrap_or(Origin { node: 0, sequence: 0 });
-    let highest = applied.sequences.keys().copied().chain(past.map(|past| past.node)).max().unwrap_or(0);
     let snapshot = Snapshot::encode(&epoch, applied, &own.chat);
     let claim = [
+        engine.info.run.clone(),
         found.unwrap_or("none").to_owned(),
         node.claimant.clone(),
+        decimal(past.node.into()),
         own.rank.text(),
         millis(node.tuning.claim),
-        // Of a state from a store, the engine has no entry.
-        decimal(if past.is_some() { applied.id } else { 0 }),
+        decimal(applied.id),
         decimal(origin.node.into()),
         decimal(origin.sequence),
     ];
@@ -308,9 +326,8 @@ fn fill(
         decimal(node.formats.newest.into()),
         millis(node.tuning.lease),
         decimal(applied.time),
-        decimal(applied.id),
-        decimal(highest.into()),
-        past.map_or(String::new(), |past| past.epoch.clone()),
+        decimal(applied.highest_node.max(past.node).into()),
+        past.epoch.clone(),
     ];
     for (&node, &sequence) in &applied.sequences {
         details.extend([decimal(node.into()), decimal(sequence)]);
@@ -329,10 +346,10 @@ fn fill(
             Some("DONE") => {
                 let address = node.link.address();
                 info!("Filled the Redis or Valkey server at {address} with the chat of this server");
-                return Ok(Filled::Own(epoch));
+                return Ok(Decision::Filled(epoch));
             }
-            Some("OTHER") => return Ok(Filled::Other),
-            Some("FINE") => return Ok(Filled::Fine),
+            Some("OTHER") => return Ok(Decision::Other),
+            Some("FINE") => return Ok(Decision::Complete),
             Some("WIN") => has_won = true,
             Some("WAIT") => {
                 has_won = false;

@@ -2,6 +2,7 @@
 //! `required`.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
@@ -127,7 +128,7 @@ fn entries_are_there_once_after_connections_were_cut() {
     nodes[0].assert_each_once(&[("a", 600), ("b", 600)]);
     let reconnects = nodes[0].log.status().figures().reconnects;
     assert!(reconnects > 5, "{reconnects}");
-    assert!(nodes.iter().all(|node| node.lost == 0 && node.fenced == 0));
+    assert!(nodes.iter().all(|node| node.joined == 0 && node.fenced == 0));
 }
 
 #[test]
@@ -141,9 +142,10 @@ fn an_engine_that_is_killed_and_has_its_data_loses_nothing() {
         nodes.iter_mut().for_each(|node| node.append(round + 1000));
         engine.restart();
     }
-    nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() == 606));
+    let [ann, bob] = &mut nodes;
+    TestNode::wait_all(&mut [ann, bob], "all entries", |node| node.chat.len() == 606);
     assert_eq!(nodes[0].chat, nodes[1].chat);
-    assert!(nodes.iter().all(|node| node.lost == 0 && node.fenced == 0 && node.epoch == epoch));
+    assert!(nodes.iter().all(|node| node.joined == 0 && node.fenced == 0 && node.epoch == epoch));
 }
 
 #[test]
@@ -228,10 +230,64 @@ fn another_entry_in_the_place_of_the_last_one_is_noticed() {
     bob.wait("its entry", |bob| bob.chat.len() == 3);
     assert_eq!(bob.last_id, ann.last_id);
     proxy.cut(false);
-    ann.wait("the loss", |ann| ann.joined == 1);
-    bob.wait("the loss", |bob| bob.joined == 1);
+    ann.wait("the chat", |ann| ann.joined == 1 && ann.chat.len() == 3);
+    // What it alone had came too late.
     assert_eq!((&ann.chat, &ann.epoch), (&bob.chat, &bob.epoch));
-    ann.assert_each_once(&[("a", 3)]);
+    ann.assert_each_once(&[("a", 2), ("b", 1)]);
+    assert_eq!(bob.joined, 0);
+}
+
+/// The one that came back first once continued the log that had lost its end, while others had that end: there were two
+/// logs, and one of them was thrown away.
+#[test]
+fn nothing_is_appended_before_all_nodes_have_come_back() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    let patient = Tuning { claim: Duration::from_secs(2), ..USUAL };
+    let (one, two) = (Proxy::start(engine.port), Proxy::start(engine.port));
+    let mut ann = engine.start_node(one.port, "a", patient, FORMATS).unwrap();
+    let mut bob = engine.start_node(two.port, "b", patient, FORMATS).unwrap();
+    ann.append(0);
+    TestNode::wait_all(&mut [&mut ann, &mut bob], "an entry", |node| node.chat.len() == 1);
+    one.cut(true);
+    let size = engine.stored_bytes();
+    bob.append(0);
+    bob.wait("its entry", |bob| bob.chat.len() == 2);
+    engine.kill();
+    engine.truncate(size);
+    ann.append(1);
+    bob.append(1);
+    two.cut(true);
+    engine.restart();
+    one.cut(false);
+    ann.wait("that its state is asked for", |ann| ann.offers == 1);
+    two.cut(false);
+    TestNode::wait_all(&mut [&mut ann, &mut bob], "all entries", |node| node.chat.len() == 4);
+    assert_eq!(ann.chat, bob.chat);
+    ann.assert_each_once(&[("a", 2), ("b", 2)]);
+}
+
+/// Numbers that the engine had given and lost were once given again: entries of one node counted as those of another,
+/// and a node that got its own number again had its entries twice in the log.
+#[test]
+fn node_numbers_are_not_given_twice() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    let size = engine.stored_bytes();
+    let mut nodes = [engine.node("a"), engine.node("b"), engine.node("c")];
+    let numbers = nodes.each_ref().map(|node| node.node);
+    engine.kill();
+    engine.truncate(size);
+    nodes.iter_mut().for_each(|node| node.append(0));
+    engine.restart();
+    let [ann, bob, eve] = &mut nodes;
+    let mut nodes = [ann, bob, eve];
+    TestNode::wait_all(&mut nodes, "the loss", |node| node.joined > 0);
+    for (node, number) in nodes.iter_mut().zip(numbers) {
+        assert_ne!(node.node, number, "{} has appended nothing that the chat has", node.name);
+        node.append(1);
+    }
+    TestNode::wait_all(&mut nodes, "all entries", |node| node.chat.len() == 3);
+    assert_eq!(nodes[0].chat, nodes[1].chat);
+    assert_eq!(nodes[0].chat, nodes[2].chat);
 }
 
 #[test]
@@ -249,7 +305,7 @@ fn nobody_is_considered_dead_because_the_engine_was_paused() {
     nodes.iter_mut().for_each(|node| node.wait("all entries", |node| node.chat.len() == 4));
     assert_eq!(nodes[0].chat, nodes[1].chat);
     for node in nodes {
-        assert_eq!((node.lost, node.fenced, node.downs.len()), (0, 0, 0));
+        assert_eq!((node.joined, node.fenced, node.downs.len()), (0, 0, 0));
     }
 }
 
@@ -283,7 +339,7 @@ fn a_node_that_is_cut_off_is_ended_and_comes_back_as_another() {
     bob.wait("that the engine is away", |bob| bob.unavailable == 1);
     proxy.cut(false);
     bob.wait("its end", |bob| bob.joined == 1);
-    assert!(bob.fenced == 1 && bob.node != first && bob.epoch == epoch && bob.lost == 0);
+    assert!(bob.fenced == 1 && bob.node != first && bob.epoch == epoch && bob.offers == 0);
     bob.append(2);
     bob.wait("its entry", |bob| bob.chat.len() == 2);
     ann.wait("its entry", |ann| ann.chat.len() == 2);
@@ -322,7 +378,7 @@ fn a_connection_to_a_server_that_was_replaced_is_noticed() {
     ann.wait("the entry", |ann| ann.chat.len() == 2);
     ann.assert_each_once(&[("a", 2)]);
     ann.wait("the other server", |ann| ann.available == ann.unavailable);
-    assert_eq!(ann.lost, 0);
+    assert_eq!(ann.joined, 0);
     // The old one has nothing of it.
     assert_ne!(old.call(&["HGET", "tinychat:meta", "id"]), new.call(&["HGET", "tinychat:meta", "id"]));
 }
@@ -381,7 +437,7 @@ fn a_trimmed_log_has_what_a_starting_node_needs() {
     proxy.cut(false);
     bob.wait("a snapshot", |bob| bob.chat.len() == count + 1);
     assert_eq!(bob.chat, ann.chat);
-    assert_eq!(bob.lost, 0);
+    assert_eq!(bob.offers, 0);
 }
 
 #[test]
@@ -390,6 +446,7 @@ fn the_queue_is_bounded_and_is_written_when_the_engine_is_back() {
     let mut ann = engine.node("a");
     ann.append(0);
     ann.wait("the entry", |ann| ann.chat.len() == 1);
+    ann.wait_until_nothing_is_queued();
     engine.signal(Signal::STOP);
     let mut count = 1;
     while ann.log.has_room() {
@@ -581,7 +638,7 @@ struct TestNode {
     times: Vec<u64>,
     ticks: usize,
     downs: Vec<u32>,
-    lost: usize,
+    offers: usize,
     fenced: usize,
     joined: usize,
     unavailable: usize,
@@ -610,7 +667,7 @@ impl TestNode {
             times: Vec::new(),
             ticks: 0,
             downs: Vec::new(),
-            lost: 0,
+            offers: 0,
             fenced: 0,
             joined: 0,
             unavailable: 0,
@@ -639,6 +696,19 @@ impl TestNode {
         }
     }
 
+    /// The same for several nodes, which all continue meanwhile.
+    fn wait_all(nodes: &mut [&mut Self], what: &str, is_done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !nodes.iter().all(|node| is_done(node)) {
+            for node in &mut *nodes {
+                assert!(Instant::now() < deadline, "{} waits for {what}", node.name);
+                if let Ok(event) = node.events.recv_timeout(Duration::from_millis(10)) {
+                    node.handle(event);
+                }
+            }
+        }
+    }
+
     fn wait_until_nothing_is_queued(&mut self) {
         self.wait("an empty queue", |node| {
             let figures = node.log.status().figures();
@@ -651,8 +721,8 @@ impl TestNode {
             Event::Entries(entries) => entries.iter().for_each(|entry| self.apply(entry)),
             Event::Unavailable => self.unavailable += 1,
             Event::Available => self.available += 1,
-            Event::Lost => {
-                self.lost += 1;
+            Event::OfferDue => {
+                self.offers += 1;
                 let chat = self.encoded();
                 self.log.offer(|| Some(chat));
             }
@@ -826,7 +896,7 @@ impl TestEngine {
         assert!(self.wait_until_ready(), "redis-server does not start again");
     }
 
-    /// Undoes what was written last, by this node.
+    /// Undoes what was written last, by this node, as a failover does to a replica that lacks it.
     fn lose_last_entry(&self, node: u32) {
         let answer = self.call(&["XREVRANGE", "tinychat:log", "+", "-", "COUNT", "2"]);
         let Value::Array(entries) = answer else { panic!("{answer:?}") };
@@ -839,6 +909,22 @@ impl TestEngine {
         self.call(&["XSETID", "tinychat:log", before]);
         self.call(&["HINCRBY", "tinychat:meta", "id", "-1"]);
         self.call(&["HINCRBY", "tinychat:meta", &format!("node:{node}"), "-1"]);
+        self.call(&["HSET", "tinychat:meta", "run", "another"]);
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        self.storage().metadata().unwrap().len()
+    }
+
+    /// Loses what was written after this many bytes, while it is not running.
+    fn truncate(&self, bytes: u64) {
+        self.storage().set_len(bytes).unwrap();
+    }
+
+    /// Its append-only file, which has not been rewritten.
+    fn storage(&self) -> File {
+        let path = self.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+        OpenOptions::new().write(true).open(path).unwrap()
     }
 
     fn delete_data(&self) {

@@ -18,7 +18,8 @@ use super::reader::ReaderCommand;
 use super::scripts::Script;
 use super::snapshot::{Applied, Snapshot};
 use super::start::{
-    Found, Membership, Node, Past, Problems, decimal, enter, join_chat, joined, load, millis, random_byte,
+    Found, Membership, Node, Past, Problems, Return, come_back, decimal, join_chat, joined, load, millis,
+    random_byte,
 };
 use super::tuning::{
     ENTRY_BYTES, IO_TIMEOUT, KEPT_BYTES, KEPT_TIME, LEAVE_TIMEOUT, MAX_READ_PAUSE, SNAPSHOT_BYTES,
@@ -55,6 +56,8 @@ pub enum Command {
     Lost(String),
     Behind,
     Paused,
+    /// The engine may have been restarted.
+    Reconnected,
 }
 
 /// A state that an engine can be filled with.
@@ -69,6 +72,8 @@ pub struct Writer {
     commands: Receiver<Command>,
     reader: Sender<ReaderCommand>,
     membership: Membership,
+    /// This node's number, also while it is not a member any more.
+    last_number: u32,
     engine: Option<Engine>,
     has_connected: bool,
     backoff: Backoff,
@@ -109,6 +114,8 @@ struct Snapshots {
 
 enum Trouble {
     Engine(EngineError),
+    /// The engine may have lost what it had acknowledged.
+    Restarted,
     /// What was acknowledged is missing.
     Lost(String),
     /// The thread that reads needs a snapshot.
@@ -123,6 +130,7 @@ impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Epoch | EngineError::Gap | EngineError::Empty => Self::Lost(error.to_string()),
+            EngineError::Restarted => Self::Restarted,
             EngineError::Fenced => Self::Ended,
             error => Self::Engine(error),
         }
@@ -141,6 +149,7 @@ impl Writer {
             node,
             commands,
             reader,
+            last_number: membership.node,
             membership,
             engine: None,
             has_connected: false,
@@ -341,14 +350,15 @@ impl Writer {
         }
     }
 
-    /// Runs a script that begins with the epoch and the node.
+    /// Runs a script that begins with the engine's run, the epoch and the node.
     fn call<const N: usize>(&mut self, script: Script, arguments: &[&[u8]]) -> Result<[u64; N], EngineError> {
         let node = decimal(self.membership.node.into());
-        let head = [self.membership.epoch.as_bytes(), node.as_bytes()];
-        let arguments: Vec<&[u8]> = head.into_iter().chain(arguments.iter().copied()).collect();
         let status = self.node.status.clone();
         status.asks_to_write();
         let engine = connected(&mut self.engine, &mut self.has_connected, &self.node)?;
+        let run = engine.info.run.clone();
+        let head = [run.as_bytes(), self.membership.epoch.as_bytes(), node.as_bytes()];
+        let arguments: Vec<&[u8]> = head.into_iter().chain(arguments.iter().copied()).collect();
         let asked = Instant::now();
         let answer = engine.numbers(script, &arguments);
         if !matches!(answer, Err(EngineError::Unavailable(_) | EngineError::Refused(_))) {
@@ -384,7 +394,8 @@ impl Writer {
                 self.liveness.stuck();
                 let _ = self.reader.send(ReaderCommand::Reconnect);
             }
-            Trouble::Lost(reason) => self.replace(&reason),
+            Trouble::Restarted => self.come_back(None),
+            Trouble::Lost(reason) => self.come_back(Some(&reason)),
             Trouble::Behind => self.catch_up(),
             Trouble::Ended if self.has_asked_to_leave => return ControlFlow::Break(true),
             Trouble::Ended if self.leaving.is_some() => return ControlFlow::Break(false),
@@ -402,12 +413,14 @@ impl Writer {
         (self.node.events)(Event::Fenced);
         while !self.is_over() {
             let joined_again = self.with_engine(|engine, writer| {
-                let membership = join_chat(engine, &writer.node, None)?;
+                let past = Past { node: writer.last_number, ..Past::default() };
+                let membership = join_chat(engine, &writer.node, &past)?;
                 let is_same = membership.epoch == writer.membership.epoch;
                 if is_same { Ok(membership) } else { Err(EngineError::Epoch) }
             });
             match joined_again {
                 Ok(membership) => {
+                    self.last_number = membership.node;
                     self.node.status.rejoined(membership.node);
                     self.membership = membership.clone();
                     self.continue_at_once();
@@ -417,7 +430,7 @@ impl Writer {
                     return;
                 }
                 Err(EngineError::Epoch | EngineError::Empty) => {
-                    return self.replace("the chat has been replaced or removed");
+                    return self.come_back(Some("the chat has been replaced or removed"));
                 }
                 Err(error) => self.retry(&error),
             }
@@ -437,36 +450,49 @@ impl Writer {
                     return self.adopt(self.membership.clone(), Found::Loaded(snapshot), Applied::default());
                 }
                 Ok(_) | Err(EngineError::Epoch | EngineError::Empty) => {
-                    return self.replace("a part of the log is missing");
+                    return self.come_back(Some("a part of the log is missing"));
                 }
                 Err(error) => self.retry(&error),
             }
         }
     }
 
-    /// The engine has lost what it had acknowledged: fills it, or takes what another node has filled it with.
-    fn replace(&mut self, reason: &str) {
+    /// The engine was restarted or, for this reason, is known to have lost what it had acknowledged. Continues if it has
+    /// everything, and otherwise fills it, or takes what another node has filled it with.
+    fn come_back(&mut self, lost: Option<&str>) {
         if !self.pause_reader() {
             return;
         }
-        error!("The Redis or Valkey server at {} has lost the chat: {reason}", self.node.link.address());
+        let address = self.node.link.address();
+        match lost {
+            Some(reason) => error!("The Redis or Valkey server at {address} has lost the chat: {reason}"),
+            None => info!(
+                "The Redis or Valkey server at {address} was restarted: checking whether it has the chat"
+            ),
+        }
         self.offer = None;
-        (self.node.events)(Event::Lost);
+        (self.node.events)(Event::OfferDue);
         while self.offer.is_none() && !self.is_over() {
             self.wait_until(Instant::now() + IO_TIMEOUT);
         }
         let Some(offer) = self.offer.take() else { return };
-        let past = Past {
-            node: self.membership.node,
-            epoch: self.membership.epoch.clone(),
-            done: self.outbox.done(),
-        };
+        let past =
+            Past { node: self.last_number, epoch: self.membership.epoch.clone(), done: self.outbox.done() };
         while !self.is_over() {
-            let entered = self.with_engine(|engine, writer| {
-                enter(engine, &writer.node, Some(&past), || Some(offer.clone()))
-            });
-            match entered {
-                Ok((membership, found)) => return self.adopt(membership, found, offer.applied),
+            let back = self.with_engine(|engine, writer| come_back(engine, &writer.node, &past, &offer));
+            match back {
+                Ok(Return::Unchanged) => {
+                    info!("Continuing the chat after entry {}", offer.applied.id);
+                    self.continue_at_once();
+                    self.follow(&offer.applied);
+                    // It was about to join again when the chat seemed to be replaced.
+                    return if self.membership.node == 0 {
+                        self.rejoin()
+                    };
+                }
+                Ok(Return::Joined(membership, found)) => {
+                    return self.adopt(membership, found, offer.applied);
+                }
                 // Another node was faster.
                 Err(EngineError::Epoch | EngineError::Empty) => {}
                 Err(error) => self.retry(&error),
@@ -492,10 +518,18 @@ impl Writer {
         self.node.status.removed(removed);
         let log_id = membership.log_id.max(applied.id);
         self.node.status.joined(membership.node, log_id, applied.id, membership.snapshot_id);
+        self.last_number = membership.node;
         self.membership = membership;
+        // The caller asks again.
+        self.tick = None;
         info!("Continuing the chat after entry {} as server number {}", applied.id, self.membership.node);
         self.continue_at_once();
         (self.node.events)(Event::Joined(joined));
+        self.follow(&applied);
+    }
+
+    /// The thread that reads continues after what is applied.
+    fn follow(&mut self, applied: &Applied) {
         let position = Position::new(self.membership.mark, applied.id, applied.origin);
         let follow = ReaderCommand::Follow { epoch: self.membership.epoch.clone(), position };
         let _ = self.reader.send(follow);
@@ -509,7 +543,6 @@ impl Writer {
         self.snapshots.ends.clear();
         self.snapshots.asked = None;
         self.snapshots.waiting = None;
-        self.tick = None;
     }
 
     /// Returns once the other thread delivers nothing more. `false`: this node is to stop.
@@ -592,6 +625,7 @@ impl Writer {
             Command::Lost(reason) => self.trouble = Some(Trouble::Lost(reason)),
             Command::Behind => self.trouble = Some(Trouble::Behind),
             Command::Paused => self.has_paused = true,
+            Command::Reconnected => self.next_beat = Instant::now(),
         }
     }
 

@@ -31,7 +31,7 @@ pub enum LogEvent {
     Joined(Box<(Joined, Option<Snapshot>)>),
     Unavailable,
     Available,
-    Lost,
+    OfferDue,
     Fenced,
     SnapshotDue,
     Left {
@@ -65,7 +65,7 @@ impl LogEvent {
             }
             cluster::Event::Unavailable => Self::Unavailable,
             cluster::Event::Available => Self::Available,
-            cluster::Event::Lost => Self::Lost,
+            cluster::Event::OfferDue => Self::OfferDue,
             cluster::Event::Fenced => Self::Fenced,
             cluster::Event::SnapshotDue => Self::SnapshotDue,
             cluster::Event::Left(in_time) => Self::Left { in_time },
@@ -238,7 +238,7 @@ impl Hub {
             }
             LogEvent::Unavailable => self.announce(now, INTERRUPTED),
             LogEvent::Available => self.announce(now, RESTORED),
-            LogEvent::Lost => {
+            LogEvent::OfferDue => {
                 let snapshot = self.room.snapshot();
                 if let Order::Shared(order) = &mut self.order {
                     order.log.offer(move || encoded(&snapshot));

@@ -395,7 +395,7 @@ fn nothing_is_lost_whatever_fails() {
     for failure in 0..failures {
         let pause = Duration::from_millis(random.below(if is_long() { 15_000 } else { 3000 }) as u64);
         let at = random.below(nodes.len());
-        let kind = random.below(9);
+        let kind = random.below(10);
         println!("{failure}: {kind} at {at} for {pause:?}");
         match kind {
             0 => {
@@ -430,6 +430,12 @@ fn nothing_is_lost_whatever_fails() {
                 nodes[at].wait_until_running();
             }
             7 => drop(engine.call(&["FLUSHALL"])),
+            8 => {
+                engine.kill();
+                engine.lose_tail(random.below(10_000) as u64);
+                thread::sleep(pause / 4);
+                engine.restart();
+            }
             _ => {
                 nodes[at].signal(Signal::STOP);
                 thread::sleep(pause);

@@ -1,22 +1,22 @@
--- Appends entries of a node.  ARGV: epoch, node, sequence number of the first entry, entries.
+-- Appends entries of a node.  ARGV: run, epoch, node, sequence number of the first entry, entries.
 -- Skips those that are in the log, so a batch can be sent again.  Returns the last id and the time.
-local log, refusal = log_of(ARGV[1], ARGV[2])
+local log, refusal = log_of_node()
 if not log then return refusal end
-local first = tonumber(ARGV[3])
+local first = tonumber(ARGV[4])
 if first > log.seen + 1 then
   return redis.error_reply('GAP ' .. whole(log.seen) .. ' is the last sequence number')
 end
 advance(log)
 local seen = log.seen
-for argument = 4, #ARGV do
-  local sequence = first + argument - 4
+for argument = 5, #ARGV do
+  local sequence = first + argument - 5
   if sequence > seen then
-    add(log, ARGV[2], sequence, ARGV[argument])
+    add(log, log.node, sequence, ARGV[argument])
     seen = sequence
   end
 end
 if seen > log.seen then
   save(log)
-  redis.call('HSET', META, 'node:' .. ARGV[2], whole(seen))
+  redis.call('HSET', META, 'node:' .. log.node, whole(seen))
 end
 return {log.id, log.time}

@@ -1,18 +1,18 @@
 -- Renews a node's lease, and ends the nodes whose lease is over.
--- ARGV: epoch, node, lease in ms, pause in ms, newest format that the node knows.
+-- ARGV: run, epoch, node, lease in ms, pause in ms, newest format that the node knows.
 -- Returns the last id, the time, the snapshot's id, how many live nodes have a lower number, and the newest format that
 -- all of them know.
-local log, refusal = log_of(ARGV[1], ARGV[2])
+local log, refusal = log_of_node()
 if not log then return refusal end
-local now, lease = clock(), tonumber(ARGV[3])
+local now, lease = clock(), tonumber(ARGV[4])
 local last = tonumber(redis.call('HGET', META, 'beat') or '0')
-if now < last or now - last > tonumber(ARGV[4]) then
+if now < last or now - last > tonumber(ARGV[5]) then
   -- No node has renewed its lease for so long that the engine or its clock must be the cause.
   for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     redis.call('ZADD', LEASES, now + lease, node)
   end
 end
-redis.call('ZADD', LEASES, now + lease, ARGV[2])
+redis.call('ZADD', LEASES, now + lease, log.node)
 redis.call('HSET', META, 'beat', whole(now))
 local ended = redis.call('ZRANGE', LEASES, '-inf', '(' .. whole(now), 'BYSCORE')
 if #ended > 0 then
@@ -22,9 +22,9 @@ if #ended > 0 then
 end
 local lower = 0
 for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-  if tonumber(node) < tonumber(ARGV[2]) then lower = lower + 1 end
+  if tonumber(node) < tonumber(log.node) then lower = lower + 1 end
 end
-local format = common_format(ARGV[5])
+local format = common_format(ARGV[6])
 if format > tonumber(redis.call('HGET', META, 'format')) then
   -- From now on, no node that does not know it can join.
   redis.call('HSET', META, 'format', whole(format))

@@ -12,18 +12,23 @@ local function clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The log, as seen by one of its nodes: nil and an error if the chat has been replaced or the node has been ended.
-local function log_of(epoch, node)
-  local meta = redis.call('HMGET', META, 'epoch', 'mark', 'id', 'time', 'snapshot', 'node:' .. node)
-  if meta[1] ~= epoch then
+-- The log, as seen by one of its nodes: nil and an error if the chat has been replaced, the engine has been restarted,
+-- or the node has been ended.  ARGV of all scripts that use this: run of the engine, epoch, node.
+local function log_of_node()
+  local node = ARGV[3]
+  local meta = redis.call('HMGET', META, 'epoch', 'run', 'mark', 'id', 'time', 'snapshot', 'node:' .. node)
+  if meta[1] ~= ARGV[2] then
     return nil, redis.error_reply('EPOCH ' .. (meta[1] or 'none'))
   end
-  if not meta[6] then
+  if meta[2] ~= ARGV[1] then
+    return nil, redis.error_reply('RESTARTED the engine may have lost entries')
+  end
+  if not meta[7] then
     return nil, redis.error_reply('FENCED node ' .. node .. ' has been ended')
   end
   return {
-    mark = meta[2], id = tonumber(meta[3]), time = tonumber(meta[4]), snapshot = tonumber(meta[5]),
-    seen = tonumber(meta[6]),
+    mark = meta[3], id = tonumber(meta[4]), time = tonumber(meta[5]), snapshot = tonumber(meta[6]),
+    seen = tonumber(meta[7]), node = node,
   }
 end
 

@@ -1,5 +1,6 @@
--- Adds a node to the chat.  ARGV: name, newest format that it knows, oldest format that it knows, lease in ms, then of
--- a node that was in the chat before an epoch ended: its number, that epoch, its last sequence number (or 0, '', 0).
+-- Adds a node to the chat.  ARGV: name, newest format that it knows, oldest format that it knows, lease in ms, its last
+-- number (or 0), then of a node that was in the chat when an epoch ended: that epoch and its last sequence number (or
+-- '', 0).  It keeps its number only in that case, and only if the chat continues what the node has appended.
 -- Returns epoch, mark, node, last id, the snapshot's id, and the newest format that all nodes know.
 local meta = redis.call('HMGET', META, 'epoch', 'mark', 'id', 'snapshot', 'format', 'kept:' .. ARGV[5])
 if not meta[1] then return redis.error_reply('EMPTY there is no chat') end
@@ -8,12 +9,13 @@ if format > tonumber(ARGV[2]) or format < tonumber(ARGV[3]) then
   return redis.error_reply('FORMAT ' .. whole(format))
 end
 local now, node = clock(), ARGV[5]
-if meta[6] and meta[6] == ARGV[6] then
+if ARGV[6] ~= '' and meta[6] == ARGV[6] then
   local seen = tonumber(redis.call('HGET', META, 'node:' .. node))
   redis.call('HDEL', META, 'kept:' .. node)
   redis.call('HSET', META, 'node:' .. node, whole(math.max(seen, tonumber(ARGV[7]))))
 else
-  node = whole(redis.call('HINCRBY', META, 'nodes', 1))
+  -- Its last number would mean that it has been kept. The engine may have lost the numbers that it gave last.
+  repeat node = whole(redis.call('HINCRBY', META, 'nodes', 1)) until node ~= ARGV[5]
   -- Node numbers have 24 bits.
   if tonumber(node) >= 16777216 then return redis.error_reply('NUMBERS all node numbers are used') end
   redis.call('HSET', META, 'node:' .. node, '0')

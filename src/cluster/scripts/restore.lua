@@ -1,29 +1,39 @@
--- Fills an engine that is empty or has lost entries. The nodes claim this, and after a wait, the one with the newest
--- state fills it.  ARGV: epoch found ('none': empty), claimant, rank of its state as text, wait in ms, id, node and
--- sequence number of the last entry that it has applied (or 0, 0, 0), snapshot ('': only claims).
--- With a snapshot also: new epoch, mark, format, lease in ms, time, id, highest node number, epoch of the node numbers,
--- and of each node of the state its number and last sequence number.
--- Returns WAIT, WIN (send the snapshot), DONE, OTHER (another epoch is there: join it), or FINE (nothing that the
--- claimant has applied is missing: join).
-local meta = redis.call('HMGET', META, 'epoch', 'mark', 'snapshot')
-if (meta[1] or 'none') ~= ARGV[1] then return 'OTHER' end
-if meta[1] and tonumber(ARGV[5]) > 0 then
-  if tonumber(meta[3]) > tonumber(ARGV[5]) then return 'FINE' end
-  local id = ARGV[5] .. '-' .. meta[2]
+-- Which state the chat continues with, after the engine was found empty or was restarted. Until that is decided, nothing
+-- is appended: entries after a part that was lost would make two logs of one. The nodes claim what they have, and then
+-- the one with the newest state finds that the engine has all of it, or fills the engine.
+-- ARGV: run, epoch found ('none': empty), claimant, its node number (0: none), rank of its state as text, wait in ms,
+-- id, node and sequence number of the last entry that it has applied (or 0, 0, 0), snapshot ('': only claims).
+-- With a snapshot also: new epoch, mark, format, lease in ms, time, highest node number, epoch of the node numbers, and
+-- of each node of the state its number and last sequence number.
+-- Returns WAIT, WIN (send the snapshot), DONE, FINE (continue: the engine has all that the claimant has applied), or
+-- OTHER (join the chat that is there).
+local RUN, FOUND, CLAIMANT, NUMBER, RANK, WAIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local APPLIED, NEW = ARGV[7], ARGV[10]
+local meta = redis.call('HMGET', META, 'epoch', 'run', 'mark', 'snapshot', 'nodes')
+if (meta[1] or 'none') ~= FOUND then return 'OTHER' end
+local has_all = false
+if meta[1] then
+  local id = APPLIED .. '-' .. meta[3]
   local entry = redis.call('XRANGE', LOG, id, id)[1]
-  if entry and entry[2][2] == ARGV[6] and entry[2][4] == ARGV[7] then return 'FINE' end
+  if entry then
+    has_all = entry[2][2] == ARGV[8] and entry[2][4] == ARGV[9]
+  else
+    -- It is part of the snapshot, or it is missing.
+    has_all = tonumber(meta[4]) >= tonumber(APPLIED)
+  end
+  if meta[2] == RUN then return has_all and 'FINE' or 'OTHER' end
 end
-local now, wait = clock(), tonumber(ARGV[4])
+
+local now, case = clock(), FOUND .. ' ' .. RUN
 local claims = redis.call('HMGET', CLAIMS, 'since', 'for')
 local since = tonumber(claims[1] or '0')
 -- If the winner has died, the claims start again.
-if claims[2] ~= ARGV[1] or now < since or now - since > 3 * wait + 2000 then
+if claims[2] ~= case or now < since or now - since > 4 * WAIT + 2000 then
   redis.call('DEL', CLAIMS)
-  redis.call('HSET', CLAIMS, 'since', whole(now), 'for', ARGV[1])
+  redis.call('HSET', CLAIMS, 'since', whole(now), 'for', case)
   since = now
 end
-redis.call('HSET', CLAIMS, 'claim:' .. ARGV[2], ARGV[3])
-if now - since < wait then return 'WAIT' end
+redis.call('HSET', CLAIMS, 'claim:' .. CLAIMANT, RANK, 'node:' .. NUMBER, 1)
 local best, winner = '', ''
 local all = redis.call('HGETALL', CLAIMS)
 for index = 1, #all, 2 do
@@ -31,16 +41,29 @@ for index = 1, #all, 2 do
   local rank = all[index + 1]
   if claimant and (rank > best or (rank == best and claimant < winner)) then best, winner = rank, claimant end
 end
-if winner ~= ARGV[2] then return 'WAIT' end
-if ARGV[8] == '' then return 'WIN' end
+if winner ~= CLAIMANT then return 'WAIT' end
+local is_complete = has_all
+for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+  is_complete = is_complete and redis.call('HEXISTS', CLAIMS, 'node:' .. node) == 1
+end
+-- Running nodes need longer than starting ones: until they connect again.
+if string.sub(best, 1, 1) == '2' then WAIT = WAIT * 3 / 2 end
+if not is_complete and now - since < WAIT then return 'WAIT' end
+if has_all then
+  redis.call('UNLINK', CLAIMS)
+  redis.call('HSET', META, 'run', RUN)
+  return 'FINE'
+end
+if NEW == '' then return 'WIN' end
+local nodes = math.max(tonumber(ARGV[16]), tonumber(meta[5] or '0'))
 redis.call('UNLINK', LOG, META, LEASES, CLAIMS)
-redis.call('SET', SNAPSHOT, ARGV[8])
+redis.call('SET', SNAPSHOT, NEW)
 -- The time is that of the last entry: if it were the clock's, `tick.lua` would add no entry for the time in between.
-redis.call('HSET', META, 'epoch', ARGV[9], 'mark', ARGV[10], 'format', ARGV[11], 'beat', whole(now), 'id', ARGV[14],
-  'snapshot', ARGV[14], 'time', ARGV[13], 'nodes', ARGV[15])
-for index = 17, #ARGV, 2 do
+redis.call('HSET', META, 'epoch', ARGV[11], 'run', RUN, 'mark', ARGV[12], 'format', ARGV[13], 'beat', whole(now),
+  'id', APPLIED, 'snapshot', APPLIED, 'time', ARGV[15], 'nodes', whole(nodes))
+for index = 18, #ARGV, 2 do
   local node = ARGV[index]
-  redis.call('HSET', META, 'node:' .. node, ARGV[index + 1], 'kept:' .. node, ARGV[16])
-  redis.call('ZADD', LEASES, now + tonumber(ARGV[12]), node)
+  redis.call('HSET', META, 'node:' .. node, ARGV[index + 1], 'kept:' .. node, ARGV[17])
+  redis.call('ZADD', LEASES, now + tonumber(ARGV[14]), node)
 end
 return 'DONE'

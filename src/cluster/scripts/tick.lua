@@ -1,8 +1,8 @@
 -- Advances the log's time to a moment, by an entry, unless another entry has done so or the moment has not come.
--- ARGV: epoch, node, moment in ms.  Returns the last id and the time.
-local log, refusal = log_of(ARGV[1], ARGV[2])
+-- ARGV: run, epoch, node, moment in ms.  Returns the last id and the time.
+local log, refusal = log_of_node()
 if not log then return refusal end
-local moment, now = tonumber(ARGV[3]), clock()
+local moment, now = tonumber(ARGV[4]), clock()
 if log.time < moment and now >= moment then
   advance(log)
   add(log, '0', 0, 'T')

@@ -96,6 +96,17 @@ impl Engine {
         std::fs::remove_dir_all(self.folder.path("appendonlydir")).unwrap();
     }
 
+    /// Removes the last bytes that it has stored, while it is not running: it may acknowledge writes up to two seconds
+    /// before the operating system gets them.
+    pub fn lose_tail(&self, bytes: u64) {
+        let folder = self.folder.path("appendonlydir");
+        let files = self.folder.files("appendonlydir").into_iter();
+        let incremental = files.filter(|name| name.to_string_lossy().ends_with(".incr.aof"));
+        let newest = incremental.max().expect("it stores what it is told");
+        let file = std::fs::OpenOptions::new().write(true).open(folder.join(newest)).unwrap();
+        file.set_len(file.metadata().unwrap().len().saturating_sub(bytes)).unwrap();
+    }
+
     /// All that was ever written to it, as it has stored it.
     pub fn stored(&self) -> Vec<u8> {
         let files = self.folder.files("appendonlydir").into_iter();
