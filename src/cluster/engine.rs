@@ -63,6 +63,11 @@ pub enum EngineError {
     /// The chat uses this format.
     #[error("the chat uses format {0}")]
     Format(u32),
+    /// The chat was written by another program.
+    #[error(
+        "its snapshot of the chat cannot be read: set another CLUSTER_NAME, or delete the keys of this one"
+    )]
+    Unreadable,
 }
 
 impl EngineError {

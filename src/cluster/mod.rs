@@ -42,6 +42,8 @@ mod writer;
 
 pub use self::log::SharedLog;
 pub use entry::{Content, Entry};
+#[cfg(test)]
+pub use node::State;
 pub use node::{Event, Formats, Joined, NodeSettings, OwnState, Rank};
 pub use start::{ClusterError, join};
 pub use status::Status;

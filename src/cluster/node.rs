@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::snapshot::Applied;
+use super::start::ClusterError;
 use super::tuning::Tuning;
 use crate::config::ClusterSettings;
 
@@ -118,6 +119,8 @@ pub enum Event {
     Format(u32),
     /// The log has grown. Answer with [`SharedLog::snapshot`](super::SharedLog::snapshot).
     SnapshotDue,
+    /// The chat cannot be used any more: a program that this one cannot read has written it. Then this node ends.
+    Unusable(ClusterError),
     /// The last event: this node has left after [`SharedLog::leave`](super::SharedLog::leave). `false`: not in time, so
     /// some entries may be missing.
     Left(bool),

@@ -114,13 +114,7 @@ pub fn join(
     #[cfg(feature = "aws-lc")]
     crate::tls::install_default_provider();
     let address = settings.cluster.url.address();
-    let refused = |error: EngineError| match error {
-        EngineError::Format(format) => {
-            let Formats { oldest, newest } = settings.formats;
-            ClusterError::Format { address: address.into(), format, oldest, newest }
-        }
-        error => ClusterError::Refused { address: address.into(), reason: error.to_string() },
-    };
+    let refused = |error| refused(address, settings.formats, &error);
     let name = match &settings.cluster.node {
         Some(name) => name.as_str().into(),
         None => default_name()?,
@@ -150,7 +144,9 @@ pub fn join(
         });
         match entered {
             Ok(entered) => break entered,
-            Err(error @ (EngineError::Refused(_) | EngineError::Format(_))) => return Err(refused(error)),
+            Err(error @ (EngineError::Refused(_) | EngineError::Format(_) | EngineError::Unreadable)) => {
+                return Err(refused(error));
+            }
             Err(error) => {
                 problems.report(&format!("Waiting for the chat: {error}"));
                 thread::sleep(backoff.failed(random_byte()));
@@ -180,6 +176,18 @@ pub fn join(
     thread::Builder::new().name("log reader".into()).spawn(move || reader.run())?;
     thread::Builder::new().name("log writer".into()).spawn(move || writer.run())?;
     Ok((joined, log))
+}
+
+/// Waiting would not help.
+pub fn refused(address: &str, formats: Formats, error: &EngineError) -> ClusterError {
+    let address = address.into();
+    match *error {
+        EngineError::Format(format) => {
+            let Formats { oldest, newest } = formats;
+            ClusterError::Format { address, format, oldest, newest }
+        }
+        _ => ClusterError::Refused { address, reason: error.to_string() },
+    }
 }
 
 /// What the caller learns of it.
@@ -288,8 +296,7 @@ fn membership(answer: &redis::Value) -> Option<Membership> {
 
 /// The snapshot of an epoch.
 pub fn load(engine: &mut Engine, epoch: &str) -> Result<Snapshot, EngineError> {
-    let snapshot = Snapshot::decode(&engine.snapshot()?)
-        .ok_or_else(|| EngineError::Refused("its snapshot of the chat cannot be read".into()))?;
+    let snapshot = Snapshot::decode(&engine.snapshot()?).ok_or(EngineError::Unreadable)?;
     // The chat has been replaced just now.
     if snapshot.epoch == epoch { Ok(snapshot) } else { Err(EngineError::Epoch) }
 }

@@ -512,6 +512,29 @@ fn versions_with_a_common_format_run_side_by_side() {
     assert_eq!(start("e", 2, 3).unwrap().format, 2);
 }
 
+/// It once tried again and again, and reported that only in the log.
+#[test]
+fn a_node_ends_when_it_cannot_read_the_chat_any_more() {
+    let Some(engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let mut old = engine.start_node(proxy.port, "a", SHORT_LEASE, FORMATS).unwrap();
+    let mut new = engine.start_node(engine.port, "b", SHORT_LEASE, Formats { oldest: 1, newest: 2 }).unwrap();
+    proxy.cut(true);
+    new.wait("the new format", |new| new.format == 2);
+    proxy.cut(false);
+    old.wait("the end", |old| old.left == Some(false));
+    assert!(old.unusable.unwrap().contains("uses format 2, and this program knows 1 to 1"));
+
+    let mut late =
+        engine.start_node(engine.port, "c", SHORT_LEASE, Formats { oldest: 1, newest: 2 }).unwrap();
+    new.append(0);
+    late.wait("the entry", |late| late.chat.len() == 1);
+    engine.call(&["SET", "tinychat:snapshot", "something else"]);
+    engine.call(&["HSET", "tinychat:meta", "epoch", "another"]);
+    late.wait("the end", |late| late.left == Some(false));
+    assert!(late.unusable.unwrap().contains("its snapshot of the chat cannot be read"));
+}
+
 #[test]
 fn an_engine_that_cannot_be_used_prevents_the_start() {
     let Some(engine) = TestEngine::start() else { return };
@@ -643,6 +666,7 @@ struct TestNode {
     joined: usize,
     unavailable: usize,
     available: usize,
+    unusable: Option<String>,
     left: Option<bool>,
 }
 
@@ -672,6 +696,7 @@ impl TestNode {
             joined: 0,
             unavailable: 0,
             available: 0,
+            unusable: None,
             left: None,
         })
     }
@@ -740,6 +765,7 @@ impl TestNode {
                 let chat = self.encoded();
                 self.log.snapshot(|| Some(chat));
             }
+            Event::Unusable(error) => self.unusable = Some(error.to_string()),
             Event::Left(has_left) => self.left = Some(has_left),
         }
     }

@@ -19,7 +19,7 @@ use super::scripts::Script;
 use super::snapshot::{Applied, Snapshot};
 use super::start::{
     Found, Membership, Node, Past, Problems, Return, come_back, decimal, join_chat, joined, load, millis,
-    random_byte,
+    random_byte, refused,
 };
 use super::tuning::{
     ENTRY_BYTES, IO_TIMEOUT, KEPT_BYTES, KEPT_TIME, LEAVE_TIMEOUT, MAX_READ_PAUSE, SNAPSHOT_BYTES,
@@ -568,7 +568,14 @@ impl Writer {
         result
     }
 
+    /// Prepares for another attempt to join or to load the chat.
     fn retry(&mut self, error: &EngineError) {
+        if let EngineError::Format(_) | EngineError::Unreadable = error {
+            let Node { link, formats, events, .. } = &*self.node;
+            events(Event::Unusable(refused(link.address(), *formats, error)));
+            self.is_stopped = true;
+            return;
+        }
         self.problems.report(&error.to_string());
         self.disconnect();
         self.wait_to_retry();

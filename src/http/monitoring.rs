@@ -155,7 +155,7 @@ mod tests {
     use crate::hub;
     use crate::limits::ClientLog;
 
-    fn start_hub() -> (HubHandle, std::thread::JoinHandle<()>) {
+    fn start_hub() -> (HubHandle, std::thread::JoinHandle<std::io::Result<()>>) {
         hub::start(hub::HubSettings::empty(), Arc::default(), ClientLog::new(Arc::default()), || {}).unwrap()
     }
 
@@ -206,7 +206,7 @@ mod tests {
         let response = monitoring.response(&request("X-Real-IP"), ClientAddress::Peer([127, 0, 0, 1].into()));
         assert_eq!(response.unwrap().status(), StatusCode::FORBIDDEN);
         drop(monitoring);
-        thread.join().unwrap();
+        thread.join().unwrap().unwrap();
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
             assert_eq!(status(&monitoring, method, path, client), expected, "{method} {path} {client:?}");
         }
         drop(monitoring);
-        thread.join().unwrap();
+        thread.join().unwrap().unwrap();
     }
 
     #[test]
@@ -248,14 +248,14 @@ mod tests {
             assert_eq!(monitoring.is_reserved_for(peer, is_proxy), expected, "{peer} {is_proxy}");
         }
         drop(monitoring);
-        thread.join().unwrap();
+        thread.join().unwrap().unwrap();
     }
 
     #[test]
     fn a_hub_that_has_ended_is_unhealthy() {
         let (hub, thread) = start_hub();
         hub.send(hub::Event::Shutdown).unwrap();
-        thread.join().unwrap();
+        thread.join().unwrap().unwrap();
         let client = ClientAddress::Peer([127, 0, 0, 1].into());
         assert_eq!(status(&monitoring(hub), "GET", "/healthz", client), Some(503));
     }
@@ -274,6 +274,6 @@ mod tests {
             assert_eq!(status(&monitoring, "GET", "/metrics", client), Some(200), "{silence:?}");
         }
         drop(hub);
-        thread.join().unwrap();
+        thread.join().unwrap().unwrap();
     }
 }

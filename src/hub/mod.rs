@@ -40,7 +40,7 @@ pub use entry_clock::entry_time;
 pub use handle::{Admission, Admitted, HubHandle, SharedState};
 pub use order::Order;
 #[cfg(feature = "cluster")]
-pub use shared::{LogEvent, SharedOrder};
+pub use shared::{LogEvent, SharedOrder, unusable};
 pub use storage::{Report, Storage, Tag, stored_history};
 pub use tape::Tape;
 
@@ -124,7 +124,7 @@ impl HubSettings {
 }
 
 /// Starts the hub. After [`Event::Shutdown`] it ends as soon as every client has disconnected, or after 3 seconds.
-/// `on_end` is called when it ends, even by a panic.
+/// `on_end` is called when it ends, even by a panic. Its thread returns why it has ended before a shutdown.
 ///
 /// # Errors
 /// The system cannot create a thread.
@@ -133,11 +133,11 @@ pub fn start(
     counters: Arc<Counters>,
     client_log: ClientLog,
     on_end: impl FnOnce() + Send + 'static,
-) -> io::Result<(HubHandle, JoinHandle<()>)> {
+) -> io::Result<(HubHandle, JoinHandle<io::Result<()>>)> {
     let (handle, hub) = Hub::new(settings, counters, client_log);
     let run = move || {
         let _on_end = OnDrop(Some(on_end));
-        hub.run();
+        hub.run()
     };
     let thread = thread::Builder::new().name("hub".into()).spawn(run)?;
     Ok((handle, thread))
@@ -163,6 +163,8 @@ struct Hub {
     handled_admissions: Admitted,
     /// When the hub ends at the latest; `None` until the shutdown.
     shutdown_deadline: Option<Instant>,
+    /// Why it has to end before a shutdown.
+    failure: Option<io::Error>,
     /// Totals since the start. [`Hub::stats`] adds the current state.
     stats: HubStats,
 }
@@ -192,12 +194,13 @@ impl Hub {
             client_log,
             handled_admissions: Admitted::default(),
             shutdown_deadline: None,
+            failure: None,
             stats: HubStats::default(),
         };
         (handle, hub)
     }
 
-    fn run(mut self) {
+    fn run(mut self) -> io::Result<()> {
         #[cfg(feature = "cluster")]
         if !self.order.is_local() {
             self.follow();
@@ -205,6 +208,7 @@ impl Hub {
         }
         self.serve();
         self.storage.close(self.order.last_id());
+        self.failure.map_or(Ok(()), Err)
     }
 
     fn serve(&mut self) {
@@ -631,7 +635,7 @@ mod tests {
         let _ = handle.probe(move || sender.send(inbox.len()).unwrap());
         // The hub ends once nothing can arrive any more.
         drop(events);
-        hub.run();
+        hub.run().unwrap();
         assert_eq!(left.recv(), Ok(1));
     }
 
@@ -692,7 +696,7 @@ mod tests {
         let (sender, resume_at) = bounded(1);
         let _ = handle.probe(move || sender.send(probe.admit(100, now).1).unwrap());
         drop(handle);
-        hub.run();
+        hub.run().unwrap();
         assert!(resume_at.recv().unwrap() > now);
     }
 

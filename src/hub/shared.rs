@@ -1,17 +1,18 @@
 //! A chat of several servers: the hub's entries go to the log that they share, and take effect once they come back.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use log::{error, warn};
 
-use super::Hub;
 use super::entry_clock::Now;
 use super::order::{Order, Own};
+use super::{DRAIN_TIMEOUT, Hub};
 use crate::chat::{
-    Audience, ChatTime, ConnectionId, Departure, Effect, Entry, Input, NodeNumber, Outcome, Room,
-    ServerMessage, Snapshot, Submission, UserLists,
+    Audience, ChatTime, ConnectionId, Departure, Effect, Entry, FormatError, Input, NodeNumber, Outcome,
+    Room, ServerMessage, Snapshot, Submission, UserLists,
 };
 use crate::cluster::{self, Content, Joined, SharedLog};
 use crate::store::Followed;
@@ -37,6 +38,8 @@ pub enum LogEvent {
     Left {
         in_time: bool,
     },
+    /// The chat on the engine cannot be used by this server, which has to end.
+    Failed(io::Error),
 }
 
 /// An entry of the log.
@@ -51,16 +54,15 @@ impl LogEvent {
     pub fn decode(event: cluster::Event) -> Option<Self> {
         Some(match event {
             cluster::Event::Entries(entries) => {
-                Self::Entries(entries.into_iter().map(SharedEntry::decode).collect())
+                match entries.into_iter().map(SharedEntry::decode).collect() {
+                    Ok(entries) => Self::Entries(entries),
+                    Err(error) => Self::failed(&error),
+                }
             }
             cluster::Event::Joined(joined) => {
-                let state = joined.state.as_ref().map(|state| Snapshot::decode(&state.chat)).transpose();
-                match state {
+                match joined.state.as_ref().map(|state| Snapshot::decode(&state.chat)).transpose() {
                     Ok(state) => Self::Joined(Box::new((joined, state))),
-                    Err(error) => {
-                        error!("The chat's state on the Redis or Valkey server cannot be read: {error}");
-                        return None;
-                    }
+                    Err(error) => Self::failed(&error),
                 }
             }
             cluster::Event::Unavailable => Self::Unavailable,
@@ -69,26 +71,50 @@ impl LogEvent {
             cluster::Event::Fenced => Self::Fenced,
             cluster::Event::SnapshotDue => Self::SnapshotDue,
             cluster::Event::Left(in_time) => Self::Left { in_time },
+            cluster::Event::Unusable(error) => Self::Failed(io::Error::other(error)),
             // There is only one format so far.
             cluster::Event::Format(_) => return None,
         })
     }
+
+    fn failed(error: &FormatError) -> Self {
+        Self::Failed(io::Error::other(unusable(error)))
+    }
+}
+
+/// Why the chat on the engine cannot be used, and what to do.
+pub fn unusable(error: &FormatError) -> String {
+    let remedy = match error {
+        FormatError::Damaged { .. } => {
+            ". Delete its keys (CLUSTER_NAME:*) on the Redis or Valkey server: a server that still runs, or the newest \
+             store, fills it again"
+        }
+        FormatError::Unknown { .. } | FormatError::Local => "",
+    };
+    format!("The chat of CLUSTER_URL cannot be used: {error}{remedy}")
 }
 
 impl SharedEntry {
-    fn decode(mut entry: cluster::Entry) -> Self {
+    /// # Errors
+    /// The format is a newer one, which other servers may know.
+    fn decode(mut entry: cluster::Entry) -> Result<Self, FormatError> {
         let Content::Data { node, data, .. } = &mut entry.content else {
-            return Self { entry, submission: None };
+            return Ok(Self { entry, submission: None });
         };
-        let submission = Submission::decode(data)
-            .inspect_err(|error| error!("Entry {} of the chat's log is skipped: {error}", entry.id))
-            .ok()
-            // All servers skip the same ones.
-            .filter(|submission| {
-                node_number(*node).has(submission.from) || submission.from == ConnectionId::SERVER
-            });
+        let submission = match Submission::decode(data) {
+            Ok(submission) => Some(submission),
+            Err(error @ FormatError::Unknown { .. }) => return Err(error),
+            Err(error) => {
+                error!("Entry {} of the chat's log is skipped: {error}", entry.id);
+                None
+            }
+        };
+        // All servers skip the same ones.
+        let submission = submission.filter(|submission| {
+            node_number(*node).has(submission.from) || submission.from == ConnectionId::SERVER
+        });
         data.clear();
-        Self { entry, submission }
+        Ok(Self { entry, submission })
     }
 }
 
@@ -230,6 +256,9 @@ impl SharedOrder {
 
 impl Hub {
     pub(super) fn log_event(&mut self, now: &Now, event: LogEvent) {
+        if self.failure.is_some() {
+            return;
+        }
         match event {
             LogEvent::Entries(entries) => entries.into_iter().for_each(|entry| self.shared_entry(now, entry)),
             LogEvent::Joined(joined) => {
@@ -257,7 +286,19 @@ impl Hub {
                 }
             }
             LogEvent::Left { in_time } => self.left(now, in_time),
+            LogEvent::Failed(error) => self.fail(now, error),
         }
+    }
+
+    /// Ends the hub, because its room is not the chat any more. Clients are told to reconnect, to another server.
+    fn fail(&mut self, now: &Now, error: io::Error) {
+        self.drop_clients(now);
+        if let Order::Shared(order) = &mut self.order {
+            order.phase = Phase::Left;
+        }
+        self.state.shut_down();
+        self.shutdown_deadline.get_or_insert(now.instant + DRAIN_TIMEOUT);
+        self.failure = Some(error);
     }
 
     fn shared_entry(&mut self, now: &Now, SharedEntry { entry, submission }: SharedEntry) {
@@ -303,22 +344,22 @@ impl Hub {
     /// Continues after the engine was filled again, or after this server was considered dead or has missed a part of
     /// the log.
     fn joined_again(&mut self, now: &Now, joined: &Joined, snapshot: Option<Snapshot>) {
+        let room = match snapshot.map(|state| Room::from_snapshot(state, self.room.local_store())).transpose()
+        {
+            Ok(room) => room,
+            Err(error) => return self.fail(now, io::Error::other(unusable(&error))),
+        };
         let Order::Shared(order) = &mut self.order else { return };
         let node = node_number(joined.node);
-        let keeps_clients = node == order.node && snapshot.is_none() && order.phase == Phase::Joined;
+        let keeps_clients = node == order.node && room.is_none() && order.phase == Phase::Joined;
         order.log.adopt(joined);
         (order.node, order.tick) = (node, None);
         if order.phase == Phase::Fenced {
             order.phase = Phase::Joined;
         }
-        if let Some(snapshot) = snapshot {
+        if let Some(room) = room {
             (order.last_id, order.last_time) = (joined.id, ChatTime(joined.time()));
-            match Room::from_snapshot(snapshot, self.room.local_store()) {
-                Ok(room) => self.room = room,
-                Err(error) => {
-                    error!("The chat's state on the Redis or Valkey server cannot be used: {error}")
-                }
-            }
+            self.room = room;
         }
         if !keeps_clients {
             self.drop_clients(now);
@@ -396,7 +437,7 @@ mod tests {
 
     use super::*;
     use crate::hub::entry_clock::EntryClock;
-    use crate::hub::{HubHandle, HubSettings, Peer};
+    use crate::hub::{Event, HubHandle, HubSettings, Peer};
     use crate::limits::ClientLog;
     use crate::transport::{Link, Stream};
 
@@ -419,6 +460,35 @@ mod tests {
         joined.log_id = 0;
         hub.joined_again(&EntryClock::default().now(), &joined, None);
         assert_eq!(is_current.try_recv(), Ok(()));
+    }
+
+    /// A server once continued with the room that it had, which was not the chat any more.
+    #[test]
+    fn a_hub_whose_chat_cannot_be_read_ends() {
+        let entry = |data: &[u8]| {
+            let content = Content::Data { node: 1, sequence: 1, data: data.into() };
+            cluster::Event::Entries(vec![cluster::Entry { id: 1, time: 0, content }])
+        };
+        let joined = |chat: &str| {
+            let (mut joined, _) = SharedLog::detached();
+            joined.state = Some(cluster::State { chat: chat.into() });
+            cluster::Event::Joined(joined)
+        };
+        let golden = include_str!("../../tests/formats/snapshot-1.txt").trim_end();
+        let contradiction = golden.replace(r#""next":4}"#, r#""next":3}"#);
+        for (event, reason, remedy) in [
+            (entry(b"99 {}"), "entry format 99; this server knows up to", "upgrade it"),
+            (joined("99 {}"), "snapshot format 99; this server knows up to", "upgrade it"),
+            (joined("1 {}"), "a damaged snapshot: ", "Delete its keys (CLUSTER_NAME:*)"),
+            (joined(&contradiction), "no chat has these members", "Delete its keys (CLUSTER_NAME:*)"),
+        ] {
+            let (handle, hub, ..) = hub(0);
+            handle.send(Event::Log(LogEvent::decode(event).unwrap().into())).unwrap();
+            let error = hub.run().unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains(remedy), "{error}");
+        }
+        // All servers skip an entry that none can read.
+        assert!(matches!(LogEvent::decode(entry(b"1 {}")), Some(LogEvent::Entries(_))));
     }
 
     /// Clients were once disconnected without a close frame, because the log's own time limit was not shorter.

@@ -48,7 +48,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(4800);
 /// A server that is listening. It serves clients once it [runs](Server::run).
 pub struct Server {
     accept: AcceptLoop,
-    hub: JoinHandle<()>,
+    hub: JoinHandle<io::Result<()>>,
     /// `None`: nothing is stored.
     store: Option<Running>,
     handle: Handle,
@@ -145,7 +145,7 @@ impl Server {
     /// Serves clients until a [`Handle`] or a signal stops it, and returns when all connections are closed.
     ///
     /// # Errors
-    /// Those of the system calls, and a panic of the hub.
+    /// Those of the system calls, and why the hub has ended.
     pub fn run(mut self) -> io::Result<()> {
         systemd::ready();
         // `cli` has registered the signals by now, so a script may wait for this line and then send one.
@@ -162,7 +162,8 @@ impl Server {
         drop(listeners);
         // If the hub has ended already, `join` reports why.
         let _ = shared.hub.send(Event::Shutdown);
-        let ended = self.hub.join().map_err(|_| io::Error::other("the hub has panicked"));
+        let panicked = |_| Err(io::Error::other("the hub has panicked"));
+        let ended = self.hub.join().unwrap_or_else(panicked);
         if let Some(store) = self.store {
             let left = deadline.saturating_duration_since(Instant::now());
             if !store.finish(left) {
@@ -326,7 +327,7 @@ pub enum StartError {
     #[error("{0}")]
     Cluster(#[from] ClusterError),
     #[cfg(feature = "cluster")]
-    #[error("The chat of CLUSTER_URL cannot be used: {0}")]
+    #[error("{}", hub::unusable(.0))]
     Format(#[from] FormatError),
     #[error("Cannot start the server: {0}")]
     System(#[from] io::Error),

@@ -667,6 +667,29 @@ fn an_engine_that_cannot_be_used_prevents_the_start() {
     assert!(log.contains("uses format 99, and this program knows"), "{log}");
 }
 
+/// A server once continued with the room that it had, which was not the chat any more.
+#[test]
+fn a_server_that_cannot_read_the_chat_any_more_ends() {
+    let Some(engine) = Engine::start() else { return };
+    let (mut nodes, _) = nodes::start(&engine, 2, &[]);
+    let (mut ann, mut bob) = (nodes[0].join("Ann"), nodes[1].join("Bob"));
+    assert_eq!(ann.next_line(), "system: Bob joined.");
+    nodes[1].proxy.cut();
+    ann.public("hello");
+    // What the second server would read next is only in the snapshot.
+    let Value::String(epoch) = epoch(&nodes[0], "Cid").unwrap() else { panic!() };
+    engine.call(&["XTRIM", "tinychat:log", "MAXLEN", "0"]);
+    let snapshot = format!("tinychat-snapshot-1 {epoch} 1000 1 1:1\n99 {{}}");
+    engine.call(&["SET", "tinychat:snapshot", &snapshot]);
+    nodes[1].proxy.restore();
+    assert_eq!(bob.close_code().map(u16::from), Some(RESTART));
+    let (status, log) = nodes[1].wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let error =
+        "The chat of CLUSTER_URL cannot be used: snapshot format 99; this server knows up to 1: upgrade it";
+    assert!(log.trim_end().ends_with(error), "{log}");
+}
+
 /// The user of the example has all permissions that a server needs, and no others.
 #[test]
 fn the_documented_user_is_enough() {
