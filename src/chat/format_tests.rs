@@ -14,7 +14,7 @@ use crate::chat::away::AwayLimits;
 use crate::chat::entry::*;
 use crate::chat::history::HistoryLimits;
 use crate::chat::protocol::{ClientMessage, MessageError, TxnId};
-use crate::chat::room::{Room, RoomSettings};
+use crate::chat::room::{MAX_PAST_EPOCHS, Room, RoomSettings};
 use crate::chat::session::SessionSecret;
 use crate::chat::username::Username;
 
@@ -24,6 +24,7 @@ const SNAPSHOT: &str = include_str!("../../tests/formats/snapshot-1.txt");
 const CHANGED: &str =
     "the format has changed: give it a new number, and keep the old one for one more version";
 
+const PAST_EPOCH: &str = r#"{"epoch":"e0","last_id":0}"#;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn name(text: &str) -> Username {
@@ -149,7 +150,7 @@ fn text(bytes: Vec<u8>) -> String {
 
 fn room() -> Room {
     let settings = RoomSettings {
-        epoch: "e1".into(),
+        epoch: "e0".into(),
         history: HistoryLimits { messages: 100, age_millis: Some(24 * 60 * 60 * 1000) },
         away: AwayLimits { timeout: Duration::from_secs(30), members: 8, members_per_network: Some(2) },
         proxies: vec!["10.0.0.1/32".parse().unwrap()],
@@ -167,6 +168,7 @@ fn time(millis: u64) -> EntryTime {
 /// A room with something of everything.
 fn busy_room() -> Room {
     let (mut room, mut last_id) = (room(), 0);
+    room.continue_in("e1".into(), last_id);
     let mut apply = |millis, from, input| {
         last_id += 1;
         room.apply(Entry { id: last_id, time: &time(millis), from, input }, NodeNumber::LOCAL)
@@ -243,6 +245,18 @@ fn an_unknown_format_says_so() {
 }
 
 #[test]
+fn a_room_remembers_its_last_epochs() {
+    let mut room = room();
+    for number in 0..20 {
+        room.continue_in(format!("{}", number / 2).into(), number);
+    }
+    let snapshot = room.snapshot();
+    let known: Vec<_> =
+        ["0", "1", "2", "8", "9", "e0"].map(|epoch| snapshot.end_of(epoch, 99)).into_iter().collect();
+    assert_eq!(known, [None, Some(4), Some(6), Some(18), Some(99), None]);
+}
+
+#[test]
 fn a_snapshot_that_contradicts_itself_is_refused() {
     for (from, to, part) in [
         (r#""next":4}"#, r#""next":3}"#, "these members"),
@@ -256,6 +270,7 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
         (r#""number":0}"#, r#""number":1}"#, "these time-outs"),
         (r#""next":1}"#, r#""next":18446744073709551615}"#, "these time-outs"),
         (r#"{"id":13,"#, r#"{"id":12,"#, "these bans"),
+        (PAST_EPOCH, &[PAST_EPOCH; MAX_PAST_EPOCHS + 1].join(","), "these epochs"),
     ] {
         assert!(SNAPSHOT.contains(from), "{from}");
         let snapshot = Snapshot::decode(SNAPSHOT.replacen(from, to, 1).trim_end().as_bytes()).unwrap();

@@ -53,7 +53,7 @@ pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
 #[cfg(feature = "cluster")]
 pub(crate) use room::Snapshot;
-pub use room::{Audience, Effect, KeptEntry, Room, RoomSettings, guest_error};
+pub use room::{Audience, Effect, KeptEntry, PastEpoch, Room, RoomSettings, guest_error};
 pub use session::{JoinSecrets, SessionDigest, SessionSecret};
 pub use time_outs::whole_seconds;
 pub use user_list::UserLists;

@@ -9,6 +9,7 @@ mod snapshot;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use snapshot::Snapshot;
 
@@ -42,6 +43,9 @@ use crate::limits::Network;
 
 /// The buffer in which messages are encoded keeps at most this many bytes between two messages.
 const MAX_SCRATCH_BYTES: usize = 64 * 1024;
+
+/// How many earlier epochs the room remembers.
+pub const MAX_PAST_EPOCHS: usize = 8;
 
 /// The error if a password was not compared, because the connection or the server was about to end.
 const NOT_COMPARED: &str = "The password was not compared: try again.";
@@ -148,6 +152,15 @@ pub struct KeptEntry {
     pub txn_id: Option<TxnId>,
 }
 
+/// An epoch that has ended, because the engine of several servers had lost entries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastEpoch {
+    pub epoch: Arc<str>,
+    /// The chat has its entries up to this id. Later ids belong to other entries.
+    pub last_id: u64,
+}
+
 /// What a room is created with. By default, nothing is kept.
 #[derive(Default)]
 pub struct RoomSettings {
@@ -168,6 +181,8 @@ pub struct RoomSettings {
 
 pub struct Room {
     epoch: Arc<str>,
+    /// The last ones before it, in order.
+    past_epochs: Vec<PastEpoch>,
     /// Connections that were refused, removed or replaced, until they end. What they have sent is ignored.
     closed: ConnectionMap<()>,
     roster: Roster,
@@ -217,6 +232,7 @@ impl Room {
         let RoomSettings { epoch, history, stored, away, moderators, bans, time_outs, proxies } = settings;
         Self {
             epoch,
+            past_epochs: Vec::new(),
             closed: ConnectionMap::default(),
             roster: Roster::default(),
             history: History::new(history, stored),
@@ -335,8 +351,21 @@ impl Room {
     }
 
     #[cfg(feature = "cluster")]
-    pub fn set_epoch(&mut self, epoch: Arc<str>) {
-        self.epoch = epoch;
+    pub fn past_epochs(&self) -> &[PastEpoch] {
+        &self.past_epochs
+    }
+
+    /// Continues in this epoch, which begins after the entry with the id `last_id` unless it is the current one.
+    #[cfg(any(feature = "cluster", test))]
+    pub fn continue_in(&mut self, epoch: Arc<str>, last_id: u64) {
+        if epoch == self.epoch {
+            return;
+        }
+        let past = std::mem::replace(&mut self.epoch, epoch);
+        if self.past_epochs.len() == MAX_PAST_EPOCHS {
+            self.past_epochs.remove(0);
+        }
+        self.past_epochs.push(PastEpoch { epoch: past, last_id });
     }
 
     #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Room, reserved_names};
+use super::{MAX_PAST_EPOCHS, PastEpoch, Room, reserved_names};
 use crate::chat::access::NamedModerator;
 use crate::chat::acts::{Ban, Decision};
 use crate::chat::away::{AwayLimits, AwaySchedule};
@@ -24,6 +24,7 @@ use crate::chat::{HistoryEntry, KeptEntry, StoredTimeOut};
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     epoch: Arc<str>,
+    past_epochs: Vec<PastEpoch>,
     settings: SharedSettings,
     members: RosterState,
     history: KeptHistory,
@@ -47,11 +48,23 @@ struct SharedSettings {
     proxies: Vec<IpNet>,
 }
 
+impl Snapshot {
+    /// The last id of this epoch that the chat has. `None`: it is none of the epochs before the next one, which begins
+    /// after the entry with the id `last_id`.
+    pub fn end_of(&self, epoch: &str, last_id: u64) -> Option<u64> {
+        if *self.epoch == *epoch {
+            return Some(last_id);
+        }
+        self.past_epochs.iter().find(|past| *past.epoch == *epoch).map(|past| past.last_id)
+    }
+}
+
 impl Room {
     pub fn snapshot(&self) -> Snapshot {
         // All fields are named, so that none is forgotten.
         let Self {
             epoch,
+            past_epochs,
             closed,
             roster,
             history,
@@ -72,6 +85,7 @@ impl Room {
         };
         Snapshot {
             epoch: epoch.clone(),
+            past_epochs: past_epochs.clone(),
             settings,
             members: roster.state(),
             history: history.kept(),
@@ -129,8 +143,21 @@ impl Room {
     /// # Errors
     /// The snapshot contradicts itself: no room has this state.
     pub fn from_snapshot(snapshot: Snapshot, store: Option<LocalStore>) -> Result<Self, FormatError> {
-        let Snapshot { epoch, settings, members, history, time_outs, bans, moderators, undecided, closed } =
-            snapshot;
+        let Snapshot {
+            epoch,
+            past_epochs,
+            settings,
+            members,
+            history,
+            time_outs,
+            bans,
+            moderators,
+            undecided,
+            closed,
+        } = snapshot;
+        if past_epochs.len() > MAX_PAST_EPOCHS {
+            return Err(damaged("these epochs"));
+        }
         let roster = Roster::restored(members).ok_or_else(|| damaged("these members"))?;
         let mut away = AwaySchedule::new(settings.away);
         roster.iter().for_each(|member| away.restore(member));
@@ -142,6 +169,7 @@ impl Room {
         let closed: ConnectionMap<()> = closed.into_iter().map(|id| (id, ())).collect();
         Ok(Self {
             epoch,
+            past_epochs,
             closed,
             history: History::restored(settings.history, history, store)
                 .ok_or_else(|| damaged("this history"))?,

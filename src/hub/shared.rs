@@ -374,7 +374,7 @@ impl Hub {
                 self.input(now, connection, Input::Disconnected(Departure::Lost));
             }
         }
-        self.room.set_epoch(joined.epoch.as_str().into());
+        self.room.continue_in(joined.epoch.as_str().into(), self.order.last_id());
         self.follow();
         if let Order::Shared(order) = &mut self.order {
             order.joined_again(joined.log_id);
@@ -386,6 +386,7 @@ impl Hub {
         let (room, last_id) = (&self.room, self.order.last_id());
         self.storage.follow(|| Followed {
             epoch: room.epoch(),
+            past_epochs: room.past_epochs().to_vec(),
             last_id,
             bans: room.bans().by_id().map(|ban| (**ban).clone()).collect(),
             time_outs: room.stored_time_outs(),

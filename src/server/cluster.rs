@@ -81,8 +81,21 @@ pub fn join(
     let (joined, log) = run_unless_stopped(wakeups, join)?.ok_or(StartError::Stopped)??;
     if let Some(state) = &joined.state {
         let snapshot = Snapshot::decode(&state.chat)?;
-        if local.newest_id > 0 && *local.epoch != joined.epoch {
-            local = set_aside(settings, local, counters)?;
+        let last_id = match joined.epoch == *local.epoch {
+            true => Some(joined.log_id),
+            false => snapshot.end_of(&local.epoch, joined.id),
+        };
+        let reason = match last_id {
+            _ if local.newest_id == 0 => None,
+            None => Some("a chat other than that of CLUSTER_URL"),
+            // It may have the only copy of them, and their ids may belong to other messages now.
+            Some(last_id) if local.newest_id > last_id => {
+                Some("messages that the chat of CLUSTER_URL has lost")
+            }
+            Some(_) => None,
+        };
+        if let Some(reason) = reason {
+            local = set_aside(settings, local, counters, reason)?;
         }
         let store = local.writer.is_some().then_some(LocalStore { has_older: local.newest_id > 0 });
         let room = Room::from_snapshot(snapshot, store)?;
@@ -92,25 +105,26 @@ pub fn join(
         }
         local.hub.room = room;
     }
-    local.hub.room.set_epoch(joined.epoch.as_str().into());
+    local.hub.room.continue_in(joined.epoch.as_str().into(), joined.id);
     let (sender, is_current) = bounded(1);
     let status = log.status();
     local.hub.order = Order::Shared(Box::new(SharedOrder::new(log, &joined, sender)));
     Ok((local, Membership { hub, is_current, status }))
 }
 
-/// Renames the store, because it holds another chat, and creates an empty one.
+/// Renames the store, because of what it holds, and creates an empty one.
 fn set_aside(
     settings: &Settings,
     local: LocalChat,
     counters: &Arc<Counters>,
+    held: &str,
 ) -> Result<LocalChat, StartError> {
     let (Some(path), epoch) = (settings.database.path(), local.epoch.clone()) else { return Ok(local) };
     // Closes the store.
     drop(local);
     let backup = store::set_aside(path, &epoch)?;
     warn!(
-        "The store {} held a chat other than that of CLUSTER_URL: renamed it to {}, and created an empty one",
+        "The store {} held {held}: renamed it to {}, and created an empty one",
         path.display(),
         backup.display()
     );

@@ -10,13 +10,15 @@ use super::moderation::{self, meta, set_meta};
 use super::moderators;
 use super::queue::Item;
 use super::{SHARED_KEY, StoreLimits, int};
-use crate::chat::{Act, Action, Ban, KeptEntry, NamedModerator, StoredTimeOut};
+use crate::chat::{Act, Action, Ban, KeptEntry, NamedModerator, PastEpoch, StoredTimeOut};
 
 /// The chat as this server has it. What the store holds becomes the same.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Followed {
     /// Identifies the sequence of ids.
     pub epoch: Arc<str>,
+    /// The epochs before it.
+    pub past_epochs: Vec<PastEpoch>,
     /// The id of the last entry in this state.
     pub last_id: u64,
     pub bans: Vec<Ban>,
@@ -111,6 +113,7 @@ impl Followed {
 
     /// Without the messages.
     fn bytes(&self) -> usize {
+        // Epochs are few and short.
         let bans = self.bans.iter().map(|ban| size_of::<Ban>() + ban.reason.len() + MAX_NAMES_BYTES);
         size_of::<Self>()
             + bans.sum::<usize>()
@@ -120,7 +123,7 @@ impl Followed {
     }
 
     fn write(&self, connection: &Connection, limits: StoreLimits, clock: u64) -> rusqlite::Result<()> {
-        let is_same_sequence = meta(connection, "epoch")?.as_deref() == Some(&*self.epoch);
+        let epoch = meta(connection, "epoch")?;
         set_epoch(connection, &self.epoch, true)?;
         moderation::replace_bans(connection, &self.bans)?;
         moderation::replace_time_outs(connection, &self.time_outs, clock)?;
@@ -128,7 +131,7 @@ impl Followed {
         for &id in &self.deleted {
             moderation::delete(connection, id)?;
         }
-        self.delete_others(connection, is_same_sequence)?;
+        self.delete_others(connection, epoch.as_deref())?;
         let oldest_kept = limits.oldest_kept(clock);
         let skipped = self.messages.len().saturating_sub(limits.messages);
         let mut insert = Insert::new(connection)?;
@@ -140,11 +143,14 @@ impl Followed {
         Ok(())
     }
 
-    /// Deletes messages that the chat does not have: from the oldest in memory on, it has all that there are.
-    fn delete_others(&self, connection: &Connection, is_same_sequence: bool) -> rusqlite::Result<()> {
+    /// Deletes messages that the chat does not have: from the oldest in memory on, it has all that there are. `epoch`: of
+    /// the store.
+    fn delete_others(&self, connection: &Connection, epoch: Option<&str>) -> rusqlite::Result<()> {
         let first = self.messages.first().map_or(self.last_id.saturating_add(1), |message| message.id);
-        if !is_same_sequence {
+        if epoch != Some(&*self.epoch) {
             // The same ids may belong to other messages.
+            let past = self.past_epochs.iter().find(|past| epoch == Some(&*past.epoch));
+            let first = past.map_or(first, |past| first.min(past.last_id.saturating_add(1)));
             return connection.execute("DELETE FROM messages WHERE id >= ?1", [int(first)]).map(drop);
         }
         // What follows `last_id` will come as entries.

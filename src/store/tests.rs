@@ -17,7 +17,7 @@ use super::queue::{Item, MAX_PAGE_REQUESTS, QUEUE_BYTES};
 use super::*;
 use crate::chat::{
     Act, Action, ChatTime, ConnectionId, Decision, EntryTime, KeptEntry, KeptMessage, MAX_DELETIONS, Outcome,
-    TxnId, Username,
+    PastEpoch, TxnId, Username,
 };
 use crate::ops::metrics::Counters;
 
@@ -1083,6 +1083,7 @@ fn a_store_takes_over_the_chat_that_other_servers_have() {
     let time_out = |text| StoredTimeOut { name: name(text), until: far };
     let followed = Followed {
         epoch,
+        past_epochs: Vec::new(),
         last_id: 7,
         bans: vec![name_ban(6, "Dan")],
         time_outs: vec![time_out("Cid"), time_out("Fay")],
@@ -1133,6 +1134,26 @@ fn a_store_of_another_epoch_keeps_only_what_is_older_than_the_chats_memory() {
     assert!(thread.finish(TIMEOUT));
     let state = folder.open(limits).state;
     assert_eq!((&*state.epoch, state.is_shared, state.messages.len()), ("own", false, 3));
+}
+
+/// What the chat has lost once stayed in the store of a server that came back after its memory had moved on.
+#[test]
+fn a_store_of_a_past_epoch_keeps_nothing_that_the_chat_has_lost() {
+    let folder = Folder::new();
+    let mut store = folder.start(LIMITS);
+    store.queue.set_epoch("past".into(), true);
+    (1..=6).for_each(|id| store.keep(id, "before"));
+    let past = |epoch: &str, last_id| PastEpoch { epoch: epoch.into(), last_id };
+    let followed = Followed {
+        epoch: "now".into(),
+        past_epochs: vec![past("earlier", 1), past("past", 3), past("later", 5)],
+        last_id: 9,
+        messages: vec![message(8, "after")],
+        ..Followed::default()
+    };
+    store.queue.follow(followed);
+    assert_eq!(store.ids(), [1, 2, 3, 8]);
+    store.close(9);
 }
 
 #[test]

@@ -793,6 +793,45 @@ fn the_newest_store_fills_an_empty_engine() {
     assert!(later.acked[0].0 > record.acked.last().unwrap().0);
 }
 
+/// The store was once renamed although it held this chat.
+#[test]
+fn a_server_that_was_stopped_while_the_engine_lost_its_data_keeps_its_store() {
+    let Some(engine) = Engine::start() else { return };
+    let (mut nodes, servers) = nodes::start(&engine, 2, &[("DATABASE_PATH", "./tinychat.db"), FOREVER]);
+    let ann = Recorder::join("Ann", &servers, 0);
+    ann.say(10);
+    ann.settle();
+    nodes[1].stop();
+    engine.call(&["FLUSHALL"]);
+    ann.say(10);
+    ann.settle();
+    nodes[1].start_without_waiting();
+    nodes[1].wait_until_running();
+    assert_eq!(nodes[1].backups(), 0);
+    let record = ann.leave();
+    assert_eq!(anomalies(std::slice::from_ref(&record), &history(nodes[1].connect())), []);
+
+    // What only its store has is kept beside it.
+    nodes[0].proxy.cut();
+    let bob = Recorder::join("Bob", &servers, 1);
+    bob.say(10);
+    bob.settle();
+    let lost = bob.leave();
+    nodes[1].stop();
+    engine.call(&["FLUSHALL"]);
+    nodes[0].proxy.restore();
+    let cid = Recorder::join("Cid", &servers, 0);
+    cid.say(20);
+    cid.settle();
+    nodes[1].start_without_waiting();
+    nodes[1].wait_for_line("held messages that the chat of CLUSTER_URL has lost");
+    nodes[1].wait_until_running();
+    assert_eq!(nodes[1].backups(), 1);
+    let kept = history(nodes[1].connect());
+    assert!(!lost.said.is_empty() && kept.iter().all(|line| line.from != "Bob"), "{kept:?}");
+    assert_eq!(anomalies(&[cid.leave()], &kept), []);
+}
+
 /// A client that has joined on this server, and the answer, which has no messages.
 fn enter(node: &Node, name: &str) -> (Client, Value) {
     enter_asking(node, name, json!({"history": 0}))

@@ -150,6 +150,12 @@ impl Node {
         request_kept(&mut stream, &request)
     }
 
+    /// How many stores it has set aside.
+    pub fn backups(&self) -> usize {
+        let files = self.folder.files(".");
+        files.iter().filter(|name| name.to_string_lossy().contains("-backup")).count()
+    }
+
     fn running(&mut self) -> &mut Process {
         self.process.as_mut().expect("it is running")
     }
