@@ -445,6 +445,9 @@ impl Hub {
             self.storage.assigned(id);
             self.apply_entry(now, Entry { id, time: &now.entry, from, input }, &own);
         }
+        // At once: at the end of the batch, twice as much would be on its way.
+        #[cfg(feature = "cluster")]
+        self.hold_if_full();
     }
 
     fn apply_entry(&mut self, now: &Now, entry: Entry, own: &Own) {
