@@ -1,6 +1,9 @@
 //! One connection to the engine. After an I/O error it must not be used again: a late answer would be taken for that of
 //! the next call.
 
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Connection, ErrorKind, IntoConnectionInfo, RedisError, Value, cmd};
@@ -46,6 +49,9 @@ pub enum EngineError {
     /// It cannot be reached, or does not write at the moment.
     #[error("{0}")]
     Unavailable(String),
+    /// A signal has arrived while the answer was awaited, such as SIGCONT after SIGSTOP.
+    #[error("a call was interrupted")]
+    Interrupted,
     /// There is another chat, or none.
     #[error("the chat has been replaced or removed")]
     Epoch,
@@ -103,9 +109,18 @@ impl From<RedisError> for EngineError {
                 Ok(format) => Self::Format(format),
                 Err(_) => Self::malformed("join"),
             },
+            _ if is_interrupted(&error) => Self::Interrupted,
             _ => Self::Unavailable(error.to_string()),
         }
     }
+}
+
+/// The client does not repeat a call of the system that a signal has interrupted. It wraps its cause twice.
+fn is_interrupted(error: &RedisError) -> bool {
+    let cause =
+        error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
+    let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::Interrupted)
 }
 
 const CLUSTER_MODE: &str =
@@ -304,6 +319,13 @@ mod tests {
         {
             assert!(matches!(check_info(&unavailable), Err(EngineError::Unavailable(_))));
         }
+    }
+
+    #[test]
+    fn an_interrupted_call_is_not_an_outage() {
+        let error = |kind| EngineError::from(RedisError::from(io::Error::from(kind)));
+        assert!(matches!(error(io::ErrorKind::Interrupted), EngineError::Interrupted));
+        assert!(matches!(error(io::ErrorKind::WouldBlock), EngineError::Unavailable(_)));
     }
 
     #[test]

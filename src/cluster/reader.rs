@@ -108,6 +108,16 @@ impl Reader {
                     self.failing = None;
                     self.backoff.succeeded();
                     self.following = Some(following);
+                    // If this process was stopped meanwhile, the other thread has had no time to continue.
+                    if asked.elapsed() >= UNAVAILABLE_AFTER {
+                        continue;
+                    }
+                }
+                Err(Trouble::Engine(EngineError::Interrupted)) => {
+                    self.engine = None;
+                    following.position.reconnected();
+                    self.following = Some(following);
+                    continue;
                 }
                 Err(Trouble::Engine(error)) => {
                     self.engine = None;

@@ -147,6 +147,7 @@ pub fn join(
             Err(error @ (EngineError::Refused(_) | EngineError::Format(_) | EngineError::Unreadable)) => {
                 return Err(refused(error));
             }
+            Err(EngineError::Interrupted) => {}
             Err(error) => {
                 problems.report(&format!("Waiting for the chat: {error}"));
                 thread::sleep(backoff.failed(random_byte()));

@@ -174,6 +174,11 @@ impl Status {
         let _ = self.write_waits_since.compare_exchange(0, self.now(), Relaxed, Relaxed);
     }
 
+    /// The call is made once more.
+    pub(super) fn interrupted_write(&self) {
+        self.write_waits_since.store(0, Relaxed);
+    }
+
     pub(super) fn answered_write(&self) {
         self.write_waits_since.store(0, Relaxed);
         self.write_answered_at.store(self.now(), Relaxed);

@@ -361,7 +361,9 @@ impl Writer {
         let arguments: Vec<&[u8]> = head.into_iter().chain(arguments.iter().copied()).collect();
         let asked = Instant::now();
         let answer = engine.numbers(script, &arguments);
-        if !matches!(answer, Err(EngineError::Unavailable(_) | EngineError::Refused(_))) {
+        if let Err(EngineError::Interrupted) = answer {
+            status.interrupted_write();
+        } else if !matches!(answer, Err(EngineError::Unavailable(_) | EngineError::Refused(_))) {
             status.answered_write();
             status.round_trip(asked.elapsed());
             self.backoff.succeeded();
@@ -383,6 +385,7 @@ impl Writer {
 
     fn recover(&mut self, trouble: Trouble) -> ControlFlow<bool> {
         match trouble {
+            Trouble::Engine(EngineError::Interrupted) => self.disconnect(),
             Trouble::Engine(error) => {
                 self.problems.report(&error.to_string());
                 self.disconnect();
@@ -575,6 +578,9 @@ impl Writer {
             events(Event::Unusable(refused(link.address(), *formats, error)));
             self.is_stopped = true;
             return;
+        }
+        if let EngineError::Interrupted = error {
+            return self.disconnect();
         }
         self.problems.report(&error.to_string());
         self.disconnect();

@@ -34,6 +34,8 @@ const FOREVER: (&str, &str) = ("RESUME_SECONDS", "86400");
 const PACE: Duration = Duration::from_millis(10);
 /// How long a dead server's members may seem to be present.
 const AWAY_WITHIN: Duration = Duration::from_secs(12);
+/// How long a server is stopped without being considered dead. Users are told of an outage that takes 2 s.
+const STOPPED: Duration = Duration::from_millis(2500);
 /// Added to the delay of each direction between a server and the engine.
 const DELAY: Duration = Duration::from_millis(200);
 /// How many entries may wait in one server while the engine is unavailable, before its clients have to wait.
@@ -550,6 +552,23 @@ fn a_server_that_was_stopped_closes_its_connections() {
     let records = finish(talkers, &nodes);
     let closes: Vec<&Vec<Option<u16>>> = records.iter().map(|record| &record.closes).collect();
     assert_eq!(closes, [&vec![], &vec![], &vec![Some(RESTART)]]);
+}
+
+/// Its members were once told twice, because "Interrupted system call" counted as an outage.
+#[test]
+fn a_server_that_was_stopped_for_a_moment_continues() {
+    let Some(engine) = Engine::start() else { return };
+    let (nodes, servers) = nodes::start(&engine, 2, &[FOREVER]);
+    let talkers = talkers(&servers, 4);
+    for round in 1..=3 {
+        talkers.iter().for_each(|talker| talker.wait_for_acks(20 * round));
+        nodes[1].signal(Signal::STOP);
+        thread::sleep(STOPPED);
+        nodes[1].signal(Signal::CONT);
+    }
+    for record in finish(talkers, &nodes) {
+        assert_eq!((record.closes, record.system), (vec![], vec![]), "{}", record.label);
+    }
 }
 
 /// They resume elsewhere, or leave when their time is over.
