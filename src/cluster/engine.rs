@@ -4,6 +4,7 @@
 use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use redis::{Cmd, Connection, ErrorKind, IntoConnectionInfo, RedisError, Value, cmd};
@@ -21,6 +22,8 @@ pub struct Link {
     client: redis::Client,
     address: String,
     is_tls: bool,
+    /// Whether a connection has been made, so its settings are right.
+    has_connected: AtomicBool,
     keys: [String; 5],
 }
 
@@ -135,7 +138,13 @@ impl Link {
         let client = redis::Client::open(info.set_tcp_settings(tcp))?;
         let name = settings.name.as_str();
         let keys = ["log", "meta", "leases", "snapshot", "claims"].map(|key| format!("{name}:{key}"));
-        Ok(Self { client, address: settings.url.address().into(), is_tls: settings.url.is_tls(), keys })
+        Ok(Self {
+            client,
+            address: settings.url.address().into(),
+            is_tls: settings.url.is_tls(),
+            has_connected: AtomicBool::new(false),
+            keys,
+        })
     }
 
     /// `host:port`.
@@ -155,12 +164,15 @@ impl Link {
         let info: Value = cmd("INFO").query(&mut connection)?;
         let info = text(&info).ok_or_else(|| EngineError::malformed("INFO"))?;
         let info = check_info(info)?;
+        self.has_connected.store(true, Relaxed);
         Ok(Engine { connection, keys: self.keys.clone(), hashes: Default::default(), info })
     }
 
     /// A port with TLS drops a connection without it, and one without TLS does not answer a handshake.
     fn with_tls_hint(&self, error: RedisError) -> EngineError {
-        let is_silent = error.is_timeout() || error.is_connection_dropped();
+        let is_silent =
+            error.is_timeout() || (error.is_connection_dropped() && !error.is_connection_refusal());
+        let is_silent = is_silent && !self.has_connected.load(Relaxed);
         match EngineError::from(error) {
             EngineError::Unavailable(reason) if is_silent && self.is_tls => EngineError::Unavailable(
                 format!("{reason}; if the port has no TLS, set CLUSTER_URL=redis://…"),
@@ -318,6 +330,24 @@ mod tests {
             [good.replace("role:master", "role:slave"), good.replace("run_id", "walk_id"), String::new()]
         {
             assert!(matches!(check_info(&unavailable), Err(EngineError::Unavailable(_))));
+        }
+    }
+
+    /// It was once given whenever the engine was restarted.
+    #[test]
+    fn the_hint_about_tls_is_given_until_a_connection_was_made() {
+        for (url, hint) in [
+            ("redis://localhost:1", "connection reset; if the port has TLS, set CLUSTER_URL=rediss://"),
+            ("rediss://localhost:1", "connection reset; if the port has no TLS, set CLUSTER_URL=redis://"),
+        ] {
+            let (url, name) = (url.parse().unwrap(), "tinychat".parse().unwrap());
+            let link = Link::new(&ClusterSettings { url, name, node: None }).unwrap();
+            let hinted = |kind| link.with_tls_hint(io::Error::from(kind).into()).to_string();
+            let (reset, refused) = (io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused);
+            assert!(hinted(reset).contains(hint), "{}", hinted(reset));
+            assert!(!hinted(refused).contains("TLS"), "nothing listens there");
+            link.has_connected.store(true, Relaxed);
+            assert!(!hinted(reset).contains("TLS"));
         }
     }
 
