@@ -4,6 +4,7 @@
 //! random values come with an entry.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Add;
 use std::time::Duration;
@@ -34,6 +35,18 @@ impl TryFrom<u32> for NodeNumber {
 impl From<NodeNumber> for u32 {
     fn from(node: NodeNumber) -> Self {
         node.0
+    }
+}
+
+impl From<NodeNumber> for u64 {
+    fn from(node: NodeNumber) -> Self {
+        node.0.into()
+    }
+}
+
+impl fmt::Display for NodeNumber {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(formatter)
     }
 }
 

@@ -4,6 +4,15 @@ use redis::Value;
 
 use super::engine::{EngineError, number, text};
 use super::position::{Origin, StreamId};
+use crate::chat::NodeNumber;
+
+/// In place of a node's number. Nodes are counted from 1.
+pub const ENGINE: NodeNumber = NodeNumber::LOCAL;
+
+/// `None`: no node has this number, because it would not fit into the ids of connections.
+pub fn node_number(number: u64) -> Option<NodeNumber> {
+    NodeNumber::new(number.try_into().ok()?)
+}
 
 /// An entry of the log. All nodes get the same ones, in the same order.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,13 +28,13 @@ pub struct Entry {
 pub enum Content {
     /// What a node has appended.
     Data {
-        node: u32,
+        node: NodeNumber,
         /// As returned by [`SharedLog::append`](super::SharedLog::append) on that node.
         sequence: u64,
         data: Vec<u8>,
     },
     /// A node has left or died. No entry of it follows.
-    NodeDown(u32),
+    NodeDown(NodeNumber),
     /// Time has passed, see [`SharedLog::tick`](super::SharedLog::tick).
     Tick,
 }
@@ -34,7 +43,7 @@ impl Entry {
     pub fn origin(&self) -> Origin {
         match self.content {
             Content::Data { node, sequence, .. } => Origin { node, sequence },
-            Content::NodeDown(_) | Content::Tick => Origin { node: 0, sequence: 0 },
+            Content::NodeDown(_) | Content::Tick => Origin { node: ENGINE, sequence: 0 },
         }
     }
 }
@@ -59,12 +68,15 @@ fn parse_entry(entry: Value) -> Option<(StreamId, Entry)> {
     let id = StreamId { id: id.parse().ok()?, mark: mark.parse().ok()? };
     // `n`, node, `q`, sequence, `t`, time, `d`, data.
     let [_, node, _, sequence, _, time, _, data] = <[Value; 8]>::try_from(fields).ok()?;
-    let (node, sequence, time) = (number(&node)?.try_into().ok()?, number(&sequence)?, number(&time)?);
+    let (node, sequence, time) = (node_number(number(&node)?)?, number(&sequence)?, number(&time)?);
     let Value::BulkString(data) = data else { return None };
     let content = match (node, data.as_slice()) {
-        (0, b"T") => Content::Tick,
-        (0, [b'D', node @ ..]) => Content::NodeDown(std::str::from_utf8(node).ok()?.parse().ok()?),
-        (0, _) => return None,
+        (ENGINE, b"T") => Content::Tick,
+        (ENGINE, [b'D', node @ ..]) => {
+            let node = node_number(std::str::from_utf8(node).ok()?.parse().ok()?)?;
+            Content::NodeDown(Some(node).filter(|node| *node != ENGINE)?)
+        }
+        (ENGINE, _) => return None,
         _ => Content::Data { node, sequence, data },
     };
     Some((id, Entry { id: id.id, time, content }))
@@ -89,9 +101,10 @@ mod tests {
     fn entries_are_from_nodes_or_from_the_engine() {
         let parse = |fields| parse_entries(answer("5-77", fields)).ok().map(|mut entries| entries.remove(0));
         let entry = |content| Some((StreamId { id: 5, mark: 77 }, Entry { id: 5, time: 1000, content }));
-        let data = Content::Data { node: 3, sequence: 9, data: b"D7".into() };
+        let node = |number| NodeNumber::new(number).unwrap();
+        let data = Content::Data { node: node(3), sequence: 9, data: b"D7".into() };
         assert_eq!(parse(["3", "9", "1000", "D7"]), entry(data));
-        assert_eq!(parse(["0", "0", "1000", "D7"]), entry(Content::NodeDown(7)));
+        assert_eq!(parse(["0", "0", "1000", "D7"]), entry(Content::NodeDown(node(7))));
         assert_eq!(parse(["0", "0", "1000", "T"]), entry(Content::Tick));
         for malformed in [
             ["0", "0", "1000", "X"],
@@ -99,6 +112,10 @@ mod tests {
             ["x", "9", "1000", ""],
             ["-1", "9", "1000", ""],
             ["3", "9", "", ""],
+            // Connections of such a server once seemed to belong to the server that has read this.
+            ["16777216", "9", "1000", ""],
+            ["0", "0", "1000", "D16777216"],
+            ["0", "0", "1000", "D0"],
         ] {
             assert_eq!(parse(malformed), None, "{malformed:?}");
         }

@@ -12,12 +12,13 @@ use super::outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
 use super::snapshot::{Applied, MAX_SNAPSHOT_BYTES, Snapshot};
 use super::status::Status;
 use super::writer::{Command, Offer};
+use crate::chat::NodeNumber;
 
 /// Appends to the log, and knows how far this node has applied it. No method waits for the engine.
 pub struct SharedLog {
     commands: Sender<Command>,
     status: Arc<Status>,
-    node: u32,
+    node: NodeNumber,
     epoch: String,
     next_sequence: u64,
     applied: Applied,
@@ -146,7 +147,7 @@ impl SharedLog {
     pub fn detached() -> (Joined, Self) {
         let applied = Applied::default();
         let joined = Joined {
-            node: 1,
+            node: NodeNumber::new(1).unwrap(),
             epoch: "0f".into(),
             format: 1,
             state: None,

@@ -4,6 +4,7 @@ use super::entry::Entry;
 use super::snapshot::Applied;
 use super::start::ClusterError;
 use super::tuning::Tuning;
+use crate::chat::NodeNumber;
 use crate::config::ClusterSettings;
 
 /// What a node is started with.
@@ -64,7 +65,7 @@ impl Rank {
 pub struct Joined {
     /// Identifies this node. If it has changed, what clients of this node have appended under the old number does not
     /// count any more, and their connections must be closed.
-    pub node: u32,
+    pub node: NodeNumber,
     pub epoch: String,
     /// The newest format that all nodes know: the one to write.
     #[cfg_attr(not(test), expect(dead_code, reason = "there is only one format so far"))]

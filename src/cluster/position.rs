@@ -1,5 +1,7 @@
 //! How far this node has read the log, and whether what it reads next continues it.
 
+use crate::chat::NodeNumber;
+
 /// The id of an entry in the stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StreamId {
@@ -10,7 +12,7 @@ pub struct StreamId {
 /// Who appended an entry: the node, and its sequence number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Origin {
-    pub node: u32,
+    pub node: NodeNumber,
     pub sequence: u64,
 }
 
@@ -100,7 +102,10 @@ mod tests {
     const MARK: u64 = 77;
 
     fn accept(position: &mut Position, id: u64, mark: u64, origin: (u32, u64)) -> Result<Next, Break> {
-        position.accept(StreamId { id, mark }, Origin { node: origin.0, sequence: origin.1 })
+        position.accept(
+            StreamId { id, mark },
+            Origin { node: NodeNumber::new(origin.0).unwrap(), sequence: origin.1 },
+        )
     }
 
     #[test]

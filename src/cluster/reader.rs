@@ -15,6 +15,7 @@ use super::position::{Break, Next, Position};
 use super::start::{Node, random_byte};
 use super::tuning::{BLOCK, READ_TIMEOUT, UNAVAILABLE_AFTER};
 use super::writer::Command;
+use crate::chat::NodeNumber;
 
 /// The most entries that are read at once.
 const MAX_BATCH: usize = 256;
@@ -212,29 +213,30 @@ impl Reader {
         let Some(last) = entries.last() else { return };
         let status = &self.node.status;
         let own = status.figures().node;
-        let (mut bytes, mut read_back, mut has_ended) = (0, None, false);
+        let is_own = |node: NodeNumber| u32::from(node) == own;
+        let (mut bytes, mut read_back, mut ended) = (0, None, None);
         for entry in &entries {
             match &entry.content {
                 Content::Data { node, sequence, data } => {
                     bytes += data.len();
-                    if *node == own {
-                        read_back = Some(*sequence);
+                    if is_own(*node) {
+                        read_back = Some((*node, *sequence));
                     }
                 }
-                Content::NodeDown(node) => has_ended |= *node == own,
-                Content::Tick => {}
+                Content::NodeDown(node) if is_own(*node) => ended = Some(*node),
+                Content::NodeDown(_) | Content::Tick => {}
             }
         }
         self.batch = (BATCH_BYTES * entries.len() / bytes.max(1)).clamp(1, MAX_BATCH);
-        if let Some(sequence) = read_back {
-            self.send(Command::ReadBack { node: own, sequence });
+        if let Some((node, sequence)) = read_back {
+            self.send(Command::ReadBack { node, sequence });
         }
         status.read(last.id, bytes);
         status.delivering(true);
         (self.node.events)(Event::Entries(entries));
         status.delivering(false);
-        if has_ended {
-            self.send(Command::Ended(own));
+        if let Some(node) = ended {
+            self.send(Command::Ended(node));
         }
     }
 

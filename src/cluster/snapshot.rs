@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::entry::{Content, Entry};
+use super::entry::{Content, ENGINE, Entry, node_number};
 use super::position::Origin;
+use crate::chat::NodeNumber;
 
 /// The most bytes that a snapshot may have.
 pub const MAX_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
@@ -19,9 +20,9 @@ pub struct Applied {
     /// Of the last entry.
     pub origin: Option<Origin>,
     /// The last sequence number of each node that has appended something and has not ended.
-    pub sequences: BTreeMap<u32, u64>,
+    pub sequences: BTreeMap<NodeNumber, u64>,
     /// The highest number of a node that has appended something or has ended. It is not given to another node.
-    pub highest_node: u32,
+    pub highest_node: NodeNumber,
 }
 
 impl Applied {
@@ -52,7 +53,7 @@ pub struct Snapshot {
 impl Snapshot {
     pub fn encode(epoch: &str, applied: &Applied, chat: &[u8]) -> Vec<u8> {
         let Applied { id, time, origin, sequences, highest_node } = applied;
-        let origin = origin.unwrap_or(Origin { node: 0, sequence: 0 });
+        let origin = origin.unwrap_or(Origin { node: ENGINE, sequence: 0 });
         let mut head =
             format!("{MAGIC} {epoch} {id} {time} {highest_node} {}:{}", origin.node, origin.sequence);
         for (node, sequence) in sequences {
@@ -69,7 +70,7 @@ impl Snapshot {
         let head = std::str::from_utf8(&bytes[..end]).ok()?;
         let mut words = head.strip_prefix(MAGIC)?.strip_prefix(' ')?.split(' ');
         let (epoch, id, time) = (words.next()?.to_owned(), words.next()?, words.next()?);
-        let highest_node = words.next()?.parse().ok()?;
+        let highest_node = node_number(words.next()?.parse().ok()?)?;
         let (node, sequence) = pair(words.next()?)?;
         let applied = Applied {
             highest_node,
@@ -82,9 +83,9 @@ impl Snapshot {
     }
 }
 
-fn pair(word: &str) -> Option<(u32, u64)> {
+fn pair(word: &str) -> Option<(NodeNumber, u64)> {
     let (node, sequence) = word.split_once(':')?;
-    Some((node.parse().ok()?, sequence.parse().ok()?))
+    Some((node_number(node.parse().ok()?)?, sequence.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -93,12 +94,13 @@ mod tests {
 
     #[test]
     fn a_snapshot_survives_encoding() {
+        let node = |number| NodeNumber::new(number).unwrap();
         let mut applied = Applied::default();
         for (id, content) in [
-            Content::Data { node: 2, sequence: 7, data: Vec::new() },
-            Content::Data { node: 3, sequence: 1, data: Vec::new() },
-            Content::Data { node: 3, sequence: 2, data: Vec::new() },
-            Content::NodeDown(2),
+            Content::Data { node: node(2), sequence: 7, data: Vec::new() },
+            Content::Data { node: node(3), sequence: 1, data: Vec::new() },
+            Content::Data { node: node(3), sequence: 2, data: Vec::new() },
+            Content::NodeDown(node(2)),
             Content::Tick,
         ]
         .into_iter()
@@ -106,8 +108,8 @@ mod tests {
         {
             applied.apply(&Entry { id: id as u64 + 1, time: 1000, content });
         }
-        assert_eq!((applied.id, &applied.sequences), (5, &BTreeMap::from([(3, 2)])));
-        assert_eq!(applied.highest_node, 3);
+        assert_eq!((applied.id, &applied.sequences), (5, &BTreeMap::from([(node(3), 2)])));
+        assert_eq!(applied.highest_node, node(3));
         for (applied, chat) in [(applied, &b"a\nb"[..]), (Applied::default(), b"")] {
             let decoded = Snapshot::decode(&Snapshot::encode("0f", &applied, chat)).unwrap();
             assert_eq!(decoded, Snapshot { epoch: "0f".into(), applied, chat: chat.into() });
@@ -125,6 +127,7 @@ mod tests {
             "tinychat-snapshot-1 0f x 1 3 0:0\n",
             "tinychat-snapshot-1 0f 1 1 3 0:0 3\n",
             "tinychat-snapshot-1 0f 1 1 0:0 3:1\n",
+            "tinychat-snapshot-1 0f 1 1 3 16777216:1\n",
         ] {
             assert_eq!(Snapshot::decode(text.as_bytes()), None, "{text:?}");
         }

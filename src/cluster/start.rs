@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::backoff::Backoff;
 use super::engine::{Engine, EngineError, Link, text};
+use super::entry::{ENGINE, node_number};
 use super::log::SharedLog;
 use super::node::{Event, Formats, Joined, NodeSettings, OwnState, State};
 use super::position::{Origin, Position};
@@ -19,6 +20,7 @@ use super::snapshot::{Applied, Snapshot};
 use super::status::Status;
 use super::tuning::{IO_TIMEOUT, LOG_INTERVAL, Tuning};
 use super::writer::{Offer, Writer};
+use crate::chat::NodeNumber;
 use crate::ops::random::random;
 
 /// Where the name of this machine is, on Linux.
@@ -55,7 +57,7 @@ pub struct Node {
 /// A node's place in a chat.
 #[derive(Clone, Debug)]
 pub struct Membership {
-    pub node: u32,
+    pub node: NodeNumber,
     pub epoch: String,
     pub mark: u64,
     /// The last id when it joined.
@@ -68,8 +70,8 @@ pub struct Membership {
 /// The place in the chat that a node has had.
 #[derive(Default)]
 pub struct Past {
-    /// 0: it has had none.
-    pub node: u32,
+    /// [`ENGINE`]: it has had none.
+    pub node: NodeNumber,
     /// Empty: it must get another number.
     pub epoch: String,
     /// The last of its sequence numbers that it will not use again.
@@ -286,7 +288,7 @@ fn membership(answer: &redis::Value) -> Option<Membership> {
     let redis::Value::Array(values) = answer else { return None };
     let [epoch, mark, node, log_id, snapshot_id, format] = values.as_slice() else { return None };
     Some(Membership {
-        node: number(node)?.try_into().ok()?,
+        node: node_number(number(node)?).filter(|node| *node != ENGINE)?,
         epoch: text(epoch)?.into(),
         mark: number(mark)?,
         log_id: number(log_id)?,
@@ -315,7 +317,7 @@ fn decide(
     let Offer { own, applied } = offer;
     let epoch = random_text().map_err(system)?;
     let mark = u32::from_be_bytes(random().map_err(system)?);
-    let origin = applied.origin.unwrap_or(Origin { node: 0, sequence: 0 });
+    let origin = applied.origin.unwrap_or(Origin { node: ENGINE, sequence: 0 });
     let snapshot = Snapshot::encode(&epoch, applied, &own.chat);
     let claim = [
         engine.info.run.clone(),
@@ -425,4 +427,23 @@ fn default_name() -> std::io::Result<String> {
     let host: String = host.trim().chars().filter(is_plain).take(MAX_HOST_NAME_CHARS).collect();
     let host = if host.is_empty() { "node" } else { &host };
     Ok(format!("{host}-{:08x}", u32::from_be_bytes(random()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    /// With a number that does not fit into the ids of connections, a server once took all connections for its own.
+    #[test]
+    fn a_node_has_a_number_that_fits() {
+        let parse = |node| {
+            let numbers = [77, node, 9, 7, 1].map(Value::Int);
+            membership(&Value::Array([Value::BulkString("0f".into())].into_iter().chain(numbers).collect()))
+        };
+        assert_eq!(parse(1).map(|membership| membership.node), NodeNumber::new(1));
+        let greatest = i64::from(NodeNumber::MAX);
+        assert!(parse(greatest).is_some() && parse(greatest + 1).is_none() && parse(0).is_none());
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize
 use std::time::{Duration, Instant};
 
 use super::outbox::Removed;
+use crate::chat::NodeNumber;
 use crate::ops::clock;
 use crate::ops::metrics::ClusterStats;
 
@@ -99,8 +100,8 @@ impl Status {
         clock::unix_millis().saturating_add_signed(self.clock_offset.load(Relaxed))
     }
 
-    pub(super) fn joined(&self, node: u32, log_id: u64, applied_id: u64, snapshot_id: u64) {
-        self.node.store(node, Relaxed);
+    pub(super) fn joined(&self, node: NodeNumber, log_id: u64, applied_id: u64, snapshot_id: u64) {
+        self.node.store(node.into(), Relaxed);
         self.log_id.store(log_id, Relaxed);
         self.read_id.store(applied_id, Relaxed);
         self.applied_id.store(applied_id, Relaxed);
@@ -111,8 +112,8 @@ impl Status {
     }
 
     /// The same for another number of this node, which continues reading.
-    pub(super) fn rejoined(&self, node: u32) {
-        self.node.store(node, Relaxed);
+    pub(super) fn rejoined(&self, node: NodeNumber) {
+        self.node.store(node.into(), Relaxed);
         self.beat();
         self.answered_write();
     }
@@ -244,7 +245,7 @@ mod tests {
     fn an_engine_that_is_asked_nothing_responds() {
         let mut status = Status::new("a");
         let pass = |status: &mut Status| status.start -= 2 * TIMEOUT;
-        status.joined(1, 0, 0, 0);
+        status.joined(NodeNumber::LOCAL, 0, 0, 0);
         assert!(status.responds_within(TIMEOUT));
         pass(&mut status);
         assert!(!status.responds_within(TIMEOUT), "nothing could be read");

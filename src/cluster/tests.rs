@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use super::outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
 use super::*;
+use crate::chat::NodeNumber;
 use crate::config::ClusterSettings;
 use crate::tls::self_signed;
 
@@ -652,7 +653,7 @@ struct TestNode {
     name: &'static str,
     log: SharedLog,
     events: Receiver<Event>,
-    node: u32,
+    node: NodeNumber,
     epoch: String,
     format: u32,
     last_id: u64,
@@ -660,7 +661,7 @@ struct TestNode {
     /// Of the entries in the chat, as far as they were read from the log.
     times: Vec<u64>,
     ticks: usize,
-    downs: Vec<u32>,
+    downs: Vec<NodeNumber>,
     offers: usize,
     fenced: usize,
     joined: usize,
@@ -923,7 +924,7 @@ impl TestEngine {
     }
 
     /// Undoes what was written last, by this node, as a failover does to a replica that lacks it.
-    fn lose_last_entry(&self, node: u32) {
+    fn lose_last_entry(&self, node: NodeNumber) {
         let answer = self.call(&["XREVRANGE", "tinychat:log", "+", "-", "COUNT", "2"]);
         let Value::Array(entries) = answer else { panic!("{answer:?}") };
         let ids = entries.iter().map(|entry| match entry {

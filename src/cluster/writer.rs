@@ -10,6 +10,7 @@ use log::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::engine::{Engine, EngineError};
+use super::entry::ENGINE;
 use super::liveness::Liveness;
 use super::node::{Event, OwnState};
 use super::outbox::{BatchLimits, Outbox, Removed};
@@ -24,6 +25,7 @@ use super::start::{
 use super::tuning::{
     ENTRY_BYTES, IO_TIMEOUT, KEPT_BYTES, KEPT_TIME, LEAVE_TIMEOUT, MAX_READ_PAUSE, SNAPSHOT_BYTES,
 };
+use crate::chat::NodeNumber;
 
 /// How long the caller may take for a snapshot, before it is asked again.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,7 +36,7 @@ const FAR: Duration = Duration::from_millis(100);
 pub enum Command {
     /// By the caller, which has counted the entry as queued.
     Append {
-        node: u32,
+        node: NodeNumber,
         data: Vec<u8>,
     },
     Tick(u64),
@@ -48,11 +50,11 @@ pub enum Command {
     Stop,
     /// By the thread that reads: this node's entries up to this one are in the log.
     ReadBack {
-        node: u32,
+        node: NodeNumber,
         sequence: u64,
     },
     /// A node with this node's number has been ended.
-    Ended(u32),
+    Ended(NodeNumber),
     Lost(String),
     Behind,
     Paused,
@@ -73,7 +75,7 @@ pub struct Writer {
     reader: Sender<ReaderCommand>,
     membership: Membership,
     /// This node's number, also while it is not a member any more.
-    last_number: u32,
+    last_number: NodeNumber,
     engine: Option<Engine>,
     has_connected: bool,
     backoff: Backoff,
@@ -411,7 +413,7 @@ impl Writer {
     fn rejoin(&mut self) {
         warn!("The other servers consider this one dead: joining again, and closing all connections");
         // Whatever the caller appends under the old number is dropped.
-        self.membership.node = 0;
+        self.membership.node = ENGINE;
         self.node.status.removed(self.outbox.clear());
         (self.node.events)(Event::Fenced);
         while !self.is_over() {
@@ -489,7 +491,7 @@ impl Writer {
                     self.continue_at_once();
                     self.follow(&offer.applied);
                     // It was about to join again when the chat seemed to be replaced.
-                    return if self.membership.node == 0 {
+                    return if self.membership.node == ENGINE {
                         self.rejoin()
                     };
                 }

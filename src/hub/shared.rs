@@ -110,9 +110,8 @@ impl SharedEntry {
             }
         };
         // All servers skip the same ones.
-        let submission = submission.filter(|submission| {
-            node_number(*node).has(submission.from) || submission.from == ConnectionId::SERVER
-        });
+        let submission = submission
+            .filter(|submission| node.has(submission.from) || submission.from == ConnectionId::SERVER);
         data.clear();
         Ok(Self { entry, submission })
     }
@@ -148,7 +147,7 @@ impl SharedOrder {
     /// `ready`: notified once everything from before this server joined is applied.
     pub fn new(log: SharedLog, joined: &Joined, ready: Sender<()>) -> Self {
         let mut order = Self {
-            node: node_number(joined.node),
+            node: joined.node,
             log,
             waiting: VecDeque::new(),
             last_id: joined.id,
@@ -304,14 +303,12 @@ impl Hub {
     fn shared_entry(&mut self, now: &Now, SharedEntry { entry, submission }: SharedEntry) {
         let Order::Shared(order) = &mut self.order else { return };
         let own = match entry.content {
-            Content::Data { node, sequence, .. } if node_number(node) == order.node => {
-                order.returned(sequence)
-            }
+            Content::Data { node, sequence, .. } if node == order.node => order.returned(sequence),
             _ => Own::default(),
         };
         let Submission { from, offset_seconds, input } = submission.unwrap_or_else(|| {
             let input = match entry.content {
-                Content::NodeDown(node) => Input::NodeDown(node_number(node)),
+                Content::NodeDown(node) => Input::NodeDown(node),
                 Content::Data { .. } | Content::Tick => Input::Tick,
             };
             Submission { from: ConnectionId::SERVER, offset_seconds: 0, input }
@@ -357,7 +354,7 @@ impl Hub {
             Err(error) => return self.fail(now, io::Error::other(unusable(&error))),
         };
         let Order::Shared(order) = &mut self.order else { return };
-        let node = node_number(joined.node);
+        let node = joined.node;
         let keeps_clients = node == order.node && room.is_none() && order.phase == Phase::Joined;
         order.log.adopt(joined);
         (order.node, order.tick) = (node, None);
@@ -430,11 +427,6 @@ fn encoded(snapshot: &Snapshot) -> Option<Vec<u8>> {
     snapshot.encode().inspect_err(|error| error!("The chat's state cannot be encoded: {error}")).ok()
 }
 
-/// The engine counts servers from 1.
-fn node_number(number: u32) -> NodeNumber {
-    NodeNumber::new(number).unwrap_or(NodeNumber::LOCAL)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -489,7 +481,7 @@ mod tests {
     #[test]
     fn a_hub_whose_chat_cannot_be_read_ends() {
         let entry = |data: &[u8]| {
-            let content = Content::Data { node: 1, sequence: 1, data: data.into() };
+            let content = Content::Data { node: NodeNumber::new(1).unwrap(), sequence: 1, data: data.into() };
             cluster::Event::Entries(vec![cluster::Entry { id: 1, time: 0, content }])
         };
         let joined = |chat: &str| {
