@@ -14,6 +14,10 @@ use crate::limits::Network;
 pub const MAX_UNREAD: usize = 100;
 /// What these whispers together may take in memory, in bytes.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
+/// What waits for all members together may take, in bytes. In a snapshot, it takes at most three times as much.
+pub const MAX_ALL_UNREAD_BYTES: usize = 8 * 1024 * 1024;
+/// What an error that waits takes besides its text, in bytes.
+const NOTICE_BYTES: usize = 48;
 
 /// How long a member may be away, and how many may be away at once.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -136,6 +140,11 @@ impl From<Unread> for (Vec<HistoryEntry>, Vec<String>) {
 }
 
 impl Unread {
+    /// What it takes in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.notices.iter().map(|notice| notice_bytes(notice)).sum::<usize>()
+    }
+
     /// Whether another whisper may wait that takes this much memory, in bytes.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.entries.len() < MAX_UNREAD && self.bytes + bytes <= MAX_UNREAD_BYTES
@@ -158,11 +167,15 @@ impl Unread {
         Some(entry)
     }
 
-    /// Adds an error, unless [`MAX_UNREAD`] wait already.
-    pub fn notify(&mut self, notice: String) {
-        if self.notices.len() < MAX_UNREAD {
-            self.notices.push(notice);
+    /// Adds an error, unless [`MAX_UNREAD`] wait already or it takes more than `room` in memory, in bytes. Returns what it
+    /// takes.
+    pub fn notify(&mut self, notice: String, room: usize) -> usize {
+        let bytes = notice_bytes(&notice);
+        if self.notices.len() >= MAX_UNREAD || bytes > room {
+            return 0;
         }
+        self.notices.push(notice);
+        bytes
     }
 
     pub fn into_notices(self) -> impl Iterator<Item = String> {
@@ -179,4 +192,8 @@ impl Unread {
         }
         counts
     }
+}
+
+fn notice_bytes(notice: &str) -> usize {
+    NOTICE_BYTES + notice.len()
 }

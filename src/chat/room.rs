@@ -385,6 +385,12 @@ impl Room {
         self.closed.len()
     }
 
+    /// What waits for members that are away, in bytes.
+    #[cfg(test)]
+    pub fn unread_bytes(&self) -> usize {
+        self.roster.unread_bytes()
+    }
+
     /// How many members are away.
     pub fn away_members(&self) -> usize {
         self.away.len()
@@ -735,12 +741,12 @@ impl Room {
                 _ => format!("{count} of your messages"),
             };
             let content = format!("{name} has left without receiving {messages}.");
-            match self.roster.get_mut(author).map(|author| &mut author.presence) {
-                Some(Presence::Connected(connection)) => {
+            match self.roster.get(author).map(Member::connection) {
+                Some(Some(connection)) => {
                     let message = ServerMessage::Error { content, txn_id: None };
-                    effects.push(Effect::Send(Audience::One(*connection), message));
+                    effects.push(Effect::Send(Audience::One(connection), message));
                 }
-                Some(Presence::Away(_, unread)) => unread.notify(content),
+                Some(None) => self.roster.keep_notice(author, content),
                 None => {}
             }
         }
@@ -892,16 +898,12 @@ impl Room {
         entry: &HistoryEntry,
     ) -> Result<Vec<Effect>, String> {
         let Visibility::Participants(places) = &entry.visibility else { return Ok(Vec::new()) };
-        match self.roster.get_mut(places[1].order).map(|target| &mut target.presence) {
-            Some(Presence::Away(_, unread)) if unread.has_room(entry.bytes()) => {
-                unread.push(entry.clone());
-                Ok(Vec::new())
-            }
-            Some(Presence::Away(..)) => {
-                Err(format!("{to} is away, and no more whispers can wait: try again later."))
-            }
-            Some(Presence::Connected(connection)) if *connection != context.from => {
-                Ok(vec![Effect::Send(Audience::One(*connection), ServerMessage::Kept(entry.json.clone()))])
+        let target = places[1].order;
+        match self.roster.get(target).map(Member::connection) {
+            Some(None) if self.roster.keep_unread(target, entry) => Ok(Vec::new()),
+            Some(None) => Err(format!("{to} is away, and no more whispers can wait: try again later.")),
+            Some(Some(connection)) if connection != context.from => {
+                Ok(vec![Effect::Send(Audience::One(connection), ServerMessage::Kept(entry.json.clone()))])
             }
             _ => Ok(Vec::new()),
         }

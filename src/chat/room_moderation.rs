@@ -366,12 +366,7 @@ impl Room {
         outcome: Outcome,
         effects: &mut Vec<Effect>,
     ) -> Result<String, String> {
-        let mut deleted = self.history.remove(id);
-        for member in self.roster.iter_mut() {
-            if let Presence::Away(_, unread) = &mut member.presence {
-                deleted = unread.remove(id).or(deleted);
-            }
-        }
+        let deleted = self.roster.remove_unread(id).into_iter().chain(self.history.remove(id)).next();
         let is_found = match outcome {
             Outcome::Stored | Outcome::NotStored => true,
             Outcome::NotFound => deleted.is_some(),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chat::away::{MAX_UNREAD, MAX_UNREAD_BYTES};
+use crate::chat::away::{MAX_ALL_UNREAD_BYTES, MAX_UNREAD, MAX_UNREAD_BYTES};
 use crate::chat::guests::Guests;
 use crate::chat::history::OlderPage;
 use crate::chat::name_key::NameKey;
@@ -1432,6 +1432,43 @@ fn waiting_whispers_are_limited_in_number_and_bytes() {
     assert!(lines.contains(&"error: Bob has left without receiving 4 of your messages.".into()), "{lines:?}");
 }
 
+/// A snapshot of a room with many of them once exceeded its limit, and the log of several servers was not trimmed.
+#[test]
+fn what_waits_for_all_members_is_limited_in_bytes() {
+    /// Of a snapshot, in bytes.
+    const LIMIT: usize = 64 * 1024 * 1024;
+    let away = AwayLimits { timeout: Duration::from_secs(3600), members: 1000, members_per_network: None };
+    let history = HistoryLimits { messages: 10_000, age_millis: None };
+    let mut script = Script::with_room(RoomSettings { away, history, ..settings() });
+    script.connect(1);
+    script.join(1, "Ann");
+    // What takes most in a snapshot.
+    let text = "\"".repeat(MAX_UNREAD_BYTES / 16);
+    let mut waiting = 0;
+    let full = (1..1000).find(|number| {
+        let name: &str = format!("Bob{number}").leak();
+        script.asking(number + 1, name);
+        script.lose(number + 1);
+        script.received(1);
+        for _ in 0..7 {
+            script.private(1, name, &text);
+        }
+        let errors = script.received(1).iter().filter(|line| line.starts_with("error: ")).count();
+        waiting += 7 - errors;
+        errors > 0
+    });
+    let size = 2 * text.len();
+    assert!(full.is_some() && waiting * size <= MAX_ALL_UNREAD_BYTES, "{waiting}");
+    assert!((waiting + 1) * (size + 1000) > MAX_ALL_UNREAD_BYTES, "{waiting}");
+    let bytes = script.room.snapshot().encode().unwrap().len();
+    assert!(bytes < LIMIT / 2, "{bytes}");
+    // What is counted is what waits.
+    let restored = Room::from_snapshot(script.room.snapshot(), None).unwrap();
+    assert_eq!(restored.unread_bytes(), script.room.unread_bytes());
+    script.wait(3601.0);
+    assert_eq!(script.room.unread_bytes(), 0);
+}
+
 #[test]
 fn members_away_are_limited_per_address_and_in_total() {
     let mut script = Script::with(&["Watcher"]);
@@ -1475,7 +1512,9 @@ fn an_author_that_is_away_is_told_when_it_resumes() {
     assert_eq!(lines[3..], ["error: Bob has left without receiving 2 of your messages."], "{lines:?}");
     // As many wait as there is room for.
     let mut unread = Unread::default();
-    (0..=MAX_UNREAD).for_each(|number| unread.notify(number.to_string()));
+    let kept = (0..=MAX_UNREAD).map(|number| unread.notify(number.to_string(), usize::MAX));
+    assert_eq!(kept.filter(|bytes| *bytes > 0).count(), MAX_UNREAD);
+    assert_eq!(unread.notify("one more".into(), 0), 0);
     assert_eq!(unread.into_notices().count(), MAX_UNREAD);
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::away::{Away, Unread};
+use super::away::{Away, MAX_ALL_UNREAD_BYTES, Unread};
 use super::entry::{Address, ChatTime, ConnectionId, ConnectionMap, Guest};
-use super::history::{self, Place};
+use super::history::{self, HistoryEntry, Place};
 use super::name_key::NameKey;
 use super::name_map::NameMap;
 use super::protocol::{MAX_ID, User};
@@ -22,6 +22,8 @@ pub struct Roster {
     by_name: NameMap<JoinOrder>,
     next: JoinOrder,
     list_size: ListSize,
+    /// What waits for all members that are away, in bytes.
+    unread_bytes: usize,
 }
 
 /// All members, for a snapshot.
@@ -148,7 +150,10 @@ impl Roster {
     fn insert(&mut self, member: Member) -> &Member {
         match member.presence {
             Presence::Connected(connection) => drop(self.by_connection.insert(connection, member.order)),
-            Presence::Away(..) => self.list_size.away(),
+            Presence::Away(_, ref unread) => {
+                self.list_size.away();
+                self.unread_bytes += unread.bytes();
+            }
         }
         self.by_name.insert(member.name.key(), member.order);
         self.list_size.add(&member.name);
@@ -176,11 +181,17 @@ impl Roster {
         let member = self.members.get_mut(&order)?;
         match member.presence {
             Presence::Connected(before) => drop(self.by_connection.remove(&before)),
-            Presence::Away(..) => self.list_size.back(),
+            Presence::Away(_, ref unread) => {
+                self.list_size.back();
+                self.unread_bytes -= unread.bytes();
+            }
         }
         match presence {
             Presence::Connected(connection) => drop(self.by_connection.insert(connection, order)),
-            Presence::Away(..) => self.list_size.away(),
+            Presence::Away(_, ref unread) => {
+                self.list_size.away();
+                self.unread_bytes += unread.bytes();
+            }
         }
         Some(std::mem::replace(&mut member.presence, presence))
     }
@@ -189,11 +200,52 @@ impl Roster {
         let member = self.members.remove(&order)?;
         match member.presence {
             Presence::Connected(connection) => drop(self.by_connection.remove(&connection)),
-            Presence::Away(..) => self.list_size.back(),
+            Presence::Away(_, ref unread) => {
+                self.list_size.back();
+                self.unread_bytes -= unread.bytes();
+            }
         }
         self.list_size.remove(&member.name);
         self.by_name.remove(member.name.key());
         Some(member)
+    }
+
+    /// Keeps a whisper for a member that is away. `false`: too much waits already.
+    pub fn keep_unread(&mut self, order: JoinOrder, entry: &HistoryEntry) -> bool {
+        let bytes = entry.bytes();
+        let room = MAX_ALL_UNREAD_BYTES.saturating_sub(self.unread_bytes);
+        match self.members.get_mut(&order).map(|member| &mut member.presence) {
+            Some(Presence::Away(_, unread)) if unread.has_room(bytes) && bytes <= room => {
+                unread.push(entry.clone());
+                self.unread_bytes += bytes;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps an error for a member that is away, if there is room.
+    pub fn keep_notice(&mut self, order: JoinOrder, notice: String) {
+        let room = MAX_ALL_UNREAD_BYTES.saturating_sub(self.unread_bytes);
+        if let Some(Presence::Away(_, unread)) =
+            self.members.get_mut(&order).map(|member| &mut member.presence)
+        {
+            self.unread_bytes += unread.notify(notice, room);
+        }
+    }
+
+    /// Removes a whisper that was deleted.
+    pub fn remove_unread(&mut self, id: u64) -> Option<HistoryEntry> {
+        let mut removed = None;
+        for member in self.members.values_mut() {
+            if let Presence::Away(_, unread) = &mut member.presence
+                && let Some(entry) = unread.remove(id)
+            {
+                self.unread_bytes -= entry.bytes();
+                removed = Some(entry);
+            }
+        }
+        removed
     }
 
     /// All members, in order of joining.
@@ -204,6 +256,11 @@ impl Roster {
     /// All members, in order of joining.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.members.values_mut()
+    }
+
+    #[cfg(test)]
+    pub fn unread_bytes(&self) -> usize {
+        self.unread_bytes
     }
 
     #[cfg(test)]
