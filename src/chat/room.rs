@@ -350,6 +350,12 @@ impl Room {
         self.history.local_store()
     }
 
+    /// The decisions that are being stored, in order.
+    #[cfg(feature = "cluster")]
+    pub fn undecided(&self) -> &[Decision] {
+        &self.undecided
+    }
+
     #[cfg(feature = "cluster")]
     pub fn past_epochs(&self) -> &[PastEpoch] {
         &self.past_epochs

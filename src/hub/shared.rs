@@ -380,9 +380,18 @@ impl Hub {
         }
         self.room.continue_in(joined.epoch.as_str().into(), self.order.last_id());
         self.follow();
+        self.decide_again(now);
         if let Order::Shared(order) = &mut self.order {
             order.joined_again(joined.log_id);
         }
+    }
+
+    /// Has this server's decisions stored that came with a state: their effects did not.
+    fn decide_again(&mut self, now: &Now) {
+        let (node, storage) = (self.order.node(), &self.storage);
+        let own = self.room.undecided().iter().filter(|decision| node.has(decision.connection));
+        let missed: Vec<_> = own.filter(|decision| !storage.is_deciding(decision)).cloned().collect();
+        missed.into_iter().for_each(|decision| self.decide(now, decision.into()));
     }
 
     /// Makes the store match the room.
@@ -460,6 +469,21 @@ mod tests {
         joined.log_id = 0;
         hub.joined_again(&EntryClock::default().now(), &joined, None);
         assert_eq!(is_current.try_recv(), Ok(()));
+    }
+
+    /// A decision that a server missed, because it took over a state, once took effect only when the server was stopped.
+    #[test]
+    fn a_decision_that_comes_with_a_state_is_decided() {
+        let (_handle, mut hub, mut joined, _) = hub(0);
+        joined.node = NodeNumber::new(2).unwrap();
+        let golden = include_str!("../../tests/formats/snapshot-1.txt").trim_end();
+        let snapshot = Snapshot::decode(golden.as_bytes()).unwrap();
+        hub.joined_again(&EntryClock::default().now(), &joined, Some(snapshot));
+        let members = hub.room.connections_of(joined.node).len();
+        assert_eq!((members, hub.room.undecided().len()), (2, 1));
+        let Order::Shared(order) = &hub.order else { panic!() };
+        // Without a store, it is decided at once. The members have lost their connections.
+        assert_eq!(order.log.status().figures().queue_entries, members + 1);
     }
 
     /// Clients were once held back only after a batch, by which time a queue of 8 MiB had 16.6 MB.

@@ -150,6 +150,11 @@ impl Storage {
 
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
 impl Storage {
+    /// Whether a decision is being stored.
+    pub fn is_deciding(&self, decision: &Decision) -> bool {
+        self.waiting.iter().any(|(_, waiting)| **waiting == *decision)
+    }
+
     /// Makes the store match this chat, which other servers have as well.
     pub fn follow(&mut self, followed: impl FnOnce() -> Followed) {
         if let Some(queue) = &mut self.queue {
