@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Address, ChatTime};
+use super::format::is_default;
 use super::history::{HistoryEntry, Visibility};
 use super::roster::{JoinOrder, Member, Presence};
 use crate::limits::Network;
@@ -18,6 +19,11 @@ pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
 pub const MAX_ALL_UNREAD_BYTES: usize = 8 * 1024 * 1024;
 /// What an error that waits takes besides its text, in bytes.
 const NOTICE_BYTES: usize = 48;
+
+/// Servers ask for an entry when a member's time is over. If it comes this much later, none could be made meanwhile.
+const OVERDUE: Duration = Duration::from_secs(2);
+/// After that, members have at least this long to resume. What they have sent in time may be in a server's queue.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a member may be away, and how many may be away at once.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -42,9 +48,12 @@ pub struct AwaySchedule {
 
 /// When a member leaves unless it resumes first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(deny_unknown_fields)]
 pub struct Away {
     ends: ChatTime,
+    /// Whether it was given more time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    is_delayed: bool,
 }
 
 impl AwaySchedule {
@@ -52,12 +61,31 @@ impl AwaySchedule {
         Self { limits, by_end: BTreeSet::new(), by_network: HashMap::new() }
     }
 
+    /// The members that may need more time, because no entry could be made when the time of one of them was over.
+    pub fn late(&self, now: ChatTime) -> Vec<JoinOrder> {
+        match self.by_end.first() {
+            Some(&(first, _)) if now.saturating_since(first) >= OVERDUE => {
+                self.by_end.range(..(now + GRACE, JoinOrder::default())).map(|&(_, member)| member).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gives a member more time, once.
+    pub fn delay(&mut self, member: JoinOrder, address: Address, away: &mut Away, now: ChatTime) {
+        if !away.is_delayed {
+            self.end(member, address, *away);
+            *away = Away { ends: now + GRACE, is_delayed: true };
+            self.insert(member, address, *away);
+        }
+    }
+
     /// Adds a member. `None`: members may not be away.
     pub fn start(&mut self, member: JoinOrder, address: Address, now: ChatTime) -> Option<Away> {
         if self.limits.timeout.is_zero() {
             return None;
         }
-        let away = Away { ends: now + self.limits.timeout };
+        let away = Away { ends: now + self.limits.timeout, is_delayed: false };
         self.insert(member, address, away);
         Some(away)
     }

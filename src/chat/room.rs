@@ -314,6 +314,13 @@ impl Room {
                 effects.push(self.list_changed());
             }
         }
+        for order in self.away.late(time.chat) {
+            if let Some(Member { address, presence: Presence::Away(away, _), .. }) =
+                self.roster.get_mut(order)
+            {
+                self.away.delay(order, *address, away, time.chat);
+            }
+        }
         while let Some(member) = self.away.expired(time.chat) {
             self.leave(member, false, &mut effects);
         }

@@ -903,11 +903,11 @@ fn a_list_that_changes_after_a_join_in_the_same_entry_is_sent_again() {
 fn what_is_due_takes_effect_before_the_entry() {
     let mut script = Script::with(&["Ann", "Bob"]);
     script.command(1, "/login secret");
-    script.command(1, "/to Bob 60");
+    script.command(1, "/to Bob 30");
     let cid = script.asking(3, "Cid");
     script.lose(3);
     script.received.clear();
-    script.elapsed += Duration::from_secs(60);
+    script.elapsed += AWAY + Duration::from_secs(1);
     script.public(2, "I am back");
     assert_eq!(
         script.received(2),
@@ -1467,6 +1467,35 @@ fn what_waits_for_all_members_is_limited_in_bytes() {
     assert_eq!(restored.unread_bytes(), script.room.unread_bytes());
     script.wait(3601.0);
     assert_eq!(script.room.unread_bytes(), 0);
+}
+
+/// While the engine of several servers was away, members once resumed in time and lost their places all the same.
+#[test]
+fn members_have_time_to_resume_after_an_outage() {
+    let mut script = Script::with(&["Ann"]);
+    let (bob, cid) = (script.asking(2, "Bob"), script.asking(3, "Cid"));
+    script.lose(2);
+    script.wait(1.0);
+    script.lose(3);
+    let lost = script.elapsed;
+    script.received(1);
+    // No entry is made in time.
+    script.elapsed = lost + AWAY + Duration::from_secs(60);
+    script.public(1, "hello");
+    script.wait(9.0);
+    script.resume(4, &bob, script.last_id);
+    assert!(script.received(4)[2].starts_with("history"));
+    script.wait(2.0);
+    let lines = script.received(1);
+    assert!(lines.contains(&"list: Ann, Bob, Cid away".into()), "{lines:?}");
+    assert!(lines.contains(&"system: Cid left.".into()));
+    // An entry that comes a little late is not an outage.
+    let dan = script.asking(5, "Dan");
+    script.lose(5);
+    script.elapsed += AWAY + Duration::from_millis(1900);
+    script.public(1, "hello");
+    assert!(script.received(1).contains(&"system: Dan left.".into()));
+    let _ = (cid, dan);
 }
 
 #[test]

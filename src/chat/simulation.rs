@@ -579,7 +579,16 @@ impl World {
 
     fn pass_time(&mut self, random: &mut Random) {
         let millis = *random.pick(&[1, 60, 1000, 5000, 29_000, 31_000, 90_000]);
-        self.elapsed += Duration::from_millis(random.below(millis) + 1);
+        let until = self.elapsed + Duration::from_millis(random.below(millis) + 1);
+        // Seldom, no entry can be made meanwhile.
+        let is_outage = random.below(10) == 0;
+        while let Some(due) = self.room.next_deadline().filter(|&due| due <= entry_time(until).chat)
+            && !is_outage
+        {
+            self.elapsed = self.elapsed.max(due.saturating_since(ChatTime(0)));
+            self.expire();
+        }
+        self.elapsed = until;
         self.expire();
     }
 

@@ -554,6 +554,33 @@ fn a_server_that_was_stopped_closes_its_connections() {
     assert_eq!(closes, [&vec![], &vec![], &vec![Some(RESTART)]]);
 }
 
+/// Its place once ended when the engine was back, before its message was read.
+#[test]
+fn a_member_that_resumes_while_the_engine_is_away_has_its_place() {
+    let Some(engine) = Engine::start() else { return };
+    let (nodes, _) = nodes::start(&engine, 2, &[("RESUME_SECONDS", "3")]);
+    let mut ann = nodes[1].join("Ann");
+    let (bob, before) = enter(&nodes[0], "Bob");
+    assert_eq!(ann.next_line(), "system: Bob joined.");
+    drop(bob);
+    ann.wait_for_users(&["Ann", "Bob away"]);
+    engine.pause();
+    let mut bob = nodes[0].connect();
+    bob.send(json!({"type": "join", "username": "Bob", "session": before["session"]}));
+    bob.public_with_txn_id("still here");
+    ann.public("hello");
+    thread::sleep(Duration::from_secs(7));
+    engine.resume();
+    while bob.next_event()["session"] != before["session"] {}
+    while bob.next_line() != "ack: still here" {}
+    loop {
+        match ann.next_line().as_str() {
+            "Bob: still here" => break,
+            line => assert_ne!(line, "system: Bob left."),
+        }
+    }
+}
+
 /// Its members were once told twice, because "Interrupted system call" counted as an outage.
 #[test]
 fn a_server_that_was_stopped_for_a_moment_continues() {
@@ -699,7 +726,7 @@ fn a_server_that_cannot_read_the_chat_any_more_ends() {
     // What the second server would read next is only in the snapshot.
     let Value::String(epoch) = epoch(&nodes[0], "Cid").unwrap() else { panic!() };
     engine.call(&["XTRIM", "tinychat:log", "MAXLEN", "0"]);
-    let snapshot = format!("tinychat-snapshot-1 {epoch} 1000 1 1:1\n99 {{}}");
+    let snapshot = format!("tinychat-snapshot-1 {epoch} 1000 1 2 1:1\n99 {{}}");
     engine.call(&["SET", "tinychat:snapshot", &snapshot]);
     nodes[1].proxy.restore();
     assert_eq!(bob.close_code().map(u16::from), Some(RESTART));
