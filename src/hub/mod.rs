@@ -40,13 +40,13 @@ pub use entry_clock::entry_time;
 pub use handle::{Admission, Admitted, HubHandle, SharedState};
 pub use order::Order;
 #[cfg(feature = "cluster")]
-pub use shared::{LogEvent, SharedOrder, unusable};
+pub use shared::{LogEvent, LogFeed, SharedOrder, unusable};
 pub use storage::{Report, Storage, Tag, stored_history};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
 const INBOX_EVENTS: usize = 1024;
-/// The most events in a batch, which bounds how long the first of them is delayed.
+/// The most events in a batch, which bounds how long the first of them is delayed. An entry of the log counts as one.
 const BATCH_EVENTS: usize = 1024;
 /// A batch ends once its tape has this many bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -76,6 +76,17 @@ pub enum Event {
     Wakeup,
     /// Close all connections and end.
     Shutdown,
+}
+
+impl Event {
+    /// How many other events take as long.
+    fn weight(&self) -> usize {
+        match self {
+            #[cfg(feature = "cluster")]
+            Self::Log(event) => event.weight(),
+            _ => 1,
+        }
+    }
 }
 
 /// The other end of a connection.
@@ -306,12 +317,11 @@ impl Hub {
     fn batch(&mut self, first: Event) {
         let now = self.clock.now();
         self.stats.batches += 1;
+        let mut weight = first.weight();
         self.handle(&now, first);
-        for _ in 1..BATCH_EVENTS {
-            if self.tape.len() >= BATCH_BYTES {
-                return;
-            }
+        while weight < BATCH_EVENTS && self.tape.len() < BATCH_BYTES {
             let Ok(event) = self.inbox.try_recv() else { return };
+            weight += event.weight();
             self.handle(&now, event);
         }
     }

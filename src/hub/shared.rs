@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{error, warn};
 
 use super::entry_clock::Now;
 use super::order::{Order, Own};
-use super::{DRAIN_TIMEOUT, Hub};
+use super::{DRAIN_TIMEOUT, Event, Hub, HubHandle};
 use crate::chat::{
     Audience, ChatTime, ConnectionId, Departure, Effect, Entry, FormatError, Input, NodeNumber, Outcome,
     Room, ServerMessage, Snapshot, Submission, UserLists,
@@ -25,9 +25,12 @@ const RESTORED: &str = "The servers of this chat can reach each other again.";
 /// If the engine has not answered for this long, a server that stops does not try to leave the chat.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many events with entries wait for the hub. More would delay those of this server's clients, and take memory.
+const MAX_ENTRY_EVENTS: usize = 4;
+
 /// What the log's threads tell the hub.
 pub enum LogEvent {
-    Entries(Vec<SharedEntry>),
+    Entries(Vec<SharedEntry>, Slot),
     /// With the chat's state, unless it is the one that the hub has.
     Joined(Box<(Joined, Option<Snapshot>)>),
     Unavailable,
@@ -42,6 +45,15 @@ pub enum LogEvent {
     Failed(io::Error),
 }
 
+/// Passes on what the log's threads tell the hub.
+pub struct LogFeed {
+    slots: Sender<()>,
+    taken: Receiver<()>,
+}
+
+/// One of [`MAX_ENTRY_EVENTS`]. Dropping it makes room for another event.
+pub struct Slot(Receiver<()>);
+
 /// An entry of the log.
 pub struct SharedEntry {
     entry: cluster::Entry,
@@ -49,13 +61,42 @@ pub struct SharedEntry {
     submission: Option<Submission>,
 }
 
+impl Default for LogFeed {
+    fn default() -> Self {
+        let (slots, taken) = bounded(MAX_ENTRY_EVENTS);
+        Self { slots, taken }
+    }
+}
+
+impl LogFeed {
+    /// Call this on the log's threads: decoding entries would delay the hub. While many entries wait, this blocks.
+    pub fn send(&self, hub: &HubHandle, event: cluster::Event) {
+        if let Some(event) = LogEvent::decode(event, || self.slot()) {
+            // If the hub has ended, nobody waits for the event.
+            let _ = hub.send(Event::Log(Box::new(event)));
+        }
+    }
+
+    fn slot(&self) -> Slot {
+        // This has the other end as well.
+        let _ = self.slots.send(());
+        Slot(self.taken.clone())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
+
 impl LogEvent {
-    /// Call this on the log's threads: decoding entries would delay the hub. `None`: the hub has nothing to do.
-    pub fn decode(event: cluster::Event) -> Option<Self> {
+    /// `None`: the hub has nothing to do.
+    fn decode(event: cluster::Event, slot: impl FnOnce() -> Slot) -> Option<Self> {
         Some(match event {
             cluster::Event::Entries(entries) => {
                 match entries.into_iter().map(SharedEntry::decode).collect() {
-                    Ok(entries) => Self::Entries(entries),
+                    Ok(entries) => Self::Entries(entries, slot()),
                     Err(error) => Self::failed(&error),
                 }
             }
@@ -75,6 +116,14 @@ impl LogEvent {
             // There is only one format so far.
             cluster::Event::Format(_) => return None,
         })
+    }
+
+    /// How many events of clients take as long.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Entries(entries, _) => entries.len(),
+            _ => 1,
+        }
     }
 
     fn failed(error: &FormatError) -> Self {
@@ -259,7 +308,9 @@ impl Hub {
             return;
         }
         match event {
-            LogEvent::Entries(entries) => entries.into_iter().for_each(|entry| self.shared_entry(now, entry)),
+            LogEvent::Entries(entries, _slot) => {
+                entries.into_iter().for_each(|entry| self.shared_entry(now, entry));
+            }
             LogEvent::Joined(joined) => {
                 let (joined, state) = *joined;
                 self.joined_again(now, &joined, state);
@@ -442,11 +493,9 @@ mod tests {
     use std::net::{IpAddr, TcpListener, TcpStream};
     use std::sync::Arc;
 
-    use crossbeam_channel::{Receiver, bounded};
-
     use super::*;
     use crate::hub::entry_clock::EntryClock;
-    use crate::hub::{Event, HubHandle, HubSettings, Peer};
+    use crate::hub::{BATCH_EVENTS, HubSettings, Peer};
     use crate::limits::ClientLog;
     use crate::transport::{Link, Stream};
 
@@ -486,6 +535,32 @@ mod tests {
         assert_eq!(order.log.status().figures().queue_entries, members + 1);
     }
 
+    /// A thousand events with 256 entries each could once wait before an event of a client, and make up one batch.
+    #[test]
+    fn many_entries_do_not_delay_clients() {
+        const ENTRIES: usize = 256;
+        let (handle, mut hub, ..) = hub(0);
+        let reader = std::thread::spawn(move || {
+            let feed = LogFeed::default();
+            for event in 0..3 * MAX_ENTRY_EVENTS {
+                let entry = |at| cluster::Entry { id: at as u64 + 1, time: 0, content: Content::Tick };
+                let entries = (event * ENTRIES..(event + 1) * ENTRIES).map(entry);
+                feed.send(&handle, cluster::Event::Entries(entries.collect()));
+            }
+            handle
+        });
+        let mut batches = 0;
+        while hub.order.last_id() < (3 * MAX_ENTRY_EVENTS * ENTRIES) as u64 {
+            assert!(hub.inbox.len() <= MAX_ENTRY_EVENTS, "{}", hub.inbox.len());
+            let (event, before) = (hub.inbox.recv().unwrap(), hub.order.last_id());
+            hub.batch(event);
+            assert!(hub.order.last_id() - before <= BATCH_EVENTS as u64);
+            batches += 1;
+        }
+        assert!(batches >= 3, "{batches}");
+        drop(reader.join().unwrap());
+    }
+
     /// Clients were once held back only after a batch, by which time a queue of 8 MiB had 16.6 MB.
     #[test]
     fn clients_are_held_back_as_soon_as_the_queue_is_full() {
@@ -522,12 +597,13 @@ mod tests {
             (joined(&contradiction), "no chat has these members", "Delete its keys (CLUSTER_NAME:*)"),
         ] {
             let (handle, hub, ..) = hub(0);
-            handle.send(Event::Log(LogEvent::decode(event).unwrap().into())).unwrap();
+            LogFeed::default().send(&handle, event);
             let error = hub.run().unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(remedy), "{error}");
         }
         // All servers skip an entry that none can read.
-        assert!(matches!(LogEvent::decode(entry(b"1 {}")), Some(LogEvent::Entries(_))));
+        let slot = || LogFeed::default().slot();
+        assert!(matches!(LogEvent::decode(entry(b"1 {}"), slot), Some(LogEvent::Entries(..))));
     }
 
     /// Clients were once disconnected without a close frame, because the log's own time limit was not shorter.

@@ -12,7 +12,7 @@ use crate::chat::{FORMAT, LocalStore, Room, Snapshot};
 use crate::cluster::{self, Formats, NodeSettings, OwnState, Rank, Status, Tuning};
 use crate::config::{ClusterSettings, Settings};
 use crate::http::ClusterSource;
-use crate::hub::{Event, HubHandle, LogEvent, Order, SharedOrder};
+use crate::hub::{HubHandle, LogFeed, Order, SharedOrder};
 use crate::ops::metrics::Counters;
 use crate::store;
 
@@ -71,12 +71,8 @@ pub fn join(
     };
     let hub = Arc::new(OnceLock::<HubHandle>::new());
     let events = hub.clone();
-    let on_event = move |event| {
-        if let Some(event) = LogEvent::decode(event) {
-            // If the hub has ended, nobody waits for the event.
-            let _ = events.wait().send(Event::Log(Box::new(event)));
-        }
-    };
+    let feed = LogFeed::default();
+    let on_event = move |event| feed.send(events.wait(), event);
     let join = move || cluster::join(&node, move || OwnState { rank, chat }, on_event);
     let (joined, log) = run_unless_stopped(wakeups, join)?.ok_or(StartError::Stopped)??;
     if let Some(state) = &joined.state {
