@@ -594,7 +594,9 @@ fn a_server_that_was_stopped_for_a_moment_continues() {
         nodes[1].signal(Signal::CONT);
     }
     for record in finish(talkers, &nodes) {
-        assert_eq!((record.closes, record.system), (vec![], vec![]), "{}", record.label);
+        assert_eq!(record.closes, [], "{}", record.label);
+        // On a busy machine, one of the rounds may take long enough for an outage, which has two lines.
+        assert!(record.system.len() <= 2, "{}: {:?}", record.label, record.system);
     }
 }
 
