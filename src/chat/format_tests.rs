@@ -226,7 +226,7 @@ fn entries_are_encoded_as_they_always_were() {
 fn snapshots_are_encoded_as_they_always_were() {
     let golden = SNAPSHOT.trim_end();
     assert_eq!(text(busy_room().snapshot().encode().unwrap()), golden, "{CHANGED}");
-    let room = Room::from_snapshot(Snapshot::decode(golden.as_bytes()).unwrap(), None).unwrap();
+    let room = Room::from_snapshot(Snapshot::decode(golden.as_bytes()).unwrap()).unwrap();
     assert_eq!(text(room.snapshot().encode().unwrap()), golden);
 }
 
@@ -274,7 +274,7 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     ] {
         assert!(SNAPSHOT.contains(from), "{from}");
         let snapshot = Snapshot::decode(SNAPSHOT.replacen(from, to, 1).trim_end().as_bytes()).unwrap();
-        let error = Room::from_snapshot(snapshot, None).err().unwrap().to_string();
+        let error = Room::from_snapshot(snapshot).err().unwrap().to_string();
         assert_eq!(error, format!("a damaged snapshot: no chat has {part}"), "{to}");
     }
 }
@@ -481,7 +481,7 @@ proptest! {
             let with = [number.to_string(), (number % 20).to_string(), "0".into(), u64::MAX.to_string()];
             snapshot.replace_range(start..end, &with[change]);
         }
-        if let Ok(Ok(room)) = Snapshot::decode(snapshot.as_bytes()).map(|it| Room::from_snapshot(it, None)) {
+        if let Ok(Ok(room)) = Snapshot::decode(snapshot.as_bytes()).map(Room::from_snapshot) {
             exercise(room, Vec::new());
         }
     }

@@ -44,10 +44,11 @@ pub struct History {
     last_evicted: u64,
     /// Messages from before this time are too old, in milliseconds since 1970.
     oldest_millis: u64,
+    /// Whether messages are kept elsewhere as well: in the store, or on the engine of several servers.
     is_stored: bool,
     /// The last ones, in order.
     deletions: VecDeque<Deletion>,
-    /// Whether the store may have messages that are older than those in memory.
+    /// Whether there may be messages that are older than those in memory.
     has_older: bool,
 }
 
@@ -69,15 +70,10 @@ pub struct KeptHistory {
     /// The oldest first.
     entries: Vec<HistoryEntry>,
     last_evicted: u64,
+    is_stored: bool,
+    has_older: bool,
     /// In order.
     deletions: Vec<Deletion>,
-}
-
-/// What this server's store has of a chat that is in a snapshot. Only this server's answers depend on it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LocalStore {
-    /// Whether it may have messages that are older than those of the snapshot.
-    pub has_older: bool,
 }
 
 /// A message was deleted.
@@ -180,13 +176,15 @@ impl History {
         KeptHistory {
             entries: self.entries.iter().cloned().collect(),
             last_evicted: self.last_evicted,
+            is_stored: self.is_stored,
+            has_older: self.has_older,
             deletions: self.deletions.iter().copied().collect(),
         }
     }
 
-    /// `store`: of this server; `None`: it has none. `None`: no history is like this.
-    pub fn restored(limits: HistoryLimits, kept: KeptHistory, store: Option<LocalStore>) -> Option<Self> {
-        let KeptHistory { entries, last_evicted, deletions } = kept;
+    /// `None`: no history is like this.
+    pub fn restored(limits: HistoryLimits, kept: KeptHistory) -> Option<Self> {
+        let KeptHistory { entries, last_evicted, is_stored, has_older, deletions } = kept;
         is_in_order(&entries).then(|| Self {
             bytes: entries.iter().map(HistoryEntry::bytes).sum(),
             public: entries.iter().filter(|entry| entry.is_public()).count(),
@@ -194,9 +192,9 @@ impl History {
             limits,
             last_evicted,
             oldest_millis: 0,
-            is_stored: store.is_some(),
+            is_stored,
             deletions: deletions.into(),
-            has_older: store.is_some_and(|store| store.has_older),
+            has_older,
         })
     }
 
@@ -212,13 +210,19 @@ impl History {
         self.deletions.iter().filter(|deletion| deletion.participants.is_none()).map(|deletion| deletion.id)
     }
 
-    /// What the store has in addition; `None`: there is none.
-    #[cfg(any(feature = "cluster", test))]
-    pub fn local_store(&self) -> Option<LocalStore> {
-        self.is_stored.then_some(LocalStore { has_older: self.has_older })
+    /// The id of the newest message that memory no longer holds; 0: there is none.
+    #[cfg(feature = "cluster")]
+    pub fn last_evicted(&self) -> u64 {
+        self.last_evicted
     }
 
-    /// Whether messages are kept in the store as well.
+    /// How many messages to all members are kept that memory no longer holds, if there are as many.
+    #[cfg(feature = "cluster")]
+    pub fn beyond_memory(&self) -> usize {
+        self.limits.messages.saturating_sub(self.public)
+    }
+
+    /// Whether messages are kept elsewhere as well.
     pub fn is_stored(&self) -> bool {
         self.is_stored && self.limits.messages > 0
     }
@@ -388,7 +392,7 @@ impl History {
         Some(entry)
     }
 
-    /// Whether the store can have a message that is not in memory, as far as memory knows.
+    /// Whether a message that is not in memory may be kept elsewhere, as far as memory knows.
     pub fn may_be_stored(&self, id: u64) -> bool {
         self.has_older && id <= self.last_evicted && !self.was_deleted(id)
     }

@@ -40,8 +40,6 @@ pub use entry::{
 #[cfg(feature = "cluster")]
 pub use format::{FORMAT, FormatError, Submission};
 pub use guests::Guests;
-#[cfg(feature = "cluster")]
-pub use history::LocalStore;
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
 #[cfg(test)]

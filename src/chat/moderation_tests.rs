@@ -875,7 +875,7 @@ fn a_deletion_that_is_not_stored_is_the_same_on_a_server_without_a_store() {
     script.command(1, "/login secret");
     script.outcome = None;
     script.command(1, "/delete 5");
-    let mut other = Room::from_snapshot(script.room.snapshot(), None).unwrap();
+    let mut other = Room::from_snapshot(script.room.snapshot()).unwrap();
     let decision = script.waiting.remove(0);
     let outcome = script.room.not_stored(&decision);
     assert_eq!(outcome, Outcome::NotStored);

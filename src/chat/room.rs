@@ -22,8 +22,6 @@ use super::entry::{
     Address, ChatTime, ConnectionId, ConnectionMap, Departure, Entry, EntryTime, Guest, Input, NodeNumber,
     OlderMessages, OlderRequest, StoreUnavailable,
 };
-#[cfg(feature = "cluster")]
-use super::history::LocalStore;
 use super::history::{
     Deletion, History, HistoryEntry, HistoryLimits, Page, Place, StoredHistory, Visibility,
 };
@@ -73,7 +71,7 @@ pub enum Effect {
     Send(Audience, ServerMessage),
     /// To be stored.
     Keep(KeptEntry),
-    /// The member on this connection asks for messages that only the store has. [`Input::Older`] answers.
+    /// The member on this connection asks for messages that memory no longer holds. [`Input::Older`] answers.
     ReadOlder(ConnectionId, Box<OlderRequest>),
     /// Have this stored, and pass it back to the room as an entry.
     Decide(Box<Decision>),
@@ -167,7 +165,7 @@ pub struct RoomSettings {
     /// Identifies the order: it changes whenever ids start over.
     pub epoch: Arc<str>,
     pub history: HistoryLimits,
-    /// `None`: there is no store.
+    /// `None`: messages are kept in memory only.
     pub stored: Option<StoredHistory>,
     pub away: AwayLimits,
     /// The named moderators.
@@ -353,12 +351,7 @@ impl Room {
     }
 
     #[cfg(feature = "cluster")]
-    pub fn local_store(&self) -> Option<LocalStore> {
-        self.history.local_store()
-    }
-
     /// The decisions that are being stored, in order.
-    #[cfg(feature = "cluster")]
     pub fn undecided(&self) -> &[Decision] {
         &self.undecided
     }

@@ -327,14 +327,17 @@ impl Room {
         }
     }
 
-    /// The outcome of a decision that this server's store has not kept. Only this server knows what its store may have.
+    /// The outcome of a decision that this server's store has not kept.
     pub fn not_stored(&self, decision: &Decision) -> Outcome {
         match decision.act.action {
-            Action::Delete { id, .. } if !self.holds(id) && !self.history.may_be_stored(id) => {
-                Outcome::NotFound
-            }
+            Action::Delete { id, .. } if !self.holds(id) && !self.may_be_stored(id) => Outcome::NotFound,
             _ => Outcome::NotStored,
         }
+    }
+
+    /// Whether a message that is not in memory may be kept elsewhere.
+    pub fn may_be_stored(&self, id: u64) -> bool {
+        self.history.may_be_stored(id)
     }
 
     /// Whether a message is held in memory.

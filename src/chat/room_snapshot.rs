@@ -12,7 +12,7 @@ use crate::chat::away::{AwayLimits, AwaySchedule};
 use crate::chat::bans::{Bans, Protected};
 use crate::chat::entry::{ConnectionId, ConnectionMap};
 use crate::chat::format::FormatError;
-use crate::chat::history::{History, HistoryLimits, KeptHistory, LocalStore};
+use crate::chat::history::{History, HistoryLimits, KeptHistory};
 use crate::chat::roster::{Roster, RosterState};
 use crate::chat::time_outs::{TimeOutState, Timeouts};
 #[cfg(feature = "cluster")]
@@ -132,17 +132,32 @@ impl Room {
         self.history.public().map(HistoryEntry::to_store).collect()
     }
 
+    /// The id of the newest message that memory no longer holds; 0: there is none.
+    #[cfg(feature = "cluster")]
+    pub fn last_evicted(&self) -> u64 {
+        self.history.last_evicted()
+    }
+
+    /// How many messages are kept that memory no longer holds, if there are as many.
+    #[cfg(feature = "cluster")]
+    pub fn kept_beyond_memory(&self) -> usize {
+        self.history.beyond_memory()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub fn history_limits(&self) -> HistoryLimits {
+        self.history.limits()
+    }
+
     /// The ids of the messages to all members that were deleted last, in order, for a store.
     #[cfg(feature = "cluster")]
     pub fn deleted_messages(&self) -> Vec<u64> {
         self.history.deletions().collect()
     }
 
-    /// `store`: of this server; `None`: it has none.
-    ///
     /// # Errors
     /// The snapshot contradicts itself: no room has this state.
-    pub fn from_snapshot(snapshot: Snapshot, store: Option<LocalStore>) -> Result<Self, FormatError> {
+    pub fn from_snapshot(snapshot: Snapshot) -> Result<Self, FormatError> {
         let Snapshot {
             epoch,
             past_epochs,
@@ -171,8 +186,7 @@ impl Room {
             epoch,
             past_epochs,
             closed,
-            history: History::restored(settings.history, history, store)
-                .ok_or_else(|| damaged("this history"))?,
+            history: History::restored(settings.history, history).ok_or_else(|| damaged("this history"))?,
             timeouts: Timeouts::restored(time_outs).ok_or_else(|| damaged("these time-outs"))?,
             roster,
             away,

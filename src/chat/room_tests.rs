@@ -1463,7 +1463,7 @@ fn what_waits_for_all_members_is_limited_in_bytes() {
     let bytes = script.room.snapshot().encode().unwrap().len();
     assert!(bytes < LIMIT / 2, "{bytes}");
     // What is counted is what waits.
-    let restored = Room::from_snapshot(script.room.snapshot(), None).unwrap();
+    let restored = Room::from_snapshot(script.room.snapshot()).unwrap();
     assert_eq!(restored.unread_bytes(), script.room.unread_bytes());
     script.wait(3601.0);
     assert_eq!(script.room.unread_bytes(), 0);

@@ -24,12 +24,12 @@ pub struct Link {
     is_tls: bool,
     /// Whether a connection has been made, so its settings are right.
     has_connected: AtomicBool,
-    keys: [String; 5],
+    keys: [String; 6],
 }
 
 pub struct Engine {
     connection: Connection,
-    keys: [String; 5],
+    keys: [String; 6],
     hashes: [Option<String>; Script::COUNT],
     pub info: EngineInfo,
 }
@@ -137,7 +137,8 @@ impl Link {
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let client = redis::Client::open(info.set_tcp_settings(tcp))?;
         let name = settings.name.as_str();
-        let keys = ["log", "meta", "leases", "snapshot", "claims"].map(|key| format!("{name}:{key}"));
+        let keys =
+            ["log", "meta", "leases", "snapshot", "claims", "history"].map(|key| format!("{name}:{key}"));
         Ok(Self {
             client,
             address: settings.url.address().into(),

@@ -7,16 +7,18 @@ use crossbeam_channel::Sender;
 use log::error;
 
 use super::entry::Entry;
+use super::kept::Change;
 use super::node::{Joined, OwnState, Rank};
 use super::outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
 use super::snapshot::{Applied, MAX_SNAPSHOT_BYTES, Snapshot};
 use super::status::Status;
-use super::writer::{Command, Offer};
-use crate::chat::NodeNumber;
+use super::writer::{Command, HistoryUpdate, Offer};
+use crate::chat::{HistoryLimits, KeptEntry, NodeNumber};
 
 /// Appends to the log, and knows how far this node has applied it. No method waits for the engine.
 pub struct SharedLog {
     commands: Sender<Command>,
+    history: Sender<HistoryUpdate>,
     status: Arc<Status>,
     node: NodeNumber,
     epoch: String,
@@ -25,9 +27,15 @@ pub struct SharedLog {
 }
 
 impl SharedLog {
-    pub fn new(commands: Sender<Command>, status: Arc<Status>, joined: &Joined) -> Self {
+    pub fn new(
+        commands: Sender<Command>,
+        history: Sender<HistoryUpdate>,
+        status: Arc<Status>,
+        joined: &Joined,
+    ) -> Self {
         Self {
             commands,
+            history,
             status,
             node: joined.node,
             epoch: joined.epoch.clone(),
@@ -65,6 +73,24 @@ impl SharedLog {
     pub fn applied(&mut self, entry: &Entry) {
         self.applied.apply(entry);
         self.status.applied(entry.id);
+    }
+
+    /// Must be called for each change of the history by an entry, in their order.
+    pub fn keep(&self, change: Change) {
+        let is_urgent = change.is_urgent();
+        // As with the commands: if the thread has ended, nothing more can be done.
+        let _ = self.history.send(HistoryUpdate::Change(change));
+        if is_urgent {
+            self.send(Command::WriteHistory);
+        }
+    }
+
+    /// Says what this node has in memory of the history: all messages with ids greater than `base`. Must be called at
+    /// the start, and after [`Event::Joined`](super::Event::Joined) and [`Event::HistoryDue`](super::Event::HistoryDue).
+    pub fn history(&self, base: u64, messages: Vec<KeptEntry>, limits: HistoryLimits) {
+        let epoch = self.epoch.clone();
+        let _ = self.history.send(HistoryUpdate::All { epoch, base, messages, limits });
+        self.send(Command::WriteHistory);
     }
 
     /// Stores the chat's state after the last entry that was [applied](Self::applied). The answer to
@@ -156,7 +182,8 @@ impl SharedLog {
             log_id: 0,
             applied,
         };
-        let log = Self::new(crossbeam_channel::unbounded().0, Arc::new(Status::new("a")), &joined);
+        let (commands, history) = (crossbeam_channel::unbounded().0, crossbeam_channel::unbounded().0);
+        let log = Self::new(commands, history, Arc::new(Status::new("a")), &joined);
         (joined, log)
     }
 }

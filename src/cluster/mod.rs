@@ -3,6 +3,10 @@
 //! Each node appends what its clients cause to the log. All nodes read the log, and apply its entries in the same
 //! order. Here, entries and snapshots are bytes: the caller defines their contents.
 //!
+//! The history on the engine has all messages that are kept, without whispers, so that every node can answer with it.
+//! All nodes collect the changes of the history as they apply entries, and any of them writes them ([`kept`]): first
+//! the one with the lowest number, or the next ones if it doesn't.
+//!
 //! [`join`] blocks until this node has the chat. After that, two threads with a connection each talk to the engine: one
 //! writes and one reads. Neither the caller of a [`SharedLog`] nor a thread waits for the other side: appended entries
 //! stay in a bounded queue until they have been read back. These threads deliver [`Event`]s, and may be blocked while
@@ -13,8 +17,11 @@
 //!   that entries of another epoch are recognised even if their ids continue. The fields are `n` (node), `q` (its
 //!   sequence number), `t` (time in ms) and `d` (data). Node 0 is the engine: `T` lets time pass, `D7` ends node 7.
 //! - `tinychat:meta`: a hash with the epoch, its mark, the last `id`, the last `time`, the id of the `snapshot`, the
-//!   newest `format` in use, the highest node number, the engine's `run` in which nothing was lost, and of each node its
-//!   name, format and last sequence number.
+//!   newest `format` in use, the highest node number, the engine's `run` in which nothing was lost, and of each node
+//!   its name, format and last sequence number. Of the history: the id up to which it is written (`kept`), the id of
+//!   the last entry that has `deleted` a message, when a node last `merged` its store, and whether it is `complete`.
+//! - `tinychat:history`: a sorted set of the messages that are kept, by id. A stream would take less memory, but
+//!   nothing could be added before its end, as is necessary after the engine was filled.
 //! - `tinychat:leases`: a sorted set of the nodes, by the time at which they count as dead.
 //! - `tinychat:snapshot`: the chat's state at an id. What follows it is in the log.
 //! - `tinychat:claims`: what the nodes have, while the engine is empty or was restarted.
@@ -25,6 +32,8 @@ mod availability;
 mod backoff;
 mod engine;
 mod entry;
+mod history;
+mod kept;
 mod liveness;
 mod log;
 mod node;
@@ -42,6 +51,8 @@ mod writer;
 
 pub use self::log::SharedLog;
 pub use entry::{Content, Entry};
+pub use history::{History, HistoryPage, HistoryQuery};
+pub use kept::Change;
 #[cfg(test)]
 pub use node::State;
 pub use node::{Event, Formats, Joined, NodeSettings, OwnState, Rank};

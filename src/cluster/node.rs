@@ -120,6 +120,9 @@ pub enum Event {
     Format(u32),
     /// The log has grown. Answer with [`SharedLog::snapshot`](super::SharedLog::snapshot).
     SnapshotDue,
+    /// The engine was restarted, and has lost a part of the history that it had acknowledged. Answer with
+    /// [`SharedLog::history`](super::SharedLog::history).
+    HistoryDue,
     /// The chat cannot be used any more: a program that this one cannot read has written it. Then this node ends.
     Unusable(ClusterError),
     /// The last event: this node has left after [`SharedLog::leave`](super::SharedLog::leave). `false`: not in time, so

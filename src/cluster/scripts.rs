@@ -10,10 +10,13 @@ pub enum Script {
     Snapshot,
     Join,
     Restore,
+    Keep,
+    Page,
+    Merge,
 }
 
 impl Script {
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 10;
 
     pub fn source(self) -> &'static str {
         macro_rules! script {
@@ -29,6 +32,9 @@ impl Script {
             Self::Snapshot => script!("scripts/snapshot.lua"),
             Self::Join => script!("scripts/join.lua"),
             Self::Restore => script!("scripts/restore.lua"),
+            Self::Keep => script!("scripts/keep.lua"),
+            Self::Page => script!("scripts/page.lua"),
+            Self::Merge => script!("scripts/merge.lua"),
         }
     }
 }

@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::backoff::Backoff;
 use super::engine::{Engine, EngineError, Link, text};
 use super::entry::{ENGINE, node_number};
+use super::history::History;
 use super::log::SharedLog;
 use super::node::{Event, Formats, Joined, NodeSettings, OwnState, State};
 use super::position::{Origin, Position};
@@ -112,7 +113,7 @@ pub fn join(
     settings: &NodeSettings,
     own_state: impl FnOnce() -> OwnState,
     events: impl Fn(Event) + Send + Sync + 'static,
-) -> Result<(Joined, SharedLog), ClusterError> {
+) -> Result<(Joined, SharedLog, History), ClusterError> {
     #[cfg(feature = "aws-lc")]
     crate::tls::install_default_provider();
     let address = settings.cluster.url.address();
@@ -170,15 +171,17 @@ pub fn join(
     info!("Joined the chat at {address} as {} (number {})", node.name, membership.node);
 
     let (commands, waiting) = unbounded();
+    let (updates, history_updates) = unbounded();
     let (to_reader, reader_commands) = unbounded();
     let position = Position::new(membership.mark, applied.id, applied.origin);
     let reader =
         Reader::new(node.clone(), membership.epoch.clone(), position, reader_commands, commands.clone());
-    let log = SharedLog::new(commands, node.status.clone(), &joined);
-    let writer = Writer::new(node, membership, waiting, to_reader);
+    let history = History::new(node.clone(), commands.clone());
+    let log = SharedLog::new(commands, updates, node.status.clone(), &joined);
+    let writer = Writer::new(node, membership, waiting, history_updates, to_reader);
     thread::Builder::new().name("log reader".into()).spawn(move || reader.run())?;
     thread::Builder::new().name("log writer".into()).spawn(move || writer.run())?;
-    Ok((joined, log))
+    Ok((joined, log, history))
 }
 
 /// Waiting would not help.

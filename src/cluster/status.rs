@@ -25,6 +25,7 @@ pub struct Status {
     applied_id: AtomicU64,
     snapshot_id: AtomicU64,
     snapshot_bytes: AtomicUsize,
+    history_bytes: AtomicUsize,
     reconnects: AtomicU64,
     round_trip_micros: AtomicU64,
     beat_at: AtomicU64,
@@ -54,6 +55,7 @@ impl Status {
             applied_id: AtomicU64::default(),
             snapshot_id: AtomicU64::default(),
             snapshot_bytes: AtomicUsize::default(),
+            history_bytes: AtomicUsize::default(),
             reconnects: AtomicU64::default(),
             round_trip_micros: AtomicU64::default(),
             beat_at: AtomicU64::default(),
@@ -80,6 +82,7 @@ impl Status {
             queue_bytes: self.queue_bytes.load(Relaxed),
             lease_age: since(&self.beat_at),
             snapshot_bytes: self.snapshot_bytes.load(Relaxed),
+            history_bytes: self.history_bytes.load(Relaxed),
             snapshot_age_entries: log_id.saturating_sub(self.snapshot_id.load(Relaxed)),
             reconnects: self.reconnects.load(Relaxed),
             round_trip: Duration::from_micros(self.round_trip_micros.load(Relaxed)),
@@ -160,6 +163,11 @@ impl Status {
 
     pub(super) fn snapshot_bytes(&self, bytes: usize) {
         self.snapshot_bytes.store(bytes, Relaxed);
+    }
+
+    /// What waits to be written to the history.
+    pub(super) fn history_bytes(&self, bytes: usize) {
+        self.history_bytes.store(bytes, Relaxed);
     }
 
     pub(super) fn reconnected(&self) {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, unbounded};
 use redis::Value;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 
 use super::outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
 use super::*;
-use crate::chat::NodeNumber;
+use crate::chat::{HistoryLimits, KeptEntry, NodeNumber};
 use crate::config::ClusterSettings;
 use crate::tls::self_signed;
 
@@ -33,6 +34,7 @@ const USUAL: Tuning = Tuning {
     claim: Duration::from_millis(100),
     snapshot_entries: 1000,
     snapshot_interval: Duration::from_millis(100),
+    merge: Duration::from_millis(500),
     kept_entries: 2000,
 };
 /// For nodes that are to be considered dead.
@@ -648,10 +650,136 @@ fn a_private_ca_is_trusted_through_ssl_cert_file() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
 
+#[test]
+fn any_node_writes_the_history_and_reads_pages_of_it() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (mut ann, mut bob) = (engine.node("a"), engine.node("b"));
+    ann.keep(0, 1..=4, LIMITS);
+    bob.keep(0, 1..=6, LIMITS);
+    let page = |node: &mut TestNode, before, count| node.page(before, 6, count).unwrap();
+    // Nodes write at once what a page needs.
+    assert_eq!(page(&mut bob, 6, 3), (vec![5, 4, 3], true));
+    assert_eq!(page(&mut bob, 3, 3), (vec![2, 1], false));
+    for node in [&ann, &bob] {
+        node.log.keep(Change::Delete { at: 7, id: 5 });
+    }
+    bob.wait("the deletion", |_| engine.history() == [1, 2, 3, 4, 6]);
+    // A node that has less does not know what is missing.
+    let mut cid = engine.node("c");
+    cid.keep(9, 10..=12, LIMITS);
+    assert_eq!(cid.page(100, 12, 3), None);
+    bob.log.keep(Change::Add(message(9)));
+    assert_eq!(bob.page(10, 9, 2), Some((vec![9, 6], true)));
+    cid.wait("its messages", |_| engine.history() == [1, 2, 3, 4, 6, 9, 10, 11, 12]);
+}
+
+#[test]
+fn the_history_is_limited_in_messages_and_age() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    ann.keep(0, 1..=5, HistoryLimits { messages: 3, age_millis: None });
+    assert_eq!(ann.page(4, 3, 9), Some((vec![3], false)));
+    assert_eq!(engine.history(), [3, 4, 5]);
+    // What memory has counts as well: one is left for the history.
+    let query = HistoryQuery { kept: 1, ..ann.query(6, 5, 9) };
+    let page = ann.history.page(&query, Instant::now()).unwrap();
+    assert_eq!((ids(&page), page.more), (vec![5], false));
+    let mut bob = engine.node("b");
+    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let mut messages: Vec<KeptEntry> = (6..9).map(message).collect();
+    messages[2].unix_millis = now;
+    bob.log.history(5, messages, HistoryLimits { messages: 100, age_millis: Some(60_000) });
+    bob.wait("the deletion of old messages", |_| engine.history() == [8]);
+}
+
+#[test]
+fn after_the_engine_was_filled_nodes_add_what_it_lacks() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node_with("a", Tuning { merge: PATIENCE, ..USUAL });
+    ann.keep(7, 8..=9, LIMITS);
+    // What is added is older than what is written.
+    assert!(!ann.merge(20, &[message(3)], false) || engine.history().contains(&8));
+    ann.wait("its messages", |_| engine.history().ends_with(&[8, 9]));
+    assert!(ann.merge(20, &[message(7), message(5), message(12)], false));
+    assert_eq!(engine.history(), [5, 7, 8, 9]);
+    assert_eq!(ann.page(8, 7, 1), Some((vec![7], true)));
+    assert_eq!(ann.page(6, 7, 1), None, "more may be added");
+    let so_far = ann.history.page_so_far(&ann.query(6, 7, 2)).unwrap();
+    assert_eq!((ids(&so_far), so_far.is_complete), (vec![5], false));
+    // A message that was deleted after the store was read does not come back.
+    ann.log.keep(Change::Delete { at: 21, id: 5 });
+    ann.wait("the deletion", |_| engine.history() == [7, 8, 9]);
+    assert!(!ann.merge(20, &[message(5), message(4)], true));
+    assert!(ann.merge(21, &[message(4)], true));
+    assert_eq!(engine.history(), [4, 7, 8, 9]);
+    assert_eq!(ann.page(6, 7, 2), Some((vec![4], false)));
+    // Of another chat, nothing is left.
+    engine.call(&["DEL", "tinychat:meta"]);
+    ann.wait("the loss", |ann| ann.joined == 1);
+    assert!(engine.history().is_empty());
+}
+
+/// As after a restart with `appendfsync everysec`.
+#[test]
+fn what_the_engine_has_lost_of_the_history_is_written_again() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    ann.keep(0, 1..=5, LIMITS);
+    assert_eq!(ann.page(9, 5, 9), Some((vec![5, 4, 3, 2, 1], false)));
+    for id in ["4", "5"] {
+        engine.call(&["ZREMRANGEBYSCORE", "tinychat:history", id, id]);
+    }
+    engine.call(&["HSET", "tinychat:meta", "kept", "3"]);
+    ann.wait("what was lost", |_| engine.history() == [1, 2, 3, 4, 5]);
+    // More than is in memory.
+    engine.call(&["HSET", "tinychat:meta", "kept", "2"]);
+    engine.call(&["ZREMRANGEBYSCORE", "tinychat:history", "3", "5"]);
+    ann.kept = 5..=5;
+    ann.wait("what is left", |_| engine.history() == [1, 2, 5]);
+}
+
+#[test]
+fn a_history_to_which_no_node_adds_is_complete() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    ann.keep(7, 8..=9, LIMITS);
+    ann.wait("its end", |ann| {
+        let query = ann.query(8, 7, 2);
+        let mut history = ann.history.another();
+        history.page_so_far(&query).is_some_and(|page| page.is_complete && page.messages.is_empty())
+    });
+}
+
+/// A node once started from a snapshot that lacked what the history did not have yet.
+#[test]
+fn what_a_snapshot_lacks_is_in_the_history() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    ann.keep(0, 1..=3, LIMITS);
+    assert!(engine.history().is_empty());
+    (0..1100).for_each(|number| ann.append(number));
+    ann.wait("a snapshot", |ann| {
+        let is_stored = ann.log.status().figures().snapshot_age_entries < 1000 && ann.chat.len() == 1100;
+        assert!(!is_stored || engine.history() == [1, 2, 3]);
+        is_stored
+    });
+}
+
+const LIMITS: HistoryLimits = HistoryLimits { messages: 100, age_millis: None };
+
+fn message(id: u64) -> KeptEntry {
+    KeptEntry { id, unix_millis: 1000, json: b"{}"[..].into(), txn_id: None }
+}
+
+fn ids(page: &HistoryPage) -> Vec<u64> {
+    page.messages.iter().map(|message| message.id).collect()
+}
+
 /// What a server would be: it applies entries to a chat of lines.
 struct TestNode {
     name: &'static str,
     log: SharedLog,
+    history: History,
     events: Receiver<Event>,
     node: NodeNumber,
     epoch: String,
@@ -669,6 +797,8 @@ struct TestNode {
     available: usize,
     unusable: Option<String>,
     left: Option<bool>,
+    /// The messages that it has in memory.
+    kept: RangeInclusive<u64>,
 }
 
 impl TestNode {
@@ -676,13 +806,14 @@ impl TestNode {
         let (sender, events) = unbounded();
         let mut chat = lines(&own.chat);
         // A test may have ended.
-        let (joined, log) = join(settings, || own, move |event| drop(sender.send(event)))?;
+        let (joined, log, history) = join(settings, || own, move |event| drop(sender.send(event)))?;
         if let Some(state) = &joined.state {
             chat = lines(&state.chat);
         }
         Ok(Self {
             name,
             log,
+            history,
             events,
             node: joined.node,
             epoch: joined.epoch,
@@ -699,11 +830,33 @@ impl TestNode {
             available: 0,
             unusable: None,
             left: None,
+            kept: 0..=0,
         })
     }
 
     fn append(&mut self, number: usize) {
         self.log.append(format!("{} {number}", self.name).into());
+    }
+
+    /// It has these messages in memory, and all up to `base` are written.
+    fn keep(&mut self, base: u64, ids: RangeInclusive<u64>, limits: HistoryLimits) {
+        self.kept = ids.clone();
+        self.log.history(base, ids.map(message).collect(), limits);
+    }
+
+    fn query(&self, before: u64, last_evicted: u64, count: usize) -> HistoryQuery {
+        let epoch = self.epoch.as_str().into();
+        HistoryQuery { epoch, before, last_evicted, kept: 100, count, bytes: 10_000, max_age: None }
+    }
+
+    /// The ids of a page, and whether there are older messages.
+    fn page(&mut self, before: u64, last_evicted: u64, count: usize) -> Option<(Vec<u64>, bool)> {
+        let page = self.history.page(&self.query(before, last_evicted, count), Instant::now())?;
+        Some((ids(&page), page.more))
+    }
+
+    fn merge(&mut self, applied: u64, messages: &[KeptEntry], is_last: bool) -> bool {
+        self.history.merge(&self.epoch, applied, messages, is_last)
     }
 
     fn wait(&mut self, what: &str, is_done: impl Fn(&Self) -> bool) {
@@ -762,6 +915,7 @@ impl TestNode {
                 }
             }
             Event::Format(format) => self.format = format,
+            Event::HistoryDue => self.keep(*self.kept.start() - 1, self.kept.clone(), LIMITS),
             Event::SnapshotDue => {
                 let chat = self.encoded();
                 self.log.snapshot(|| Some(chat));
@@ -896,6 +1050,17 @@ impl TestEngine {
     ) -> Result<TestNode, ClusterError> {
         let own = OwnState { rank: Rank::Nothing, chat: Vec::new() };
         TestNode::join(&settings(&self.url(port), name, tuning, formats), name, own)
+    }
+
+    /// The ids of the messages in the history.
+    fn history(&self) -> Vec<u64> {
+        let answer = self.call(&["ZRANGE", "tinychat:history", "0", "-1"]);
+        let Value::Array(messages) = answer else { panic!("{answer:?}") };
+        let id = |message| match message {
+            Value::BulkString(message) => kept::decode(&message).unwrap().id,
+            message => panic!("{message:?}"),
+        };
+        messages.into_iter().map(id).collect()
     }
 
     fn call(&self, words: &[&str]) -> Value {

@@ -25,6 +25,12 @@ pub const SNAPSHOT_BYTES: u64 = 8 * 1024 * 1024;
 pub const KEPT_BYTES: u64 = 64 * 1024 * 1024;
 /// The memory that an entry takes there besides its data, in bytes, as measured with Redis 7.0.
 pub const ENTRY_BYTES: u64 = 60;
+/// How often messages that are too old are removed from the history, if nothing is written.
+pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a page may wait until the history has what it needs.
+pub const PAGE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it is tried again.
+pub const PAGE_RETRY: Duration = Duration::from_millis(20);
 /// The least time between two log lines about the same problem.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -43,6 +49,9 @@ pub struct Tuning {
     pub snapshot_entries: u64,
     /// but not before this time, because making one takes about 50 ms.
     pub snapshot_interval: Duration,
+    /// After the engine was filled, nodes add messages from their stores to the history. It counts as complete if none
+    /// does for this time.
+    pub merge: Duration,
     /// The most entries that the log keeps before a snapshot, so that a node that is behind does not need the snapshot.
     pub kept_entries: u64,
 }
@@ -57,6 +66,7 @@ impl Default for Tuning {
             claim: Duration::from_secs(2),
             snapshot_entries: 10_000,
             snapshot_interval: Duration::from_secs(5),
+            merge: Duration::from_secs(15),
             kept_entries: 200_000,
         }
     }

@@ -11,6 +11,7 @@ use log::{error, info, warn};
 use super::backoff::Backoff;
 use super::engine::{Engine, EngineError};
 use super::entry::ENGINE;
+use super::kept::{Change, MAX_WAITING_BYTES, Waiting};
 use super::liveness::Liveness;
 use super::node::{Event, OwnState};
 use super::outbox::{BatchLimits, Outbox, Removed};
@@ -23,9 +24,10 @@ use super::start::{
     random_byte, refused,
 };
 use super::tuning::{
-    ENTRY_BYTES, IO_TIMEOUT, KEPT_BYTES, KEPT_TIME, LEAVE_TIMEOUT, MAX_READ_PAUSE, SNAPSHOT_BYTES,
+    ENTRY_BYTES, EXPIRY_INTERVAL, IO_TIMEOUT, KEPT_BYTES, KEPT_TIME, LEAVE_TIMEOUT, MAX_READ_PAUSE,
+    SNAPSHOT_BYTES,
 };
-use crate::chat::NodeNumber;
+use crate::chat::{HistoryLimits, KeptEntry, NodeNumber};
 
 /// How long the caller may take for a snapshot, before it is asked again.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,6 +47,8 @@ pub enum Command {
         id: u64,
         snapshot: Vec<u8>,
     },
+    /// Write the history at once: a message was deleted, or a thread that reads it needs what is not written yet.
+    WriteHistory,
     Offer(Offer),
     Leave,
     Stop,
@@ -62,6 +66,15 @@ pub enum Command {
     Reconnected,
 }
 
+/// What this node has of the history. It comes through a channel of its own, which wakes no thread: to do so for each
+/// message would cost more than all else.
+pub enum HistoryUpdate {
+    /// What an entry has done to it.
+    Change(Change),
+    /// All that is in memory.
+    All { epoch: String, base: u64, messages: Vec<KeptEntry>, limits: HistoryLimits },
+}
+
 /// A state that an engine can be filled with.
 #[derive(Clone)]
 pub struct Offer {
@@ -72,6 +85,7 @@ pub struct Offer {
 pub struct Writer {
     node: Arc<Node>,
     commands: Receiver<Command>,
+    updates: Receiver<HistoryUpdate>,
     reader: Sender<ReaderCommand>,
     membership: Membership,
     /// This node's number, also while it is not a member any more.
@@ -88,6 +102,12 @@ pub struct Writer {
     /// In milliseconds of the log's time.
     tick: Option<u64>,
     snapshots: Snapshots,
+    /// `None`: the caller has not said yet what this node has of it.
+    history: Option<HistoryChanges>,
+    /// Whether it is to be written at once.
+    has_to_write: bool,
+    /// Whether the engine has lost a part of it that was written.
+    has_lost_history: bool,
     /// What the thread that reads has reported.
     trouble: Option<Trouble>,
     has_paused: bool,
@@ -97,6 +117,16 @@ pub struct Writer {
     /// The engine may have done that already.
     has_asked_to_leave: bool,
     is_stopped: bool,
+}
+
+/// What is to be written to the history.
+struct HistoryChanges {
+    waiting: Waiting,
+    limits: HistoryLimits,
+    /// When messages that are too old were last removed.
+    expired: Instant,
+    /// Another node has to write before this one can. The next beat shows whether it has.
+    is_held: bool,
 }
 
 /// When the chat's state is stored.
@@ -144,12 +174,14 @@ impl Writer {
         node: Arc<Node>,
         membership: Membership,
         commands: Receiver<Command>,
+        updates: Receiver<HistoryUpdate>,
         reader: Sender<ReaderCommand>,
     ) -> Self {
         let problems = Problems::new(node.link.address());
         Self {
             node,
             commands,
+            updates,
             reader,
             last_number: membership.node,
             membership,
@@ -170,6 +202,9 @@ impl Writer {
                 waiting: None,
                 ends: VecDeque::new(),
             },
+            history: None,
+            has_to_write: false,
+            has_lost_history: false,
             trouble: None,
             has_paused: false,
             offer: None,
@@ -219,7 +254,12 @@ impl Writer {
         }
         if now >= self.next_beat {
             self.beat()?;
-        } else if let Some((id, snapshot)) = self.snapshots.waiting.take() {
+        } else if self.history_is_due(now) {
+            self.write_history(now)?;
+        } else if let Some((id, snapshot)) = self.snapshots.waiting.take_if(|(id, _)| {
+            // A server that starts from it needs what it no longer contains.
+            self.history.as_ref().is_none_or(|history| history.waiting.is_written(*id))
+        }) {
             self.store_snapshot(id, &snapshot)?;
         } else if self.tick_wait().is_some_and(|wait| wait.is_zero()) {
             self.let_time_pass()?;
@@ -264,10 +304,11 @@ impl Writer {
         let newest = decimal(self.node.formats.newest.into());
         let lease = millis(tuning.lease);
         let pause = millis(tuning.pause);
-        let arguments = [lease.as_bytes(), pause.as_bytes(), newest.as_bytes()];
+        let merge = millis(tuning.merge);
+        let arguments = [lease.as_bytes(), pause.as_bytes(), newest.as_bytes(), merge.as_bytes()];
         // Before the call: after it, newer entries may have been read.
         let read = self.node.status.read_id();
-        let [id, time, snapshot, before, format] = self.call(Script::Beat, &arguments)?;
+        let [id, time, snapshot, before, format, kept] = self.call(Script::Beat, &arguments)?;
         let now = Instant::now();
         self.next_beat = now + tuning.beat;
         self.node.status.beat();
@@ -281,6 +322,10 @@ impl Writer {
             (self.node.events)(Event::Format(self.membership.format));
         }
         self.snapshots.before = before;
+        if let Some(history) = &mut self.history {
+            history.is_held = false;
+        }
+        self.history_is_written(kept);
         self.snapshots.ends.push_back((now, id));
         while self.snapshots.ends.get(1).is_some_and(|(at, _)| now - *at >= KEPT_TIME) {
             self.snapshots.ends.pop_front();
@@ -327,6 +372,76 @@ impl Writer {
             self.next_beat = Instant::now();
         }
         Ok(())
+    }
+
+    fn history_is_due(&self, now: Instant) -> bool {
+        let Some(HistoryChanges { waiting, limits, expired, is_held }) = &self.history else { return false };
+        let before = self.snapshots.before;
+        let has_aged = limits.age_millis.is_some() && before == 0 && now - *expired >= EXPIRY_INTERVAL;
+        let is_needed = self.snapshots.waiting.as_ref().is_some_and(|(id, _)| !waiting.is_written(*id));
+        !is_held && (waiting.is_due(before) || is_needed || has_aged)
+    }
+
+    fn write_history(&mut self, now: Instant) -> Result<(), Trouble> {
+        let Some(HistoryChanges { waiting, limits, .. }) = &self.history else { return Ok(()) };
+        let batch = waiting.batch();
+        let age = limits.age_millis.map_or(String::new(), decimal);
+        let (base, messages) = (decimal(waiting.base()), decimal(limits.messages as u64));
+        let has_gap: &[u8] = if waiting.has_gap { b"1" } else { b"" };
+        let ids: Vec<String> = batch.iter().map(|(id, _)| decimal(*id)).collect();
+        let mut arguments = vec![base.as_bytes(), has_gap, messages.as_bytes(), age.as_bytes()];
+        for (id, (_, change)) in ids.iter().zip(&batch) {
+            arguments.extend([id.as_bytes(), change]);
+        }
+        let last = batch.last().map_or(waiting.base(), |(id, _)| *id);
+        let [kept] = self.call(Script::Keep, &arguments)?;
+        if let Some(history) = &mut self.history {
+            history.expired = now;
+            history.is_held = kept < last;
+        }
+        self.history_is_written(kept);
+        Ok(())
+    }
+
+    /// `id`: up to which it is, according to the engine.
+    fn history_is_written(&mut self, id: u64) {
+        let Some(history) = &mut self.history else { return };
+        if history.waiting.has_lost(id) {
+            (self.history, self.has_lost_history) = (None, true);
+            (self.node.events)(Event::HistoryDue);
+        } else {
+            history.waiting.written(id);
+        }
+    }
+
+    fn update(&mut self, update: HistoryUpdate) {
+        match (update, &mut self.history) {
+            (HistoryUpdate::Change(change), Some(history)) => {
+                if history.waiting.push(change) {
+                    self.problems.report(&format!(
+                        "the history is not written fast enough: more than {MAX_WAITING_BYTES} bytes wait, and the \
+                         oldest messages are dropped. Servers that join later do not have them"
+                    ));
+                }
+            }
+            // It will be among all that is in memory.
+            (HistoryUpdate::Change(_), None) => {}
+            (HistoryUpdate::All { epoch, base, messages, limits }, history) => {
+                if epoch == self.membership.epoch {
+                    let (mut waiting, expired) = (Waiting::new(base, messages), Instant::now());
+                    // All nodes have the same in memory.
+                    waiting.has_gap = std::mem::take(&mut self.has_lost_history);
+                    *history = Some(HistoryChanges { waiting, limits, expired, is_held: true });
+                    // It says what is written.
+                    self.next_beat = Instant::now();
+                }
+            }
+        }
+    }
+
+    fn report_history(&self) {
+        let bytes = self.history.as_ref().map_or(0, |history| history.waiting.bytes());
+        self.node.status.history_bytes(bytes);
     }
 
     /// `stored`: the id of the last snapshot.
@@ -525,6 +640,7 @@ impl Writer {
         self.node.status.joined(membership.node, log_id, applied.id, membership.snapshot_id);
         self.last_number = membership.node;
         self.membership = membership;
+        (self.history, self.has_lost_history) = (None, false);
         // The caller asks again.
         self.tick = None;
         info!("Continuing the chat after entry {} as server number {}", applied.id, self.membership.node);
@@ -615,6 +731,14 @@ impl Writer {
         while let Ok(command) = self.commands.try_recv() {
             self.take(command);
         }
+        // After the commands: a snapshot was made after these.
+        while let Ok(update) = self.updates.try_recv() {
+            self.update(update);
+        }
+        if std::mem::take(&mut self.has_to_write) {
+            self.history.iter_mut().for_each(|history| history.waiting.hurry());
+        }
+        self.report_history();
     }
 
     fn take(&mut self, command: Command) {
@@ -627,6 +751,7 @@ impl Writer {
             Command::Snapshot { epoch, id, snapshot } if epoch == self.membership.epoch => {
                 self.snapshots.waiting = Some((id, snapshot));
             }
+            Command::WriteHistory => self.has_to_write = true,
             Command::Offer(offer) => self.offer = Some(offer),
             Command::Leave => self.leaving = Some(Instant::now() + LEAVE_TIMEOUT),
             Command::Stop => self.is_stopped = true,

@@ -10,6 +10,8 @@ mod order;
 mod retries;
 #[cfg(feature = "cluster")]
 mod shared;
+#[cfg(feature = "cluster")]
+mod shared_history;
 mod storage;
 mod tape;
 
@@ -41,7 +43,11 @@ pub use handle::{Admission, Admitted, HubHandle, SharedState};
 pub use order::Order;
 #[cfg(feature = "cluster")]
 pub use shared::{LogEvent, LogFeed, SharedOrder, unusable};
+#[cfg(feature = "cluster")]
+pub use shared_history::{CopyRequest, CopyTask, HistoryRequest, HistoryWork, SharedHistory};
 pub use storage::{Report, Storage, Tag, stored_history};
+#[cfg(feature = "cluster")]
+pub use storage::{StoredRows, kept_messages};
 pub use tape::Tape;
 
 /// How many events wait for the hub before the thread that sends the next one has to wait.
@@ -70,6 +76,8 @@ pub enum Event {
     Store(Box<Report>),
     #[cfg(feature = "cluster")]
     Log(Box<LogEvent>),
+    #[cfg(feature = "cluster")]
+    Copy(CopyRequest),
     /// Reads the named moderators from the store again.
     Reload,
     /// Wakes the hub to answer queries, which do not wait in the inbox.
@@ -214,7 +222,7 @@ impl Hub {
     fn run(mut self) -> io::Result<()> {
         #[cfg(feature = "cluster")]
         if !self.order.is_local() {
-            self.follow();
+            self.follow(true);
             self.lists.follow(&self.room.list_changed(), Instant::now());
         }
         self.serve();
@@ -355,6 +363,8 @@ impl Hub {
             Event::Store(report) => self.report(now, *report),
             #[cfg(feature = "cluster")]
             Event::Log(event) => self.log_event(now, *event),
+            #[cfg(feature = "cluster")]
+            Event::Copy(request) => self.copy_request(request),
             Event::Reload => self.storage.reload_moderators(),
             // Queries are answered after the batch.
             Event::Wakeup => {}
@@ -399,10 +409,12 @@ impl Hub {
         match report {
             Report::Decided(decision, outcome) => {
                 if self.storage.decided(&decision) {
-                    self.decided(now, decision, outcome);
+                    self.stored(now, decision, outcome);
                 }
             }
-            Report::Older((connection, request), answer) => self.older(now, connection, request, answer),
+            Report::Older(connection, request, answer) => self.older(now, connection, request, answer),
+            #[cfg(feature = "cluster")]
+            Report::Found(decision, is_found) => self.found(now, decision, is_found),
             Report::Moderators(moderators) => {
                 self.input(now, ConnectionId::SERVER, Input::Moderators(moderators));
             }
@@ -411,7 +423,12 @@ impl Hub {
     }
 
     fn read_older(&mut self, connection: ConnectionId, request: &OlderRequest, now: &Now) {
-        if let Err(error) = self.storage.read_older(connection, request) {
+        let asked = match &self.order {
+            Order::Local(_) => self.storage.read_older(connection, request),
+            #[cfg(feature = "cluster")]
+            Order::Shared(_) => self.read_shared(now, connection, request),
+        };
+        if let Err(error) = asked {
             self.older(now, connection, request.clone().into(), Err(error));
         }
     }
@@ -486,11 +503,20 @@ impl Hub {
                 Action::Delete { id, .. } if !self.room.holds(id) => Outcome::NotFound,
                 _ => Outcome::Stored,
             };
-            return self.decided(now, decision, outcome);
+            return self.stored(now, decision, outcome);
         }
         if let Err(decision) = self.storage.decide(decision, now.instant) {
             self.decided(now, decision, Outcome::NotStored);
         }
+    }
+
+    /// What became of a decision in this server's store.
+    fn stored(&mut self, now: &Now, decision: Box<Decision>, outcome: Outcome) {
+        #[cfg(feature = "cluster")]
+        if outcome == Outcome::NotFound && self.is_only_shared(&decision) {
+            return self.find(now, decision);
+        }
+        self.decided(now, decision, outcome);
     }
 
     fn decided(&mut self, now: &Now, decision: Box<Decision>, outcome: Outcome) {
@@ -515,7 +541,11 @@ impl Hub {
                 Effect::PublishModerators(moderators) => self.publish_moderators(moderators),
                 Effect::OpenSession(session, name) => self.state.open_session(*session, name.clone()),
                 Effect::CloseSession(session) => self.state.close_session(*session),
-                Effect::Keep(entry) => self.storage.keep(entry),
+                Effect::Keep(entry) => {
+                    self.storage.keep(entry);
+                    #[cfg(feature = "cluster")]
+                    self.keep_shared(entry);
+                }
                 Effect::ReadOlder(connection, request) => self.read_older(*connection, request, now),
                 _ => {}
             }

@@ -9,12 +9,13 @@ use log::{error, warn};
 
 use super::entry_clock::Now;
 use super::order::{Order, Own};
+use super::shared_history::SharedHistory;
 use super::{DRAIN_TIMEOUT, Event, Hub, HubHandle};
 use crate::chat::{
-    Audience, ChatTime, ConnectionId, Departure, Effect, Entry, FormatError, Input, NodeNumber, Outcome,
-    Room, ServerMessage, Snapshot, Submission, UserLists,
+    Action, Audience, ChatTime, ConnectionId, Departure, Effect, Entry, FormatError, Input, NodeNumber,
+    Outcome, Room, ServerMessage, Snapshot, Submission, UserLists,
 };
-use crate::cluster::{self, Content, Joined, SharedLog};
+use crate::cluster::{self, Change, Content, Joined, SharedLog};
 use crate::store::Followed;
 
 /// What members are told when the engine does not respond, and when it does again.
@@ -38,6 +39,7 @@ pub enum LogEvent {
     OfferDue,
     Fenced,
     SnapshotDue,
+    HistoryDue,
     Left {
         in_time: bool,
     },
@@ -111,6 +113,7 @@ impl LogEvent {
             cluster::Event::OfferDue => Self::OfferDue,
             cluster::Event::Fenced => Self::Fenced,
             cluster::Event::SnapshotDue => Self::SnapshotDue,
+            cluster::Event::HistoryDue => Self::HistoryDue,
             cluster::Event::Left(in_time) => Self::Left { in_time },
             cluster::Event::Unusable(error) => Self::Failed(io::Error::other(error)),
             // There is only one format so far.
@@ -168,7 +171,8 @@ impl SharedEntry {
 
 /// The order of a chat of several servers.
 pub struct SharedOrder {
-    log: SharedLog,
+    pub(super) log: SharedLog,
+    pub(super) history: SharedHistory,
     node: NodeNumber,
     /// This server's entries that were not read back, in their order.
     waiting: VecDeque<(u64, Own)>,
@@ -194,10 +198,11 @@ enum Phase {
 
 impl SharedOrder {
     /// `ready`: notified once everything from before this server joined is applied.
-    pub fn new(log: SharedLog, joined: &Joined, ready: Sender<()>) -> Self {
+    pub fn new(log: SharedLog, history: SharedHistory, joined: &Joined, ready: Sender<()>) -> Self {
         let mut order = Self {
             node: joined.node,
             log,
+            history,
             waiting: VecDeque::new(),
             last_id: joined.id,
             last_time: ChatTime(joined.time()),
@@ -335,6 +340,7 @@ impl Hub {
                     order.log.snapshot(move || encoded(&snapshot));
                 }
             }
+            LogEvent::HistoryDue => self.offer_history(),
             LogEvent::Left { in_time } => self.left(now, in_time),
             LogEvent::Failed(error) => self.fail(now, error),
         }
@@ -371,6 +377,11 @@ impl Hub {
         {
             self.storage.apply(&decision.act);
         }
+        if let Input::Decided(decision, _) = &input
+            && let Action::Delete { id, .. } = decision.act.action
+        {
+            order.log.keep(Change::Delete { at: entry.id, id });
+        }
         let now = self.clock.shared(now, ChatTime(entry.time), offset_seconds);
         self.apply_entry(&now, Entry { id: entry.id, time: &now.entry, from, input }, &own);
     }
@@ -399,8 +410,7 @@ impl Hub {
     /// Continues after the engine was filled again, or after this server was considered dead or has missed a part of
     /// the log.
     fn joined_again(&mut self, now: &Now, joined: &Joined, snapshot: Option<Snapshot>) {
-        let room = match snapshot.map(|state| Room::from_snapshot(state, self.room.local_store())).transpose()
-        {
+        let room = match snapshot.map(Room::from_snapshot).transpose() {
             Ok(room) => room,
             Err(error) => return self.fail(now, io::Error::other(unusable(&error))),
         };
@@ -429,8 +439,9 @@ impl Hub {
                 self.input(now, connection, Input::Disconnected(Departure::Lost));
             }
         }
+        let is_refilled = *self.room.epoch() != *joined.epoch;
         self.room.continue_in(joined.epoch.as_str().into(), self.order.last_id());
-        self.follow();
+        self.follow(is_refilled);
         self.decide_again(now);
         if let Order::Shared(order) = &mut self.order {
             order.joined_again(joined.log_id);
@@ -445,8 +456,9 @@ impl Hub {
         missed.into_iter().for_each(|decision| self.decide(now, decision.into()));
     }
 
-    /// Makes the store match the room.
-    pub(super) fn follow(&mut self) {
+    /// Makes the store match the room, and the history that of the chat. `is_refilled`: the engine was filled since this
+    /// server has last done so.
+    pub(super) fn follow(&mut self, is_refilled: bool) {
         let (room, last_id) = (&self.room, self.order.last_id());
         self.storage.follow(|| Followed {
             epoch: room.epoch(),
@@ -458,6 +470,7 @@ impl Hub {
             deleted: room.deleted_messages(),
             messages: room.kept_messages(),
         });
+        self.follow_history(is_refilled);
     }
 
     /// This server has left the chat, at the shutdown.
@@ -504,7 +517,7 @@ mod tests {
         let (mut joined, log) = SharedLog::detached();
         joined.log_id = log_id;
         let (sender, is_current) = bounded(1);
-        let order = Order::Shared(Box::new(SharedOrder::new(log, &joined, sender)));
+        let order = Order::Shared(Box::new(SharedOrder::new(log, SharedHistory::new().0, &joined, sender)));
         let settings = HubSettings { order, ..HubSettings::empty() };
         let (handle, hub) = Hub::new(settings, Arc::default(), ClientLog::new(Arc::default()));
         (handle, hub, joined, is_current)

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cluster")]
+use crossbeam_channel::Sender;
+
 use crate::chat::{
     Act, ConnectionId, Decision, Deletion, HistoryEntry, KeptEntry, NameKey, NamedModerator, OlderMessages,
     OlderRequest, Outcome, StoreUnavailable, StoredHistory, Visibility,
@@ -12,28 +15,69 @@ use crate::store::{self, Followed, PageRequest, RESERVED_IDS, StoreEvent, Stored
 
 /// How long the store has to make a decision durable. After that, the decision takes effect without being stored.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most messages that are copied at once between the store and the history of several servers.
+#[cfg(feature = "cluster")]
+pub const COPIED_MESSAGES: usize = 500;
+/// The same in bytes; a single message may be longer.
+#[cfg(feature = "cluster")]
+pub const COPIED_BYTES: usize = 256 * 1024;
 
-/// A member's request for older messages, with its connection.
-pub type Tag = (ConnectionId, Box<OlderRequest>);
+/// Who has asked the store for messages.
+pub enum Tag {
+    /// A member on this connection.
+    Older(ConnectionId, Box<OlderRequest>),
+    /// The thread that copies the history of several servers. `applied`: the id of the last entry. `deleted`: messages
+    /// that may still be in the store.
+    #[cfg(feature = "cluster")]
+    Copy { applied: u64, deleted: Vec<u64>, reply: Sender<StoredRows> },
+}
+
+/// Messages of the store, the newest first.
+#[cfg(feature = "cluster")]
+pub struct StoredRows {
+    pub messages: Vec<KeptEntry>,
+    /// There are older ones, which have smaller ids than this.
+    pub before: Option<u64>,
+    /// The id of the last entry that was applied.
+    pub applied: u64,
+}
+
 pub type Queue = store::Queue<Tag>;
 
 /// What the store reports to the hub.
 pub enum Report {
     Decided(Box<Decision>, Outcome),
-    Older(Tag, Result<OlderMessages, StoreUnavailable>),
+    Older(ConnectionId, Box<OlderRequest>, Result<OlderMessages, StoreUnavailable>),
+    /// Whether the history of several servers has the message that a decision deletes. `None`: it cannot be read.
+    #[cfg(feature = "cluster")]
+    Found(Box<Decision>, Option<bool>),
     Moderators(Vec<NamedModerator>),
     IdsReserved(u64),
 }
 
-impl From<StoreEvent<Tag>> for Report {
-    /// Call this on the store's thread: to compute the keys of a page's names would delay the hub.
-    fn from(event: StoreEvent<Tag>) -> Self {
-        match event {
+impl Report {
+    /// Call this on the store's thread: to compute the keys of a page's names would delay the hub. `None`: it is not
+    /// for the hub.
+    pub fn of_store(event: StoreEvent<Tag>) -> Option<Self> {
+        Some(match event {
             StoreEvent::Decided(decision, outcome) => Self::Decided(decision, outcome),
-            StoreEvent::Page(tag, page) => Self::Older(tag, page.map(older_messages).ok_or(StoreUnavailable)),
+            StoreEvent::Page(Tag::Older(connection, request), page) => {
+                Self::Older(connection, request, page.map(older_messages).ok_or(StoreUnavailable))
+            }
+            #[cfg(feature = "cluster")]
+            StoreEvent::Page(Tag::Copy { applied, deleted, reply }, page) => {
+                if let Some(StoredPage { messages, has_older: more }) = page {
+                    let before = messages.first().filter(|_| more).map(|oldest| oldest.id);
+                    let messages = messages.into_iter().rev().map(StoredMessage::into_kept);
+                    let messages = messages.filter(|message| !deleted.contains(&message.id)).collect();
+                    // The thread may have ended.
+                    let _ = reply.send(StoredRows { messages, before, applied });
+                }
+                return None;
+            }
             StoreEvent::Moderators(moderators) => Self::Moderators(moderators),
             StoreEvent::IdsReserved(id) => Self::IdsReserved(id),
-        }
+        })
     }
 }
 
@@ -116,7 +160,7 @@ impl Storage {
                 before: page.before,
                 limit: page.count.into(),
                 max_bytes: page.bytes,
-                tag: (connection, request.clone().into()),
+                tag: Tag::Older(connection, request.clone().into()),
             })
             .map_err(|_| StoreUnavailable)
     }
@@ -162,6 +206,21 @@ impl Storage {
         }
     }
 
+    /// Adds messages that the store lacks. Returns whether there was room for them.
+    pub fn copy(&mut self, messages: Vec<KeptEntry>) -> bool {
+        self.queue.as_mut().is_some_and(|queue| queue.copy(messages))
+    }
+
+    /// Reads messages for the history of several servers. If too many requests wait, `reply` is dropped.
+    #[cfg(feature = "cluster")]
+    pub fn read_rows(&mut self, before: u64, applied: u64, deleted: Vec<u64>, reply: Sender<StoredRows>) {
+        if let Some(queue) = &mut self.queue {
+            let (limit, max_bytes) = (COPIED_MESSAGES, COPIED_BYTES);
+            let tag = Tag::Copy { applied, deleted, reply };
+            let _ = queue.read_page(PageRequest { before, limit, max_bytes, tag });
+        }
+    }
+
     /// Stores these named moderators in place of the earlier ones.
     pub fn set_moderators(&mut self, moderators: Vec<NamedModerator>) {
         if let Some(queue) = &mut self.queue {
@@ -176,6 +235,13 @@ impl Storage {
             queue.apply(Box::new(act.clone()));
         }
     }
+}
+
+/// Call this on a thread other than the hub's.
+#[cfg(feature = "cluster")]
+pub fn kept_messages(messages: Vec<KeptEntry>, more: bool) -> OlderMessages {
+    let messages = messages.into_iter().filter_map(StoredMessage::from_kept);
+    OlderMessages { entries: messages.map(history_entry).collect(), more }
 }
 
 fn older_messages(page: StoredPage) -> OlderMessages {

@@ -219,6 +219,8 @@ pub struct ClusterStats {
     pub snapshot_bytes: usize,
     /// Entries since the last snapshot.
     pub snapshot_age_entries: u64,
+    /// Of messages that wait to be written to the shared history.
+    pub history_bytes: usize,
     pub reconnects: u64,
     pub round_trip: Duration,
     /// How long the Redis or Valkey server has not answered.
@@ -425,6 +427,12 @@ impl Exposition {
             "tinychat_cluster_snapshot_age_entries",
             "Entries in the log since the last snapshot.",
             stats.snapshot_age_entries,
+        );
+        self.single(
+            Gauge,
+            "tinychat_cluster_history_waiting_bytes",
+            "Bytes of messages that wait to be written to the shared history.",
+            stats.history_bytes,
         );
         self.single(
             Counter,

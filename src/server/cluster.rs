@@ -5,14 +5,15 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{Receiver, bounded};
 use log::warn;
 
+use super::history::{self, LocalHistory};
 use super::signals::Wakeups;
 use super::waiting::run_unless_stopped;
 use super::{LocalChat, StartError, open_store, prepare};
-use crate::chat::{FORMAT, LocalStore, Room, Snapshot};
+use crate::chat::{FORMAT, MAX_DELETIONS, Room, Snapshot};
 use crate::cluster::{self, Formats, NodeSettings, OwnState, Rank, Status, Tuning};
 use crate::config::{ClusterSettings, Settings};
 use crate::http::ClusterSource;
-use crate::hub::{HubHandle, LogFeed, Order, SharedOrder};
+use crate::hub::{HubHandle, LogFeed, Order, SharedHistory, SharedOrder};
 use crate::ops::metrics::Counters;
 use crate::store;
 
@@ -74,7 +75,8 @@ pub fn join(
     let feed = LogFeed::default();
     let on_event = move |event| feed.send(events.wait(), event);
     let join = move || cluster::join(&node, move || OwnState { rank, chat }, on_event);
-    let (joined, log) = run_unless_stopped(wakeups, join)?.ok_or(StartError::Stopped)??;
+    let (joined, log, shared) = run_unless_stopped(wakeups, join)?.ok_or(StartError::Stopped)??;
+    let mut is_older = false;
     if let Some(state) = &joined.state {
         let snapshot = Snapshot::decode(&state.chat)?;
         let last_id = match joined.epoch == *local.epoch {
@@ -93,18 +95,23 @@ pub fn join(
         if let Some(reason) = reason {
             local = set_aside(settings, local, counters, reason)?;
         }
-        let store = local.writer.is_some().then_some(LocalStore { has_older: local.newest_id > 0 });
-        let room = Room::from_snapshot(snapshot, store)?;
+        let room = Room::from_snapshot(snapshot)?;
         let differing = room.differing_settings(&local.hub.room);
         if !differing.is_empty() {
             warn!("Using the chat's values instead of this server's, which differ: {}", differing.join(", "));
         }
+        // More deletions may have been missed than are known.
+        let knows_deletions = room.deleted_messages().len() < MAX_DELETIONS;
+        is_older = local.newest_id > 0 && *local.epoch != joined.epoch && knows_deletions;
         local.hub.room = room;
     }
     local.hub.room.continue_in(joined.epoch.as_str().into(), joined.id);
     let (sender, is_current) = bounded(1);
     let status = log.status();
-    local.hub.order = Order::Shared(Box::new(SharedOrder::new(log, &joined, sender)));
+    let (history, work) = SharedHistory::new();
+    let own = LocalHistory { has_store: local.writer.is_some(), is_copy: joined.state.is_none(), is_older };
+    history::start(shared, work, hub.clone(), own)?;
+    local.hub.order = Order::Shared(Box::new(SharedOrder::new(log, history, &joined, sender)));
     Ok((local, Membership { hub, is_current, status }))
 }
 

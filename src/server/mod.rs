@@ -3,6 +3,8 @@
 mod accept;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "cluster")]
+mod history;
 mod listen;
 mod signals;
 #[cfg(any(feature = "cluster", test))]
@@ -19,7 +21,7 @@ use thiserror::Error;
 
 #[cfg(feature = "cluster")]
 use crate::chat::FormatError;
-use crate::chat::{AwayLimits, HistoryLimits, Room, RoomSettings};
+use crate::chat::{AwayLimits, HistoryLimits, Room, RoomSettings, StoredHistory};
 #[cfg(feature = "cluster")]
 use crate::cluster::ClusterError;
 use crate::config::{DatabasePath, Host, Settings};
@@ -105,7 +107,11 @@ impl Server {
         let (hub, hub_thread) = hub::start(hub, counters.clone(), client_log.clone(), move || on_end.stop())?;
         let reports = hub.clone();
         // If the hub has ended, nobody waits for the event.
-        let report = move |event| drop(reports.send(Event::Store(Box::new(Report::from(event)))));
+        let report = move |event| {
+            if let Some(report) = Report::of_store(event) {
+                let _ = reports.send(Event::Store(Box::new(report)));
+            }
+        };
         let store = writer.map(|writer| writer.start(report)).transpose()?;
         #[cfg(feature = "cluster")]
         if let Some(membership) = &membership {
@@ -210,7 +216,9 @@ fn prepare(settings: &Settings, opened: Option<Opened<Tag>>) -> io::Result<Local
     let Some(Opened { state, mut queue, writer }) = opened else {
         // Ids start over with each start of the server.
         let epoch: Arc<str> = new_epoch()?;
-        let room = RoomSettings { epoch: epoch.clone(), ..room_settings(settings) };
+        // Several servers share the history.
+        let stored = settings.cluster.is_some().then(StoredHistory::default);
+        let room = RoomSettings { epoch: epoch.clone(), stored, ..room_settings(settings) };
         let (room, order, storage) = (Room::new(room, &entry_time()), Order::Local(0), Storage::default());
         return Ok(LocalChat {
             hub: HubSettings { room, order, max_message_bytes, storage },

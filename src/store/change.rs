@@ -40,6 +40,8 @@ pub enum Change {
     },
     /// All named moderators.
     Moderators(Vec<NamedModerator>),
+    /// Messages of the shared history, which the store may lack. They come again if they are not stored.
+    Copy(Vec<KeptEntry>),
     /// An act that has taken effect, maybe through another server. It may be stored already.
     Applied(Box<Act>),
 }
@@ -54,6 +56,7 @@ impl Change {
             // A few bytes, and seldom.
             Self::Epoch { .. } => 0,
             Self::Moderators(moderators) => moderators_bytes(moderators),
+            Self::Copy(messages) => messages.iter().map(message_bytes).sum(),
             Self::Applied(act) => Item::act_bytes(act),
         }
     }
@@ -63,7 +66,7 @@ impl Change {
         match self {
             Self::Follow(followed) => followed.messages.len(),
             Self::Applied(_) => 1,
-            Self::Epoch { .. } | Self::Moderators(_) => 0,
+            Self::Epoch { .. } | Self::Moderators(_) | Self::Copy(_) => 0,
         }
     }
 
@@ -80,7 +83,7 @@ impl Change {
 
     /// Whether it changes more of the table of messages than [`Self::deletes`] says.
     pub fn replaces_messages(&self) -> bool {
-        matches!(self, Self::Follow(_))
+        matches!(self, Self::Follow(_) | Self::Copy(_))
     }
 
     /// Returns how many messages it has deleted of those that [`Self::deletes`] names. `clock`: the wall clock, in
@@ -90,6 +93,7 @@ impl Change {
             Self::Follow(followed) => followed.write(connection, limits, clock)?,
             Self::Epoch { epoch, is_shared } => set_epoch(connection, epoch, *is_shared)?,
             Self::Moderators(moderators) => moderators::replace(connection, moderators, clock)?,
+            Self::Copy(messages) => copy(connection, messages, limits.oldest_kept(clock))?,
             Self::Applied(act) => return moderation::apply(connection, act),
         }
         Ok(0)
@@ -162,6 +166,18 @@ impl Followed {
         let mut delete = connection.prepare("DELETE FROM messages WHERE id = ?1")?;
         stored.into_iter().filter(|&id| !is_kept(id)).try_for_each(|id| delete.execute([id]).map(drop))
     }
+}
+
+/// Adds messages that are not in the table. One may have been deleted since it was read.
+fn copy(connection: &Connection, messages: &[KeptEntry], oldest_kept: u64) -> rusqlite::Result<()> {
+    let deleted = moderation::deleted(connection)?;
+    let mut insert = Insert::new(connection)?;
+    for KeptEntry { id, unix_millis, json, txn_id } in messages {
+        if *unix_millis >= oldest_kept && !deleted.contains(id) {
+            insert.add(*id, *unix_millis, json, txn_id.as_ref())?;
+        }
+    }
+    Ok(())
 }
 
 /// The most bytes of a name in the forms in which it is compared and shown, roughly.

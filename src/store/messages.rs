@@ -104,12 +104,20 @@ pub fn read(row: &Row) -> rusqlite::Result<StoredMessage> {
     })
 }
 
-/// A message that is not in the table yet. `None`: it is neither a public nor a system message.
-pub fn from_queued(message: &KeptEntry) -> Option<StoredMessage> {
-    let KeptEntry { id, unix_millis, json, txn_id } = message.clone();
-    let Columns { kind, username, .. } = serde_json::from_slice(&json).ok()?;
-    let author = (kind == "public").then(|| Arc::from(&*username));
-    Some(StoredMessage { id, unix_millis, author, txn_id, json })
+impl StoredMessage {
+    /// One that is not in the table yet. `None`: it is neither a public nor a system message.
+    pub fn from_kept(message: KeptEntry) -> Option<Self> {
+        let KeptEntry { id, unix_millis, json, txn_id } = message;
+        let Columns { kind, username, .. } = serde_json::from_slice(&json).ok()?;
+        let author = (kind == "public").then(|| Arc::from(&*username));
+        Some(Self { id, unix_millis, author, txn_id, json })
+    }
+
+    #[allow(dead_code, reason = "only with the feature cluster")]
+    pub fn into_kept(self) -> KeptEntry {
+        let Self { id, unix_millis, json, author: _, txn_id } = self;
+        KeptEntry { id, unix_millis, json, txn_id }
+    }
 }
 
 /// At most `limit` of the newest messages before the id `before`, and at most `max_bytes` of JSON, but at least one.

@@ -131,6 +131,12 @@ impl<T> Queue<T> {
         self.change(Change::Follow(followed));
     }
 
+    /// Adds messages of the shared history that the store lacks. Returns whether there was room: half of the queue is for
+    /// other messages.
+    pub fn copy(&mut self, messages: Vec<KeptEntry>) -> bool {
+        self.push(Item::Change(Box::new(Change::Copy(messages))), QUEUE_BYTES / 2)
+    }
+
     /// Stores another epoch, to which the contents of the store belong from now on. `is_shared`: other servers have the
     /// chat as well.
     pub fn set_epoch(&mut self, epoch: Arc<str>, is_shared: bool) {

@@ -1186,6 +1186,50 @@ fn what_follows_a_chat_is_bounded() {
     assert_eq!((&*state.epoch, state.moderators), ("chat", Vec::new()));
 }
 
+#[test]
+fn what_the_store_lacks_of_the_history_is_added() {
+    let folder = Folder::new();
+    let age = Duration::from_millis(clock::unix_millis() - 1_700_000_000_000 - 3);
+    let limits = StoreLimits { messages: 8, max_age: Some(age + Duration::from_secs(600)) };
+    let mut store = folder.start(limits);
+    [5, 6, 9].into_iter().for_each(|id| store.keep(id, "hello"));
+    store.settle();
+    let act = act(clock::unix_millis(), Action::Delete { id: 7, is_own: false });
+    store.queue.apply(act);
+    let mut copied: Vec<_> = (4..=8).map(|id| message(id, "hello")).collect();
+    copied[0].unix_millis -= 700_000;
+    assert!(store.queue.copy(copied));
+    // It was deleted after the copy was made, and the oldest is too old.
+    assert_eq!(store.ids(), [5, 6, 8, 9]);
+    // The limits apply to what is added.
+    assert!(store.queue.copy((10..=20).map(|id| message(id, "hello")).collect()));
+    store.wait_for_ids(13..=20);
+    store.close(20);
+}
+
+#[test]
+fn what_is_added_takes_half_of_the_queue() {
+    let folder = Folder::new();
+    let stall = Arc::new(AtomicBool::new(true));
+    let is_stalled = stall.clone();
+    let mut store = folder.start_with(LIMITS, move |_, _| {
+        while is_stalled.load(Relaxed) {
+            std::thread::yield_now();
+        }
+        Ok(())
+    });
+    let text = "x".repeat(1_000_000);
+    let copied = (1..=10).filter(|&id| store.queue.copy(vec![message(id, &text)])).count();
+    assert_eq!((copied, store.counters.store_lost_messages()), (4, 0));
+    store.keep(11, &text);
+    stall.store(false, Relaxed);
+    store.close(11);
+    assert_eq!(
+        column(&folder, "SELECT CAST(id AS TEXT) FROM messages ORDER BY id"),
+        ["1", "2", "3", "4", "11"]
+    );
+}
+
 /// Entries since the last snapshot of the chat are applied again after a restart.
 #[test]
 fn what_other_servers_decide_is_stored_and_recorded_once() {

@@ -13,7 +13,7 @@ use super::contents::{Aged, Contents};
 use super::database::{Database, FileState};
 use super::error::StoreError;
 use super::lock::Lock;
-use super::messages::{self, Insert, StoredPage, from_queued};
+use super::messages::{self, Insert, StoredMessage, StoredPage};
 use super::moderation::{self, meta, set_meta};
 use super::moderators;
 use super::queue::{Item, LOG_INTERVAL, PageRequest, Waiting};
@@ -616,7 +616,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             }
             bytes += message.json.len();
             first_waiting = message.id;
-            newest.extend(from_queued(message));
+            newest.extend(StoredMessage::from_kept(message.clone()));
         }
         newest.reverse();
         let left = (limit - newest.len(), max_bytes.saturating_sub(bytes));

@@ -1,7 +1,8 @@
 -- Renews a node's lease, and ends the nodes whose lease is over.
--- ARGV: run, epoch, node, lease in ms, pause in ms, newest format that the node knows.
--- Returns the last id, the time, the snapshot's id, how many live nodes have a lower number, and the newest format that
--- all of them know.
+-- ARGV: run, epoch, node, lease in ms, pause in ms, newest format that the node knows, time in ms after which a history
+-- to which no node adds from its store counts as complete.
+-- Returns the last id, the time, the snapshot's id, how many live nodes have a lower number, the newest format that all
+-- of them know, and the id up to which the history is written (0: unknown).
 local log, refusal = log_of_node()
 if not log then return refusal end
 local now, lease = clock(), tonumber(ARGV[4])
@@ -29,4 +30,10 @@ if format > tonumber(redis.call('HGET', META, 'format')) then
   -- From now on, no node that does not know it can join.
   redis.call('HSET', META, 'format', whole(format))
 end
-return {log.id, math.max(log.time, now), log.snapshot, lower, format}
+local history = redis.call('HMGET', META, 'kept', 'complete', 'merged')
+if not history[3] then
+  redis.call('HSET', META, 'merged', whole(now))
+elseif not history[2] and now - tonumber(history[3]) > tonumber(ARGV[7]) then
+  redis.call('HSET', META, 'complete', '1')
+end
+return {log.id, math.max(log.time, now), log.snapshot, lower, format, tonumber(history[1] or '0')}

@@ -1,5 +1,5 @@
--- The beginning of every script. KEYS are always the same five.
-local LOG, META, LEASES, SNAPSHOT, CLAIMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- The beginning of every script. KEYS are always the same six.
+local LOG, META, LEASES, SNAPSHOT, CLAIMS, HISTORY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
 -- Without an exponent, which large numbers would have.
 local function whole(number)

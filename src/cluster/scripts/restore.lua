@@ -57,6 +57,8 @@ end
 if NEW == '' then return 'WIN' end
 local nodes = math.max(tonumber(ARGV[16]), tonumber(meta[5] or '0'))
 redis.call('UNLINK', LOG, META, LEASES, CLAIMS)
+-- Nothing says which chat's it is.
+if not meta[1] then redis.call('UNLINK', HISTORY) end
 redis.call('SET', SNAPSHOT, NEW)
 -- The time is that of the last entry: if it were the clock's, `tick.lua` would add no entry for the time in between.
 redis.call('HSET', META, 'epoch', ARGV[11], 'run', RUN, 'mark', ARGV[12], 'format', ARGV[13], 'beat', whole(now),

@@ -1,0 +1,44 @@
+-- Writes changes of the history: messages that are kept, and those that were deleted.
+-- ARGV: run, epoch, node, id after which it has all changes, 1 if no node may have those before, most messages to keep,
+-- their greatest age in ms ('': any), then of each change the id of its entry, and the message or `D` and the id of the
+-- message that was deleted.
+-- Skips changes that were written. Returns the id up to which they are.
+local log, refusal = log_of_node()
+if not log then return refusal end
+local base = tonumber(ARGV[4])
+local kept = tonumber(redis.call('HGET', META, 'kept') or '')
+if not kept then
+  -- The engine was filled. What it has of later messages may be from entries that it has lost.
+  redis.call('ZREMRANGEBYSCORE', HISTORY, '(' .. ARGV[4], '+inf')
+  kept = base
+elseif kept < base and ARGV[5] ~= '1' then
+  -- Another node has what is missing.
+  return kept
+end
+kept = math.max(kept, base)
+for argument = 8, #ARGV, 2 do
+  local id, change = tonumber(ARGV[argument]), ARGV[argument + 1]
+  if id > kept then
+    if string.sub(change, 1, 1) == 'D' then
+      local deleted = string.sub(change, 2)
+      redis.call('ZREMRANGEBYSCORE', HISTORY, deleted, deleted)
+      redis.call('HSET', META, 'deleted', ARGV[argument])
+    else
+      redis.call('ZADD', HISTORY, ARGV[argument], change)
+    end
+    kept = id
+  end
+end
+redis.call('HSET', META, 'kept', whole(kept))
+redis.call('ZREMRANGEBYRANK', HISTORY, 0, -(tonumber(ARGV[6]) + 1))
+if ARGV[7] ~= '' then
+  local oldest = clock() - tonumber(ARGV[7])
+  local last
+  for _, message in ipairs(redis.call('ZRANGE', HISTORY, 0, 999)) do
+    local id, time = string.match(message, '^%d+ (%d+) (%d+)')
+    if tonumber(time) >= oldest then break end
+    last = id
+  end
+  if last then redis.call('ZREMRANGEBYSCORE', HISTORY, '-inf', last) end
+end
+return kept

@@ -1,0 +1,186 @@
+//! The threads that read and complete the history of several servers. They may wait for the engine and for the hub.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::chat::StoreUnavailable;
+use crate::cluster::{History, HistoryPage, HistoryQuery};
+use crate::hub::{
+    CopyRequest, CopyTask, Event, HistoryRequest, HistoryWork, HubHandle, Report, StoredRows, kept_messages,
+};
+
+/// How long the copying thread waits before it tries again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// What this server has without the engine.
+#[derive(Clone, Copy)]
+pub struct LocalHistory {
+    pub has_store: bool,
+    /// The chat on the engine is that of this server: the history has everything once it has what the store has.
+    pub is_copy: bool,
+    /// The engine was filled since the store was last used. The store may have what the engine lacks.
+    pub is_older: bool,
+}
+
+/// Starts the threads, which end after the hub. `local`: what this server's store is.
+///
+/// # Errors
+/// The system cannot create a thread.
+pub fn start(
+    history: History,
+    work: HistoryWork,
+    hub: Arc<OnceLock<HubHandle>>,
+    local: LocalHistory,
+) -> io::Result<()> {
+    let HistoryWork { requests, tasks } = work;
+    let (copying, answering) = (history.another(), hub.clone());
+    thread::Builder::new().name("history".into()).spawn(move || answer(history, &requests, &answering))?;
+    let LocalHistory { has_store, is_copy, is_older } = local;
+    let copy = move || {
+        Copying { history: copying, tasks, hub, has_store, is_copy, owes: is_older }.run();
+    };
+    thread::Builder::new().name("history copy".into()).spawn(copy)?;
+    Ok(())
+}
+
+/// Answers requests for messages that memory no longer holds.
+fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceLock<HubHandle>) {
+    for request in requests {
+        let report = match request {
+            HistoryRequest::Older(query, asked, connection, request) => {
+                let page = history.page(&query, asked);
+                let answer = page.map(|page| kept_messages(page.messages, page.more)).ok_or(StoreUnavailable);
+                Report::Older(connection, request, answer)
+            }
+            HistoryRequest::Find(query, asked, decision) => {
+                let page = history.page(&query, asked);
+                Report::Found(decision, page.map(|page| has_newest(&page, &query)))
+            }
+        };
+        if hub.wait().send(Event::Store(Box::new(report))).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether the message right before `before` is in the page.
+fn has_newest(page: &HistoryPage, query: &HistoryQuery) -> bool {
+    page.messages.first().is_some_and(|message| message.id + 1 == query.before)
+}
+
+/// Copies what this server's store lacks, and before that, if the engine was filled, what the engine lacks.
+struct Copying {
+    history: History,
+    tasks: Receiver<CopyTask>,
+    hub: Arc<OnceLock<HubHandle>>,
+    has_store: bool,
+    /// Whether the store has all that is kept, as far as this server has applied the log.
+    is_copy: bool,
+    /// Whether the engine may lack something that the store has.
+    owes: bool,
+}
+
+/// The work cannot go on at the moment.
+struct Interrupted;
+
+impl Copying {
+    fn run(mut self) {
+        let Ok(mut task) = self.tasks.recv() else { return };
+        self.take(&task);
+        loop {
+            let next = match self.work(&task) {
+                Ok(()) => self.tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Err(Interrupted) => self.tasks.recv_timeout(RETRY),
+            };
+            match next {
+                Ok(next) => {
+                    self.take(&next);
+                    task = next;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, task: &CopyTask) {
+        if task.is_refilled {
+            self.owes |= self.is_copy;
+        } else {
+            // This server may have missed a part of the log.
+            self.is_copy = false;
+        }
+    }
+
+    fn work(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
+        if self.owes {
+            self.complete_history(task)?;
+            self.owes = false;
+            self.is_copy &= self.has_store;
+        }
+        if self.has_store {
+            self.complete_store(task)?;
+            self.is_copy = true;
+        }
+        Ok(())
+    }
+
+    /// The newest messages first, so that what is there so far has no gap.
+    fn complete_history(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
+        let mut before = task.query.before;
+        loop {
+            let StoredRows { messages, before: next, applied } = self.read_store(before)?;
+            let is_last = next.is_none() && self.is_copy;
+            if !self.history.merge(&task.query.epoch, applied, &messages, is_last) {
+                return Err(Interrupted);
+            }
+            let Some(next) = next else { return Ok(()) };
+            before = next;
+        }
+    }
+
+    fn complete_store(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
+        let first = HistoryQuery { count: 1, ..task.query.clone() };
+        if !self.read_history(&first)?.is_complete {
+            return Err(Interrupted);
+        }
+        let mut query = task.query.clone();
+        loop {
+            let HistoryPage { messages, more, .. } = self.read_history(&query)?;
+            let oldest = messages.last().map(|message| message.id);
+            while !messages.is_empty() && !self.ask(|reply| CopyRequest::Store(messages.clone(), reply))? {
+                thread::sleep(RETRY);
+            }
+            match oldest {
+                Some(oldest) if more => query.before = oldest,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn read_history(&mut self, query: &HistoryQuery) -> Result<HistoryPage, Interrupted> {
+        self.history.page_so_far(query).ok_or(Interrupted)
+    }
+
+    fn read_store(&self, before: u64) -> Result<StoredRows, Interrupted> {
+        if self.has_store {
+            self.ask(|reply| CopyRequest::Read(before, reply))
+        } else {
+            Ok(StoredRows { messages: Vec::new(), before: None, applied: u64::MAX })
+        }
+    }
+
+    /// Asks the hub, unless there is another task.
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> CopyRequest) -> Result<T, Interrupted> {
+        if !self.tasks.is_empty() {
+            return Err(Interrupted);
+        }
+        let (reply, answer) = bounded(1);
+        self.hub.wait().send(Event::Copy(request(reply))).map_err(|_| Interrupted)?;
+        answer.recv().map_err(|_| Interrupted)
+    }
+}
