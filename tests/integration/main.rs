@@ -16,6 +16,8 @@ mod certificates;
 mod chat;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "cluster")]
+mod cluster_history;
 mod command_line;
 mod crashes;
 mod cuts;

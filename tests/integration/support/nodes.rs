@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::client::{Client, ClientStream};
 use super::engine::Engine;
@@ -154,6 +155,12 @@ impl Node {
     pub fn backups(&self) -> usize {
         let files = self.folder.files(".");
         files.iter().filter(|name| name.to_string_lossy().contains("-backup")).count()
+    }
+
+    /// The messages in its store, the oldest first.
+    pub fn stored(&self) -> Vec<Value> {
+        let export = self.folder.tinychat(&["export"]).run().stdout;
+        export.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     fn running(&mut self) -> &mut Process {

@@ -1,0 +1,291 @@
+//! The history of several servers (docs/cluster.md): every server has all that is kept, whenever it has joined, and
+//! whether or not it has a store. Like the tests in `cluster.rs`, these need a `redis-server`.
+
+use serde_json::{Value, json};
+use tungstenite::Message;
+
+use crate::support::client::{Client, id, line};
+use crate::support::engine::{Engine, until};
+use crate::support::nodes::{self, Node, Servers};
+
+const STORE: (&str, &str) = ("DATABASE_PATH", "./tinychat.db");
+/// A line is about this long, so that memory holds some 270.
+const LINE_BYTES: usize = 15_000;
+/// More than memory holds (4 MiB).
+const MANY: usize = 320;
+
+#[test]
+fn a_server_that_joins_later_has_all_that_was_said() {
+    let Some(engine) = Engine::start() else { return };
+    let (nodes, servers) = nodes::start(&engine, 2, &[]);
+    let mut ann = enter(&nodes[0], "Ann");
+    // So much that the log is trimmed, and a server starts from a snapshot.
+    say(&mut ann, 0..2 * MANY);
+    ann.command("/whisper Ann this is private");
+    // On a busy machine, members may be told that the engine was slow.
+    while ann.next_line() != "Ann to Ann: this is private" {}
+    say(&mut ann, 2 * MANY..2 * MANY + 10);
+    until("a snapshot is stored", || nodes.iter().all(|node| figure(node, "snapshot_age_entries") < 50));
+    assert!(nodes.iter().all(|node| figure(node, "history_waiting_bytes") < 1_000_000));
+
+    let mut with_store = Node::prepare(&engine, 3, &[STORE], servers.clone());
+    let mut without = Node::prepare(&engine, 4, &[], servers);
+    for node in [&mut with_store, &mut without] {
+        node.start_without_waiting();
+        node.wait_until_running();
+    }
+    let history = history(&nodes[0]);
+    assert_eq!(numbers(&history), (0..2 * MANY + 10).collect::<Vec<_>>());
+    assert!(history.iter().map(id).is_sorted());
+    for node in [&nodes[1], &with_store, &without] {
+        assert_eq!(self::history(node), history, "according to {}", node.name);
+    }
+    until("the store is a copy", || with_store.stored().len() == history.len());
+    assert_eq!(with_store.stored(), history);
+
+    // All that is left is on the engine.
+    nodes.into_iter().chain([with_store, without]).for_each(|mut node| node.stop());
+    let mut again = Node::prepare(&engine, 5, &[], Servers::default());
+    again.start_without_waiting();
+    again.wait_until_running();
+    assert_eq!(self::history(&again), history);
+}
+
+#[test]
+fn a_message_that_is_deleted_is_gone_everywhere() {
+    let Some(engine) = Engine::start() else { return };
+    let servers = Servers::default();
+    let mut nodes: Vec<Node> = [STORE, ("DATABASE_PATH", "off")]
+        .into_iter()
+        .zip(1..)
+        .map(|(setting, number)| Node::prepare(&engine, number, &[setting], servers.clone()))
+        .collect();
+    nodes.iter_mut().for_each(Node::start_without_waiting);
+    nodes.iter_mut().for_each(Node::wait_until_running);
+    let mut ann = enter(&nodes[0], "Ann");
+    say(&mut ann, 0..MANY);
+    let all = history(&nodes[0]);
+    let (old, other, new) = (id(&all[3]), id(&all[5]), id(&all[MANY - 3]));
+    let mut moderators = [&nodes[1], &nodes[0]].map(|node| node.join(&format!("Mod of {}", node.name)));
+    for moderator in &mut moderators {
+        moderator.command("/login secret");
+        while !moderator.next_line().contains("is now a moderator") {}
+    }
+    // By a server without a store, and by one with it.
+    for (moderator, ids) in moderators.iter_mut().zip([[old, new], [other, id(&all[MANY - 4])]]) {
+        for id in ids {
+            delete(moderator, id, &format!("system: The message {id} was deleted."));
+            delete(moderator, id, &format!("error: There is no message with the id {id}."));
+            let id = id.to_string();
+            until("it is not on the engine", || {
+                engine.call(&["ZCOUNT", "tinychat:history", &id, &id]) == redis::Value::Int(0)
+            });
+        }
+    }
+    let join = id(&all[0]) - 1;
+    delete(&mut moderators[0], join, &format!("error: There is no message with the id {join}."));
+    let mut late = Node::prepare(&engine, 3, &[STORE], servers);
+    late.start_without_waiting();
+    late.wait_until_running();
+    let left: Vec<usize> = (0..MANY).filter(|number| ![3, 5, MANY - 3, MANY - 4].contains(number)).collect();
+    for node in [&nodes[0], &nodes[1], &late] {
+        assert_eq!(numbers(&history(node)), left, "according to {}", node.name);
+    }
+    for node in [&nodes[0], &late] {
+        until("the store is a copy", || numbers(&node.stored()) == left);
+    }
+}
+
+#[test]
+fn an_engine_that_has_lost_its_data_gets_the_history_from_a_store() {
+    let Some(engine) = Engine::start() else { return };
+    let (mut nodes, servers) = nodes::start(&engine, 1, &[STORE]);
+    let mut ann = enter(&nodes[0], "Ann");
+    say(&mut ann, 0..MANY);
+    let before = history(&nodes[0]);
+    nodes.push(Node::prepare(&engine, 2, &[], servers.clone()));
+    nodes[1].start_without_waiting();
+    nodes[1].wait_until_running();
+    // Connections may be closed meanwhile, and older messages may be refused, but no page has a gap.
+    let assert_kept = |node: &Node| {
+        until("the history is there", || {
+            let history = try_history(node);
+            assert!(history.as_ref().is_none_or(|history| *history == before), "according to {}", node.name);
+            history.is_some()
+        });
+    };
+    // While all servers run.
+    engine.call(&["FLUSHALL"]);
+    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    nodes.iter().for_each(assert_kept);
+    // While none does.
+    drop(ann);
+    nodes.iter_mut().for_each(Node::stop);
+    engine.call(&["FLUSHALL"]);
+    nodes.iter_mut().for_each(Node::start_without_waiting);
+    nodes.iter_mut().for_each(Node::wait_until_running);
+    nodes.push(Node::prepare(&engine, 3, &[STORE], servers));
+    nodes[2].start_without_waiting();
+    nodes[2].wait_until_running();
+    nodes.iter().for_each(assert_kept);
+    until("the store is a copy", || nodes[2].stored() == before);
+    // What that store has is enough.
+    nodes[0].kill();
+    engine.call(&["FLUSHALL"]);
+    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    nodes[1..].iter().for_each(assert_kept);
+}
+
+#[test]
+fn a_store_that_comes_back_later_completes_the_history() {
+    let Some(engine) = Engine::start() else { return };
+    let (mut nodes, servers) = nodes::start(&engine, 1, &[STORE]);
+    let mut ann = enter(&nodes[0], "Ann");
+    say(&mut ann, 0..MANY);
+    let before = history(&nodes[0]);
+    let mut other = Node::prepare(&engine, 2, &[], servers);
+    other.start_without_waiting();
+    other.wait_until_running();
+    drop(ann);
+    nodes[0].stop();
+    // A server without a store fills the engine.
+    engine.call(&["FLUSHALL"]);
+    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    nodes[0].start_without_waiting();
+    nodes[0].wait_until_running();
+    for node in [&nodes[0], &other] {
+        until("the history is complete", || try_history(node).as_ref() == Some(&before));
+    }
+    assert_eq!((nodes[0].backups(), nodes[0].stored()), (0, before));
+}
+
+#[test]
+fn a_store_gets_what_was_said_while_its_server_was_stopped() {
+    let Some(engine) = Engine::start() else { return };
+    let servers = Servers::default();
+    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
+    let mut other = Node::prepare(&engine, 2, &[], servers);
+    for node in [&mut stored, &mut other] {
+        node.start_without_waiting();
+        node.wait_until_running();
+    }
+    let mut ann = enter(&other, "Ann");
+    say(&mut ann, 0..20);
+    until("it is stored", || stored.stored().len() == 20);
+    stored.stop();
+    say(&mut ann, 20..20 + MANY);
+    stored.start_without_waiting();
+    stored.wait_until_running();
+    say(&mut ann, 20 + MANY..30 + MANY);
+    let history = history(&other);
+    assert_eq!(numbers(&history), (0..30 + MANY).collect::<Vec<_>>());
+    assert_eq!(self::history(&stored), history);
+    until("the store is a copy", || stored.stored() == history);
+}
+
+#[test]
+fn the_history_has_as_many_messages_as_are_kept() {
+    let Some(engine) = Engine::start() else { return };
+    let kept = MANY - 10;
+    let (nodes, _) = nodes::start(&engine, 2, &[("HISTORY_MESSAGES", &kept.to_string())]);
+    say(&mut enter(&nodes[0], "Ann"), 0..MANY + 30);
+    for node in &nodes {
+        assert_eq!(
+            numbers(&history(node)),
+            (40..MANY + 30).collect::<Vec<_>>(),
+            "according to {}",
+            node.name
+        );
+    }
+}
+
+/// A client that has joined, and gets an `ack`.
+fn enter(node: &Node, name: &str) -> Client {
+    let mut client = node.connect();
+    client.join_asking(name, json!({"history": 0}));
+    client
+}
+
+/// Says these numbers, in long lines, and waits until all are said.
+fn say(client: &mut Client, numbers: std::ops::Range<usize>) {
+    let last = numbers.end - 1;
+    let line = |number: usize| format!("{number} {}", "x".repeat(LINE_BYTES));
+    for number in numbers {
+        if number == last {
+            client.send(json!({"type": "public", "content": line(number), "txn_id": number.to_string()}));
+        } else {
+            client.public(&line(number));
+        }
+    }
+    while client.next_line() != format!("ack: {last}") {}
+}
+
+/// Deletes a message, and waits for this answer.
+fn delete(moderator: &mut Client, id: u64, answer: &str) {
+    moderator.command(&format!("/delete {id}"));
+    loop {
+        let message = moderator.next_event();
+        let is_answer = message["type"] == "error"
+            || message["type"] == "system" && line(&message).ends_with("was deleted.");
+        if is_answer {
+            assert_eq!(line(&message), answer);
+            return;
+        }
+    }
+}
+
+/// All messages that a new client can get from this server, the oldest first.
+fn history(node: &Node) -> Vec<Value> {
+    try_history(node).expect("the server answers with the history")
+}
+
+/// `None`: the connection is closed, or older messages are not available.
+fn try_history(node: &Node) -> Option<Vec<Value>> {
+    let mut client = node.connect();
+    // A name that nobody else has, for as long as the others have not seen that this client has left.
+    let name = format!("Reader{}", client.socket.get_ref().tcp().local_addr().unwrap().port());
+    client.send(json!({"type": "join", "username": name, "history": 200}));
+    let mut messages: Vec<Value> = Vec::new();
+    loop {
+        let text = match client.socket.read() {
+            Ok(Message::Text(text)) => text,
+            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+            other => {
+                println!("{name}: {other:?}");
+                return None;
+            }
+        };
+        let message: Value = serde_json::from_str(&text).unwrap();
+        match message["type"].as_str().unwrap() {
+            "history" => {
+                let mut older = message["messages"].as_array().unwrap().clone();
+                let before = older.first().map(id);
+                older.append(&mut messages);
+                messages = older;
+                if message["more"] != true {
+                    return Some(messages);
+                }
+                let before = before.expect("a page that is not the last has messages");
+                client.send(json!({"type": "history", "before": before, "limit": 200}));
+            }
+            "error" => {
+                println!("{name}: {message}");
+                return None;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Which numbers were said, in these messages.
+fn numbers(messages: &[Value]) -> Vec<usize> {
+    let content = messages.iter().filter_map(|message| message["content"].as_str());
+    content.filter_map(|content| content.split_once(" x")?.0.parse().ok()).collect()
+}
+
+/// The value of a metric without labels.
+fn figure(node: &Node, name: &str) -> u64 {
+    let page = node.get("/metrics");
+    let line = page.lines().find_map(|line| line.strip_prefix(&format!("tinychat_cluster_{name} ")));
+    line.expect("it is on the page").parse().unwrap()
+}
