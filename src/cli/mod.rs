@@ -6,6 +6,7 @@ mod export;
 mod flags;
 mod generate_certs;
 mod hash_password;
+mod health;
 mod moderator;
 mod password_prompt;
 
@@ -40,6 +41,7 @@ pub fn run() -> ExitCode {
         Some((generate_certs::NAME, matches)) => generate_certs::run(matches),
         Some((export::NAME, matches)) => with_settings(matches, export::run),
         Some((audit::NAME, matches)) => with_settings(matches, audit::run),
+        Some((health::NAME, matches)) => with_settings(matches, health::run),
         Some((hash_password::NAME, _)) => hash_password::run(),
         Some((moderator::NAME, matches)) => match matches.subcommand() {
             Some((name, matches)) => {
@@ -52,7 +54,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn command() -> Command {
+/// The whole command line. The manual pages and the completions are generated from it.
+pub fn command() -> Command {
     Command::new("tinychat")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A JSON chat room over WebSocket. Without a command, runs the server.")
@@ -63,6 +66,7 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .subcommand(generate_certs::command())
         .subcommand(check::command())
+        .subcommand(health::command())
         .subcommand(export::command())
         .subcommand(audit::command())
         .subcommand(hash_password::command())

@@ -1,13 +1,17 @@
 //! `/healthz` and `/metrics` (docs/operations.md), over http and https.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 
 use rustix::net::{AddressFamily, SocketType};
 use tungstenite::Message;
 
+use crate::support::client::TIMEOUT;
 use crate::support::http::{get, request, upgrade_at, upgrade_request};
 use crate::support::over_ws_and_wss;
+use crate::support::program::Folder;
 use crate::support::server::{TestServer, Transport};
 
 over_ws_and_wss! {
@@ -53,6 +57,74 @@ fn slow_refused_connections_do_not_block_monitoring(transport: Transport) {
         (0..40).map(|_| connect_from(Ipv4Addr::new(127, 0, 0, 2), server.address)).collect();
     let healthz = get(&server, "/healthz");
     assert!(healthz.starts_with("HTTP/1.1 200 OK"), "{healthz}");
+}
+
+/// The program asks a server that it does not share a process with, whatever address that listens on.
+#[test]
+fn health_asks_a_running_server() {
+    let health = |folder: &Folder, settings: &[(&str, &str)]| {
+        let output = folder.tinychat(&["health"]).envs(settings).run();
+        (output.status, output.stdout + &output.stderr)
+    };
+    let healthy = (Some(0), "healthy\n".to_owned());
+    for (host, use_ssl) in
+        [("127.0.0.1", "false"), ("0.0.0.0", "false"), ("localhost", "false"), ("127.0.0.1", "true")]
+    {
+        let folder = Folder::new();
+        folder.tinychat(&["generate-certs"]).run();
+        let settings = [("HOST", host), ("USE_SSL", use_ssl)];
+        let server = folder.tinychat(&["--port", "0"]).envs(&settings).start();
+        let port = server.address.port().to_string();
+        let asked = [&settings[..], &[("PORT", &port)]].concat();
+        assert_eq!(health(&folder, &asked), healthy, "{host} {use_ssl}");
+        server.stop();
+        let (status, output) = health(&folder, &asked);
+        assert_eq!(status, Some(1));
+        assert!(output.contains(&format!(":{port}/healthz does not answer")), "{output}");
+    }
+
+    // Without its certificate the server has fallen back to plaintext.
+    let folder = Folder::new();
+    let server = folder.tinychat(&["--port", "0", "--use-ssl"]).start();
+    let port = server.address.port().to_string();
+    let asked = [("USE_SSL", "true"), ("PORT", &*port)];
+    assert_eq!(health(&folder, &asked), healthy);
+    let (status, _) = health(&folder, &[&asked[..], &[("SSL_REQUIRED", "true")]].concat());
+    assert_eq!(status, Some(1));
+
+    let (status, output) = health(&folder, &[("PORT", "0")]);
+    assert!(status == Some(1) && output.contains("set it with --port"), "{output}");
+    let (status, output) = health(&folder, &[("PORT", "many")]);
+    assert!(status == Some(2) && output.contains("PORT=\"many\""), "{output}");
+}
+
+#[test]
+fn a_server_that_answers_with_an_error_or_not_at_all_is_unhealthy() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let folder = Folder::new();
+    let answers = thread::spawn(move || {
+        let responses =
+            ["HTTP/1.1 503 Service Unavailable\r\n\r\nThe hub does not respond.\n\u{1b}", "", "HTTP/1.1 200"];
+        for response in responses {
+            let mut socket = listener.accept().unwrap().0;
+            let _ = socket.read(&mut [0; 1024]);
+            socket.write_all(response.as_bytes()).unwrap();
+        }
+        let silent = listener.accept();
+        thread::sleep(TIMEOUT / 2);
+        drop(silent);
+    });
+    for reason in [
+        "answers: HTTP/1.1 503 Service Unavailable: The hub does not respond.\\n\\u{1b}\n",
+        "does not answer",
+        "answers: HTTP/1.1 200: \n",
+        "no answer within 5 seconds",
+    ] {
+        let output = folder.tinychat(&["health", "--port", &port]).run();
+        assert!(output.status == Some(1) && output.stderr.contains(reason), "{reason}: {output:?}");
+    }
+    drop(answers);
 }
 
 /// A connection from another address of this machine.

@@ -1,0 +1,132 @@
+//! `tinychat health`: asks the server that runs with these settings whether it is healthy (`/healthz`).
+
+use std::io::{self, Read, Write, stderr, stdout};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use clap::Command;
+use rustls::{ClientConnection, StreamOwned};
+use thiserror::Error;
+
+use super::{EXIT_FAILURE, flags, print};
+use crate::config::{Host, Settings};
+use crate::ops::Escaped;
+use crate::tls::probe;
+
+pub const NAME: &str = "health";
+/// How long the server may take to answer. It waits for its hub for a second.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest response that is read, in bytes.
+const MAX_RESPONSE_BYTES: u64 = 4096;
+
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Ask the running server whether it is healthy; the exit status is 0 if it is, and 1 if not")
+        .long_about(
+            "Ask the running server whether it is healthy (/healthz); the exit status is 0 if it is, and 1 if not. \
+             HOST, PORT, USE_SSL and SSL_REQUIRED say where it listens. The certificate is not verified.",
+        )
+        .args(flags::all())
+}
+
+pub fn run(settings: &Settings) -> ExitCode {
+    match check(settings) {
+        Ok(()) => {
+            print(stdout(), &"healthy\n");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print(stderr(), &format_args!("tinychat {NAME}: {}\n", Escaped(error)));
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+enum Unhealthy {
+    #[error("PORT is 0, so the port of the server is not known: set it with --port")]
+    NoPort,
+    #[error("{url} does not answer ({error}): is the server running, with these settings?")]
+    Failed { url: String, error: io::Error },
+    #[error("{url} answers: {answer}")]
+    Answer { url: String, answer: String },
+    #[error("no answer within {} seconds", TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+fn check(settings: &Settings) -> Result<(), Unhealthy> {
+    if settings.port == 0 {
+        return Err(Unhealthy::NoPort);
+    }
+    let host = reachable(&settings.host);
+    let port = settings.port;
+    let tls = settings.tls.as_ref().map(|files| files.required);
+    let (sender, receiver) = channel();
+    // The thread may wait for a name server, or for a server that sends a byte now and then.
+    thread::spawn(move || {
+        let https = || ask(&host, port, true);
+        let http = || ask(&host, port, false);
+        let _ = sender.send(match tls {
+            None => http(),
+            Some(true) => https(),
+            // Without its files, the server has fallen back to plaintext.
+            Some(false) => https().or_else(|error| http().map_err(|_| error)),
+        });
+    });
+    receiver.recv_timeout(TIMEOUT).unwrap_or(Err(Unhealthy::TimedOut))
+}
+
+/// Where a server that listens on this host can be reached from the same machine.
+fn reachable(host: &Host) -> Host {
+    match host {
+        Host::Address(IpAddr::V4(address)) if address.is_unspecified() => {
+            Host::Address(Ipv4Addr::LOCALHOST.into())
+        }
+        Host::Address(IpAddr::V6(address)) if address.is_unspecified() => {
+            Host::Address(Ipv6Addr::LOCALHOST.into())
+        }
+        host => host.clone(),
+    }
+}
+
+fn ask(host: &Host, port: u16, is_tls: bool) -> Result<(), Unhealthy> {
+    let url = format!("{}://{host}:{port}/healthz", if is_tls { "https" } else { "http" });
+    let response = match request(host, port, is_tls) {
+        Ok(response) => response,
+        Err(error) => return Err(Unhealthy::Failed { url, error }),
+    };
+    if response.starts_with("HTTP/1.1 200 ") {
+        return Ok(());
+    }
+    let (head, content) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    let status = head.lines().next().unwrap_or_default();
+    Err(Unhealthy::Answer { url, answer: format!("{status}: {}", content.trim_end()) })
+}
+
+fn request(host: &Host, port: u16, is_tls: bool) -> io::Result<String> {
+    let socket = match host {
+        Host::Address(address) => TcpStream::connect((*address, port))?,
+        Host::Name(name) => TcpStream::connect((name.as_str(), port))?,
+    };
+    if !is_tls {
+        return exchange(socket);
+    }
+    let name = socket.peer_addr()?.ip().into();
+    let connection = probe::config().and_then(|config| ClientConnection::new(config, name));
+    exchange(StreamOwned::new(connection.map_err(io::Error::other)?, socket))
+}
+
+fn exchange(mut stream: impl Read + Write) -> io::Result<String> {
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    stream.flush()?;
+    let mut response = Vec::new();
+    match stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response) {
+        // The connection may end without close_notify, or with a reset.
+        Err(error) if response.is_empty() => Err(error),
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(String::from_utf8_lossy(&response).into_owned()),
+    }
+}
