@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, ValueHint, value_parser};
 
 use crate::config::{SETTINGS, Setting, ValueKind};
 
@@ -29,6 +29,7 @@ fn flag(setting: &Setting) -> Arg {
         // `--use-ssl` is `--use-ssl true`.
         ValueKind::Switch => arg.num_args(0..=1).default_missing_value("true"),
         ValueKind::Password | ValueKind::SecretUrl => arg.allow_hyphen_values(true),
+        ValueKind::File => arg.value_hint(ValueHint::FilePath),
         _ => arg,
     }
 }

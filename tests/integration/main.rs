@@ -29,6 +29,7 @@ mod limits;
 mod log;
 mod moderation;
 mod monitoring;
+mod packaging;
 mod page;
 mod rates;
 mod renewal;

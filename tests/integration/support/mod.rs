@@ -9,6 +9,7 @@ pub mod client;
 #[cfg(feature = "cluster")]
 pub mod engine;
 pub mod http;
+pub mod manual;
 #[cfg(feature = "cluster")]
 pub mod nodes;
 pub mod program;

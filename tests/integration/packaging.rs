@@ -1,0 +1,118 @@
+//! Files in `deploy/` that are generated from the program, so that they cannot differ from it: the manual pages, the
+//! completions, and the settings of the service.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap_complete::{Shell, generate};
+
+use crate::support::manual;
+use crate::support::program::Folder;
+
+/// Writes the files: `cargo test --test integration generated_files -- --ignored`.
+#[test]
+#[ignore = "changes files in deploy/"]
+fn generated_files_are_written() {
+    for (path, content) in generated() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+#[test]
+fn generated_files_are_up_to_date() {
+    for (path, content) in generated() {
+        let current = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            current == content,
+            "{path:?} differs from the program: run cargo test --test integration generated_files -- --ignored"
+        );
+    }
+}
+
+#[test]
+fn the_settings_of_the_service_are_the_defaults() {
+    let folder = Folder::new();
+    folder.write(".env", read("deploy/tinychat.env"));
+    let output = folder.tinychat(&["check"]).run();
+    assert!(output.stdout.starts_with("settings: good\nTLS: off"), "{output:?}");
+    assert!(!read("deploy/tinychat.env").lines().any(|line| !line.starts_with('#') && !line.is_empty()));
+}
+
+/// Completes words with bash, which every development machine has.
+#[test]
+fn bash_completes_commands_flags_and_files() {
+    let folder = Folder::new();
+    folder.write("one.crt", "");
+    let complete = |words: &[&str]| {
+        let script = format!(
+            "source {}; COMP_WORDS=(tinychat \"$@\"); COMP_CWORD=$#; _tinychat tinychat \"${{@: -1}}\" \"${{@: -2:1}}\"; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            path("deploy/completions/tinychat.bash").display()
+        );
+        folder.run_tool("bash", &[&["-c", &script, "bash"], words].concat())
+    };
+    assert_eq!(complete(&["hea"]), "health\n");
+    assert_eq!(complete(&["moderator", "re"]), "remove\n");
+    assert_eq!(complete(&["--max-connections-"]), "--max-connections-per-ip\n");
+    assert_eq!(complete(&["check", "--ssl-cert-path", "one"]), "one.crt\n");
+}
+
+/// The manual pages have no errors, where a program that reports them is installed.
+#[test]
+fn the_manual_pages_are_correct_roff() {
+    if Command::new("mandoc").arg("-V").output().is_err() {
+        eprintln!("skipped: mandoc is not installed (apt-get install mandoc)");
+        return;
+    }
+    for page in ["tinychat.1", "tinychat.5", "tinychat-deploy-hook.8"] {
+        let page = path("deploy/man").join(page);
+        Folder::new().run_tool("mandoc", &["-T", "lint", "-W", "error", page.to_str().unwrap()]);
+    }
+}
+
+fn generated() -> Vec<(PathBuf, String)> {
+    let mut command = tinychat::cli::command();
+    command.build();
+    let example = read(".env.example");
+    let configuration = read("docs/configuration.md");
+    let completions = |shell: Shell| {
+        let mut script = Vec::new();
+        generate(shell, &mut tinychat::cli::command(), "tinychat", &mut script);
+        // zsh gets trailing spaces.
+        let script = String::from_utf8(script).unwrap();
+        script.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    };
+    [
+        ("deploy/man/tinychat.1", manual::commands(&command)),
+        ("deploy/man/tinychat.5", manual::settings(&example, |name| allowed(&configuration, name))),
+        ("deploy/tinychat.env", manual::service_settings(&example)),
+        ("deploy/completions/tinychat.bash", completions(Shell::Bash)),
+        ("deploy/completions/_tinychat", completions(Shell::Zsh)),
+        ("deploy/completions/tinychat.fish", completions(Shell::Fish)),
+    ]
+    .map(|(name, content)| (path(name), content))
+    .into()
+}
+
+/// What docs/configuration.md says about the values of a setting, without links.
+fn allowed(configuration: &str, name: &str) -> String {
+    let row = configuration.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+    let cell = row.and_then(|row| row.split('|').nth(3)).unwrap_or_else(|| panic!("{name} has no row"));
+    let mut text = String::new();
+    for (at, part) in cell.trim().split(['[', ']']).enumerate() {
+        // After a link's text comes its target.
+        let is_after_link = at > 0 && at % 2 == 0;
+        text += if is_after_link { part.split_once(')').map_or(part, |(_, rest)| rest) } else { part };
+    }
+    text.replace('`', "")
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
