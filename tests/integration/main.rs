@@ -31,6 +31,7 @@ mod moderation;
 mod monitoring;
 mod packaging;
 mod page;
+mod proxies;
 mod rates;
 mod renewal;
 mod sessions;

@@ -1,5 +1,5 @@
-//! Helpers of the integration tests: clients, servers in this process, the program, a proxy, certificates, HTTP and
-//! browsers; for several servers, a Redis server, nodes, and clients that record what happens.
+//! Helpers of the integration tests: clients, servers in this process, the program, proxies, certificates, HTTP, manual
+//! pages and browsers; for several servers, a Redis server, nodes, and clients that record what happens.
 
 #[cfg(feature = "cluster")]
 pub mod anomalies;
@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod random;
 #[cfg(feature = "cluster")]
 pub mod recorder;
+pub mod reverse_proxy;
 pub mod scripted;
 pub mod server;
 pub mod webdriver;
