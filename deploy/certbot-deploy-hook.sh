@@ -2,7 +2,7 @@
 # Copies a renewed certificate to TinyChat. certbot runs this as root after it has issued a certificate and after each
 # renewal, if it was called with:
 #
-#     certbot certonly --standalone -d chat.example.com --deploy-hook /usr/local/sbin/tinychat-deploy-hook
+#     certbot certonly --standalone -d chat.example.com --deploy-hook tinychat-deploy-hook
 #
 # Only root can read certbot's private key. The hook leaves it that way, and copies certificate and key to
 # /etc/tinychat/tls, where only root and the service's group can read them. The copy is written to a new folder, and then

@@ -120,7 +120,7 @@ fn the_unit_reloads_by_sighup_and_runs_as_its_own_user() {
         "WatchdogSec=30",
         "NoNewPrivileges=yes",
         "StateDirectory=tinychat",
-        "Environment=DATABASE_PATH=/var/lib/tinychat/tinychat.db",
+        "WorkingDirectory=/var/lib/tinychat",
     ] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }

@@ -333,14 +333,22 @@ fn examples_are_shown_as_they_are() {
     );
 }
 
+/// From the package and from source.
 #[test]
-fn the_page_that_the_unit_names_is_installed() {
+fn the_pages_that_the_unit_names_are_installed() {
     let unit = read("deploy/tinychat.service");
-    let uri = unit.lines().find_map(|line| line.strip_prefix("Documentation=file://")).unwrap();
-    let (folder, page) = uri.rsplit_once('/').unwrap();
-    assert!(root().join("docs").join(page).is_file(), "{page}");
-    let command = format!("sudo install -D -m 644 -t {folder} docs/*.md");
-    assert!(read("docs/operations.md").lines().any(|line| line == command), "{command}");
+    let pages = unit.lines().find_map(|line| line.strip_prefix("Documentation=")).unwrap();
+    for page in pages.split(' ') {
+        let (name, section) =
+            page.strip_prefix("man:").unwrap().trim_end_matches(')').split_once('(').unwrap();
+        let file = format!("deploy/man/{name}.{section}");
+        assert!(root().join(&file).is_file(), "{file}");
+        assert!(
+            read("Cargo.toml").contains(&format!("[\"{file}\", \"usr/share/man/man{section}/\", \"644\"]"))
+        );
+        let command = format!("sudo install -D -m 644 -t /usr/local/share/man/man{section} {file}");
+        assert!(read("docs/install.md").lines().any(|line| line == command), "{command}");
+    }
 }
 
 #[test]

@@ -59,6 +59,40 @@ fn bash_completes_commands_flags_and_files() {
     assert_eq!(complete(&["check", "--ssl-cert-path", "one"]), "one.crt\n");
 }
 
+/// The newest entry of Debian's changelog is for this version.
+#[test]
+fn the_package_has_the_version_of_the_program() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(read("deploy/debian/changelog").starts_with(&format!("tinychat ({version}-")), "{version}");
+}
+
+/// Files that the package contains, and those that it sets the permissions of, exist under these names.
+#[test]
+fn the_package_contains_what_the_service_needs() {
+    let manifest = read("Cargo.toml");
+    let (_, assets) = manifest.split_once("\nassets = [\n").unwrap();
+    let mut packaged = vec!["usr/lib/systemd/system/tinychat.service".to_owned()];
+    for line in assets.lines().take_while(|line| line.starts_with("    [")) {
+        let [source, target] = [1, 3].map(|at| line.split('"').nth(at).unwrap());
+        let is_built = source.starts_with("target/") || source.contains('*');
+        assert!(is_built || path(source).is_file(), "{source}");
+        let name = source.rsplit('/').next().unwrap();
+        packaged.push(if target.ends_with('/') { format!("{target}{name}") } else { target.to_owned() });
+    }
+    let unit = read("deploy/tinychat.service");
+    let program = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/")).unwrap();
+    let tmpfiles = read("deploy/tmpfiles.d/tinychat.conf");
+    let settings =
+        tmpfiles.lines().find_map(|line| line.strip_prefix("z /")).unwrap().split(' ').next().unwrap();
+    for needed in [program, settings, "usr/lib/sysusers.d/tinychat.conf", "usr/lib/tmpfiles.d/tinychat.conf"]
+    {
+        assert!(packaged.iter().any(|path| path == needed), "{needed}");
+    }
+    let folder = unit.lines().find_map(|line| line.strip_prefix("WorkingDirectory=")).unwrap();
+    let link = tmpfiles.lines().find(|line| line.starts_with(&format!("L {folder}/.env ")));
+    assert!(link.unwrap().ends_with(&format!(" /{settings}")), "{tmpfiles}");
+}
+
 /// The manual pages have no errors, where a program that reports them is installed.
 #[test]
 fn the_manual_pages_are_correct_roff() {
