@@ -8,13 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Command;
-use rustls::{ClientConnection, StreamOwned};
 use thiserror::Error;
 
 use super::{EXIT_FAILURE, flags, print};
 use crate::config::{Host, Settings};
 use crate::ops::Escaped;
-use crate::tls::probe;
 
 pub const NAME: &str = "health";
 /// How long the server may take to answer. It waits for its hub for a second.
@@ -27,7 +25,7 @@ pub fn command() -> Command {
         .about("Ask the running server whether it is healthy; the exit status is 0 if it is, and 1 if not")
         .long_about(
             "Ask the running server whether it is healthy (/healthz); the exit status is 0 if it is, and 1 if not. \
-             HOST, PORT, USE_SSL and SSL_REQUIRED say where it listens. The certificate is not verified.",
+             HOST and PORT say where it listens.",
         )
         .args(flags::all())
 }
@@ -63,19 +61,9 @@ fn check(settings: &Settings) -> Result<(), Unhealthy> {
     }
     let host = reachable(&settings.host);
     let port = settings.port;
-    let tls = settings.tls.as_ref().map(|files| files.required);
     let (sender, receiver) = channel();
     // The thread may wait for a name server, or for a server that sends a byte now and then.
-    thread::spawn(move || {
-        let https = || ask(&host, port, true);
-        let http = || ask(&host, port, false);
-        let _ = sender.send(match tls {
-            None => http(),
-            Some(true) => https(),
-            // Without its files, the server has fallen back to plaintext.
-            Some(false) => https().or_else(|error| http().map_err(|_| error)),
-        });
-    });
+    thread::spawn(move || sender.send(ask(&host, port)));
     receiver.recv_timeout(TIMEOUT).unwrap_or(Err(Unhealthy::TimedOut))
 }
 
@@ -92,9 +80,10 @@ fn reachable(host: &Host) -> Host {
     }
 }
 
-fn ask(host: &Host, port: u16, is_tls: bool) -> Result<(), Unhealthy> {
-    let url = format!("{}://{host}:{port}/healthz", if is_tls { "https" } else { "http" });
-    let response = match request(host, port, is_tls) {
+/// Over plain HTTP: a server with TLS responds to this request of its own machine as well.
+fn ask(host: &Host, port: u16) -> Result<(), Unhealthy> {
+    let url = format!("http://{host}:{port}/healthz");
+    let response = match request(host, port) {
         Ok(response) => response,
         Err(error) => return Err(Unhealthy::Failed { url, error }),
     };
@@ -106,25 +95,15 @@ fn ask(host: &Host, port: u16, is_tls: bool) -> Result<(), Unhealthy> {
     Err(Unhealthy::Answer { url, answer: format!("{status}: {}", content.trim_end()) })
 }
 
-fn request(host: &Host, port: u16, is_tls: bool) -> io::Result<String> {
-    let socket = match host {
+fn request(host: &Host, port: u16) -> io::Result<String> {
+    let mut socket = match host {
         Host::Address(address) => TcpStream::connect((*address, port))?,
         Host::Name(name) => TcpStream::connect((name.as_str(), port))?,
     };
-    if !is_tls {
-        return exchange(socket);
-    }
-    let name = socket.peer_addr()?.ip().into();
-    let connection = probe::config().and_then(|config| ClientConnection::new(config, name));
-    exchange(StreamOwned::new(connection.map_err(io::Error::other)?, socket))
-}
-
-fn exchange(mut stream: impl Read + Write) -> io::Result<String> {
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    stream.flush()?;
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();
-    match stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response) {
-        // The connection may end without close_notify, or with a reset.
+    match socket.take(MAX_RESPONSE_BYTES).read_to_end(&mut response) {
+        // The connection may end with a reset.
         Err(error) if response.is_empty() => Err(error),
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(String::from_utf8_lossy(&response).into_owned()),

@@ -1,11 +1,9 @@
 //! The handshake, under one deadline: TLS, the HTTP request and its response.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, TcpStream};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
 use thiserror::Error;
 use tungstenite::handshake::server::Request;
 use tungstenite::http::StatusCode;
@@ -64,7 +62,10 @@ pub fn handshake(
     mut deadline: Instant,
 ) -> Result<Handshake, HandshakeError> {
     let keep_until = deadline.min(Instant::now() + KEEP_ALIVE);
-    let mut stream = open_stream(incoming, deadline)?;
+    let mut stream = match open_stream(incoming, shared, deadline)? {
+        Opened::Stream(stream) => stream,
+        Opened::Responded(status) => return Ok(Handshake::Responded(status)),
+    };
     let mut received = Vec::new();
     let mut wait_until = deadline;
     let mut last_status = None;
@@ -209,32 +210,55 @@ fn reject(stream: &mut Stream, rejection: Rejection, request: Option<&Request>) 
     HandshakeError::Rejected(rejection)
 }
 
-/// Opens the stream that requests are read from. With TLS, this includes the TLS handshake.
-pub fn open_stream(incoming: &Incoming, deadline: Instant) -> Result<Stream, HandshakeError> {
-    match &incoming.tls {
-        None => Ok(Stream::plain(incoming.socket.clone())),
-        Some(config) => accept_tls(&incoming.socket, config.clone(), deadline),
-    }
+/// What a new connection has led to.
+pub enum Opened {
+    /// Requests can be read from it.
+    Stream(Stream),
+    /// It was sent a response with this status without TLS, and the connection was closed.
+    Responded(StatusCode),
 }
 
-fn accept_tls(
-    socket: &Arc<TcpStream>,
-    config: Arc<ServerConfig>,
+/// Opens the stream that requests are read from. With TLS, this includes the TLS handshake.
+pub fn open_stream(
+    incoming: &Incoming,
+    shared: &Shared,
     deadline: Instant,
-) -> Result<Stream, HandshakeError> {
+) -> Result<Opened, HandshakeError> {
+    let mut plain = Stream::plain(incoming.socket.clone());
+    let Some(config) = &incoming.tls else { return Ok(Opened::Stream(plain)) };
     let mut first = [0];
-    let mut plain = Stream::plain(socket.clone());
-    if by_deadline(&mut plain, Wait::Read, deadline, |_| socket.peek(&mut first))? == 0 {
+    if by_deadline(&mut plain, Wait::Read, deadline, |_| incoming.socket.peek(&mut first))? == 0 {
         return Err(HandshakeError::Disconnected);
     }
     // An HTTP method begins with a letter, and a TLS record with a control character.
     if first[0].is_ascii_alphabetic() {
-        return Err(reject(&mut plain, Rejection::PlainHttpOnTlsPort, None));
+        return match health_without_tls(incoming, shared, &mut plain, deadline) {
+            Some(status) => Ok(Opened::Responded(status)),
+            None => Err(reject(&mut plain, Rejection::PlainHttpOnTlsPort, None)),
+        };
     }
-    let mut stream =
-        Stream::tls(socket.clone(), config).map_err(|error| HandshakeError::Tls(io::Error::other(error)))?;
+    let mut stream = Stream::tls(incoming.socket.clone(), config.clone())
+        .map_err(|error| HandshakeError::Tls(io::Error::other(error)))?;
     by_deadline(&mut stream, Wait::Read, deadline, Stream::handshake)?;
-    Ok(stream)
+    Ok(Opened::Stream(stream))
+}
+
+/// Responds to a request of this machine for `/healthz` on the TLS port, so that `tinychat health` needs no TLS. `None`:
+/// it is another request, and has no response yet.
+fn health_without_tls(
+    incoming: &Incoming,
+    shared: &Shared,
+    plain: &mut Stream,
+    deadline: Instant,
+) -> Option<StatusCode> {
+    let own = incoming.socket.local_addr().ok()?.ip();
+    if own != incoming.address.ip() {
+        return None;
+    }
+    let (request, _) = read_request(plain, Vec::new(), deadline).ok()?;
+    let response = shared.router.health_response(&request)?;
+    respond(plain, &response, Some(&request));
+    Some(response.status())
 }
 
 impl From<io::Error> for HandshakeError {

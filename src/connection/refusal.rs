@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::handshake::{HandshakeError, open_stream};
+use super::handshake::{HandshakeError, Opened, open_stream};
 use super::http_exchange::{LINGER_TIMEOUT, read_request, respond};
 use super::{Incoming, Shared, refusal_reason};
 use crate::http::Rejection;
@@ -33,8 +33,10 @@ pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> 
 pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
     let deadline = Instant::now() + LINGER_TIMEOUT;
     let peer: IpAddr = incoming.address.ip().to_canonical();
-    let Ok(mut stream) = open_stream(&incoming, deadline) else {
-        return report_refusal(&incoming, exceeded, shared);
+    let mut stream = match open_stream(&incoming, shared, deadline) {
+        Ok(Opened::Stream(stream)) => stream,
+        Ok(Opened::Responded(_)) => return,
+        Err(_) => return report_refusal(&incoming, exceeded, shared),
     };
     // Reading the request first keeps the system from resetting the connection before the client has read the
     // response.

@@ -14,6 +14,8 @@ use crate::hub::HubHandle;
 use crate::limits::Permits;
 use crate::ops::metrics::{ClusterStats, Counters, ProcessStats, exposition};
 
+pub const HEALTH_PATH: &str = "/healthz";
+const METRICS_PATH: &str = "/metrics";
 /// How long the hub may take to respond before the server counts as unhealthy.
 const HUB_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the Redis or Valkey server that several servers share may be unresponsive before the server counts as
@@ -75,20 +77,25 @@ impl Monitoring {
     /// The response to a request for one of the two paths; `None`: it is for another.
     pub fn response(&self, request: &Request, client: ClientAddress) -> Option<Response> {
         let path = request.uri().path();
-        if !matches!(path, "/healthz" | "/metrics") {
+        if path == HEALTH_PATH {
+            return Some(self.health_response(request));
+        }
+        if path != METRICS_PATH {
             return None;
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Some(response::method_not_allowed());
-        }
-        Some(if path == "/healthz" {
-            self.health()
+        Some(if !is_read(request) {
+            response::method_not_allowed()
         } else if self.may_read_metrics(request, client) {
             self.metrics()
         } else {
             let line = "Only loopback and the networks in METRICS_ALLOW may read the metrics.";
             response::text(StatusCode::FORBIDDEN, line)
         })
+    }
+
+    /// The response to a request for [`HEALTH_PATH`].
+    pub fn health_response(&self, request: &Request) -> Response {
+        if is_read(request) { self.health() } else { response::method_not_allowed() }
     }
 
     fn health(&self) -> Response {
@@ -131,6 +138,10 @@ impl Monitoring {
             uptime: instant.elapsed().as_secs_f64(),
         }
     }
+}
+
+fn is_read(request: &Request) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 /// Whether a request from loopback was made on this machine. Behind a proxy on this machine, every peer is loopback,

@@ -3,7 +3,7 @@
 use tungstenite::handshake::server::Request;
 
 use super::forwarded::{ClientAddress, TrustedProxies};
-use super::monitoring::Monitoring;
+use super::monitoring::{HEALTH_PATH, Monitoring};
 use super::page;
 use super::rejection::Rejection;
 use super::response::Response;
@@ -43,5 +43,11 @@ impl Router {
     /// as well.
     pub fn monitoring_response(&self, request: &Request, client: ClientAddress) -> Option<Response> {
         if is_for_websocket(request) { None } else { self.monitoring.response(request, client) }
+    }
+
+    /// The response of `/healthz`, if the request is for it.
+    pub fn health_response(&self, request: &Request) -> Option<Response> {
+        let is_health = request.uri().path() == HEALTH_PATH && !is_for_websocket(request);
+        is_health.then(|| self.monitoring.health_response(request))
     }
 }

@@ -13,7 +13,7 @@ use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{InconsistentKeys, ServerConfig, SupportedProtocolVersion};
+use rustls::{InconsistentKeys, ServerConfig};
 
 use super::certificate::{self, CertificateInfo, Diagnostic};
 use super::error::{FileError, PemRole, TlsError};
@@ -22,8 +22,6 @@ use crate::config::TlsFiles;
 
 /// The permission bits of users other than the owner and the group.
 const MODE_OTHERS: u32 = 0o007;
-
-pub static VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
 /// A certificate and its key, ready to serve.
 pub struct Identity {
@@ -40,7 +38,7 @@ impl Identity {
     /// # Errors
     /// What is wrong with either file, or with both.
     pub fn load(files: &TlsFiles) -> Result<Self, Vec<TlsError>> {
-        let provider = provider();
+        let provider = Arc::new(default_provider());
         let (chain, key) = match (pem::read_certificates(&files.cert), load_key(&files.key, &provider)) {
             (Ok(chain), Ok(key)) => (chain, key),
             (chain, key) => return Err(chain.err().into_iter().chain(key.err()).collect()),
@@ -78,11 +76,6 @@ pub fn install_default_provider() {
     let _ = default_provider().install_default();
 }
 
-/// The library that computes what TLS needs.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(default_provider())
-}
-
 fn load_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, TlsError> {
     let key = pem::read_private_key(path)?;
     let key = provider.key_provider.load_private_key(key);
@@ -106,7 +99,7 @@ fn server_config(
         return Err(TlsError::new(PemRole::Certificate, &files.cert, error));
     }
     let builder = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(VERSIONS)
+        .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(TlsError::Setup)?;
     let mut config =
         builder.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));

@@ -6,7 +6,6 @@ mod identity;
 mod certificate;
 mod pem;
 mod error;
-pub mod probe;
 pub mod self_signed;
 
 pub use certificate::{CertificateInfo, Diagnostic};

@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketType};
 use tungstenite::Message;
 
 use crate::support::client::TIMEOUT;
-use crate::support::http::{get, request, upgrade_at, upgrade_request};
+use crate::support::http::{get, read_until_closed, request, upgrade_at, upgrade_request};
 use crate::support::over_ws_and_wss;
 use crate::support::program::Folder;
 use crate::support::server::{TestServer, Transport};
@@ -89,13 +89,37 @@ fn health_asks_a_running_server() {
     let port = server.address.port().to_string();
     let asked = [("USE_SSL", "true"), ("PORT", &*port)];
     assert_eq!(health(&folder, &asked), healthy);
-    let (status, _) = health(&folder, &[&asked[..], &[("SSL_REQUIRED", "true")]].concat());
-    assert_eq!(status, Some(1));
 
     let (status, output) = health(&folder, &[("PORT", "0")]);
     assert!(status == Some(1) && output.contains("set it with --port"), "{output}");
     let (status, output) = health(&folder, &[("PORT", "many")]);
     assert!(status == Some(2) && output.contains("PORT=\"many\""), "{output}");
+}
+
+/// Only this machine may ask without TLS, and only for the health.
+#[test]
+fn a_server_with_tls_answers_health_without_tls_to_its_own_machine() {
+    let plain = |server: &TestServer, source: [u8; 4], request: &str| {
+        let mut socket = connect_from(source.into(), server.address);
+        socket.write_all(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        String::from_utf8(read_until_closed(&mut socket)).unwrap()
+    };
+    let local = [127, 0, 0, 1];
+    let server = TestServer::start(Transport::Wss);
+    assert!(plain(&server, local, "GET /healthz").starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(plain(&server, local, "POST /healthz").starts_with("HTTP/1.1 405 "));
+    for (source, request) in
+        [([127, 0, 0, 2], "GET /healthz"), (local, "GET /metrics"), (local, "GET /"), (local, "G")]
+    {
+        let response = plain(&server, source, request);
+        assert!(
+            response.starts_with("HTTP/1.1 400 ") && response.contains("This port speaks TLS"),
+            "{response}"
+        );
+    }
+    let full = TestServer::with(Transport::Wss, &[("MAX_CONNECTIONS", "1")]);
+    let _ann = full.join("Ann");
+    assert!(plain(&full, local, "GET /healthz").starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
 #[test]
