@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap_complete::{Shell, generate};
+use tinychat::config::{SETTINGS, Settings};
 
 use crate::support::manual;
 use crate::support::program::Folder;
@@ -91,6 +92,33 @@ fn the_package_contains_what_the_service_needs() {
     let folder = unit.lines().find_map(|line| line.strip_prefix("WorkingDirectory=")).unwrap();
     let link = tmpfiles.lines().find(|line| line.starts_with(&format!("L {folder}/.env ")));
     assert!(link.unwrap().ends_with(&format!(" /{settings}")), "{tmpfiles}");
+}
+
+/// The settings in the container exist and can be used, and its proxy is trusted.
+#[test]
+fn the_settings_of_the_container_can_be_used() {
+    let compose = read("deploy/compose.yaml");
+    let (_, settings) = compose.split_once("    environment:\n").unwrap();
+    let settings = settings.lines().map_while(|line| line.strip_prefix("      ")?.split_once(": "));
+    let mut settings: Vec<(&str, &str)> =
+        settings.map(|(name, value)| (name, value.split("${").next().unwrap())).collect();
+    for (name, value) in &mut settings {
+        // What follows comes from the environment.
+        match *name {
+            "ALLOWED_ORIGINS" => *value = "https://chat.example.com",
+            "MOD_PASSWORD" => *value = "secret",
+            _ => {}
+        }
+    }
+    let containerfile = read("deploy/Containerfile");
+    settings.extend(containerfile.lines().filter_map(|line| line.strip_prefix("ENV ")?.split_once('=')));
+    assert_eq!(settings.len(), 4, "{settings:?}");
+    for (name, _) in &settings {
+        assert!(SETTINGS.iter().any(|setting| setting.name == *name), "{name}");
+    }
+    assert!(Settings::from_pairs(settings.iter().copied()).is_ok(), "{settings:?}");
+    let (_, subnet) = settings.iter().find(|(name, _)| *name == "TRUSTED_PROXIES").unwrap();
+    assert!(compose.contains(&format!("subnet: {subnet}}}")));
 }
 
 /// The manual pages have no errors, where a program that reports them is installed.
