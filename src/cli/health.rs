@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::{EXIT_FAILURE, flags, print};
 use crate::config::{Host, Settings};
+use crate::http::HEALTH_HEADER;
 use crate::ops::Escaped;
 
 pub const NAME: &str = "health";
@@ -80,19 +81,23 @@ fn reachable(host: &Host) -> Host {
     }
 }
 
-/// Over plain HTTP: a server with TLS responds to this request of its own machine as well.
+/// Over plain HTTP: a server with TLS rejects that, and says in a header whether it is healthy.
 fn ask(host: &Host, port: u16) -> Result<(), Unhealthy> {
     let url = format!("http://{host}:{port}/healthz");
     let response = match request(host, port) {
         Ok(response) => response,
         Err(error) => return Err(Unhealthy::Failed { url, error }),
     };
-    if response.starts_with("HTTP/1.1 200 ") {
-        return Ok(());
-    }
     let (head, content) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
-    let status = head.lines().next().unwrap_or_default();
-    Err(Unhealthy::Answer { url, answer: format!("{status}: {}", content.trim_end()) })
+    let mut lines = head.lines();
+    let status = lines.next().unwrap_or_default();
+    let mut headers = lines.filter_map(|line| line.split_once(": "));
+    let health = headers.find(|(name, _)| name.eq_ignore_ascii_case(HEALTH_HEADER));
+    let answer = match health {
+        Some((_, health)) => health.to_owned(),
+        None => format!("{}: {}", status.trim_start_matches("HTTP/1.1 "), content.trim_end()),
+    };
+    if answer.starts_with("200 ") { Ok(()) } else { Err(Unhealthy::Answer { url, answer }) }
 }
 
 fn request(host: &Host, port: u16) -> io::Result<String> {

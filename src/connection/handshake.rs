@@ -10,7 +10,7 @@ use tungstenite::http::StatusCode;
 
 use super::http_exchange::{LINGER_TIMEOUT, close, read_request, respond, write_response};
 use super::{Incoming, Shared, wait_for_connect_rate};
-use crate::http::{ClientAddress, Rejection, Route, close_after, is_last};
+use crate::http::{ClientAddress, HEALTH_HEADER, Rejection, Route, close_after, is_last};
 use crate::hub::Peer;
 use crate::limits::{LimitExceeded, Network, Permit};
 use crate::transport::{Stream, Wait, by_deadline};
@@ -232,7 +232,7 @@ pub fn open_stream(
     }
     // An HTTP method begins with a letter, and a TLS record with a control character.
     if first[0].is_ascii_alphabetic() {
-        return match health_without_tls(incoming, shared, &mut plain, deadline) {
+        return match respond_to_health_check(incoming, shared, &mut plain, deadline) {
             Some(status) => Ok(Opened::Responded(status)),
             None => Err(reject(&mut plain, Rejection::PlainHttpOnTlsPort, None)),
         };
@@ -243,9 +243,9 @@ pub fn open_stream(
     Ok(Opened::Stream(stream))
 }
 
-/// Responds to a request of this machine for `/healthz` on the TLS port, so that `tinychat health` needs no TLS. `None`:
-/// it is another request, and has no response yet.
-fn health_without_tls(
+/// Rejects a request of this machine for `/healthz` on the TLS port, with a header that has the answer: so `tinychat
+/// health` needs no TLS. `None`: it is another request, and has no response yet.
+fn respond_to_health_check(
     incoming: &Incoming,
     shared: &Shared,
     plain: &mut Stream,
@@ -256,7 +256,9 @@ fn health_without_tls(
         return None;
     }
     let (request, _) = read_request(plain, Vec::new(), deadline).ok()?;
-    let response = shared.router.health_response(&request)?;
+    let health = shared.router.health_header(&request)?;
+    let mut response = Rejection::PlainHttpOnTlsPort.response();
+    response.headers_mut().insert(HEALTH_HEADER, health);
     respond(plain, &response, Some(&request));
     Some(response.status())
 }

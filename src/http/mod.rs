@@ -11,7 +11,7 @@ mod monitoring;
 mod upgrade;
 
 pub use forwarded::{ClientAddress, TrustedProxies};
-pub use monitoring::{ClusterSource, Monitoring};
+pub use monitoring::{ClusterSource, HEALTH_HEADER, Monitoring};
 pub use rejection::Rejection;
 pub use request::{MAX_HEAD_BYTES, parse};
 pub use response::{Response, close_after, encode, is_last};

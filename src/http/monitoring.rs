@@ -14,7 +14,9 @@ use crate::hub::HubHandle;
 use crate::limits::Permits;
 use crate::ops::metrics::{ClusterStats, Counters, ProcessStats, exposition};
 
-pub const HEALTH_PATH: &str = "/healthz";
+const HEALTH_PATH: &str = "/healthz";
+/// What `/healthz` would answer, in the response to plain HTTP on the TLS port.
+pub const HEALTH_HEADER: &str = "x-tinychat-health";
 const METRICS_PATH: &str = "/metrics";
 /// How long the hub may take to respond before the server counts as unhealthy.
 const HUB_TIMEOUT: Duration = Duration::from_secs(1);
@@ -77,14 +79,14 @@ impl Monitoring {
     /// The response to a request for one of the two paths; `None`: it is for another.
     pub fn response(&self, request: &Request, client: ClientAddress) -> Option<Response> {
         let path = request.uri().path();
-        if path == HEALTH_PATH {
-            return Some(self.health_response(request));
-        }
-        if path != METRICS_PATH {
+        if !matches!(path, HEALTH_PATH | METRICS_PATH) {
             return None;
         }
-        Some(if !is_read(request) {
-            response::method_not_allowed()
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Some(response::method_not_allowed());
+        }
+        Some(if path == HEALTH_PATH {
+            self.health()
         } else if self.may_read_metrics(request, client) {
             self.metrics()
         } else {
@@ -93,9 +95,14 @@ impl Monitoring {
         })
     }
 
-    /// The response to a request for [`HEALTH_PATH`].
-    pub fn health_response(&self, request: &Request) -> Response {
-        if is_read(request) { self.health() } else { response::method_not_allowed() }
+    /// The [`HEALTH_HEADER`] for a request for [`HEALTH_PATH`]: `200 OK`. `None`: it is for another.
+    pub fn health_header(&self, request: &Request) -> Option<HeaderValue> {
+        if request.uri().path() != HEALTH_PATH {
+            return None;
+        }
+        let health = self.health();
+        let line = [health.status().as_str().as_bytes(), b" ", health.body().trim_ascii_end()].concat();
+        HeaderValue::from_bytes(&line).ok()
     }
 
     fn health(&self) -> Response {
@@ -138,10 +145,6 @@ impl Monitoring {
             uptime: instant.elapsed().as_secs_f64(),
         }
     }
-}
-
-fn is_read(request: &Request) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 /// Whether a request from loopback was made on this machine. Behind a proxy on this machine, every peer is loopback,

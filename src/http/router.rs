@@ -1,9 +1,10 @@
 //! Routes a request to monitoring, the chat page, or the upgrade to WebSocket.
 
 use tungstenite::handshake::server::Request;
+use tungstenite::http::HeaderValue;
 
 use super::forwarded::{ClientAddress, TrustedProxies};
-use super::monitoring::{HEALTH_PATH, Monitoring};
+use super::monitoring::Monitoring;
 use super::page;
 use super::rejection::Rejection;
 use super::response::Response;
@@ -45,9 +46,8 @@ impl Router {
         if is_for_websocket(request) { None } else { self.monitoring.response(request, client) }
     }
 
-    /// The response of `/healthz`, if the request is for it.
-    pub fn health_response(&self, request: &Request) -> Option<Response> {
-        let is_health = request.uri().path() == HEALTH_PATH && !is_for_websocket(request);
-        is_health.then(|| self.monitoring.health_response(request))
+    /// What `/healthz` would answer, if the request is for it.
+    pub fn health_header(&self, request: &Request) -> Option<HeaderValue> {
+        self.monitoring.health_header(request)
     }
 }

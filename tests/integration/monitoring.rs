@@ -96,9 +96,9 @@ fn health_asks_a_running_server() {
     assert!(status == Some(2) && output.contains("PORT=\"many\""), "{output}");
 }
 
-/// Only this machine may ask without TLS, and only for the health.
+/// `tinychat health` asks without TLS. Only this machine is told, and only of the health.
 #[test]
-fn a_server_with_tls_answers_health_without_tls_to_its_own_machine() {
+fn a_server_with_tls_says_in_a_header_whether_it_is_healthy() {
     let plain = |server: &TestServer, source: [u8; 4], request: &str| {
         let mut socket = connect_from(source.into(), server.address);
         socket.write_all(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
@@ -106,8 +106,14 @@ fn a_server_with_tls_answers_health_without_tls_to_its_own_machine() {
     };
     let local = [127, 0, 0, 1];
     let server = TestServer::start(Transport::Wss);
-    assert!(plain(&server, local, "GET /healthz").starts_with("HTTP/1.1 200 OK\r\n"));
-    assert!(plain(&server, local, "POST /healthz").starts_with("HTTP/1.1 405 "));
+    let assert_healthy = |response: &str| {
+        assert!(
+            response.starts_with("HTTP/1.1 400 ") && response.contains("This port speaks TLS"),
+            "{response}"
+        );
+        assert!(response.contains("\r\nX-Tinychat-Health: 200 OK\r\n"), "{response}");
+    };
+    assert_healthy(&plain(&server, local, "GET /healthz"));
     for (source, request) in
         [([127, 0, 0, 2], "GET /healthz"), (local, "GET /metrics"), (local, "GET /"), (local, "G")]
     {
@@ -116,10 +122,11 @@ fn a_server_with_tls_answers_health_without_tls_to_its_own_machine() {
             response.starts_with("HTTP/1.1 400 ") && response.contains("This port speaks TLS"),
             "{response}"
         );
+        assert!(!response.contains("Health"), "{response}");
     }
     let full = TestServer::with(Transport::Wss, &[("MAX_CONNECTIONS", "1")]);
     let _ann = full.join("Ann");
-    assert!(plain(&full, local, "GET /healthz").starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_healthy(&plain(&full, local, "GET /healthz"));
 }
 
 #[test]
@@ -140,9 +147,9 @@ fn a_server_that_answers_with_an_error_or_not_at_all_is_unhealthy() {
         drop(silent);
     });
     for reason in [
-        "answers: HTTP/1.1 503 Service Unavailable: The hub does not respond.\\n\\u{1b}\n",
+        "answers: 503 Service Unavailable: The hub does not respond.\\n\\u{1b}\n",
         "does not answer",
-        "answers: HTTP/1.1 200: \n",
+        "answers: 200: \n",
         "no answer within 5 seconds",
     ] {
         let output = folder.tinychat(&["health", "--port", &port]).run();
