@@ -997,7 +997,8 @@ impl TestEngine {
             let (port_text, tls_text) = (port.to_string(), tls_port.to_string());
             let dir = folder.path().to_str().unwrap();
             let mut arguments = vec!["--port", &port_text, "--bind", "127.0.0.1", "--dir", dir, "--save", ""];
-            arguments.extend(["--appendonly", "yes", "--appendfsync", "everysec", "--daemonize", "no"]);
+            // With "everysec", it may acknowledge writes up to two seconds before the operating system gets them.
+            arguments.extend(["--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"]);
             if !tls.is_empty() {
                 arguments.extend(["--tls-port", &tls_text]);
                 arguments.extend(tls);

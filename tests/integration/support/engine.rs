@@ -45,7 +45,8 @@ impl Engine {
             let (port, folder) = (free_port(), Folder::new());
             let (port_text, path) = (port.to_string(), folder.path("."));
             let usual = ["--port", &port_text, "--bind", "127.0.0.1", "--dir", path.to_str().unwrap()];
-            let storage = ["--save", "", "--appendonly", "yes", "--daemonize", "no"];
+            // With "everysec", it may acknowledge writes up to two seconds before the operating system gets them.
+            let storage = ["--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"];
             let arguments = [&usual[..], &storage, settings].concat();
             let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
             let process = spawn(&arguments);
@@ -96,8 +97,7 @@ impl Engine {
         std::fs::remove_dir_all(self.folder.path("appendonlydir")).unwrap();
     }
 
-    /// Removes the last bytes that it has stored, while it is not running: it may acknowledge writes up to two seconds
-    /// before the operating system gets them.
+    /// Removes the last bytes that it has stored, while it is not running.
     pub fn lose_tail(&self, bytes: u64) {
         let folder = self.folder.path("appendonlydir");
         let files = self.folder.files("appendonlydir").into_iter();
