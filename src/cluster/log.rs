@@ -85,11 +85,11 @@ impl SharedLog {
         }
     }
 
-    /// Says what this node has in memory of the history: all messages with ids greater than `base`. Must be called at
-    /// the start, and after [`Event::Joined`](super::Event::Joined) and [`Event::HistoryDue`](super::Event::HistoryDue).
-    pub fn history(&self, base: u64, messages: Vec<KeptEntry>, limits: HistoryLimits) {
+    /// Says what this node has in memory of the history: all messages with ids greater than `base`, and the last that
+    /// were deleted. Must be called at the start, and after [`Event::Joined`](super::Event::Joined) and [`Event::HistoryDue`](super::Event::HistoryDue).
+    pub fn history(&self, base: u64, messages: Vec<KeptEntry>, deleted: Vec<u64>, limits: HistoryLimits) {
         let epoch = self.epoch.clone();
-        let _ = self.history.send(HistoryUpdate::All { epoch, base, messages, limits });
+        let _ = self.history.send(HistoryUpdate::All { epoch, base, messages, deleted, limits });
         self.send(Command::WriteHistory);
     }
 

@@ -71,8 +71,8 @@ pub enum Command {
 pub enum HistoryUpdate {
     /// What an entry has done to it.
     Change(Change),
-    /// All that is in memory.
-    All { epoch: String, base: u64, messages: Vec<KeptEntry>, limits: HistoryLimits },
+    /// All that is in memory, and the last messages that were deleted.
+    All { epoch: String, base: u64, messages: Vec<KeptEntry>, deleted: Vec<u64>, limits: HistoryLimits },
 }
 
 /// A state that an engine can be filled with.
@@ -127,6 +127,10 @@ struct HistoryChanges {
     expired: Instant,
     /// Another node has to write before this one can. The next beat shows whether it has.
     is_held: bool,
+    /// Messages that were deleted, which the engine may still have.
+    deleted: Vec<u64>,
+    /// The engine has lost a part of what was written: write at once.
+    has_lost: bool,
 }
 
 /// When the chat's state is stored.
@@ -375,21 +379,25 @@ impl Writer {
     }
 
     fn history_is_due(&self, now: Instant) -> bool {
-        let Some(HistoryChanges { waiting, limits, expired, is_held }) = &self.history else { return false };
+        let Some(history) = &self.history else { return false };
+        let HistoryChanges { waiting, limits, expired, is_held, has_lost, .. } = history;
         let before = self.snapshots.before;
         let has_aged = limits.age_millis.is_some() && before == 0 && now - *expired >= EXPIRY_INTERVAL;
         let is_needed = self.snapshots.waiting.as_ref().is_some_and(|(id, _)| !waiting.is_written(*id));
-        !is_held && (waiting.is_due(before) || is_needed || has_aged)
+        !is_held && (waiting.is_due(before) || is_needed || has_aged || *has_lost)
     }
 
     fn write_history(&mut self, now: Instant) -> Result<(), Trouble> {
-        let Some(HistoryChanges { waiting, limits, .. }) = &self.history else { return Ok(()) };
+        let Some(HistoryChanges { waiting, limits, deleted, .. }) = &self.history else { return Ok(()) };
         let batch = waiting.batch();
         let age = limits.age_millis.map_or(String::new(), decimal);
         let (base, messages) = (decimal(waiting.base()), decimal(limits.messages as u64));
         let has_gap: &[u8] = if waiting.has_gap { b"1" } else { b"" };
+        let numbers: Vec<String> =
+            [deleted.len() as u64].iter().chain(deleted).copied().map(decimal).collect();
         let ids: Vec<String> = batch.iter().map(|(id, _)| decimal(*id)).collect();
         let mut arguments = vec![base.as_bytes(), has_gap, messages.as_bytes(), age.as_bytes()];
+        arguments.extend(numbers.iter().map(String::as_bytes));
         for (id, (_, change)) in ids.iter().zip(&batch) {
             arguments.extend([id.as_bytes(), change]);
         }
@@ -398,6 +406,7 @@ impl Writer {
         if let Some(history) = &mut self.history {
             history.expired = now;
             history.is_held = kept < last;
+            (history.deleted, history.has_lost) = (Vec::new(), false);
         }
         self.history_is_written(kept);
         Ok(())
@@ -426,12 +435,14 @@ impl Writer {
             }
             // It will be among all that is in memory.
             (HistoryUpdate::Change(_), None) => {}
-            (HistoryUpdate::All { epoch, base, messages, limits }, history) => {
+            (HistoryUpdate::All { epoch, base, messages, deleted, limits }, history) => {
                 if epoch == self.membership.epoch {
                     let (mut waiting, expired) = (Waiting::new(base, messages), Instant::now());
+                    let has_lost = std::mem::take(&mut self.has_lost_history);
                     // All nodes have the same in memory.
-                    waiting.has_gap = std::mem::take(&mut self.has_lost_history);
-                    *history = Some(HistoryChanges { waiting, limits, expired, is_held: true });
+                    waiting.has_gap = has_lost;
+                    let is_held = true;
+                    *history = Some(HistoryChanges { waiting, limits, expired, is_held, deleted, has_lost });
                     // It says what is written.
                     self.next_beat = Instant::now();
                 }

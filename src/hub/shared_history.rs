@@ -75,7 +75,7 @@ impl Hub {
     pub(super) fn offer_history(&self) {
         if let Order::Shared(order) = &self.order {
             let (base, limits) = (self.room.last_evicted(), self.room.history_limits());
-            order.log.history(base, self.room.kept_messages(), limits);
+            order.log.history(base, self.room.kept_messages(), self.room.deleted_messages(), limits);
         }
     }
 
