@@ -42,8 +42,8 @@ pub enum Content {
 impl Entry {
     pub fn origin(&self) -> Origin {
         match self.content {
-            Content::Data { node, sequence, .. } => Origin { node, sequence },
-            Content::NodeDown(_) | Content::Tick => Origin { node: ENGINE, sequence: 0 },
+            Content::Data { node, sequence, .. } => Origin { node, sequence, time: self.time },
+            Content::NodeDown(_) | Content::Tick => Origin { node: ENGINE, sequence: 0, time: self.time },
         }
     }
 }

@@ -9,11 +9,14 @@ pub struct StreamId {
     pub mark: u64,
 }
 
-/// Who appended an entry: the node, and its sequence number.
+/// Which entry has an id: who appended it, and when. If the engine has lost entries, nodes write theirs again, maybe in
+/// another order, so that one may get the id that it had before.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Origin {
     pub node: NodeNumber,
     pub sequence: u64,
+    /// In milliseconds since 1970.
+    pub time: u64,
 }
 
 /// The last entry that was read.
@@ -104,7 +107,7 @@ mod tests {
     fn accept(position: &mut Position, id: u64, mark: u64, origin: (u32, u64)) -> Result<Next, Break> {
         position.accept(
             StreamId { id, mark },
-            Origin { node: NodeNumber::new(origin.0).unwrap(), sequence: origin.1 },
+            Origin { node: NodeNumber::new(origin.0).unwrap(), sequence: origin.1, time: 1000 },
         )
     }
 
@@ -135,6 +138,9 @@ mod tests {
         assert_eq!(position.read_after(), "5-77");
         assert_eq!(accept(&mut position, 6, MARK, (2, 1)), Ok(Next::New));
         assert!(matches!(accept(&mut read(), 5, MARK, (2, 2)), Err(Break::Lost(_))));
+        // The same entry was written again, after the engine had lost it.
+        let later = Origin { node: NodeNumber::new(1).unwrap(), sequence: 1, time: 1001 };
+        assert!(matches!(read().accept(StreamId { id: 5, mark: MARK }, later), Err(Break::Lost(_))));
         // The last one has been trimmed.
         assert_eq!(accept(&mut read(), 6, MARK, (2, 1)), Ok(Next::New));
         assert_eq!(accept(&mut read(), 8, MARK, (2, 1)), Err(Break::Behind));

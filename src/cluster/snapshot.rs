@@ -53,7 +53,7 @@ pub struct Snapshot {
 impl Snapshot {
     pub fn encode(epoch: &str, applied: &Applied, chat: &[u8]) -> Vec<u8> {
         let Applied { id, time, origin, sequences, highest_node } = applied;
-        let origin = origin.unwrap_or(Origin { node: ENGINE, sequence: 0 });
+        let origin = origin.unwrap_or(Origin { node: ENGINE, sequence: 0, time: 0 });
         let mut head =
             format!("{MAGIC} {epoch} {id} {time} {highest_node} {}:{}", origin.node, origin.sequence);
         for (node, sequence) in sequences {
@@ -69,14 +69,14 @@ impl Snapshot {
         let end = bytes.iter().position(|&byte| byte == b'\n')?;
         let head = std::str::from_utf8(&bytes[..end]).ok()?;
         let mut words = head.strip_prefix(MAGIC)?.strip_prefix(' ')?.split(' ');
-        let (epoch, id, time) = (words.next()?.to_owned(), words.next()?, words.next()?);
+        let (epoch, id, time) = (words.next()?.to_owned(), words.next()?, words.next()?.parse().ok()?);
         let highest_node = node_number(words.next()?.parse().ok()?)?;
         let (node, sequence) = pair(words.next()?)?;
         let applied = Applied {
             highest_node,
             id: id.parse().ok()?,
-            time: time.parse().ok()?,
-            origin: (id != "0").then_some(Origin { node, sequence }),
+            time,
+            origin: (id != "0").then_some(Origin { node, sequence, time }),
             sequences: words.map(pair).collect::<Option<_>>()?,
         };
         Some(Self { epoch, applied, chat: bytes[end + 1..].into() })

@@ -320,7 +320,7 @@ fn decide(
     let Offer { own, applied } = offer;
     let epoch = random_text().map_err(system)?;
     let mark = u32::from_be_bytes(random().map_err(system)?);
-    let origin = applied.origin.unwrap_or(Origin { node: ENGINE, sequence: 0 });
+    let origin = applied.origin.unwrap_or(Origin { node: ENGINE, sequence: 0, time: 0 });
     let snapshot = Snapshot::encode(&epoch, applied, &own.chat);
     let claim = [
         engine.info.run.clone(),
@@ -332,13 +332,13 @@ fn decide(
         decimal(applied.id),
         decimal(origin.node.into()),
         decimal(origin.sequence),
+        decimal(applied.time),
     ];
     let mut details = vec![
         epoch.clone(),
         decimal(mark.into()),
         decimal(node.formats.newest.into()),
         millis(node.tuning.lease),
-        decimal(applied.time),
         decimal(applied.highest_node.max(past.node).into()),
         past.epoch.clone(),
     ];

@@ -2,13 +2,13 @@
 -- is appended: entries after a part that was lost would make two logs of one. The nodes claim what they have, and then
 -- the one with the newest state finds that the engine has all of it, or fills the engine.
 -- ARGV: run, epoch found ('none': empty), claimant, its node number (0: none), rank of its state as text, wait in ms,
--- id, node and sequence number of the last entry that it has applied (or 0, 0, 0), snapshot ('': only claims).
--- With a snapshot also: new epoch, mark, format, lease in ms, time, highest node number, epoch of the node numbers, and
--- of each node of the state its number and last sequence number.
+-- id, node, sequence number and time of the last entry that it has applied (or 0, 0, 0, 0), snapshot ('': only claims).
+-- With a snapshot also: new epoch, mark, format, lease in ms, highest node number, epoch of the node numbers, and of
+-- each node of the state its number and last sequence number.
 -- Returns WAIT, WIN (send the snapshot), DONE, FINE (continue: the engine has all that the claimant has applied), or
 -- OTHER (join the chat that is there).
 local RUN, FOUND, CLAIMANT, NUMBER, RANK, WAIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local APPLIED, NEW = ARGV[7], ARGV[10]
+local APPLIED, TIME, NEW = ARGV[7], ARGV[10], ARGV[11]
 local meta = redis.call('HMGET', META, 'epoch', 'run', 'mark', 'snapshot', 'nodes')
 if (meta[1] or 'none') ~= FOUND then return 'OTHER' end
 local has_all = false
@@ -16,7 +16,7 @@ if meta[1] then
   local id = APPLIED .. '-' .. meta[3]
   local entry = redis.call('XRANGE', LOG, id, id)[1]
   if entry then
-    has_all = entry[2][2] == ARGV[8] and entry[2][4] == ARGV[9]
+    has_all = entry[2][2] == ARGV[8] and entry[2][4] == ARGV[9] and entry[2][6] == TIME
   else
     -- It is part of the snapshot, or it is missing.
     has_all = tonumber(meta[4]) >= tonumber(APPLIED)
@@ -61,11 +61,11 @@ redis.call('UNLINK', LOG, META, LEASES, CLAIMS)
 if not meta[1] then redis.call('UNLINK', HISTORY) end
 redis.call('SET', SNAPSHOT, NEW)
 -- The time is that of the last entry: if it were the clock's, `tick.lua` would add no entry for the time in between.
-redis.call('HSET', META, 'epoch', ARGV[11], 'run', RUN, 'mark', ARGV[12], 'format', ARGV[13], 'beat', whole(now),
-  'id', APPLIED, 'snapshot', APPLIED, 'time', ARGV[15], 'nodes', whole(nodes))
+redis.call('HSET', META, 'epoch', ARGV[12], 'run', RUN, 'mark', ARGV[13], 'format', ARGV[14], 'beat', whole(now),
+  'id', APPLIED, 'snapshot', APPLIED, 'time', TIME, 'nodes', whole(nodes))
 for index = 18, #ARGV, 2 do
   local node = ARGV[index]
   redis.call('HSET', META, 'node:' .. node, ARGV[index + 1], 'kept:' .. node, ARGV[17])
-  redis.call('ZADD', LEASES, now + tonumber(ARGV[14]), node)
+  redis.call('ZADD', LEASES, now + tonumber(ARGV[15]), node)
 end
 return 'DONE'
