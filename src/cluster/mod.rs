@@ -17,9 +17,10 @@
 //!   that entries of another epoch are recognised even if their ids continue. The fields are `n` (node), `q` (its
 //!   sequence number), `t` (time in ms) and `d` (data). Node 0 is the engine: `T` lets time pass, `D7` ends node 7.
 //! - `tinychat:meta`: a hash with the epoch, its mark, the last `id`, the last `time`, the id of the `snapshot`, the
-//!   newest `format` in use, the highest node number, the engine's `run` in which nothing was lost, and of each node
-//!   its name, format and last sequence number. Of the history: the id up to which it is written (`kept`), the id of
-//!   the last entry that has `deleted` a message, when a node last `merged` its store, and whether it is `complete`.
+//!   newest `format` in use, the highest node number (`nodes`), the engine's run in which it was given (`numbers`), the
+//!   `run` in which nothing was lost, and of each node its name, format and last sequence number. Of the history: the
+//!   id up to which it is written (`kept`), the id of the last entry that has `deleted` a message, when a node last
+//!   `merged` its store, and whether it is `complete`.
 //! - `tinychat:history`: a sorted set of the messages that are kept, by id. A stream would take less memory, but
 //!   nothing could be added before its end, as is necessary after the engine was filled.
 //! - `tinychat:leases`: a sorted set of the nodes, by the time at which they count as dead.

@@ -281,6 +281,7 @@ pub fn join_chat(engine: &mut Engine, node: &Node, past: &Past) -> Result<Member
             decimal(past.node.into()).as_bytes(),
             past.epoch.as_bytes(),
             decimal(past.done).as_bytes(),
+            engine.info.run.clone().as_bytes(),
         ],
     )?;
     membership(&answer).ok_or_else(|| EngineError::malformed("join"))

@@ -1,6 +1,7 @@
 -- Adds a node to the chat.  ARGV: name, newest format that it knows, oldest format that it knows, lease in ms, its last
 -- number (or 0), then of a node that was in the chat when an epoch ended: that epoch and its last sequence number (or
--- '', 0).  It keeps its number only in that case, and only if the chat continues what the node has appended.
+-- '', 0), and run of the engine.  It keeps its number only in that case, and only if the chat continues what the node
+-- has appended.
 -- Returns epoch, mark, node, last id, the snapshot's id, and the newest format that all nodes know.
 local meta = redis.call('HMGET', META, 'epoch', 'mark', 'id', 'snapshot', 'format', 'kept:' .. ARGV[5])
 if not meta[1] then return redis.error_reply('EMPTY there is no chat') end
@@ -14,7 +15,13 @@ if ARGV[6] ~= '' and meta[6] == ARGV[6] then
   redis.call('HDEL', META, 'kept:' .. node)
   redis.call('HSET', META, 'node:' .. node, whole(math.max(seen, tonumber(ARGV[7]))))
 else
-  -- Its last number would mean that it has been kept. The engine may have lost the numbers that it gave last.
+  if redis.call('HGET', META, 'numbers') ~= ARGV[8] then
+    -- A restarted engine may have lost the numbers that it gave last, while their nodes still read the log, and it may
+    -- lose those that it gives now: then others are skipped.
+    redis.call('HINCRBY', META, 'nodes', 16 * (1 + math.floor(now / 1000) % 256))
+    redis.call('HSET', META, 'numbers', ARGV[8])
+  end
+  -- Its last number would mean that it has been kept.
   repeat node = whole(redis.call('HINCRBY', META, 'nodes', 1)) until node ~= ARGV[5]
   -- Node numbers have 24 bits.
   if tonumber(node) >= 16777216 then return redis.error_reply('NUMBERS all node numbers are used') end

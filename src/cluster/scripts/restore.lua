@@ -62,7 +62,8 @@ if not meta[1] then redis.call('UNLINK', HISTORY) end
 redis.call('SET', SNAPSHOT, NEW)
 -- The time is that of the last entry: if it were the clock's, `tick.lua` would add no entry for the time in between.
 redis.call('HSET', META, 'epoch', ARGV[12], 'run', RUN, 'mark', ARGV[13], 'format', ARGV[14], 'beat', whole(now),
-  'id', APPLIED, 'snapshot', APPLIED, 'time', TIME, 'nodes', whole(nodes))
+  'id', APPLIED, 'snapshot', APPLIED, 'time', TIME, 'nodes', whole(nodes),
+  'numbers', RUN)
 for index = 18, #ARGV, 2 do
   local node = ARGV[index]
   redis.call('HSET', META, 'node:' .. node, ARGV[index + 1], 'kept:' .. node, ARGV[17])
