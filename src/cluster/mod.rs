@@ -33,6 +33,7 @@ mod availability;
 mod backoff;
 mod engine;
 mod entry;
+mod following;
 mod history;
 mod kept;
 mod liveness;

@@ -102,6 +102,11 @@ impl Outbox {
         removed
     }
 
+    /// Continues in a chat that contains this node's entries up to a sequence number, if it is under the same number.
+    pub fn adopt(&mut self, is_same_node: bool, sequence: u64) -> Removed {
+        if is_same_node { self.read_back(sequence) } else { self.clear() }
+    }
+
     /// Removes everything. The next entry has the sequence number 1, under another node number.
     pub fn clear(&mut self) -> Removed {
         let removed = self.read_back(u64::MAX);

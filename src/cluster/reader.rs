@@ -10,8 +10,9 @@ use super::availability::{Availability, Change};
 use super::backoff::Backoff;
 use super::engine::{Engine, EngineError};
 use super::entry::{Content, Entry, parse_entries};
+use super::following::Following;
 use super::node::Event;
-use super::position::{Break, Next, Position};
+use super::position::{Break, Position};
 use super::start::{Node, random_byte};
 use super::tuning::{BLOCK, READ_TIMEOUT, UNAVAILABLE_AFTER};
 use super::writer::Command;
@@ -23,8 +24,6 @@ const MAX_BATCH: usize = 256;
 const FIRST_BATCH: usize = 16;
 /// How many entries to read at once, if they are as long as the last ones.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How many reads in a row may return nothing although the log has more, before this node needs a snapshot.
-const MAX_EMPTY_READS: u32 = 3;
 
 /// What the thread that writes asks of the one that reads.
 pub enum ReaderCommand {
@@ -53,12 +52,6 @@ pub struct Reader {
     batch: usize,
     /// `None`: paused.
     following: Option<Following>,
-}
-
-struct Following {
-    epoch: String,
-    position: Position,
-    empty_reads: u32,
 }
 
 enum Trouble {
@@ -96,7 +89,7 @@ impl Reader {
             availability: Availability::new(UNAVAILABLE_AFTER),
             failing: None,
             batch: FIRST_BATCH,
-            following: Some(Following { epoch, position, empty_reads: 0 }),
+            following: Some(Following::new(epoch, position)),
         }
     }
 
@@ -161,7 +154,7 @@ impl Reader {
                 }
                 Some(ReaderCommand::Follow { epoch, position }) => {
                     self.engine = None;
-                    self.following = Some(Following { epoch, position, empty_reads: 0 });
+                    self.following = Some(Following::new(epoch, position));
                 }
                 Some(ReaderCommand::Reconnect) => {
                     self.engine = None;
@@ -190,21 +183,10 @@ impl Reader {
         status.answered_read();
         let read = parse_entries(answer)?;
         if read.is_empty() {
-            return following.check(engine, &self.node);
+            status.log_ends(following.check_end(engine.chat()?)?);
+            return Ok(());
         }
-        following.empty_reads = 0;
-        let mut entries = Vec::with_capacity(read.len());
-        let mut cause = None;
-        for (id, entry) in read {
-            match following.position.accept(id, entry.origin()) {
-                Ok(Next::New) => entries.push(entry),
-                Ok(Next::Known) => {}
-                Err(broken) => {
-                    cause = Some(broken);
-                    break;
-                }
-            }
-        }
+        let (entries, cause) = following.take(read);
         self.deliver(entries);
         cause.map_or(Ok(()), |cause| Err(cause.into()))
     }
@@ -272,22 +254,5 @@ impl Reader {
     /// If the other thread has ended, this one is about to end.
     fn send(&self, command: Command) {
         let _ = self.writer.send(command);
-    }
-}
-
-impl Following {
-    /// Nothing was read: is that the end of this chat's log?
-    fn check(&mut self, engine: &mut Engine, node: &Node) -> Result<(), Trouble> {
-        let Some((epoch, mark, id)) = engine.chat()? else {
-            return Err(Break::Lost("the chat has been removed").into());
-        };
-        if epoch != self.epoch || mark != self.position.mark {
-            return Err(Break::Lost("the chat has been replaced").into());
-        }
-        node.status.log_ends(id);
-        self.position.check_end(id)?;
-        // An entry may have been added just now.
-        self.empty_reads = if id > self.position.id { self.empty_reads + 1 } else { 0 };
-        if self.empty_reads >= MAX_EMPTY_READS { Err(Break::Behind.into()) } else { Ok(()) }
     }
 }

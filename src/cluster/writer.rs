@@ -641,11 +641,7 @@ impl Writer {
             }
         };
         let joined = joined(&membership, found, applied.clone());
-        let removed = if membership.node == self.membership.node {
-            self.outbox.read_back(joined.sequence)
-        } else {
-            self.outbox.clear()
-        };
+        let removed = self.outbox.adopt(membership.node == self.membership.node, joined.sequence);
         self.node.status.removed(removed);
         let log_id = membership.log_id.max(applied.id);
         self.node.status.joined(membership.node, log_id, applied.id, membership.snapshot_id);

@@ -270,6 +270,40 @@ impl SharedOrder {
         self.tick = deadline;
     }
 
+    /// Takes the next entry of the log. Returns what it does and, if it is this server's own, what was kept for it.
+    fn take(&mut self, entry: SharedEntry) -> (cluster::Entry, Submission, Own) {
+        let SharedEntry { entry, submission } = entry;
+        let own = match entry.content {
+            Content::Data { node, sequence, .. } if node == self.node => self.returned(sequence),
+            _ => Own::default(),
+        };
+        let submission = submission.unwrap_or_else(|| {
+            let input = match entry.content {
+                Content::NodeDown(node) => Input::NodeDown(node),
+                Content::Data { .. } | Content::Tick => Input::Tick,
+            };
+            Submission { from: ConnectionId::SERVER, offset_seconds: 0, input }
+        });
+        self.applied(&entry);
+        (entry, submission, own)
+    }
+
+    /// Continues as an [`cluster::Event::Joined`] says. `has_state`: the hub continues with another state. Returns
+    /// whether this server's clients keep their connections.
+    fn adopt(&mut self, joined: &Joined, has_state: bool) -> bool {
+        let node = joined.node;
+        let keeps_clients = node == self.node && !has_state && self.phase == Phase::Joined;
+        self.log.adopt(joined);
+        (self.node, self.tick) = (node, None);
+        if self.phase == Phase::Fenced {
+            self.phase = Phase::Joined;
+        }
+        if has_state {
+            (self.last_id, self.last_time) = (joined.id, ChatTime(joined.time()));
+        }
+        keeps_clients
+    }
+
     /// What this server has kept for an entry of its own that was read back. Earlier ones will not be read back any
     /// more.
     fn returned(&mut self, sequence: u64) -> Own {
@@ -357,20 +391,9 @@ impl Hub {
         self.failure = Some(error);
     }
 
-    fn shared_entry(&mut self, now: &Now, SharedEntry { entry, submission }: SharedEntry) {
+    fn shared_entry(&mut self, now: &Now, entry: SharedEntry) {
         let Order::Shared(order) = &mut self.order else { return };
-        let own = match entry.content {
-            Content::Data { node, sequence, .. } if node == order.node => order.returned(sequence),
-            _ => Own::default(),
-        };
-        let Submission { from, offset_seconds, input } = submission.unwrap_or_else(|| {
-            let input = match entry.content {
-                Content::NodeDown(node) => Input::NodeDown(node),
-                Content::Data { .. } | Content::Tick => Input::Tick,
-            };
-            Submission { from: ConnectionId::SERVER, offset_seconds: 0, input }
-        });
-        order.applied(&entry);
+        let (entry, Submission { from, offset_seconds, input }, own) = order.take(entry);
         if let Input::Decided(decision, outcome) = &input
             && *outcome != Outcome::NotFound
             && !order.node.has(decision.connection)
@@ -415,15 +438,9 @@ impl Hub {
             Err(error) => return self.fail(now, io::Error::other(unusable(&error))),
         };
         let Order::Shared(order) = &mut self.order else { return };
-        let node = joined.node;
-        let keeps_clients = node == order.node && room.is_none() && order.phase == Phase::Joined;
-        order.log.adopt(joined);
-        (order.node, order.tick) = (node, None);
-        if order.phase == Phase::Fenced {
-            order.phase = Phase::Joined;
-        }
+        let keeps_clients = order.adopt(joined, room.is_some());
+        let node = order.node;
         if let Some(room) = room {
-            (order.last_id, order.last_time) = (joined.id, ChatTime(joined.time()));
             self.room = room;
         }
         if !keeps_clients {
