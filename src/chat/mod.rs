@@ -53,6 +53,8 @@ pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage
 pub(crate) use room::Snapshot;
 pub use room::{Audience, Effect, KeptEntry, PastEpoch, Room, RoomSettings, guest_error};
 pub use session::{JoinSecrets, SessionDigest, SessionSecret};
+#[cfg(all(test, feature = "cluster"))]
+pub use simulation::Random;
 pub use time_outs::whole_seconds;
 pub use user_list::UserLists;
 pub use username::Username;

@@ -169,6 +169,11 @@ impl Drop for SharedLog {
 
 #[cfg(test)]
 impl SharedLog {
+    /// The epoch, and how far this node has applied its log.
+    pub fn position(&self) -> (&str, &Applied) {
+        (&self.epoch, &self.applied)
+    }
+
     /// A node of an empty chat, and a log without threads: nothing comes of what it is asked.
     pub fn detached() -> (Joined, Self) {
         let applied = Applied::default();

@@ -23,6 +23,7 @@
 //!   `merged` its store, and whether it is `complete`.
 //! - `tinychat:history`: a sorted set of the messages that are kept, by id. A stream would take less memory, but
 //!   nothing could be added before its end, as is necessary after the engine was filled.
+//!   `run` in which nothing was lost, and of each node its name, format and last sequence number.
 //! - `tinychat:leases`: a sorted set of the nodes, by the time at which they count as dead.
 //! - `tinychat:snapshot`: the chat's state at an id. What follows it is in the log.
 //! - `tinychat:claims`: what the nodes have, while the engine is empty or was restarted.
@@ -38,6 +39,8 @@ mod history;
 mod kept;
 mod liveness;
 mod log;
+#[cfg(test)]
+pub mod model;
 mod node;
 mod outbox;
 mod position;

@@ -518,6 +518,10 @@ fn encoded(snapshot: &Snapshot) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[path = "shared_simulation.rs"]
+mod simulation;
+
+#[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::net::{IpAddr, TcpListener, TcpStream};
