@@ -1,8 +1,8 @@
 //! The process that is measured. It is killed when its [`Child`] is dropped.
 
 use std::fs::{self, File};
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{self, Command, Stdio};
 use std::sync::Arc;
@@ -36,30 +36,59 @@ impl Child {
         if tls {
             let [cert, key] = ["server.crt", "server.key"].map(|file| directory.path().join(file));
             command.env("USE_SSL", "true").env("SSL_CERT_PATH", &cert).env("SSL_KEY_PATH", &key);
-            let (host, force) = ("localhost".into(), true);
-            let request = self_signed::Request { cert, key, days: 1, host, force };
-            self_signed::generate(&request)?;
-            client = Some(client_config(&request.cert)?);
+            // A server reads its certificate again when it changes.
+            if !cert.exists() {
+                let (cert, host) = (cert.clone(), "localhost".into());
+                self_signed::generate(&self_signed::Request { cert, key, days: 1, host, force: true })?;
+            }
+            client = Some(client_config(&cert)?);
         }
         Self::start(command, directory, client)
     }
 
     /// Starts the process, and reads from its log where it listens.
-    pub fn start(mut command: Command, directory: &TempDir, tls: Option<Arc<ClientConfig>>) -> Result<Self> {
+    pub fn start(command: Command, directory: &TempDir, tls: Option<Arc<ClientConfig>>) -> Result<Self> {
+        let mut child = Self::spawn(command, directory, tls)?;
+        let line = child.wait_for_log("running:")?;
+        let (_, port) = line.rsplit_once(':').ok_or("the log has no port")?;
+        child.address.set_port(port.parse()?);
+        Ok(child)
+    }
+
+    /// A Redis server as docs/cluster.md recommends it, with its data in `directory`. `None`: none is installed.
+    pub fn engine(directory: &TempDir) -> Result<Option<Self>> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--save", "", "--appendonly", "yes", "--daemonize", "no"]);
+        let mut engine = match Self::spawn(command, directory, None) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            engine => engine?,
+        };
+        engine.wait_for_log("Ready to accept connections")?;
+        engine.address.set_port(port);
+        Ok(Some(engine))
+    }
+
+    fn spawn(mut command: Command, directory: &TempDir, tls: Option<Arc<ClientConfig>>) -> io::Result<Self> {
         let log = NamedTempFile::new_in(directory)?;
+        let file = File::create(log.path())?;
         // A directory without a `.env` file.
-        command.current_dir(directory).stdin(Stdio::piped()).stderr(File::create(log.path())?);
+        command.current_dir(directory).stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut child = Self { process: command.spawn()?, log, address, tls };
+        Ok(Self { process: command.spawn()?, log, address, tls })
+    }
+
+    /// The first line of the log with this text, once there is one.
+    fn wait_for_log(&mut self, text: &str) -> Result<String> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let lines = child.log()?;
-            let line = lines.lines().find(|line| line.contains("running:") && lines.ends_with('\n'));
-            if let Some((_, port)) = line.and_then(|line| line.rsplit_once(':')) {
-                child.address.set_port(port.parse()?);
-                return Ok(child);
+            let lines = self.log()?;
+            let line = lines.lines().find(|line| line.contains(text) && lines.ends_with('\n'));
+            if let Some(line) = line {
+                return Ok(line.into());
             }
-            if Instant::now() > deadline || child.process.try_wait()?.is_some() {
+            if Instant::now() > deadline || self.process.try_wait()?.is_some() {
                 return Err(io::Error::other(format!("the process does not start: {lines}")).into());
             }
             thread::sleep(Duration::from_millis(5));

@@ -24,7 +24,7 @@ const fn columns(deliveries: &'static str, processor: &'static str) -> [Column; 
 }
 
 /// How long the store's thread may take to write a burst: a commit is due 100 ms after its first message.
-const WRITE_TIME: Duration = Duration::from_millis(250);
+pub const WRITE_TIME: Duration = Duration::from_millis(250);
 
 /// One burst.
 struct Round {

@@ -33,6 +33,8 @@ const TEST_QUIET_TIME: Duration = Duration::from_millis(2500);
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long clients receive before they try again to send what a socket did not accept.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// How long [`Crowd::receive`] waits.
+const RECEIVE_TIME: Duration = Duration::from_millis(10);
 /// How many messages are sent before clients receive again. With fewer, the load would be the bottleneck.
 const SENDS_AT_ONCE: usize = 64;
 /// Where few read, one client in this many does.
@@ -120,9 +122,41 @@ pub enum Last {
 impl Crowd {
     /// Clients that are connected and have not joined.
     pub fn connect(child: &Child, count: usize, sends: Sends, readers: Readers) -> Result<Self> {
+        Self::connect_all(&[child], count, sends, readers)
+    }
+
+    /// Clients that have joined and received everything.
+    pub fn join(child: &Child, count: usize, sends: Sends, readers: Readers) -> Result<Self> {
+        Self::join_all(&[child], count, sends, readers)
+    }
+
+    /// The same on servers with the same chat, in turn.
+    pub fn join_all(servers: &[&Child], count: usize, sends: Sends, readers: Readers) -> Result<Self> {
+        let mut joined = Self::connect_all(servers, count, sends, readers)?;
+        if sends == Sends::Messages {
+            joined.send_joins()?;
+        }
+        joined.last_id += count as u64;
+        joined.drain()?;
+        Ok(joined)
+    }
+
+    /// All clients ask to join.
+    pub fn send_joins(&mut self) -> Result<()> {
+        for number in 0..self.clients.len() {
+            let join = self.clients[number].wrap(&frame(&join(number), Some(MASK)))?;
+            self.clients[number].socket.write_all(&join)?;
+            // Everything that is sent to these clients would otherwise fill their sockets.
+            self.receive_some(Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    /// Clients that are connected to servers with the same chat, in turn.
+    pub fn connect_all(servers: &[&Child], count: usize, sends: Sends, readers: Readers) -> Result<Self> {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut clients = Vec::new();
-        for number in 0..count {
+        for (number, &child) in (0..count).zip(servers.iter().cycle()) {
             let mut client = Client::connect(child, child.tls.as_ref())?;
             // With the second to last, there is always one that may be no sender.
             client.reads = readers == Readers::All || number % FEW == FEW - 1 || number + 2 == count;
@@ -133,22 +167,6 @@ impl Crowd {
         Ok(Self { poll, clients, sends, buffer, sequence: 0, last_id: 0 })
     }
 
-    /// Clients that have joined and received everything.
-    pub fn join(child: &Child, count: usize, sends: Sends, readers: Readers) -> Result<Self> {
-        let mut joined = Self::connect(child, count, sends, readers)?;
-        if sends == Sends::Messages {
-            for number in 0..count {
-                let join = joined.clients[number].wrap(&frame(&join(number), Some(MASK)))?;
-                joined.clients[number].socket.write_all(&join)?;
-                // Everything that is sent to these clients would otherwise fill their sockets.
-                joined.receive_some(Duration::ZERO)?;
-            }
-        }
-        joined.last_id += count as u64;
-        joined.drain()?;
-        Ok(joined)
-    }
-
     /// Receives until nothing more arrives.
     pub fn drain(&mut self) -> Result<()> {
         // Cargo passes this to benchmarks, but not to tests.
@@ -156,6 +174,11 @@ impl Crowd {
         let quiet_time = if is_bench { QUIET_TIME } else { TEST_QUIET_TIME };
         while self.receive_some(quiet_time)? {}
         Ok(())
+    }
+
+    /// Receives what has arrived, or waits a little.
+    pub fn receive(&mut self) -> Result<()> {
+        self.receive_some(RECEIVE_TIME).map(drop)
     }
 
     /// Limits how much the last client's socket accepts while it reads nothing.

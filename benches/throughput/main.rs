@@ -9,6 +9,7 @@
 //! other load on the machine affects both.
 
 mod burst;
+mod cluster;
 mod connect;
 mod crowd;
 mod idle;
@@ -58,6 +59,7 @@ const CASES: &[Case] = &[
     ("stalled", stalled::run, true),
     ("connect", connect::run, true),
     ("store", store::run, true),
+    ("cluster", cluster::run, false),
     ("many", many::run, false),
 ];
 

@@ -8,8 +8,8 @@ use crate::report::{Column, median, microseconds, milliseconds, percentile, rati
 use crate::support::Result;
 use crate::target::Target;
 
-const MESSAGES_PER_SECOND: u32 = 50;
-const SENDERS: usize = 10;
+pub const MESSAGES_PER_SECOND: u32 = 50;
+pub const SENDERS: usize = 10;
 
 const COLUMNS: &[Column] = &columns("of floor's");
 const STORED_COLUMNS: &[Column] = &columns("of ws's");

@@ -131,6 +131,11 @@ pub fn kilobytes(value: f64) -> String {
     format!("{:.1} KB", value / 1024.0)
 }
 
+/// Bytes, in MiB.
+pub fn megabytes(value: f64) -> String {
+    format!("{:.2} MB", value / (1024.0 * 1024.0))
+}
+
 pub fn ratio(value: f64) -> String {
     format!("{value:.2}")
 }

@@ -40,13 +40,19 @@ impl Target {
     /// Starts it on its processor. The server has its default settings, except that no rate and no queue holds the load
     /// back, and that pings do not count as bytes of messages.
     pub fn start(self, bench: &Bench) -> Result<Child> {
+        self.start_with(bench, &[])
+    }
+
+    /// The same with more settings for the server.
+    pub fn start_with(self, bench: &Bench, settings: &[(&str, &str)]) -> Result<Child> {
         let directory = &bench.directory;
-        let settings = [
+        let usual = [
             ("MESSAGE_RATE", "0"),
             ("MAX_CONNECTIONS", "19500"),
             ("SEND_QUEUE_BYTES", "268435456"),
             ("PING_INTERVAL", "3600"),
         ];
+        let settings = [&usual[..], settings].concat();
         let start = || match self {
             Self::Floor => {
                 let relay = || -> Result<_> {
