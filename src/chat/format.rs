@@ -1,7 +1,12 @@
 //! Entries and snapshots as bytes, for other servers: JSON after the number of its format.
 //!
-//! Servers of two versions may run side by side, so a change to what is encoded is a new format, even if it only adds a
-//! field. `tests/formats/` has examples of each format, which are compared with what is encoded today.
+//! Servers of two versions may run side by side, and must have the same state. So each of these is a new format:
+//! - a change to what is encoded, even if it only adds a field;
+//! - a change to what an entry does to the state of the room: to a rule, a limit, or the text of a message that is kept.
+//!   Until all servers know the new format, they write the older one, whose entries keep the older rules.
+//!
+//! `tests/formats/` has examples of each format, which are compared with what is encoded today, and a transcript of
+//! entries with the state that they lead to.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,8 +15,28 @@ use thiserror::Error;
 use super::entry::{ConnectionId, Input};
 use super::room::Snapshot;
 
-/// The format of entries and snapshots that this server writes.
-pub const FORMAT: u32 = 1;
+/// The format of entries and snapshots, and the rules that go with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Format(u32);
+
+impl Format {
+    /// The oldest that this server can write.
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
+    pub const OLDEST: Self = Self(1);
+    /// The newest that it knows.
+    pub const NEWEST: Self = Self(1);
+
+    /// `None`: this server cannot write it.
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
+    pub fn new(number: u32) -> Option<Self> {
+        (Self::OLDEST.0..=Self::NEWEST.0).contains(&number).then_some(Self(number))
+    }
+
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "for several servers"))]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// An entry without its place in the order, which the log gives it.
 ///
@@ -30,7 +55,7 @@ pub struct Submission {
 /// Why bytes cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum FormatError {
-    #[error("{what} format {format}; this server knows up to {FORMAT}: upgrade it")]
+    #[error("{what} format {format}; this server knows up to {}: upgrade it", Format::NEWEST.0)]
     Unknown { what: &'static str, format: u32 },
     #[error("a damaged {what}: {reason}")]
     Damaged { what: &'static str, reason: String },
@@ -43,8 +68,8 @@ impl Submission {
 
     /// # Errors
     /// The input concerns only this server.
-    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        encode(self).map_err(|_| FormatError::Local)
+    pub fn encode(&self, format: Format) -> Result<Vec<u8>, FormatError> {
+        encode(format, self).map_err(|_| FormatError::Local)
     }
 
     /// # Errors
@@ -59,8 +84,9 @@ impl Snapshot {
 
     /// # Errors
     /// A kept message is not text, which cannot happen.
-    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        encode(self).map_err(|error| FormatError::Damaged { what: Self::NAME, reason: error.to_string() })
+    pub fn encode(&self, format: Format) -> Result<Vec<u8>, FormatError> {
+        encode(format, self)
+            .map_err(|error| FormatError::Damaged { what: Self::NAME, reason: error.to_string() })
     }
 
     /// # Errors
@@ -75,8 +101,9 @@ impl Snapshot {
     }
 }
 
-fn encode(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    let mut bytes = format!("{FORMAT} ").into_bytes();
+/// There is only one format so far. What an older one encodes in another way is decided here.
+fn encode(format: Format, value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut bytes = format!("{} ", format.0).into_bytes();
     serde_json::to_writer(&mut bytes, value)?;
     Ok(bytes)
 }
@@ -84,7 +111,7 @@ fn encode(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, FormatError> {
     let damaged = |reason: &str| FormatError::Damaged { what, reason: reason.to_owned() };
     let (format, json) = split_format(bytes).ok_or_else(|| damaged("it has no format"))?;
-    if format > FORMAT {
+    if format > Format::NEWEST.0 {
         return Err(FormatError::Unknown { what, format });
     }
     if format == 0 {

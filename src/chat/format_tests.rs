@@ -212,12 +212,12 @@ fn busy_room() -> Room {
 #[test]
 fn entries_are_encoded_as_they_always_were() {
     let encoded: Vec<String> =
-        inputs().into_iter().map(|input| text(submission(input).encode().unwrap())).collect();
+        inputs().into_iter().map(|input| text(submission(input).encode(Format::NEWEST).unwrap())).collect();
     let golden: Vec<&str> = ENTRIES.lines().collect();
     for (encoded, golden) in encoded.iter().zip(&golden) {
         assert_eq!(encoded, golden, "{CHANGED}");
         let decoded = Submission::decode(golden.as_bytes()).unwrap();
-        assert_eq!(text(decoded.encode().unwrap()), *golden);
+        assert_eq!(text(decoded.encode(Format::NEWEST).unwrap()), *golden);
     }
     assert_eq!(encoded.len(), golden.len(), "{}", encoded.join("\n"));
 }
@@ -225,9 +225,9 @@ fn entries_are_encoded_as_they_always_were() {
 #[test]
 fn snapshots_are_encoded_as_they_always_were() {
     let golden = SNAPSHOT.trim_end();
-    assert_eq!(text(busy_room().snapshot().encode().unwrap()), golden, "{CHANGED}");
+    assert_eq!(text(busy_room().snapshot().encode(Format::NEWEST).unwrap()), golden, "{CHANGED}");
     let room = Room::from_snapshot(Snapshot::decode(golden.as_bytes()).unwrap()).unwrap();
-    assert_eq!(text(room.snapshot().encode().unwrap()), golden);
+    assert_eq!(text(room.snapshot().encode(Format::NEWEST).unwrap()), golden);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn no_secret_is_encoded() {
         (format!(r#"{{"type":"join","password":["{join}"],"session":["{SECRET}"]}}"#), None),
         (format!(r#"{{"type":"join","password":"{join}","session":"{SECRET}""#), None),
     ] {
-        bytes.extend(submission(message(&text, access, guest)).encode().unwrap());
+        bytes.extend(submission(message(&text, access, guest)).encode(Format::NEWEST).unwrap());
     }
     let new = SessionSecret::parse(SECRET).unwrap();
     let mut room = room();
@@ -319,7 +319,7 @@ fn no_secret_is_encoded() {
     let input = Input::Message { message, access, session: Some(new.digest()), guest: guest(1) };
     room.apply(Entry { id: 1, time: &time(0), from: id(1, 1), input }, NodeNumber::LOCAL);
     assert_eq!(room.members(), 1);
-    bytes.extend(room.snapshot().encode().unwrap());
+    bytes.extend(room.snapshot().encode(Format::NEWEST).unwrap());
     let all = self::text(bytes);
     for secret in [SECRET, &SECRET.to_uppercase(), join, login] {
         assert!(!all.contains(secret), "{secret} is in {all}");
@@ -433,14 +433,14 @@ fn exercise(mut room: Room, more: Vec<Submission>) {
         let (time, input) = (time(u64::from(node) << 40), Input::NodeDown(NodeNumber::new(node).unwrap()));
         room.apply(Entry { id, time: &time, from: ConnectionId::SERVER, input }, NodeNumber::LOCAL);
     }
-    room.snapshot().encode().unwrap();
+    room.snapshot().encode(Format::NEWEST).unwrap();
 }
 
 proptest! {
     #[test]
     fn an_entry_is_decoded_as_it_was(input in any_input(), from: u64, offset_seconds: i32) {
         let submission = Submission { from: ConnectionId(from), offset_seconds, input };
-        let decoded = Submission::decode(&submission.encode().unwrap()).unwrap();
+        let decoded = Submission::decode(&submission.encode(Format::NEWEST).unwrap()).unwrap();
         prop_assert_eq!((decoded.from, decoded.offset_seconds), (submission.from, submission.offset_seconds));
         prop_assert_eq!(format!("{:?}", decoded.input), format!("{:?}", with_texts(submission.input)));
     }

@@ -38,7 +38,7 @@ pub use entry::{
     OlderMessages, OlderRequest, StoreUnavailable,
 };
 #[cfg(feature = "cluster")]
-pub use format::{FORMAT, FormatError, Submission};
+pub use format::{Format, FormatError, Submission};
 pub use guests::Guests;
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;

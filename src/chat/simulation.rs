@@ -6,6 +6,8 @@
 
 #[path = "simulation_disk.rs"]
 mod disk;
+#[path = "simulation_transcript.rs"]
+mod transcript;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -20,7 +22,7 @@ use disk::{Disk, End, Kept};
 
 use super::acts::{Action, Ban, Decision, Outcome};
 use super::entry::*;
-use super::format::Submission;
+use super::format::{Format, Submission};
 use super::guests::Guests;
 use super::history::{HistoryLimits, MAX_HISTORY_BYTES};
 use super::name_key::NameKey;
@@ -85,6 +87,13 @@ fn invariants_hold_for_every_seed() {
 
 /// Returns which rare events have occurred.
 fn simulate(seed: u64) -> BTreeSet<&'static str> {
+    let world = simulated(seed);
+    world.replay();
+    world.seen
+}
+
+/// A world at its end.
+fn simulated(seed: u64) -> World {
     let mut random = Random(seed);
     let mut world = World::new(&mut random);
     for _ in 0..random.below(MAX_STEPS) {
@@ -92,8 +101,7 @@ fn simulate(seed: u64) -> BTreeSet<&'static str> {
     }
     world.settle(&mut random);
     world.check_end();
-    world.replay();
-    world.seen
+    world
 }
 
 /// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
@@ -1162,7 +1170,7 @@ impl World {
     /// The same entries give the same effects and the same state. Several servers, which get the entries as bytes and
     /// may start from a snapshot at any time, each get their part of the effects.
     fn replay(&self) {
-        let state = self.room.snapshot().encode();
+        let state = self.room.snapshot().encode(Format::NEWEST);
         let mut random = Random(self.last_entry);
         for viewer in [NodeNumber::LOCAL, node(1), node(2)] {
             let mut room = room(self.history_messages, self.epoch, &self.base);
@@ -1178,7 +1186,7 @@ impl World {
                     room = restored(&room);
                 }
             }
-            assert_eq!(room.snapshot().encode(), state, "the state on {viewer:?}");
+            assert_eq!(room.snapshot().encode(Format::NEWEST), state, "the state on {viewer:?}");
         }
     }
 }
@@ -1329,7 +1337,7 @@ fn node(number: u32) -> NodeNumber {
 fn transmitted(applied: &Applied) -> Applied {
     let Applied { id, ref time, from, ref input } = *applied;
     let submission = Submission { from, offset_seconds: 0, input: input.clone() };
-    match submission.encode() {
+    match submission.encode(Format::NEWEST) {
         Ok(bytes) => {
             let Submission { from, input, .. } = Submission::decode(&bytes).expect("it was just encoded");
             Applied { id, time: time.clone(), from, input }
@@ -1343,7 +1351,7 @@ fn transmitted(applied: &Applied) -> Applied {
 
 /// The room of another server that starts from a snapshot.
 fn restored(room: &Room) -> Room {
-    let bytes = room.snapshot().encode().expect("all messages are text");
+    let bytes = room.snapshot().encode(Format::NEWEST).expect("all messages are text");
     let snapshot = Snapshot::decode(&bytes).expect("it was just encoded");
     Room::from_snapshot(snapshot).expect("it is the state of a room")
 }

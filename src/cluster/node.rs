@@ -15,7 +15,7 @@ pub struct NodeSettings {
     pub tuning: Tuning,
 }
 
-/// The formats of entries and snapshots that this program knows. Nodes whose programs know different ones run side by
+/// The formats of entries and snapshots that this program knows, each with its rules. Nodes whose programs know different ones run side by
 /// side if they have one in common; then all of them write the newest common one.
 #[derive(Clone, Copy, Debug)]
 pub struct Formats {
@@ -68,7 +68,6 @@ pub struct Joined {
     pub node: NodeNumber,
     pub epoch: String,
     /// The newest format that all nodes know: the one to write.
-    #[cfg_attr(not(test), expect(dead_code, reason = "there is only one format so far"))]
     pub format: u32,
     /// `None`: the state that this node has is the chat's.
     pub state: Option<State>,
@@ -116,7 +115,6 @@ pub enum Event {
     /// state. Pass it to [`SharedLog::adopt`](super::SharedLog::adopt).
     Joined(Joined),
     /// All nodes know this format now: write it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "there is only one format so far"))]
     Format(u32),
     /// The log has grown. Answer with [`SharedLog::snapshot`](super::SharedLog::snapshot).
     SnapshotDue,

@@ -77,6 +77,8 @@ pub struct Past {
     pub epoch: String,
     /// The last of its sequence numbers that it will not use again.
     pub done: u64,
+    /// The newest that all nodes know; `None`: this node does not know others.
+    pub format: Option<u32>,
 }
 
 /// The chat's state after joining.
@@ -338,7 +340,7 @@ fn decide(
     let mut details = vec![
         epoch.clone(),
         decimal(mark.into()),
-        decimal(node.formats.newest.into()),
+        decimal(past.format.unwrap_or(node.formats.newest).into()),
         millis(node.tuning.lease),
         decimal(applied.highest_node.max(past.node).into()),
         past.epoch.clone(),

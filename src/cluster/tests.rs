@@ -507,6 +507,14 @@ fn versions_with_a_common_format_run_side_by_side() {
     assert_eq!((old.format, new.format), (1, 1));
     let error = start("c", 2, 3).err().unwrap().to_string();
     assert!(error.contains("uses format 1, and this program knows 2 to 3"), "{error}");
+    // The new one, which may fill the engine, once prevented the old one from continuing.
+    for node in [&mut old, &mut new] {
+        node.append(0);
+        node.wait("its entry", |node| !node.chat.is_empty());
+    }
+    engine.call(&["FLUSHALL"]);
+    TestNode::wait_all(&mut [&mut old, &mut new], "the loss", |node| node.joined == 1);
+    assert_eq!((old.unusable.as_deref(), old.format, new.format), (None, 1, 1));
     old.log.leave();
     old.wait("the end", |old| old.left.is_some());
     new.wait("the new format", |new| new.format == 2);
@@ -912,7 +920,7 @@ impl TestNode {
             Event::Joined(joined) => {
                 self.joined += 1;
                 self.log.adopt(&joined);
-                (self.node, self.epoch) = (joined.node, joined.epoch);
+                (self.node, self.epoch, self.format) = (joined.node, joined.epoch, joined.format);
                 if let Some(state) = joined.state {
                     (self.chat, self.last_id) = (lines(&state.chat), joined.id);
                 }

@@ -607,8 +607,12 @@ impl Writer {
             self.wait_until(Instant::now() + IO_TIMEOUT);
         }
         let Some(offer) = self.offer.take() else { return };
-        let past =
-            Past { node: self.last_number, epoch: self.membership.epoch.clone(), done: self.outbox.done() };
+        let past = Past {
+            node: self.last_number,
+            epoch: self.membership.epoch.clone(),
+            done: self.outbox.done(),
+            format: Some(self.membership.format),
+        };
         while !self.is_over() {
             let back = self.with_engine(|engine, writer| come_back(engine, &writer.node, &past, &offer));
             match back {

@@ -12,8 +12,8 @@ use super::order::{Order, Own};
 use super::shared_history::SharedHistory;
 use super::{DRAIN_TIMEOUT, Event, Hub, HubHandle};
 use crate::chat::{
-    Action, Audience, ChatTime, ConnectionId, Departure, Effect, Entry, FormatError, Input, NodeNumber,
-    Outcome, Room, ServerMessage, Snapshot, Submission, UserLists,
+    Action, Audience, ChatTime, ConnectionId, Departure, Effect, Entry, Format, FormatError, Input,
+    NodeNumber, Outcome, Room, ServerMessage, Snapshot, Submission, UserLists,
 };
 use crate::cluster::{self, Change, Content, Joined, SharedLog};
 use crate::store::Followed;
@@ -40,6 +40,8 @@ pub enum LogEvent {
     Fenced,
     SnapshotDue,
     HistoryDue,
+    /// Write this from now on.
+    Format(Format),
     Left {
         in_time: bool,
     },
@@ -116,8 +118,7 @@ impl LogEvent {
             cluster::Event::HistoryDue => Self::HistoryDue,
             cluster::Event::Left(in_time) => Self::Left { in_time },
             cluster::Event::Unusable(error) => Self::Failed(io::Error::other(error)),
-            // There is only one format so far.
-            cluster::Event::Format(_) => return None,
+            cluster::Event::Format(number) => Self::Format(format(number)),
         })
     }
 
@@ -174,6 +175,8 @@ pub struct SharedOrder {
     pub(super) log: SharedLog,
     pub(super) history: SharedHistory,
     node: NodeNumber,
+    /// The one to write.
+    format: Format,
     /// This server's entries that were not read back, in their order.
     waiting: VecDeque<(u64, Own)>,
     /// Of the last entry that was applied.
@@ -201,6 +204,7 @@ impl SharedOrder {
     pub fn new(log: SharedLog, history: SharedHistory, joined: &Joined, ready: Sender<()>) -> Self {
         let mut order = Self {
             node: joined.node,
+            format: format(joined.format),
             log,
             history,
             waiting: VecDeque::new(),
@@ -215,7 +219,7 @@ impl SharedOrder {
     }
 
     pub fn append(&mut self, from: ConnectionId, offset_seconds: i32, input: Input, own: Own) {
-        match (Submission { from, offset_seconds, input }).encode() {
+        match (Submission { from, offset_seconds, input }).encode(self.format) {
             Ok(entry) => self.waiting.push_back((self.log.append(entry), own)),
             Err(error) => error!("An entry cannot be encoded: {error}"),
         }
@@ -294,7 +298,7 @@ impl SharedOrder {
         let node = joined.node;
         let keeps_clients = node == self.node && !has_state && self.phase == Phase::Joined;
         self.log.adopt(joined);
-        (self.node, self.tick) = (node, None);
+        (self.node, self.format, self.tick) = (node, format(joined.format), None);
         if self.phase == Phase::Fenced {
             self.phase = Phase::Joined;
         }
@@ -359,7 +363,8 @@ impl Hub {
             LogEvent::OfferDue => {
                 let snapshot = self.room.snapshot();
                 if let Order::Shared(order) = &mut self.order {
-                    order.log.offer(move || encoded(&snapshot));
+                    let format = order.format;
+                    order.log.offer(move || encoded(&snapshot, format));
                 }
             }
             LogEvent::Fenced => {
@@ -371,7 +376,13 @@ impl Hub {
             LogEvent::SnapshotDue => {
                 let snapshot = self.room.snapshot();
                 if let Order::Shared(order) = &mut self.order {
-                    order.log.snapshot(move || encoded(&snapshot));
+                    let format = order.format;
+                    order.log.snapshot(move || encoded(&snapshot, format));
+                }
+            }
+            LogEvent::Format(format) => {
+                if let Order::Shared(order) = &mut self.order {
+                    order.format = format;
                 }
             }
             LogEvent::HistoryDue => self.offer_history(),
@@ -513,8 +524,13 @@ impl Hub {
     }
 }
 
-fn encoded(snapshot: &Snapshot) -> Option<Vec<u8>> {
-    snapshot.encode().inspect_err(|error| error!("The chat's state cannot be encoded: {error}")).ok()
+/// All servers know it, so this one does.
+fn format(number: u32) -> Format {
+    Format::new(number).unwrap_or(Format::NEWEST)
+}
+
+fn encoded(snapshot: &Snapshot, format: Format) -> Option<Vec<u8>> {
+    snapshot.encode(format).inspect_err(|error| error!("The chat's state cannot be encoded: {error}")).ok()
 }
 
 #[cfg(test)]

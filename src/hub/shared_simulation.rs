@@ -240,7 +240,8 @@ impl World {
                     let entry_key = (entry.id, entry.time, origin.node.into(), origin.sequence);
                     hub.entry(SharedEntry::decode(entry).expect("a server has encoded it"), &mut out);
                     if entry_key.0 % COMPARED == 0 {
-                        let state = hub.room.snapshot().encode().expect("all messages are text");
+                        let state =
+                            hub.room.snapshot().encode(Format::NEWEST).expect("all messages are text");
                         let key = (hub.room.epoch().to_string(), entry_key);
                         let known = self.rooms.entry(key).or_insert_with(|| state.clone());
                         assert!(*known == state, "rooms differ after {entry_key:?}");
@@ -248,11 +249,11 @@ impl World {
                 }
             }
             ThreadEvent::OfferDue => {
-                let chat = hub.room.snapshot().encode().expect("all messages are text");
+                let chat = hub.room.snapshot().encode(Format::NEWEST).expect("all messages are text");
                 threads.offer(hub.order.log.position().1, chat);
             }
             ThreadEvent::SnapshotDue => {
-                let chat = hub.room.snapshot().encode().expect("all messages are text");
+                let chat = hub.room.snapshot().encode(Format::NEWEST).expect("all messages are text");
                 let (epoch, applied) = hub.order.log.position();
                 threads.snapshot(epoch, applied, &chat);
             }
@@ -412,7 +413,7 @@ impl World {
     }
 
     fn start_server(&mut self) {
-        let chat = empty_room().snapshot().encode().expect("it is empty");
+        let chat = empty_room().snapshot().encode(Format::NEWEST).expect("it is empty");
         let threads = Threads::start(self.started, OwnState { rank: Rank::Nothing, chat });
         self.started += 1;
         let server = Server { threads, stopped_until: 0, hub: None };
@@ -520,8 +521,10 @@ impl World {
             }
         }
         let hubs: Vec<&HubState> = self.servers.iter().filter_map(|server| server.hub.as_ref()).collect();
-        let states: BTreeSet<Vec<u8>> =
-            hubs.iter().map(|hub| hub.room.snapshot().encode().expect("all messages are text")).collect();
+        let states: BTreeSet<Vec<u8>> = hubs
+            .iter()
+            .map(|hub| hub.room.snapshot().encode(Format::NEWEST).expect("all messages are text"))
+            .collect();
         assert_eq!(states.len(), 1, "all servers have the same room");
         let mut said: BTreeMap<(usize, u64), u64> = BTreeMap::new();
         let mut last: BTreeMap<usize, u64> = BTreeMap::new();

@@ -9,7 +9,7 @@ use super::history::{self, LocalHistory};
 use super::signals::Wakeups;
 use super::waiting::run_unless_stopped;
 use super::{LocalChat, StartError, open_store, prepare};
-use crate::chat::{FORMAT, MAX_DELETIONS, Room, Snapshot};
+use crate::chat::{Format, MAX_DELETIONS, Room, Snapshot};
 use crate::cluster::{self, Formats, NodeSettings, OwnState, Rank, Status, Tuning};
 use crate::config::{ClusterSettings, Settings};
 use crate::http::ClusterSource;
@@ -61,11 +61,11 @@ pub fn join(
 ) -> Result<(LocalChat, Membership), StartError> {
     let node = NodeSettings {
         cluster: cluster.clone(),
-        formats: Formats { oldest: 1, newest: FORMAT },
+        formats: Formats { oldest: Format::OLDEST.number(), newest: Format::NEWEST.number() },
         tuning: Tuning::default(),
     };
     let snapshot = local.hub.room.snapshot();
-    let chat = snapshot.encode()?;
+    let chat = snapshot.encode(Format::NEWEST)?;
     let rank = match local.newest_id {
         0 => Rank::Nothing,
         id => Rank::Stored(id),

@@ -246,6 +246,7 @@ impl Threads {
                         node: self.last_number,
                         epoch: self.membership.epoch.clone(),
                         done: self.outbox.done(),
+                        format: Some(self.membership.format),
                     };
                     let (step, filled) = (Step::Look, None);
                     let entering = Entering { past, offer, is_first: false, step, filled };

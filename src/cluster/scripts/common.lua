@@ -53,11 +53,12 @@ local function end_node(log, node)
   redis.call('HDEL', META, 'node:' .. node, 'name:' .. node, 'format:' .. node, 'kept:' .. node)
 end
 
--- The newest format that all live nodes know.
+-- The newest format that all live nodes know. After the engine was filled, those of nodes that have not come back are
+-- not known: they know the chat's.
 local function common_format(own)
-  local lowest = tonumber(own)
+  local lowest, current = tonumber(own), redis.call('HGET', META, 'format')
   for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    lowest = math.min(lowest, tonumber(redis.call('HGET', META, 'format:' .. node) or lowest))
+    lowest = math.min(lowest, tonumber(redis.call('HGET', META, 'format:' .. node) or current))
   end
   return lowest
 end
