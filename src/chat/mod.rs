@@ -38,7 +38,9 @@ pub use entry::{
     OlderMessages, OlderRequest, StoreUnavailable,
 };
 #[cfg(feature = "cluster")]
-pub use format::{Format, FormatError, Submission};
+pub use format::FormatError;
+#[cfg(any(feature = "cluster", fuzzing, test))]
+pub use format::{Format, Submission};
 pub use guests::Guests;
 pub use history::{Deletion, HistoryEntry, HistoryLimits, MAX_DELETIONS, StoredHistory, Visibility};
 pub use list_budget::JoinPace;
@@ -49,7 +51,7 @@ pub use name_map::NameMap;
 #[cfg(test)]
 pub use protocol::HistoryAnswer;
 pub use protocol::{Body, ClientMessage, KeptMessage, MessageError, ServerMessage, TxnId};
-#[cfg(feature = "cluster")]
+#[cfg(any(feature = "cluster", fuzzing, test))]
 pub(crate) use room::Snapshot;
 pub use room::{Audience, Effect, KeptEntry, PastEpoch, Room, RoomSettings, guest_error};
 pub use session::{JoinSecrets, SessionDigest, SessionSecret};

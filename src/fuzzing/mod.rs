@@ -6,12 +6,14 @@
 mod client_bytes;
 mod env_file;
 mod http_response;
+mod log_bytes;
 mod pem_files;
 mod request_head;
 mod transcript;
 
 pub use client_bytes::client_bytes;
 pub use env_file::env_file;
+pub use log_bytes::log_bytes;
 pub use pem_files::pem_files;
 pub use request_head::request_head;
 
@@ -59,6 +61,11 @@ mod tests {
     #[test]
     fn env_file_seeds_break_no_rule() {
         run_seeds("env_file", env_file);
+    }
+
+    #[test]
+    fn log_byte_seeds_break_no_rule() {
+        run_seeds("log_bytes", log_bytes);
     }
 
     proptest! {
