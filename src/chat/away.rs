@@ -20,9 +20,9 @@ pub const MAX_ALL_UNREAD_BYTES: usize = 8 * 1024 * 1024;
 /// What an error that waits takes besides its text, in bytes.
 const NOTICE_BYTES: usize = 48;
 
-/// Servers ask for an entry when a member's time is over. If it comes this much later, none could be made meanwhile.
+/// Servers ask for an entry when a member's time is over. If it comes this much later, the engine was unavailable.
 const OVERDUE: Duration = Duration::from_secs(2);
-/// After that, members have at least this long to resume. What they have sent in time may be in a server's queue.
+/// After that, members have at least this long to resume. What they sent in time may still be in a server's queue.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a member may be away, and how many may be away at once.
@@ -61,7 +61,7 @@ impl AwaySchedule {
         Self { limits, by_end: BTreeSet::new(), by_network: HashMap::new() }
     }
 
-    /// The members that may need more time, because no entry could be made when the time of one of them was over.
+    /// The members that may need more time, because no entry came when the time of one of them was over.
     pub fn late(&self, now: ChatTime) -> Vec<JoinOrder> {
         match self.by_end.first() {
             Some(&(first, _)) if now.saturating_since(first) >= OVERDUE => {
@@ -195,11 +195,11 @@ impl Unread {
         Some(entry)
     }
 
-    /// Adds an error, unless [`MAX_UNREAD`] wait already or it takes more than `room` in memory, in bytes. Returns what it
-    /// takes.
-    pub fn notify(&mut self, notice: String, room: usize) -> usize {
+    /// Adds an error, unless [`MAX_UNREAD`] wait already or it takes more than `max_bytes` in memory. Returns what it
+    /// takes, in bytes.
+    pub fn notify(&mut self, notice: String, max_bytes: usize) -> usize {
         let bytes = notice_bytes(&notice);
-        if self.notices.len() >= MAX_UNREAD || bytes > room {
+        if self.notices.len() >= MAX_UNREAD || bytes > max_bytes {
             return 0;
         }
         self.notices.push(notice);

@@ -216,7 +216,7 @@ impl History {
         self.last_evicted
     }
 
-    /// How many messages to all members are kept that memory no longer holds, if there are as many.
+    /// How many of the messages to all members that memory no longer holds are kept, at most.
     #[cfg(feature = "cluster")]
     pub fn beyond_memory(&self) -> usize {
         self.limits.messages.saturating_sub(self.public)

@@ -350,8 +350,8 @@ impl Room {
         self.epoch.clone()
     }
 
-    #[cfg(feature = "cluster")]
     /// The decisions that are being stored, in order.
+    #[cfg(feature = "cluster")]
     pub fn undecided(&self) -> &[Decision] {
         &self.undecided
     }

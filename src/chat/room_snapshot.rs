@@ -49,8 +49,7 @@ struct SharedSettings {
 }
 
 impl Snapshot {
-    /// The last id of this epoch that the chat has. `None`: it is none of the epochs before the next one, which begins
-    /// after the entry with the id `last_id`.
+    /// The last id of an epoch of the chat; of the current one, it is `last_id`. `None`: the epoch is not known.
     pub fn end_of(&self, epoch: &str, last_id: u64) -> Option<u64> {
         if *self.epoch == *epoch {
             return Some(last_id);
@@ -138,7 +137,7 @@ impl Room {
         self.history.last_evicted()
     }
 
-    /// How many messages are kept that memory no longer holds, if there are as many.
+    /// How many of the messages that memory no longer holds are kept, at most.
     #[cfg(feature = "cluster")]
     pub fn kept_beyond_memory(&self) -> usize {
         self.history.beyond_memory()

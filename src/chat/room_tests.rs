@@ -1433,7 +1433,7 @@ fn waiting_whispers_are_limited_in_number_and_bytes() {
     assert!(lines.contains(&"error: Bob has left without receiving 4 of your messages.".into()), "{lines:?}");
 }
 
-/// A snapshot of a room with many of them once exceeded its limit, and the log of several servers was not trimmed.
+/// A snapshot with many waiting whispers once exceeded its limit, and the log of several servers was not trimmed.
 #[test]
 fn what_waits_for_all_members_is_limited_in_bytes() {
     /// Of a snapshot, in bytes.
@@ -1470,7 +1470,7 @@ fn what_waits_for_all_members_is_limited_in_bytes() {
     assert_eq!(script.room.unread_bytes(), 0);
 }
 
-/// While the engine of several servers was away, members once resumed in time and lost their places all the same.
+/// Members that resumed in time during an outage of the engine once lost their places regardless.
 #[test]
 fn members_have_time_to_resume_after_an_outage() {
     let mut script = Script::with(&["Ann"]);

@@ -213,9 +213,9 @@ impl Roster {
     /// Keeps a whisper for a member that is away. `false`: too much waits already.
     pub fn keep_unread(&mut self, order: JoinOrder, entry: &HistoryEntry) -> bool {
         let bytes = entry.bytes();
-        let room = MAX_ALL_UNREAD_BYTES.saturating_sub(self.unread_bytes);
+        let left = MAX_ALL_UNREAD_BYTES.saturating_sub(self.unread_bytes);
         match self.members.get_mut(&order).map(|member| &mut member.presence) {
-            Some(Presence::Away(_, unread)) if unread.has_room(bytes) && bytes <= room => {
+            Some(Presence::Away(_, unread)) if unread.has_room(bytes) && bytes <= left => {
                 unread.push(entry.clone());
                 self.unread_bytes += bytes;
                 true
@@ -226,11 +226,11 @@ impl Roster {
 
     /// Keeps an error for a member that is away, if there is room.
     pub fn keep_notice(&mut self, order: JoinOrder, notice: String) {
-        let room = MAX_ALL_UNREAD_BYTES.saturating_sub(self.unread_bytes);
+        let left = MAX_ALL_UNREAD_BYTES.saturating_sub(self.unread_bytes);
         if let Some(Presence::Away(_, unread)) =
             self.members.get_mut(&order).map(|member| &mut member.presence)
         {
-            self.unread_bytes += unread.notify(notice, room);
+            self.unread_bytes += unread.notify(notice, left);
         }
     }
 

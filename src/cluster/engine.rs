@@ -22,7 +22,7 @@ pub struct Link {
     client: redis::Client,
     address: String,
     is_tls: bool,
-    /// Whether a connection has been made, so its settings are right.
+    /// Whether a connection has ever been made, which shows that its settings are right.
     has_connected: AtomicBool,
     keys: [String; 6],
 }
@@ -37,7 +37,7 @@ pub struct Engine {
 /// What the engine says about itself.
 #[derive(Debug, PartialEq)]
 pub struct EngineInfo {
-    /// Identifies its process, from its start to its end.
+    /// Its `run_id`, which changes when it is restarted.
     pub run: String,
     /// Whether a restart keeps what it holds.
     pub is_persistent: bool,
@@ -52,7 +52,7 @@ pub enum EngineError {
     /// It cannot be reached, or does not write at the moment.
     #[error("{0}")]
     Unavailable(String),
-    /// A signal has arrived while the answer was awaited, such as SIGCONT after SIGSTOP.
+    /// A signal arrived before the answer, such as SIGCONT after SIGSTOP.
     #[error("a call was interrupted")]
     Interrupted,
     /// There is another chat, or none.
@@ -118,7 +118,7 @@ impl From<RedisError> for EngineError {
     }
 }
 
-/// The client does not repeat a call of the system that a signal has interrupted. It wraps its cause twice.
+/// The Redis client does not retry a system call that a signal has interrupted. It wraps the cause twice.
 fn is_interrupted(error: &RedisError) -> bool {
     let cause =
         error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
@@ -328,7 +328,7 @@ mod tests {
             assert!(matches!(&error, EngineError::Refused(text) if text.contains(reason)), "{error}");
         }
         for unavailable in
-            [good.replace("role:master", "role:slave"), good.replace("run_id", "walk_id"), String::new()]
+            [good.replace("role:master", "role:slave"), good.replace("run_id", "other_id"), String::new()]
         {
             assert!(matches!(check_info(&unavailable), Err(EngineError::Unavailable(_))));
         }

@@ -62,19 +62,20 @@ impl History {
         Self::new(self.node.clone(), self.writer.clone())
     }
 
-    /// Reads a page, which is not cut off because the history is not complete. `None`: that was not possible within 3 s
+    /// Reads a page that does not end early because the history is incomplete. `None`: that was not possible within 3 s
     /// after the request was made.
     pub fn page(&mut self, query: &HistoryQuery, asked: Instant) -> Option<HistoryPage> {
         self.read_until(query, asked + PAGE_TIMEOUT, |page| page.more || page.is_complete)
     }
 
-    /// Reads a page that may be cut off.
+    /// Reads a page that may end early.
     pub fn page_so_far(&mut self, query: &HistoryQuery) -> Option<HistoryPage> {
         self.read_until(query, Instant::now() + PAGE_TIMEOUT, |_| true)
     }
 
-    /// Adds messages that the history lacks. `applied`: they are those of the chat after this entry. `is_last`: the
-    /// history is complete with these. `false`: that was not possible; try again with messages that are read anew.
+    /// Adds messages that the history lacks. `applied`: the last entry that was applied when they were read. `is_last`:
+    /// with them, the history is complete. `false`: that was not possible; read the messages again before the next
+    /// attempt.
     pub fn merge(&mut self, epoch: &str, applied: u64, messages: &[KeptEntry], is_last: bool) -> bool {
         let pairs: Vec<(String, Vec<u8>)> =
             messages.iter().map(|message| (decimal(message.id), encode(message))).collect();

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use crate::chat::{KeptEntry, TxnId};
 
-/// The most bytes that may wait. Beyond that, the oldest are dropped, and servers that join later do not have them.
+/// The most bytes that may wait. Beyond that, the oldest are dropped, and are missing from the history.
 pub const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
-/// So many bytes are written at once, when nothing else is the reason.
+/// The most bytes that one call writes. Changes are written once there are this many, unless they are needed earlier.
 pub const WRITE_BYTES: usize = 256 * 1024;
 /// The most changes that one call writes.
 const MAX_BATCH: usize = 500;
@@ -57,7 +57,7 @@ impl Change {
         }
     }
 
-    /// A message that was deleted should not stay on the engine.
+    /// Whether it must not wait: a deleted message should not stay on the engine.
     pub fn is_urgent(&self) -> bool {
         matches!(self, Self::Delete { .. })
     }
@@ -92,7 +92,7 @@ pub struct Waiting {
     written: u64,
     /// Whether they are to be written at once.
     is_urgent: bool,
-    /// Whether some were dropped, so that no node may have them.
+    /// Whether some were dropped. Then perhaps no node has them.
     pub has_gap: bool,
 }
 
@@ -112,7 +112,7 @@ impl Waiting {
         self.bytes
     }
 
-    /// Returns whether others had to be dropped for it.
+    /// Returns whether others had to be dropped to make room.
     pub fn push(&mut self, change: Change) -> bool {
         if change.at() <= self.written {
             return false;
@@ -131,12 +131,12 @@ impl Waiting {
         has_dropped
     }
 
-    /// They are to be written at once, if there are any.
-    pub fn hurry(&mut self) {
+    /// Has all that wait written at once.
+    pub fn write_at_once(&mut self) {
         self.is_urgent = !self.changes.is_empty();
     }
 
-    /// Whether the engine, which says that the changes up to this entry are written, has lost some that were.
+    /// Whether the engine has lost changes that were written, if it has only those up to this entry.
     pub fn has_lost(&self, id: u64) -> bool {
         id < self.written
     }
@@ -251,12 +251,12 @@ mod tests {
         assert_eq!(waiting.batch()[1], (2, b"D1".to_vec()));
         waiting.written(2);
         assert!(!waiting.is_due(0));
-        waiting.hurry();
+        waiting.write_at_once();
         assert!(!waiting.is_due(0), "there is nothing to write");
     }
 
     #[test]
-    fn nodes_write_in_turn_and_in_parts() {
+    fn the_first_node_writes_before_the_others_and_in_batches() {
         let mut waiting = Waiting::new(0, Vec::new());
         for id in 1..=4 {
             waiting.push(Change::Add(message(id, WRITE_BYTES / 2)));

@@ -75,7 +75,7 @@ impl SharedLog {
         self.status.applied(entry.id);
     }
 
-    /// Must be called for each change of the history by an entry, in their order.
+    /// Must be called for each change that an entry makes to the history, in order.
     pub fn keep(&self, change: Change) {
         let is_urgent = change.is_urgent();
         // As with the commands: if the thread has ended, nothing more can be done.
@@ -85,8 +85,9 @@ impl SharedLog {
         }
     }
 
-    /// Says what this node has in memory of the history: all messages with ids greater than `base`, and the last that
-    /// were deleted. Must be called at the start, and after [`Event::Joined`](super::Event::Joined) and [`Event::HistoryDue`](super::Event::HistoryDue).
+    /// Says what this node has in memory of the history: all messages with ids greater than `base`, and the ids of those
+    /// that were deleted last. Must be called at the start, and after [`Event::Joined`](super::Event::Joined) and
+    /// [`Event::HistoryDue`](super::Event::HistoryDue).
     pub fn history(&self, base: u64, messages: Vec<KeptEntry>, deleted: Vec<u64>, limits: HistoryLimits) {
         let epoch = self.epoch.clone();
         let _ = self.history.send(HistoryUpdate::All { epoch, base, messages, deleted, limits });

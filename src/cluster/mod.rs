@@ -4,8 +4,8 @@
 //! order. Here, entries and snapshots are bytes: the caller defines their contents.
 //!
 //! The history on the engine has all messages that are kept, without whispers, so that every node can answer with it.
-//! All nodes collect the changes of the history as they apply entries, and any of them writes them ([`kept`]): first
-//! the one with the lowest number, or the next ones if it doesn't.
+//! All nodes collect the changes of the history as they apply entries, and any of them may write them ([`kept`]):
+//! usually the one with the lowest number does, or the next one if too many are waiting.
 //!
 //! [`join`] blocks until this node has the chat. After that, two threads with a connection each talk to the engine: one
 //! writes and one reads. Neither the caller of a [`SharedLog`] nor a thread waits for the other side: appended entries
@@ -17,16 +17,15 @@
 //!   that entries of another epoch are recognised even if their ids continue. The fields are `n` (node), `q` (its
 //!   sequence number), `t` (time in ms) and `d` (data). Node 0 is the engine: `T` lets time pass, `D7` ends node 7.
 //! - `tinychat:meta`: a hash with the epoch, its mark, the last `id`, the last `time`, the id of the `snapshot`, the
-//!   newest `format` in use, the highest node number (`nodes`), the engine's run in which it was given (`numbers`), the
-//!   `run` in which nothing was lost, and of each node its name, format and last sequence number. Of the history: the
-//!   id up to which it is written (`kept`), the id of the last entry that has `deleted` a message, when a node last
-//!   `merged` its store, and whether it is `complete`.
-//! - `tinychat:history`: a sorted set of the messages that are kept, by id. A stream would take less memory, but
-//!   nothing could be added before its end, as is necessary after the engine was filled.
-//!   `run` in which nothing was lost, and of each node its name, format and last sequence number.
+//!   newest `format` in use, the highest node number (`nodes`), the engine's run in which it was assigned (`numbers`),
+//!   the `run` for which it is known that nothing was lost, and of each node its name, format and last sequence number.
+//!   Of the history: the id up to which it is written (`kept`), the id of the last entry that has `deleted` a message,
+//!   when a node last `merged` its store, and whether it is `complete`.
+//! - `tinychat:history`: a sorted set of the messages that are kept, by id. A stream would take less memory, but after
+//!   the engine was filled, older messages have to be added.
 //! - `tinychat:leases`: a sorted set of the nodes, by the time at which they count as dead.
 //! - `tinychat:snapshot`: the chat's state at an id. What follows it is in the log.
-//! - `tinychat:claims`: what the nodes have, while the engine is empty or was restarted.
+//! - `tinychat:claims`: what each node has, while the engine is empty or was restarted.
 //!
 //! No key has an expiry: after a pause of the engine, all nodes would seem to be dead.
 

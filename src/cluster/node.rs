@@ -111,8 +111,8 @@ pub enum Event {
     /// The others consider this node dead. What it has appended and not read back is lost: all connections must be
     /// closed. Entries continue to come, and [`Joined`](Self::Joined) will.
     Fenced,
-    /// After [`OfferDue`](Self::OfferDue) or [`Fenced`](Self::Fenced), or if this node was so far behind that it needs a new
-    /// state. Pass it to [`SharedLog::adopt`](super::SharedLog::adopt).
+    /// After [`OfferDue`](Self::OfferDue) or [`Fenced`](Self::Fenced), or if this node was so far behind that it needs
+    /// a new state. Pass it to [`SharedLog::adopt`](super::SharedLog::adopt).
     Joined(Joined),
     /// All nodes know this format now: write it.
     Format(u32),
@@ -121,7 +121,7 @@ pub enum Event {
     /// The engine was restarted, and has lost a part of the history that it had acknowledged. Answer with
     /// [`SharedLog::history`](super::SharedLog::history).
     HistoryDue,
-    /// The chat cannot be used any more: a program that this one cannot read has written it. Then this node ends.
+    /// The chat can no longer be used, because this program cannot read it. Then this node ends.
     Unusable(ClusterError),
     /// The last event: this node has left after [`SharedLog::leave`](super::SharedLog::leave). `false`: not in time, so
     /// some entries may be missing.

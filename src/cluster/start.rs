@@ -68,10 +68,10 @@ pub struct Membership {
     pub format: u32,
 }
 
-/// The place in the chat that a node has had.
+/// The place that a node had in the chat.
 #[derive(Default)]
 pub struct Past {
-    /// [`ENGINE`]: it has had none.
+    /// [`ENGINE`]: it had none.
     pub node: NodeNumber,
     /// Empty: it must get another number.
     pub epoch: String,
@@ -88,7 +88,7 @@ pub enum Found {
     Loaded(Snapshot),
 }
 
-/// How a node whose chat may be lost continues.
+/// How a node continues after the engine may have lost the chat.
 pub enum Return {
     /// The engine has all that this node has applied.
     Unchanged,
@@ -100,7 +100,7 @@ enum Decision {
     Filled(String),
     /// The engine has all that this node has applied.
     Complete,
-    /// There is another chat, or the chat has another end.
+    /// There is another chat, or the log has been continued without this node's last entries.
     Other,
 }
 
@@ -186,7 +186,7 @@ pub fn join(
     Ok((joined, log, history))
 }
 
-/// Waiting would not help.
+/// The error for a problem that waiting would not solve.
 pub fn refused(address: &str, formats: Formats, error: &EngineError) -> ClusterError {
     let address = address.into();
     match *error {
@@ -237,7 +237,7 @@ fn enter(
     }
 }
 
-/// Continues after the engine was restarted or has lost the chat of `past`.
+/// Continues the chat of `past`, or joins again, after the engine was restarted or has lost it.
 pub fn come_back(
     engine: &mut Engine,
     node: &Node,
@@ -310,7 +310,7 @@ pub fn load(engine: &mut Engine, epoch: &str) -> Result<Snapshot, EngineError> {
     if snapshot.epoch == epoch { Ok(snapshot) } else { Err(EngineError::Epoch) }
 }
 
-/// Claims this node's state, until it is decided which of the nodes' states the chat continues with. `found`: the epoch
+/// Claims to have this node's state, until it is decided with which node's state the chat continues. `found`: the epoch
 /// of the chat on the engine.
 fn decide(
     engine: &mut Engine,

@@ -183,7 +183,7 @@ impl Status {
         let _ = self.write_waits_since.compare_exchange(0, self.now(), Relaxed, Relaxed);
     }
 
-    /// The call is made once more.
+    /// The call will be repeated.
     pub(super) fn interrupted_write(&self) {
         self.write_waits_since.store(0, Relaxed);
     }

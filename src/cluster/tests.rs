@@ -234,14 +234,14 @@ fn another_entry_in_the_place_of_the_last_one_is_noticed() {
     assert_eq!(bob.last_id, ann.last_id);
     proxy.cut(false);
     ann.wait("the chat", |ann| ann.joined == 1 && ann.chat.len() == 3);
-    // What it alone had came too late.
+    // The entry that only it had came too late.
     assert_eq!((&ann.chat, &ann.epoch), (&bob.chat, &bob.epoch));
     ann.assert_each_once(&[("a", 2), ("b", 1)]);
     assert_eq!(bob.joined, 0);
 }
 
-/// The one that came back first once continued the log that had lost its end, while others had that end: there were two
-/// logs, and one of them was thrown away.
+/// The first node to reconnect once continued a log that had lost its end, while others still had that end: there were
+/// two logs, and one of them was discarded.
 #[test]
 fn nothing_is_appended_before_all_nodes_have_come_back() {
     let Some(mut engine) = TestEngine::start() else { return };
@@ -269,10 +269,10 @@ fn nothing_is_appended_before_all_nodes_have_come_back() {
     ann.assert_each_once(&[("a", 2), ("b", 2)]);
 }
 
-/// Numbers that the engine had given and lost were once given again: entries of one node counted as those of another,
-/// and a node that got its own number again had its entries twice in the log.
+/// Numbers that the engine had assigned and lost were once assigned again: entries of one node counted as those of
+/// another, and a node that got its own number again had its entries in the log twice.
 #[test]
-fn node_numbers_are_not_given_twice() {
+fn node_numbers_are_not_assigned_twice() {
     let Some(mut engine) = TestEngine::start() else { return };
     let size = engine.stored_bytes();
     let mut nodes = [engine.node("a"), engine.node("b"), engine.node("c")];
@@ -523,7 +523,7 @@ fn versions_with_a_common_format_run_side_by_side() {
     assert_eq!(start("e", 2, 3).unwrap().format, 2);
 }
 
-/// It once tried again and again, and reported that only in the log.
+/// It once tried again and again, and only logged that.
 #[test]
 fn a_node_ends_when_it_cannot_read_the_chat_any_more() {
     let Some(engine) = TestEngine::start() else { return };
@@ -672,7 +672,7 @@ fn any_node_writes_the_history_and_reads_pages_of_it() {
         node.log.keep(Change::Delete { at: 7, id: 5 });
     }
     bob.wait("the deletion", |_| engine.history() == [1, 2, 3, 4, 6]);
-    // A node that has less does not know what is missing.
+    // A node that lacks earlier changes does not write later ones.
     let mut cid = engine.node("c");
     cid.keep(9, 10..=12, LIMITS);
     assert_eq!(cid.page(100, 12, 3), None);
@@ -688,7 +688,7 @@ fn the_history_is_limited_in_messages_and_age() {
     ann.keep(0, 1..=5, HistoryLimits { messages: 3, age_millis: None });
     assert_eq!(ann.page(4, 3, 9), Some((vec![3], false)));
     assert_eq!(engine.history(), [3, 4, 5]);
-    // What memory has counts as well: one is left for the history.
+    // Messages in memory count towards the limit: the history may have one more.
     let query = HistoryQuery { kept: 1, ..ann.query(6, 5, 9) };
     let page = ann.history.page(&query, Instant::now()).unwrap();
     assert_eq!((ids(&page), page.more), (vec![5], false));
@@ -705,7 +705,7 @@ fn after_the_engine_was_filled_nodes_add_what_it_lacks() {
     let Some(engine) = TestEngine::start() else { return };
     let mut ann = engine.node_with("a", Tuning { merge: PATIENCE, ..USUAL });
     ann.keep(7, 8..=9, LIMITS);
-    // What is added is older than what is written.
+    // Messages are only added once newer ones are written.
     assert!(!ann.merge(20, &[message(3)], false) || engine.history().contains(&8));
     ann.wait("its messages", |_| engine.history().ends_with(&[8, 9]));
     assert!(ann.merge(20, &[message(7), message(5), message(12)], false));
@@ -721,7 +721,7 @@ fn after_the_engine_was_filled_nodes_add_what_it_lacks() {
     assert!(ann.merge(21, &[message(4)], true));
     assert_eq!(engine.history(), [4, 7, 8, 9]);
     assert_eq!(ann.page(6, 7, 2), Some((vec![4], false)));
-    // Of another chat, nothing is left.
+    // If it is unknown whose history it is, it is removed.
     engine.call(&["DEL", "tinychat:meta"]);
     ann.wait("the loss", |ann| ann.joined == 1);
     assert!(engine.history().is_empty());
@@ -739,7 +739,7 @@ fn what_the_engine_has_lost_of_the_history_is_written_again() {
     }
     engine.call(&["HSET", "tinychat:meta", "kept", "3"]);
     ann.wait("what was lost", |_| engine.history() == [1, 2, 3, 4, 5]);
-    // More than is in memory, and that a message was deleted.
+    // More than the node has in memory, and a deletion.
     ann.deleted.push(2);
     engine.call(&["HSET", "tinychat:meta", "kept", "2"]);
     engine.call(&["ZREMRANGEBYSCORE", "tinychat:history", "3", "5"]);

@@ -27,9 +27,9 @@ pub const KEPT_BYTES: u64 = 64 * 1024 * 1024;
 pub const ENTRY_BYTES: u64 = 60;
 /// How often messages that are too old are removed from the history, if nothing is written.
 pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a page may wait until the history has what it needs.
+/// How long a request for a page may wait until the history has what it needs.
 pub const PAGE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often it is tried again.
+/// The time between two attempts.
 pub const PAGE_RETRY: Duration = Duration::from_millis(20);
 /// The least time between two log lines about the same problem.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,7 +43,8 @@ pub struct Tuning {
     pub lease: Duration,
     /// If no node has renewed its lease for this long, the engine was away, and no node counts as dead.
     pub pause: Duration,
-    /// How long the nodes wait for the one with the newest state, before an empty engine is filled.
+    /// How long the nodes wait for the one with the newest state, before an empty engine is filled. After a restart of
+    /// the engine, running nodes wait half as long again.
     pub claim: Duration,
     /// A new snapshot is due after this many entries, or 8 MiB of them,
     pub snapshot_entries: u64,

@@ -66,10 +66,10 @@ pub enum Command {
     Reconnected,
 }
 
-/// What this node has of the history. It comes through a channel of its own, which wakes no thread: to do so for each
-/// message would cost more than all else.
+/// What this node has of the history. It has a channel of its own, on which no thread waits: to wake one for each
+/// message would cost more than everything else.
 pub enum HistoryUpdate {
-    /// What an entry has done to it.
+    /// A change by an entry.
     Change(Change),
     /// All that is in memory, and the last messages that were deleted.
     All { epoch: String, base: u64, messages: Vec<KeptEntry>, deleted: Vec<u64>, limits: HistoryLimits },
@@ -88,7 +88,7 @@ pub struct Writer {
     updates: Receiver<HistoryUpdate>,
     reader: Sender<ReaderCommand>,
     membership: Membership,
-    /// This node's number, also while it is not a member any more.
+    /// This node's last number, which it may no longer have.
     last_number: NodeNumber,
     engine: Option<Engine>,
     has_connected: bool,
@@ -261,7 +261,7 @@ impl Writer {
         } else if self.history_is_due(now) {
             self.write_history(now)?;
         } else if let Some((id, snapshot)) = self.snapshots.waiting.take_if(|(id, _)| {
-            // A server that starts from it needs what it no longer contains.
+            // A node that starts from it needs the messages that it no longer contains.
             self.history.as_ref().is_none_or(|history| history.waiting.is_written(*id))
         }) {
             self.store_snapshot(id, &snapshot)?;
@@ -423,27 +423,27 @@ impl Writer {
         }
     }
 
-    fn update(&mut self, update: HistoryUpdate) {
+    fn update_history(&mut self, update: HistoryUpdate) {
         match (update, &mut self.history) {
             (HistoryUpdate::Change(change), Some(history)) => {
                 if history.waiting.push(change) {
                     self.problems.report(&format!(
                         "the history is not written fast enough: more than {MAX_WAITING_BYTES} bytes wait, and the \
-                         oldest messages are dropped. Servers that join later do not have them"
+                         oldest messages are dropped and will be missing"
                     ));
                 }
             }
-            // It will be among all that is in memory.
+            // It will be part of `All`.
             (HistoryUpdate::Change(_), None) => {}
             (HistoryUpdate::All { epoch, base, messages, deleted, limits }, history) => {
                 if epoch == self.membership.epoch {
                     let (mut waiting, expired) = (Waiting::new(base, messages), Instant::now());
                     let has_lost = std::mem::take(&mut self.has_lost_history);
-                    // All nodes have the same in memory.
+                    // All nodes have the same messages in memory: none has those that the engine has lost.
                     waiting.has_gap = has_lost;
                     let is_held = true;
                     *history = Some(HistoryChanges { waiting, limits, expired, is_held, deleted, has_lost });
-                    // It says what is written.
+                    // The answer says what is written.
                     self.next_beat = Instant::now();
                 }
             }
@@ -588,8 +588,8 @@ impl Writer {
         }
     }
 
-    /// The engine was restarted or, for this reason, is known to have lost what it had acknowledged. Continues if it has
-    /// everything, and otherwise fills it, or takes what another node has filled it with.
+    /// Continues if the engine has all that this node has applied. Otherwise fills it, or takes what another node has
+    /// filled it with. `lost`: how this node knows that something is missing; `None`: the engine was restarted.
     fn come_back(&mut self, lost: Option<&str>) {
         if !self.pause_reader() {
             return;
@@ -598,7 +598,7 @@ impl Writer {
         match lost {
             Some(reason) => error!("The Redis or Valkey server at {address} has lost the chat: {reason}"),
             None => info!(
-                "The Redis or Valkey server at {address} was restarted: checking whether it has the chat"
+                "The Redis or Valkey server at {address} was restarted: checking whether it still has the chat"
             ),
         }
         self.offer = None;
@@ -620,7 +620,7 @@ impl Writer {
                     info!("Continuing the chat after entry {}", offer.applied.id);
                     self.continue_at_once();
                     self.follow(&offer.applied);
-                    // It was about to join again when the chat seemed to be replaced.
+                    // It was joining again when the chat seemed to have been replaced.
                     return if self.membership.node == ENGINE {
                         self.rejoin()
                     };
@@ -660,7 +660,7 @@ impl Writer {
         self.follow(&applied);
     }
 
-    /// The thread that reads continues after what is applied.
+    /// Has the thread that reads continue after what is applied.
     fn follow(&mut self, applied: &Applied) {
         let position = Position::new(self.membership.mark, applied.id, applied.origin);
         let follow = ReaderCommand::Follow { epoch: self.membership.epoch.clone(), position };
@@ -742,12 +742,12 @@ impl Writer {
         while let Ok(command) = self.commands.try_recv() {
             self.take(command);
         }
-        // After the commands: a snapshot was made after these.
+        // After the commands: the changes before a snapshot were sent before it.
         while let Ok(update) = self.updates.try_recv() {
-            self.update(update);
+            self.update_history(update);
         }
         if std::mem::take(&mut self.has_to_write) {
-            self.history.iter_mut().for_each(|history| history.waiting.hurry());
+            self.history.iter_mut().for_each(|history| history.waiting.write_at_once());
         }
         self.report_history();
     }

@@ -87,7 +87,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// How many other events take as long.
+    /// How many usual events take as long.
     fn weight(&self) -> usize {
         match self {
             #[cfg(feature = "cluster")]
@@ -472,7 +472,7 @@ impl Hub {
             self.storage.assigned(id);
             self.apply_entry(now, Entry { id, time: &now.entry, from, input }, &own);
         }
-        // At once: at the end of the batch, twice as much would be on its way.
+        // At once: by the end of the batch, about twice as many entries could be queued.
         #[cfg(feature = "cluster")]
         self.hold_if_full();
     }

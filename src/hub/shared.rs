@@ -26,7 +26,7 @@ const RESTORED: &str = "The servers of this chat can reach each other again.";
 /// If the engine has not answered for this long, a server that stops does not try to leave the chat.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many events with entries wait for the hub. More would delay those of this server's clients, and take memory.
+/// How many events with entries wait for the hub. More would delay events of this server's clients, and take memory.
 const MAX_ENTRY_EVENTS: usize = 4;
 
 /// What the log's threads tell the hub.
@@ -82,7 +82,7 @@ impl LogFeed {
     }
 
     fn slot(&self) -> Slot {
-        // This has the other end as well.
+        // This cannot fail: `self` has the receiver.
         let _ = self.slots.send(());
         Slot(self.taken.clone())
     }
@@ -391,7 +391,7 @@ impl Hub {
         }
     }
 
-    /// Ends the hub, because its room is not the chat any more. Clients are told to reconnect, to another server.
+    /// Ends the hub, because its room can no longer follow the chat. Clients are told to reconnect, to another server.
     fn fail(&mut self, now: &Now, error: io::Error) {
         self.drop_clients(now);
         if let Order::Shared(order) = &mut self.order {
@@ -476,7 +476,7 @@ impl Hub {
         }
     }
 
-    /// Has this server's decisions stored that came with a state: their effects did not.
+    /// Has those decisions of this server stored that came with a state instead of an [`Effect::Decide`].
     fn decide_again(&mut self, now: &Now) {
         let (node, storage) = (self.order.node(), &self.storage);
         let own = self.room.undecided().iter().filter(|decision| node.has(decision.connection));
@@ -484,8 +484,8 @@ impl Hub {
         missed.into_iter().for_each(|decision| self.decide(now, decision.into()));
     }
 
-    /// Makes the store match the room, and the history that of the chat. `is_refilled`: the engine was filled since this
-    /// server has last done so.
+    /// Makes the store match the room, and has the store and the shared history completed. `is_refilled`: the engine
+    /// was filled since this server last did so.
     pub(super) fn follow(&mut self, is_refilled: bool) {
         let (room, last_id) = (&self.room, self.order.last_id());
         self.storage.follow(|| Followed {
@@ -585,7 +585,7 @@ mod tests {
         assert_eq!(order.log.status().figures().queue_entries, members + 1);
     }
 
-    /// A thousand events with 256 entries each could once wait before an event of a client, and make up one batch.
+    /// A thousand events with 256 entries each could once wait ahead of a client's event, and all be in one batch.
     #[test]
     fn many_entries_do_not_delay_clients() {
         const ENTRIES: usize = 256;
@@ -626,7 +626,7 @@ mod tests {
         assert!(!order.log.has_room());
     }
 
-    /// A server once continued with the room that it had, which was not the chat any more.
+    /// A server once continued with the room that it had, which had diverged from the chat.
     #[test]
     fn a_hub_whose_chat_cannot_be_read_ends() {
         let entry = |data: &[u8]| {

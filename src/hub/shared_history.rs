@@ -26,7 +26,7 @@ pub enum HistoryRequest {
 /// Tells the thread that copies the history that this server has joined the chat.
 #[derive(Clone, Debug)]
 pub struct CopyTask {
-    /// What memory no longer holds, in parts.
+    /// For what memory no longer holds, page by page.
     pub query: HistoryQuery,
     /// The engine was filled: it may lack what the store has.
     pub is_refilled: bool,
@@ -67,7 +67,7 @@ impl Hub {
         self.offer_history();
         let query = self.query(self.room.last_evicted() + 1, COPIED_MESSAGES, COPIED_BYTES);
         let Order::Shared(order) = &self.order else { return };
-        // If the thread has ended, the system could not create it.
+        // The thread ends only after the hub.
         let _ = order.history.tasks.send(CopyTask { query, is_refilled });
     }
 
@@ -129,7 +129,7 @@ impl Hub {
             None => Outcome::NotStored,
         };
         if outcome != Outcome::NotFound {
-            // So that it is recorded, and not copied later.
+            // Records the deletion, so that the message is not copied later.
             self.storage.apply(&decision.act);
         }
         self.decided(now, decision, outcome);

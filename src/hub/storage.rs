@@ -22,7 +22,7 @@ pub const COPIED_MESSAGES: usize = 500;
 #[cfg(feature = "cluster")]
 pub const COPIED_BYTES: usize = 256 * 1024;
 
-/// Who has asked the store for messages.
+/// Who asked the store for messages.
 pub enum Tag {
     /// A member on this connection.
     Older(ConnectionId, Box<OlderRequest>),

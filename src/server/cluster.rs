@@ -86,7 +86,7 @@ pub fn join(
         let reason = match last_id {
             _ if local.newest_id == 0 => None,
             None => Some("a chat other than that of CLUSTER_URL"),
-            // It may have the only copy of them, and their ids may belong to other messages now.
+            // They may exist only there, and their ids may belong to other messages now.
             Some(last_id) if local.newest_id > last_id => {
                 Some("messages that the chat of CLUSTER_URL has lost")
             }
@@ -100,9 +100,9 @@ pub fn join(
         if !differing.is_empty() {
             warn!("Using the chat's values instead of this server's, which differ: {}", differing.join(", "));
         }
-        // More deletions may have been missed than are known.
-        let knows_deletions = room.deleted_messages().len() < MAX_DELETIONS;
-        is_older = local.newest_id > 0 && *local.epoch != joined.epoch && knows_deletions;
+        // Otherwise the store may have missed more deletions than these.
+        let has_all_deletions = room.deleted_messages().len() < MAX_DELETIONS;
+        is_older = local.newest_id > 0 && *local.epoch != joined.epoch && has_all_deletions;
         local.hub.room = room;
     }
     local.hub.room.continue_in(joined.epoch.as_str().into(), joined.id);

@@ -16,17 +16,17 @@ use crate::hub::{
 /// How long the copying thread waits before it tries again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// What this server has without the engine.
+/// What this server's store is, compared with the history on the engine.
 #[derive(Clone, Copy)]
 pub struct LocalHistory {
     pub has_store: bool,
-    /// The chat on the engine is that of this server: the history has everything once it has what the store has.
+    /// This server has filled the engine: the history is complete once it has what the store has.
     pub is_copy: bool,
-    /// The engine was filled since the store was last used. The store may have what the engine lacks.
+    /// The engine was filled after the store was last used. The store may have messages that the engine lacks.
     pub is_older: bool,
 }
 
-/// Starts the threads, which end after the hub. `local`: what this server's store is.
+/// Starts the threads, which end after the hub.
 ///
 /// # Errors
 /// The system cannot create a thread.
@@ -41,7 +41,7 @@ pub fn start(
     thread::Builder::new().name("history".into()).spawn(move || answer(history, &requests, &answering))?;
     let LocalHistory { has_store, is_copy, is_older } = local;
     let copy = move || {
-        Copying { history: copying, tasks, hub, has_store, is_copy, owes: is_older }.run();
+        Copying { history: copying, tasks, hub, has_store, is_copy, has_to_merge: is_older }.run();
     };
     thread::Builder::new().name("history copy".into()).spawn(copy)?;
     Ok(())
@@ -80,17 +80,17 @@ struct Copying {
     has_store: bool,
     /// Whether the store has all that is kept, as far as this server has applied the log.
     is_copy: bool,
-    /// Whether the engine may lack something that the store has.
-    owes: bool,
+    /// Whether the store may have messages that the engine lacks.
+    has_to_merge: bool,
 }
 
-/// The work cannot go on at the moment.
+/// The work cannot continue at the moment.
 struct Interrupted;
 
 impl Copying {
     fn run(mut self) {
         let Ok(mut task) = self.tasks.recv() else { return };
-        self.take(&task);
+        self.begin(&task);
         loop {
             let next = match self.work(&task) {
                 Ok(()) => self.tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -98,7 +98,7 @@ impl Copying {
             };
             match next {
                 Ok(next) => {
-                    self.take(&next);
+                    self.begin(&next);
                     task = next;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -107,9 +107,9 @@ impl Copying {
         }
     }
 
-    fn take(&mut self, task: &CopyTask) {
+    fn begin(&mut self, task: &CopyTask) {
         if task.is_refilled {
-            self.owes |= self.is_copy;
+            self.has_to_merge |= self.is_copy;
         } else {
             // This server may have missed a part of the log.
             self.is_copy = false;
@@ -117,9 +117,9 @@ impl Copying {
     }
 
     fn work(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
-        if self.owes {
+        if self.has_to_merge {
             self.complete_history(task)?;
-            self.owes = false;
+            self.has_to_merge = false;
             self.is_copy &= self.has_store;
         }
         if self.has_store {
@@ -129,7 +129,7 @@ impl Copying {
         Ok(())
     }
 
-    /// The newest messages first, so that what is there so far has no gap.
+    /// Adds the newest messages first, so that the history has no gap meanwhile.
     fn complete_history(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
         let mut before = task.query.before;
         loop {

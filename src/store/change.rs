@@ -168,7 +168,7 @@ impl Followed {
     }
 }
 
-/// Adds messages that are not in the table. One may have been deleted since it was read.
+/// Adds messages that are not in the table, except those that were deleted since they were read.
 fn copy(connection: &Connection, messages: &[KeptEntry], oldest_kept: u64) -> rusqlite::Result<()> {
     let deleted = moderation::deleted(connection)?;
     let mut insert = Insert::new(connection)?;

@@ -1136,7 +1136,7 @@ fn a_store_of_another_epoch_keeps_only_what_is_older_than_the_chats_memory() {
     assert_eq!((&*state.epoch, state.is_shared, state.messages.len()), ("own", false, 3));
 }
 
-/// What the chat has lost once stayed in the store of a server that came back after its memory had moved on.
+/// Messages that the chat had lost once stayed in the store of a server that was stopped for long.
 #[test]
 fn a_store_of_a_past_epoch_keeps_nothing_that_the_chat_has_lost() {
     let folder = Folder::new();

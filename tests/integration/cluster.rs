@@ -381,7 +381,7 @@ fn nobody_loses_a_line_while_all_servers_are_restarted() {
 }
 
 /// One failure after the other, at random. TINYCHAT_CLUSTER_FAILURES sets their number, and TINYCHAT_CLUSTER_SEED
-/// selects a series, though not when threads and processes run.
+/// selects a series, but not how threads and processes are scheduled.
 #[test]
 fn nothing_is_lost_whatever_fails() {
     let Some(mut engine) = Engine::start() else { return };
@@ -554,9 +554,9 @@ fn a_server_that_was_stopped_closes_its_connections() {
     assert_eq!(closes, [&vec![], &vec![], &vec![Some(RESTART)]]);
 }
 
-/// Its place once ended when the engine was back, before its message was read.
+/// Its place once ended as soon as the engine was back, before its message was read.
 #[test]
-fn a_member_that_resumes_while_the_engine_is_away_has_its_place() {
+fn a_member_that_resumes_while_the_engine_is_paused_keeps_its_place() {
     let Some(engine) = Engine::start() else { return };
     let (nodes, _) = nodes::start(&engine, 2, &[("RESUME_SECONDS", "3")]);
     let mut ann = nodes[1].join("Ann");
@@ -595,7 +595,7 @@ fn a_server_that_was_stopped_for_a_moment_continues() {
     }
     for record in finish(talkers, &nodes) {
         assert_eq!(record.closes, [], "{}", record.label);
-        // On a busy machine, one of the rounds may take long enough for an outage, which has two lines.
+        // On a busy machine, one of the rounds may take long enough for an outage, which is announced in two lines.
         assert!(record.system.len() <= 2, "{}: {:?}", record.label, record.system);
     }
 }
@@ -716,7 +716,7 @@ fn an_engine_that_cannot_be_used_prevents_the_start() {
     assert!(log.contains("uses format 99, and this program knows"), "{log}");
 }
 
-/// A server once continued with the room that it had, which was not the chat any more.
+/// A server once continued with the room that it had, which had diverged from the chat.
 #[test]
 fn a_server_that_cannot_read_the_chat_any_more_ends() {
     let Some(engine) = Engine::start() else { return };
@@ -860,7 +860,7 @@ fn a_server_that_was_stopped_while_the_engine_lost_its_data_keeps_its_store() {
     let record = ann.leave();
     assert_eq!(anomalies(std::slice::from_ref(&record), &history(nodes[1].connect())), []);
 
-    // What only its store has is kept beside it.
+    // A store with messages that the chat has lost is set aside.
     nodes[0].proxy.cut();
     let bob = Recorder::join("Bob", &servers, 1);
     bob.say(10);
@@ -953,7 +953,7 @@ fn final_history(node: &Node) -> Vec<Line> {
 
 /// `None`: the connection was closed.
 fn read_history(mut client: Client) -> Option<Vec<Line>> {
-    // A name that nobody else has, for as long as the others have not seen that this client has left.
+    // A unique name: other servers may not know yet that an earlier reader has left.
     let name = format!("Reader{}", client.socket.get_ref().tcp().local_addr().unwrap().port());
     client.send(json!({"type": "join", "username": name, "history": 200}));
     let mut page = next_page(&mut client)?;

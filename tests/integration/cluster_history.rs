@@ -1,4 +1,4 @@
-//! The history of several servers (docs/cluster.md): every server has all that is kept, whenever it has joined, and
+//! The history of several servers (docs/cluster.md): every server has all that is kept, even if it joined late, and
 //! whether or not it has a store. Like the tests in `cluster.rs`, these need a `redis-server`.
 
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn a_server_that_joins_later_has_all_that_was_said() {
     until("the store is a copy", || with_store.stored().len() == history.len());
     assert_eq!(with_store.stored(), history);
 
-    // All that is left is on the engine.
+    // Now only the engine has the history.
     nodes.into_iter().chain([with_store, without]).for_each(|mut node| node.stop());
     let mut again = Node::prepare(&engine, 5, &[], Servers::default());
     again.start_without_waiting();
@@ -72,7 +72,7 @@ fn a_message_that_is_deleted_is_gone_everywhere() {
         moderator.command("/login secret");
         while !moderator.next_line().contains("is now a moderator") {}
     }
-    // By a server without a store, and by one with it.
+    // On a server without a store, and on one with a store.
     for (moderator, ids) in moderators.iter_mut().zip([[old, new], [other, id(&all[MANY - 4])]]) {
         for id in ids {
             delete(moderator, id, &format!("system: The message {id} was deleted."));
@@ -130,7 +130,7 @@ fn an_engine_that_has_lost_its_data_gets_the_history_from_a_store() {
     nodes[2].wait_until_running();
     nodes.iter().for_each(assert_kept);
     until("the store is a copy", || nodes[2].stored() == before);
-    // What that store has is enough.
+    // The copy in that store is enough.
     nodes[0].kill();
     engine.call(&["FLUSHALL"]);
     until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
@@ -207,7 +207,7 @@ fn enter(node: &Node, name: &str) -> Client {
     client
 }
 
-/// Says these numbers, in long lines, and waits until all are said.
+/// Sends these numbers, in long lines, and waits until all are delivered.
 fn say(client: &mut Client, numbers: std::ops::Range<usize>) {
     let last = numbers.end - 1;
     let line = |number: usize| format!("{number} {}", "x".repeat(LINE_BYTES));
@@ -243,7 +243,7 @@ fn history(node: &Node) -> Vec<Value> {
 /// `None`: the connection is closed, or older messages are not available.
 fn try_history(node: &Node) -> Option<Vec<Value>> {
     let mut client = node.connect();
-    // A name that nobody else has, for as long as the others have not seen that this client has left.
+    // A unique name: other servers may not know yet that an earlier reader has left.
     let name = format!("Reader{}", client.socket.get_ref().tcp().local_addr().unwrap().port());
     client.send(json!({"type": "join", "username": name, "history": 200}));
     let mut messages: Vec<Value> = Vec::new();

@@ -1,6 +1,6 @@
 -- Renews a node's lease, and ends the nodes whose lease is over.
--- ARGV: run, epoch, node, lease in ms, pause in ms, newest format that the node knows, time in ms after which a history
--- to which no node adds from its store counts as complete.
+-- ARGV: run, epoch, node, lease in ms, pause in ms, newest format that the node knows, and how many ms after the last
+-- messages from a store were added the history counts as complete.
 -- Returns the last id, the time, the snapshot's id, how many live nodes have a lower number, the newest format that all
 -- of them know, and the id up to which the history is written (0: unknown).
 local log, refusal = log_of_node()

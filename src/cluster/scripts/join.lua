@@ -16,12 +16,12 @@ if ARGV[6] ~= '' and meta[6] == ARGV[6] then
   redis.call('HSET', META, 'node:' .. node, whole(math.max(seen, tonumber(ARGV[7]))))
 else
   if redis.call('HGET', META, 'numbers') ~= ARGV[8] then
-    -- A restarted engine may have lost the numbers that it gave last, while their nodes still read the log, and it may
-    -- lose those that it gives now: then others are skipped.
+    -- A restarted engine may have lost the numbers that it assigned last, while their nodes still read the log. Some
+    -- numbers are skipped, and how many depends on the time, because it may lose those that it assigns now as well.
     redis.call('HINCRBY', META, 'nodes', 16 * (1 + math.floor(now / 1000) % 256))
     redis.call('HSET', META, 'numbers', ARGV[8])
   end
-  -- Its last number would mean that it has been kept.
+  -- With its last number again, it would seem to have kept its place.
   repeat node = whole(redis.call('HINCRBY', META, 'nodes', 1)) until node ~= ARGV[5]
   -- Node numbers have 24 bits.
   if tonumber(node) >= 16777216 then return redis.error_reply('NUMBERS all node numbers are used') end

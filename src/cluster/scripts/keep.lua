@@ -1,18 +1,18 @@
 -- Writes changes of the history: messages that are kept, and those that were deleted.
--- ARGV: run, epoch, node, id after which it has all changes, 1 if no node may have those before, most messages to keep,
--- their greatest age in ms ('': any), how many ids follow of messages that were deleted earlier, those ids, then of each
--- change the id of its entry, and the message or `D` and the id of the message that was deleted.
--- Skips changes that were written. Returns the id up to which they are.
+-- ARGV: run, epoch, node, id after which it has all changes, 1 if perhaps no node has the earlier ones, most messages
+-- to keep, their greatest age in ms ('': any), how many ids follow of messages that were deleted earlier, those ids, then
+-- of each change the id of its entry, and the message or `D` and the id of the message that was deleted.
+-- Skips changes that were written. Returns the id up to which all changes are written.
 local log, refusal = log_of_node()
 if not log then return refusal end
 local base, changes = tonumber(ARGV[4]), 9 + tonumber(ARGV[8])
--- An engine that was restarted may have lost that they were.
+-- An engine that was restarted may have lost these deletions.
 for argument = 9, changes - 1 do
   redis.call('ZREMRANGEBYSCORE', HISTORY, ARGV[argument], ARGV[argument])
 end
 local kept = tonumber(redis.call('HGET', META, 'kept') or '')
 if not kept then
-  -- The engine was filled. What it has of later messages may be from entries that it has lost.
+  -- The engine was filled. Later messages in the history may come from entries that it has lost.
   redis.call('ZREMRANGEBYSCORE', HISTORY, '(' .. ARGV[4], '+inf')
   kept = base
 elseif kept < base and ARGV[5] ~= '1' then

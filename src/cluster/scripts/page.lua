@@ -1,6 +1,6 @@
 -- Reads messages of the history, the newest first.
 -- ARGV: epoch, id that they are before, how many, how many bytes, id of the newest message that nodes no longer have in
--- memory, how many up to that one count (there may be more: it is trimmed when it is written).
+-- memory, how many up to that one are kept (there may be more: the history is only trimmed when it is written).
 -- Returns the id up to which the history is written (0: unknown), whether it is complete, whether there are older
 -- messages, and the messages: at least one.
 local meta = redis.call('HMGET', META, 'epoch', 'kept', 'complete')

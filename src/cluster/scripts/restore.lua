@@ -1,6 +1,6 @@
--- Which state the chat continues with, after the engine was found empty or was restarted. Until that is decided, nothing
--- is appended: entries after a part that was lost would make two logs of one. The nodes claim what they have, and then
--- the one with the newest state finds that the engine has all of it, or fills the engine.
+-- Decides which state the chat continues with, after the engine was found empty or was restarted. Until then, nothing
+-- is appended: entries after a part that was lost would fork the log. Each node claims to have a state. The one with
+-- the newest state then finds that the engine has all of it, or fills the engine.
 -- ARGV: run, epoch found ('none': empty), claimant, its node number (0: none), rank of its state as text, wait in ms,
 -- id, node, sequence number and time of the last entry that it has applied (or 0, 0, 0, 0), snapshot ('': only claims).
 -- With a snapshot also: new epoch, mark, format, lease in ms, highest node number, epoch of the node numbers, and of
@@ -46,7 +46,7 @@ local is_complete = has_all
 for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
   is_complete = is_complete and redis.call('HEXISTS', CLAIMS, 'node:' .. node) == 1
 end
--- Running nodes need longer than starting ones: until they connect again.
+-- Running nodes take longer than starting ones, because they have to connect again first.
 if string.sub(best, 1, 1) == '2' then WAIT = WAIT * 3 / 2 end
 if not is_complete and now - since < WAIT then return 'WAIT' end
 if has_all then
@@ -57,7 +57,7 @@ end
 if NEW == '' then return 'WIN' end
 local nodes = math.max(tonumber(ARGV[16]), tonumber(meta[5] or '0'))
 redis.call('UNLINK', LOG, META, LEASES, CLAIMS)
--- Nothing says which chat's it is.
+-- It is unknown to which chat the history belongs.
 if not meta[1] then redis.call('UNLINK', HISTORY) end
 redis.call('SET', SNAPSHOT, NEW)
 -- The time is that of the last entry: if it were the clock's, `tick.lua` would add no entry for the time in between.
