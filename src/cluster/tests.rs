@@ -679,6 +679,10 @@ fn any_node_writes_the_history_and_reads_pages_of_it() {
     bob.log.keep(Change::Add(message(9)));
     assert_eq!(bob.page(10, 9, 2), Some((vec![9, 6], true)));
     cid.wait("its messages", |_| engine.history() == [1, 2, 3, 4, 6, 9, 10, 11, 12]);
+    // More than the engine reads at once.
+    (13..=60).for_each(|id| bob.log.keep(Change::Add(message(id))));
+    assert_eq!(bob.page(61, 60, 40), Some(((21..=60).rev().collect(), true)));
+    assert_eq!(bob.page(61, 60, 90).map(|(ids, more)| (ids.len(), more)), Some((57, false)));
 }
 
 #[test]

@@ -37,12 +37,12 @@ redis.call('HSET', META, 'kept', whole(kept))
 redis.call('ZREMRANGEBYRANK', HISTORY, 0, -(tonumber(ARGV[6]) + 1))
 if ARGV[7] ~= '' then
   local oldest = clock() - tonumber(ARGV[7])
-  local last
-  for _, message in ipairs(redis.call('ZRANGE', HISTORY, 0, 999)) do
-    local id, time = string.match(message, '^%d+ (%d+) (%d+)')
-    if tonumber(time) >= oldest then break end
-    last = id
+  -- One at a time: usually none is too old, and a message may be long.
+  for _ = 1, 1000 do
+    local message = redis.call('ZRANGE', HISTORY, 0, 0)[1]
+    local time = message and string.match(message, '^%d+ %d+ (%d+)')
+    if not time or tonumber(time) >= oldest then break end
+    redis.call('ZREMRANGEBYRANK', HISTORY, 0, 0)
   end
-  if last then redis.call('ZREMRANGEBYSCORE', HISTORY, '-inf', last) end
 end
 return kept
