@@ -95,6 +95,10 @@ impl History {
         is_enough: impl Fn(&HistoryPage) -> bool,
     ) -> Option<HistoryPage> {
         loop {
+            // Others may have waited for an engine that does not respond.
+            if self.engine.is_none() && Instant::now() >= deadline {
+                return None;
+            }
             match self.read(query) {
                 Ok((written, page)) if written >= query.last_evicted && is_enough(&page) => {
                     return Some(page);
@@ -135,7 +139,11 @@ impl History {
         };
         let result = call(&mut engine);
         // Otherwise a late answer would be taken for that of the next call.
-        if !matches!(result, Err(EngineError::Unavailable(_) | EngineError::Refused(_))) {
+        let is_unusable = matches!(
+            result,
+            Err(EngineError::Unavailable(_) | EngineError::Refused(_) | EngineError::Interrupted)
+        );
+        if !is_unusable {
             self.engine = Some(engine);
         }
         result
