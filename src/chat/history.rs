@@ -210,6 +210,12 @@ impl History {
         self.deletions.iter().filter(|deletion| deletion.participants.is_none()).map(|deletion| deletion.id)
     }
 
+    /// Whether all deletions by entries after this one are remembered.
+    #[cfg(feature = "cluster")]
+    pub fn knows_deletions_since(&self, id: u64) -> bool {
+        self.deletions.len() < MAX_DELETIONS || self.deletions.front().is_some_and(|first| first.at <= id)
+    }
+
     /// The id of the newest message that memory no longer holds; 0: there is none.
     #[cfg(feature = "cluster")]
     pub fn last_evicted(&self) -> u64 {
@@ -597,6 +603,19 @@ mod tests {
         assert!(history.since(&viewer, 0).is_some(), "nothing was evicted in its place");
         (2..=4).for_each(|id| drop(history.remove(id)));
         assert_eq!((history.len(), history.bytes(), history.last_evicted), (0, 0, 0));
+    }
+
+    /// Those of whispers once did not count, and a message whose deletion was forgotten could come back from a store.
+    #[cfg(feature = "cluster")]
+    #[test]
+    fn a_history_knows_whether_it_has_forgotten_deletions() {
+        let mut history = History::new(HistoryLimits::default(), None);
+        for at in 1..=MAX_DELETIONS as u64 {
+            assert!(history.knows_deletions_since(0));
+            let place = JoinOrder(0);
+            history.deleted(Deletion { at, id: at, participants: Some([place, place]) });
+        }
+        assert!(!history.knows_deletions_since(0) && history.knows_deletions_since(1));
     }
 
     #[test]

@@ -154,6 +154,12 @@ impl Room {
         self.history.deletions().collect()
     }
 
+    /// Whether all deletions by entries after this one are remembered.
+    #[cfg(feature = "cluster")]
+    pub fn knows_deletions_since(&self, id: u64) -> bool {
+        self.history.knows_deletions_since(id)
+    }
+
     /// # Errors
     /// The snapshot contradicts itself: no room has this state.
     pub fn from_snapshot(snapshot: Snapshot) -> Result<Self, FormatError> {

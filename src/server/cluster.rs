@@ -9,7 +9,7 @@ use super::history::{self, LocalHistory};
 use super::signals::Wakeups;
 use super::waiting::run_unless_stopped;
 use super::{LocalChat, StartError, open_store, prepare};
-use crate::chat::{Format, MAX_DELETIONS, Room, Snapshot};
+use crate::chat::{Format, Room, Snapshot};
 use crate::cluster::{self, Formats, NodeSettings, OwnState, Rank, Status, Tuning};
 use crate::config::{ClusterSettings, Settings};
 use crate::http::ClusterSource;
@@ -100,9 +100,9 @@ pub fn join(
         if !differing.is_empty() {
             warn!("Using the chat's values instead of this server's, which differ: {}", differing.join(", "));
         }
-        // Otherwise the store may have missed more deletions than these.
-        let has_all_deletions = room.deleted_messages().len() < MAX_DELETIONS;
-        is_older = local.newest_id > 0 && *local.epoch != joined.epoch && has_all_deletions;
+        // Otherwise the store may have messages of which nobody knows that they were deleted.
+        let knows_deletions = room.knows_deletions_since(local.newest_id);
+        is_older = local.newest_id > 0 && *local.epoch != joined.epoch && knows_deletions;
         local.hub.room = room;
     }
     local.hub.room.continue_in(joined.epoch.as_str().into(), joined.id);
