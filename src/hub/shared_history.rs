@@ -65,7 +65,7 @@ impl Hub {
     /// Says what this server has of the history, and has its store completed.
     pub(super) fn follow_history(&mut self, is_refilled: bool) {
         self.offer_history();
-        let query = self.query(self.room.last_evicted() + 1, COPIED_MESSAGES, COPIED_BYTES);
+        let query = self.query(self.room.last_evicted().saturating_add(1), COPIED_MESSAGES, COPIED_BYTES);
         let Order::Shared(order) = &self.order else { return };
         // The thread ends only after the hub.
         let _ = order.history.tasks.send(CopyTask { query, is_refilled });

@@ -69,7 +69,7 @@ fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceL
 
 /// Whether the message right before `before` is in the page.
 fn has_newest(page: &HistoryPage, query: &HistoryQuery) -> bool {
-    page.messages.first().is_some_and(|message| message.id + 1 == query.before)
+    page.messages.first().is_some_and(|message| Some(message.id) == query.before.checked_sub(1))
 }
 
 /// Copies what this server's store lacks, and before that, if the engine was filled, what the engine lacks.
