@@ -131,6 +131,11 @@ impl Status {
         self.queue_bytes.fetch_sub(removed.bytes, Relaxed);
     }
 
+    #[cfg(test)]
+    pub fn empty_queue(&self) {
+        self.removed(self.queue());
+    }
+
     pub(super) fn queue(&self) -> Removed {
         Removed { entries: self.queue_entries.load(Relaxed), bytes: self.queue_bytes.load(Relaxed) }
     }

@@ -126,7 +126,7 @@ impl HubHandle {
 
     /// Whether clients have to wait before they send more, because the queue of entries for the other servers is full.
     pub fn is_held(&self) -> bool {
-        self.state.0.is_held.load(Ordering::Relaxed)
+        self.state.is_held()
     }
 
     /// Whether the hub is closing all connections.
@@ -335,6 +335,10 @@ impl SharedState {
 
     pub fn set_node(&self, node: NodeNumber) {
         *self.node() = node;
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.0.is_held.load(Ordering::Relaxed)
     }
 
     #[cfg(feature = "cluster")]

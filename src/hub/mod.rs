@@ -56,6 +56,8 @@ const INBOX_EVENTS: usize = 1024;
 const BATCH_EVENTS: usize = 1024;
 /// A batch ends once its tape has this many bytes.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// How often the hub looks whether clients that are held back may send again. No event says so.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long clients have to complete the closing handshake at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -302,6 +304,7 @@ impl Hub {
             self.storage.next_deadline(),
             self.delivery.next_retry(),
             self.shutdown_deadline,
+            self.state.is_held().then(|| Instant::now() + LOOK_INTERVAL),
         ];
         match deadlines.into_iter().flatten().min() {
             Some(due) => self.inbox.recv_deadline(due),

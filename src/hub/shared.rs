@@ -542,10 +542,11 @@ mod tests {
     use std::io::Read;
     use std::net::{IpAddr, TcpListener, TcpStream};
     use std::sync::Arc;
+    use std::time::Instant;
 
     use super::*;
     use crate::hub::entry_clock::EntryClock;
-    use crate::hub::{BATCH_EVENTS, HubSettings, Peer};
+    use crate::hub::{BATCH_EVENTS, HubSettings, LOOK_INTERVAL, Peer};
     use crate::limits::ClientLog;
     use crate::transport::{Link, Stream};
 
@@ -624,6 +625,29 @@ mod tests {
         let Order::Shared(order) = &hub.order else { panic!() };
         assert_eq!(order.log.status().figures().queue_entries, appended);
         assert!(!order.log.has_room());
+    }
+
+    /// If the last of what was queued was removed after the hub had applied it, clients once waited for the next event.
+    #[test]
+    fn clients_may_send_again_without_another_event() {
+        let (handle, mut hub, ..) = hub(0);
+        let (now, id) = (EntryClock::default().now(), ConnectionId::new(hub.order.node(), 1));
+        while !handle.is_held() {
+            hub.input(&now, id, Input::Disconnected(Departure::Lost));
+        }
+        let Order::Shared(order) = &hub.order else { panic!() };
+        let status = order.log.status();
+        let thread = std::thread::spawn(move || hub.run());
+        std::thread::sleep(2 * LOOK_INTERVAL);
+        assert!(handle.is_held());
+        status.empty_queue();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while handle.is_held() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        drop(handle);
+        thread.join().unwrap().unwrap();
     }
 
     /// A server once continued with the room that it had, which had diverged from the chat.
