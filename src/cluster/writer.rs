@@ -736,16 +736,22 @@ impl Writer {
         if let Ok(command) = self.commands.recv_deadline(deadline) {
             self.take(command);
         }
+        self.take_updates();
+    }
+
+    /// Call this after commands were taken: the changes before a snapshot were sent before it. Only [`Waiting`] has a
+    /// bound, so this is necessary also while this node cannot join.
+    fn take_updates(&mut self) {
+        while let Ok(update) = self.updates.try_recv() {
+            self.update_history(update);
+        }
     }
 
     fn take_waiting(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             self.take(command);
         }
-        // After the commands: the changes before a snapshot were sent before it.
-        while let Ok(update) = self.updates.try_recv() {
-            self.update_history(update);
-        }
+        self.take_updates();
         if std::mem::take(&mut self.has_to_write) {
             self.history.iter_mut().for_each(|history| history.waiting.write_at_once());
         }
