@@ -58,6 +58,8 @@ pub struct Node {
 /// A node's place in a chat.
 #[derive(Clone, Debug)]
 pub struct Membership {
+    /// Of the engine, when the chat there was last known to have all that this node has applied.
+    pub run: String,
     pub node: NodeNumber,
     pub epoch: String,
     pub mark: u64,
@@ -90,8 +92,11 @@ pub enum Found {
 
 /// How a node continues after the engine may have lost the chat.
 pub enum Return {
-    /// The engine has all that this node has applied.
-    Unchanged,
+    /// This run of the engine has all that this node has applied, and the log ends with this id or a later one.
+    Unchanged {
+        run: String,
+        log_id: u64,
+    },
     Joined(Membership, Found),
 }
 
@@ -244,12 +249,15 @@ pub fn come_back(
     past: &Past,
     offer: &Offer,
 ) -> Result<Return, EngineError> {
-    let epoch = engine.chat()?.map(|(epoch, ..)| epoch);
+    let (epoch, log_id) = match engine.chat()? {
+        Some((epoch, _, id)) => (Some(epoch), id),
+        None => (None, 0),
+    };
     let mut filled = None;
     if epoch.as_ref().is_none_or(|epoch| *epoch == past.epoch) {
         match decide(engine, node, epoch.as_deref(), past, offer)? {
             Decision::Filled(epoch) => filled = Some(epoch),
-            Decision::Complete => return Ok(Return::Unchanged),
+            Decision::Complete => return Ok(Return::Unchanged { run: engine.info.run.clone(), log_id }),
             Decision::Other => {}
         }
     }
@@ -286,14 +294,15 @@ pub fn join_chat(engine: &mut Engine, node: &Node, past: &Past) -> Result<Member
             engine.info.run.clone().as_bytes(),
         ],
     )?;
-    membership(&answer).ok_or_else(|| EngineError::malformed("join"))
+    membership(&answer, &engine.info.run).ok_or_else(|| EngineError::malformed("join"))
 }
 
-fn membership(answer: &redis::Value) -> Option<Membership> {
+fn membership(answer: &redis::Value, run: &str) -> Option<Membership> {
     use super::engine::number;
     let redis::Value::Array(values) = answer else { return None };
     let [epoch, mark, node, log_id, snapshot_id, format] = values.as_slice() else { return None };
     Some(Membership {
+        run: run.into(),
         node: node_number(number(node)?).filter(|node| *node != ENGINE)?,
         epoch: text(epoch)?.into(),
         mark: number(mark)?,
@@ -446,7 +455,8 @@ mod tests {
     fn a_node_has_a_number_that_fits() {
         let parse = |node| {
             let numbers = [77, node, 9, 7, 1].map(Value::Int);
-            membership(&Value::Array([Value::BulkString("0f".into())].into_iter().chain(numbers).collect()))
+            let answer = [Value::BulkString("0f".into())].into_iter().chain(numbers).collect();
+            membership(&Value::Array(answer), "run")
         };
         assert_eq!(parse(1).map(|membership| membership.node), NodeNumber::new(1));
         let greatest = i64::from(NodeNumber::MAX);

@@ -269,6 +269,42 @@ fn nothing_is_appended_before_all_nodes_have_come_back() {
     ann.assert_each_once(&[("a", 2), ("b", 2)]);
 }
 
+/// A server would wait for them for ever, and not listen.
+#[test]
+fn a_starting_node_learns_that_entries_it_waits_for_are_lost() {
+    let Some(engine) = TestEngine::start() else { return };
+    let mut ann = engine.node("a");
+    (0..5).for_each(|number| ann.append(number));
+    ann.log.leave();
+    ann.wait("the end", |ann| ann.left.is_some());
+    engine.call(&["HINCRBY", "tinychat:meta", "id", "1"]);
+    let mut bob = engine.node("b");
+    engine.call(&["HINCRBY", "tinychat:meta", "id", "-1"]);
+    engine.call(&["HSET", "tinychat:meta", "run", "another"]);
+    bob.wait("the news", |bob| bob.joined == 1 && bob.chat.len() == 5);
+    bob.append(0);
+    bob.wait("its entry", |bob| bob.chat.len() == 6);
+}
+
+/// A node that came later once continued without that, because the others had decided already.
+#[test]
+fn every_node_compares_what_it_has_with_an_engine_that_was_restarted() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    let proxy = Proxy::start(engine.port);
+    let mut ann = engine.start_node(proxy.port, "a", USUAL, FORMATS).unwrap();
+    let mut bob = engine.node("b");
+    bob.append(0);
+    TestNode::wait_all(&mut [&mut ann, &mut bob], "an entry", |node| node.chat.len() == 1);
+    proxy.cut(true);
+    engine.kill();
+    engine.restart();
+    bob.append(1);
+    bob.wait("its entry", |bob| bob.chat.len() == 2);
+    proxy.cut(false);
+    ann.wait("its entry", |ann| ann.offers == 1 && ann.chat.len() == 2);
+    assert_eq!((ann.joined, ann.fenced, bob.joined), (0, 0, 0));
+}
+
 /// Numbers that the engine had assigned and lost were once assigned again: entries of one node counted as those of
 /// another, and a node that got its own number again had its entries in the log twice.
 #[test]

@@ -484,7 +484,12 @@ impl Writer {
         let status = self.node.status.clone();
         status.asks_to_write();
         let engine = connected(&mut self.engine, &mut self.has_connected, &self.node)?;
-        let run = engine.info.run.clone();
+        let run = &self.membership.run;
+        if engine.info.run != *run {
+            // Others may have decided already that nothing is lost, but not for this node.
+            status.answered_write();
+            return Err(EngineError::Restarted);
+        }
         let head = [run.as_bytes(), self.membership.epoch.as_bytes(), node.as_bytes()];
         let arguments: Vec<&[u8]> = head.into_iter().chain(arguments.iter().copied()).collect();
         let asked = Instant::now();
@@ -616,9 +621,16 @@ impl Writer {
         while !self.is_over() {
             let back = self.with_engine(|engine, writer| come_back(engine, &writer.node, &past, &offer));
             match back {
-                Ok(Return::Unchanged) => {
+                Ok(Return::Unchanged { run, log_id }) => {
+                    self.membership.run = run;
                     info!("Continuing the chat after entry {}", offer.applied.id);
                     self.continue_at_once();
+                    if self.membership.node != ENGINE && log_id < self.membership.log_id {
+                        // The caller waits for entries from before it joined, which are lost.
+                        self.membership.log_id = log_id;
+                        let joined = joined(&self.membership, Found::Own, offer.applied.clone());
+                        (self.node.events)(Event::Joined(joined));
+                    }
                     self.follow(&offer.applied);
                     // It was joining again when the chat seemed to have been replaced.
                     return if self.membership.node == ENGINE {

@@ -335,6 +335,7 @@ impl State {
         };
         chat.leases.insert(node, now + LEASE);
         Ok(Membership {
+            run: run.to_string(),
             node,
             epoch: chat.epoch.clone(),
             mark: chat.mark,

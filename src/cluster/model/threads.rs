@@ -131,8 +131,15 @@ impl Threads {
     pub fn start(claimant: usize, own: OwnState) -> Self {
         let (sender, commands) = unbounded();
         let applied = Applied { id: own.rank.id(), ..Applied::default() };
-        let membership =
-            Membership { node: ENGINE, epoch: String::new(), mark: 0, log_id: 0, snapshot_id: 0, format: 1 };
+        let membership = Membership {
+            run: String::new(),
+            node: ENGINE,
+            epoch: String::new(),
+            mark: 0,
+            log_id: 0,
+            snapshot_id: 0,
+            format: 1,
+        };
         Self {
             claimant,
             status: Arc::new(Status::new("a node")),
@@ -268,6 +275,9 @@ impl Threads {
         if self.has_left {
             return;
         }
+        if self.membership.run != engine.run.to_string() {
+            return self.recover(engine, Trouble::Restarted);
+        }
         let read = self.status.read_id();
         let was_read = self.acknowledged.take_if(|(id, _)| *id <= read);
         if was_read.is_some_and(|(_, sequence)| self.outbox.done() < sequence) {
@@ -388,6 +398,7 @@ impl Threads {
                     Step::Join
                 }
                 Verdict::Fine if !entering.is_first => {
+                    self.membership.run = self.writer.run.to_string();
                     self.continue_at_once();
                     self.follow(&entering.offer.applied);
                     if self.membership.node == ENGINE {
