@@ -97,6 +97,10 @@ pub enum Return {
         run: String,
         log_id: u64,
     },
+    /// This node must read the log to this id first.
+    Behind {
+        log_id: u64,
+    },
     Joined(Membership, Found),
 }
 
@@ -105,6 +109,8 @@ enum Decision {
     Filled(String),
     /// The engine has all that this node has applied.
     Complete,
+    /// The log has more than this node has applied, and this node is to fill the engine with it.
+    Behind,
     /// There is another chat, or the log has been continued without this node's last entries.
     Other,
 }
@@ -258,6 +264,7 @@ pub fn come_back(
         match decide(engine, node, epoch.as_deref(), past, offer)? {
             Decision::Filled(epoch) => filled = Some(epoch),
             Decision::Complete => return Ok(Return::Unchanged { run: engine.info.run.clone(), log_id }),
+            Decision::Behind => return Ok(Return::Behind { log_id }),
             Decision::Other => {}
         }
     }
@@ -375,6 +382,7 @@ fn decide(
             }
             Some("OTHER") => return Ok(Decision::Other),
             Some("FINE") => return Ok(Decision::Complete),
+            Some("BEHIND") => return Ok(Decision::Behind),
             Some("WIN") => has_won = true,
             Some("WAIT") => {
                 has_won = false;

@@ -31,6 +31,8 @@ use crate::chat::{HistoryLimits, KeptEntry, NodeNumber};
 
 /// How long the caller may take for a snapshot, before it is asked again.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is checked how far the log is read, while this thread waits for that.
+const READ_CHECK: Duration = Duration::from_millis(20);
 /// Above this round trip, the engine is far away.
 const FAR: Duration = Duration::from_millis(100);
 
@@ -637,6 +639,11 @@ impl Writer {
                         self.rejoin()
                     };
                 }
+                Ok(Return::Behind { log_id }) => {
+                    // The next call leads back here.
+                    self.follow(&offer.applied);
+                    return self.wait_until_read(log_id);
+                }
                 Ok(Return::Joined(membership, found)) => {
                     return self.adopt(membership, found, offer.applied);
                 }
@@ -644,6 +651,18 @@ impl Writer {
                 Err(EngineError::Epoch | EngineError::Empty) => {}
                 Err(error) => self.retry(&error),
             }
+        }
+    }
+
+    /// Waits until the log is read up to this entry, or until that seems to be impossible.
+    fn wait_until_read(&mut self, id: u64) {
+        let deadline = Instant::now() + IO_TIMEOUT;
+        while self.node.status.read_id() < id && self.trouble.is_none() && !self.is_over() {
+            let now = Instant::now();
+            if now >= deadline {
+                return;
+            }
+            self.wait_until(deadline.min(now + READ_CHECK));
         }
     }
 

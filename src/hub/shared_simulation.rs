@@ -83,8 +83,9 @@ struct World {
     clients: Vec<Client>,
     /// How many servers have been started.
     started: usize,
-    /// The state of the room after each entry. An entry that the engine has lost may be followed by another one with
-    /// the same id.
+    /// The entry that an id of an epoch denotes.
+    entries: BTreeMap<(String, u64), EntryKey>,
+    /// The state of the room after some of the entries.
     rooms: BTreeMap<(String, EntryKey), Vec<u8>>,
     acknowledged: Vec<Line>,
     seen: BTreeSet<&'static str>,
@@ -163,6 +164,7 @@ impl World {
             servers: Vec::new(),
             clients,
             started: 0,
+            entries: BTreeMap::new(),
             rooms: BTreeMap::new(),
             acknowledged: Vec::new(),
             seen: BTreeSet::new(),
@@ -239,6 +241,9 @@ impl World {
                     let origin = entry.origin();
                     let entry_key = (entry.id, entry.time, origin.node.into(), origin.sequence);
                     hub.entry(SharedEntry::decode(entry).expect("a server has encoded it"), &mut out);
+                    let key = (hub.room.epoch().to_string(), entry_key.0);
+                    let known = *self.entries.entry(key).or_insert(entry_key);
+                    assert!(known == entry_key, "an id of an epoch denotes {known:?} and {entry_key:?}");
                     if entry_key.0 % COMPARED == 0 {
                         let state =
                             hub.room.snapshot().encode(Format::NEWEST).expect("all messages are text");

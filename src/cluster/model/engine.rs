@@ -143,6 +143,7 @@ pub enum Verdict {
     Win,
     Done,
     Fine,
+    Behind,
     Other,
 }
 
@@ -382,17 +383,24 @@ impl State {
             return Verdict::Wait;
         }
         let leases = self.chat.iter().flat_map(|chat| chat.leases.keys());
-        let is_complete = has_all && leases.into_iter().all(|node| claims.nodes.contains(node));
-        let wait = if matches!(best, Rank::Live(_)) { CLAIM * 3 / 2 } else { CLAIM };
-        if !is_complete && now - claims.since < wait {
-            return Verdict::Wait;
-        }
+        let have_all_claimed = leases.into_iter().all(|node| claims.nodes.contains(node));
         let newest = if let Rank::Live(id) = best { id } else { 0 };
-        if let Some(chat) = self.chat.as_mut().filter(|_| has_all) {
+        if let Some(chat) = self.chat.as_mut().filter(|_| has_all && have_all_claimed) {
             decisions.push(newest);
             self.claims = Claims::default();
             chat.run = run;
             return Verdict::Fine;
+        }
+        let wait = match best {
+            _ if !have_all_claimed => CLAIM * 4,
+            Rank::Live(_) => CLAIM * 3 / 2,
+            _ => CLAIM,
+        };
+        if now - claims.since < wait {
+            return Verdict::Wait;
+        }
+        if has_all && self.chat.as_ref().is_some_and(|chat| applied.id < chat.id) {
+            return Verdict::Behind;
         }
         let Some(Fill { epoch, past_epoch, snapshot }) = fill else { return Verdict::Win };
         decisions.push(newest);

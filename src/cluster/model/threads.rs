@@ -406,6 +406,7 @@ impl Threads {
                     }
                     return;
                 }
+                Verdict::Behind => return self.follow(&entering.offer.applied),
                 Verdict::Fine | Verdict::Other => Step::Join,
             },
             (Step::Join, Reply::Joined(membership)) => {

@@ -5,11 +5,11 @@
 -- id, node, sequence number and time of the last entry that it has applied (or 0, 0, 0, 0), snapshot ('': only claims).
 -- With a snapshot also: new epoch, mark, format, lease in ms, highest node number, epoch of the node numbers, and of
 -- each node of the state its number and last sequence number.
--- Returns WAIT, WIN (send the snapshot), DONE, FINE (continue: the engine has all that the claimant has applied), or
--- OTHER (join the chat that is there).
+-- Returns WAIT, WIN (send the snapshot), DONE, FINE (continue: the engine has all that the claimant has applied),
+-- BEHIND (read the log to its end, and claim again), or OTHER (join the chat that is there).
 local RUN, FOUND, CLAIMANT, NUMBER, RANK, WAIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local APPLIED, TIME, NEW = ARGV[7], ARGV[10], ARGV[11]
-local meta = redis.call('HMGET', META, 'epoch', 'run', 'mark', 'snapshot', 'nodes')
+local meta = redis.call('HMGET', META, 'epoch', 'run', 'mark', 'snapshot', 'nodes', 'id')
 if (meta[1] or 'none') ~= FOUND then return 'OTHER' end
 local has_all = false
 if meta[1] then
@@ -42,18 +42,25 @@ for index = 1, #all, 2 do
   if claimant and (rank > best or (rank == best and claimant < winner)) then best, winner = rank, claimant end
 end
 if winner ~= CLAIMANT then return 'WAIT' end
-local is_complete = has_all
+local have_all_claimed = true
 for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-  is_complete = is_complete and redis.call('HEXISTS', CLAIMS, 'node:' .. node) == 1
+  have_all_claimed = have_all_claimed and redis.call('HEXISTS', CLAIMS, 'node:' .. node) == 1
 end
--- Running nodes take longer than starting ones, because they have to connect again first.
-if string.sub(best, 1, 1) == '2' then WAIT = WAIT * 3 / 2 end
-if not is_complete and now - since < WAIT then return 'WAIT' end
-if has_all then
+if has_all and have_all_claimed then
   redis.call('UNLINK', CLAIMS)
   redis.call('HSET', META, 'run', RUN)
   return 'FINE'
 end
+if meta[1] and not have_all_claimed then
+  WAIT = WAIT * 4
+elseif string.sub(best, 1, 1) == '2' then
+  -- Running nodes take longer than starting ones, because they have to connect again first.
+  WAIT = WAIT * 3 / 2
+end
+if now - since < WAIT then return 'WAIT' end
+-- The missing node may have had entries that are lost. Clients that have seen their ids must not take others for them,
+-- so the epoch changes. What the log has beyond the winner's state belongs to the chat.
+if has_all and tonumber(APPLIED) < tonumber(meta[6]) then return 'BEHIND' end
 if NEW == '' then return 'WIN' end
 local nodes = math.max(tonumber(ARGV[16]), tonumber(meta[5] or '0'))
 redis.call('UNLINK', LOG, META, LEASES, CLAIMS)
