@@ -74,7 +74,7 @@ sudo \\-u tinychat env \\-C /var/lib/tinychat tinychat check
 ";
 const SETTINGS_START: &str = "\
 .SH NAME
-tinychat\\-settings \\- the settings of TinyChat
+tinychat \\- the settings of TinyChat
 .SH DESCRIPTION
 Each setting is looked up in three places, in this order; the first that has it wins:
 .IP 1. 4
