@@ -609,8 +609,12 @@ impl Writer {
             ),
         }
         self.offer = None;
-        (self.node.events)(Event::OfferDue);
+        let mut asked: Option<Instant> = None;
         while self.offer.is_none() && !self.is_over() {
+            if asked.is_none_or(|asked| asked.elapsed() >= SNAPSHOT_TIMEOUT) {
+                asked = Some(Instant::now());
+                (self.node.events)(Event::OfferDue);
+            }
             self.wait_until(Instant::now() + IO_TIMEOUT);
         }
         let Some(offer) = self.offer.take() else { return };
