@@ -44,7 +44,7 @@ pub struct Tuning {
     /// If no node has renewed its lease for this long, the engine was away, and no node counts as dead.
     pub pause: Duration,
     /// How long the nodes wait for the one with the newest state, before an empty engine is filled. After a restart of
-    /// the engine, running nodes wait half as long again.
+    /// the engine, running nodes wait half as long again, and four times as long if one that has a lease is missing.
     pub claim: Duration,
     /// A new snapshot is due after this many entries, or 8 MiB of them,
     pub snapshot_entries: u64,

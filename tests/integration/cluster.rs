@@ -34,6 +34,8 @@ const FOREVER: (&str, &str) = ("RESUME_SECONDS", "86400");
 const PACE: Duration = Duration::from_millis(10);
 /// How long a dead server's members may seem to be present.
 const AWAY_WITHIN: Duration = Duration::from_secs(12);
+/// Longer than `RESUME_SECONDS=3` and the two seconds after which an entry is late.
+const OUTAGE: Duration = Duration::from_secs(7);
 /// How long a server is stopped without being considered dead. Users are told of an outage that takes 2 s.
 const STOPPED: Duration = Duration::from_millis(2500);
 /// Added to the delay of each direction between a server and the engine.
@@ -569,7 +571,7 @@ fn a_member_that_resumes_while_the_engine_is_paused_keeps_its_place() {
     bob.send(json!({"type": "join", "username": "Bob", "session": before["session"]}));
     bob.public_with_txn_id("still here");
     ann.public("hello");
-    thread::sleep(Duration::from_secs(7));
+    thread::sleep(OUTAGE);
     engine.resume();
     while bob.next_event()["session"] != before["session"] {}
     while bob.next_line() != "ack: still here" {}
