@@ -384,11 +384,16 @@ fn joins_and_leaves_are_grouped() {
     presence(&[]);
     assert_eq!(ann.evaluate(headers), 1);
     drop(guests);
+    let members = |count: usize| {
+        ann.wait_for(&format!("document.querySelector('#member-count').innerText === '{count}'"));
+    };
+    members(2);
     let dan = server.client("Dan");
     cid.public("still hidden");
     ann.wait_for_text(LATEST, "still hidden");
     presence(&[]);
     dan.leave();
+    members(2);
     change_setting(&ann, "joins", &json!("shown"));
     ann.wait_for("document.querySelectorAll('.presence').length >= 3");
     assert_eq!(ann.evaluate("document.querySelector('.presence').innerText"), "Ann and 41 others joined.");
