@@ -1,7 +1,7 @@
 //! The handshake, under one deadline: TLS, the HTTP request and its response.
 
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -49,9 +49,10 @@ pub enum HandshakeError {
     Tls(#[source] io::Error),
     #[error("closed: it speaks TLS, but this is plain ws://: use ws://, or set USE_SSL=true")]
     TlsOnPlainPort,
-    /// The response has been sent, unless too many others are being rejected.
-    #[error("rejected with {status}: {0}", status = .0.status())]
-    Rejected(Rejection),
+    /// The response has been sent, unless too many others are being rejected. `client`: its address, if the request could
+    /// be read.
+    #[error("rejected with {status}: {rejection}", status = .rejection.status())]
+    Rejected { rejection: Rejection, client: Option<IpAddr> },
 }
 
 /// Performs a connection's handshake. Requests for something other than a WebSocket get their responses here. After a
@@ -76,7 +77,10 @@ pub fn handshake(
                 received = rest;
                 request
             }
-            Err(HandshakeError::Rejected(rejection)) => return Err(reject(&mut stream, rejection, None)),
+            Err(HandshakeError::Rejected { rejection, .. }) => {
+                respond(&mut stream, &rejection.response(), None);
+                return Err(rejection.into());
+            }
             Err(error) => {
                 if last_status.is_some() || matches!(error, HandshakeError::TlsOnPlainPort) {
                     close(&mut stream, Instant::now() + LINGER_TIMEOUT);
@@ -125,7 +129,7 @@ fn serve_request(
         Err(exceeded) => {
             let rejection = Rejection::Limit(exceeded);
             let Some(permit) = shared.permits.refusal() else {
-                return Err(HandshakeError::Rejected(rejection));
+                return Err(HandshakeError::Rejected { rejection, client: Some(client.ip()) });
             };
             // Until the response has been sent, other clients may have the connection's own permit.
             incoming.permits = vec![permit];
@@ -137,7 +141,7 @@ fn serve_request(
                     respond(stream, &response, Some(request));
                     Ok(Served::Closed(response.status()))
                 }
-                None => Err(reject(stream, rejection, Some(request))),
+                None => Err(reject(stream, rejection, request, client)),
             };
         }
     };
@@ -167,16 +171,21 @@ fn serve_request(
             return Ok(Served::Closed(response.status()));
         }
         Ok(Route::Upgrade(response)) => response,
-        Err(rejection) => return Err(reject(stream, rejection, Some(request))),
+        Err(rejection) => return Err(reject(stream, rejection, request, client)),
     };
     write_response(stream, &accepted, Some(request), *deadline)?;
-    let name = if client.ip() == peer {
-        incoming.address.to_string()
-    } else {
-        format!("{} (through {})", client.ip(), incoming.address)
-    };
-    let peer = Peer { name: name.into(), network: client.ip().into(), charged };
+    let name = name(client.ip(), incoming.address).into();
+    let peer = Peer { name, network: client.ip().into(), charged };
     Ok(Served::Upgraded { peer, permit })
+}
+
+/// How the log names a client. `address`: of its connection, which may be that of a proxy.
+pub fn name(client: IpAddr, address: SocketAddr) -> String {
+    if client == address.ip().to_canonical() {
+        address.to_string()
+    } else {
+        format!("{client} (through {address})")
+    }
 }
 
 /// The address that rates are charged to. Loopback is exempt, unless a proxy reports it.
@@ -205,9 +214,21 @@ fn late_permit(
     }
 }
 
-fn reject(stream: &mut Stream, rejection: Rejection, request: Option<&Request>) -> HandshakeError {
-    respond(stream, &rejection.response(), request);
-    HandshakeError::Rejected(rejection)
+fn reject(
+    stream: &mut Stream,
+    rejection: Rejection,
+    request: &Request,
+    client: ClientAddress,
+) -> HandshakeError {
+    respond(stream, &rejection.response(), Some(request));
+    HandshakeError::Rejected { rejection, client: Some(client.ip()) }
+}
+
+/// The request could not be read.
+impl From<Rejection> for HandshakeError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected { rejection, client: None }
+    }
 }
 
 /// What a new connection has led to.
@@ -234,7 +255,10 @@ pub fn open_stream(
     if first[0].is_ascii_alphabetic() {
         return match respond_to_health_check(incoming, shared, &mut plain, deadline) {
             Some(status) => Ok(Opened::Responded(status)),
-            None => Err(reject(&mut plain, Rejection::PlainHttpOnTlsPort, None)),
+            None => {
+                respond(&mut plain, &Rejection::PlainHttpOnTlsPort.response(), None);
+                Err(Rejection::PlainHttpOnTlsPort.into())
+            }
         };
     }
     let mut stream = Stream::tls(incoming.socket.clone(), config.clone())

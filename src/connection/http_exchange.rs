@@ -26,9 +26,7 @@ pub fn read_request(
     let mut buffer = [0; READ_BYTES];
     let mut may_be_complete = !bytes.is_empty();
     loop {
-        if may_be_complete
-            && let Some((request, length)) = http::parse(&bytes).map_err(HandshakeError::Rejected)?
-        {
+        if may_be_complete && let Some((request, length)) = http::parse(&bytes)? {
             return Ok((request, bytes.split_off(length)));
         }
         let is_first = bytes.is_empty();

@@ -74,6 +74,10 @@ pub fn serve(mut incoming: Incoming, shared: &Arc<Shared>) {
             count(&error, &shared.counters);
             match error {
                 HandshakeError::Disconnected => debug!("{address}: {error}"),
+                HandshakeError::Rejected { client: Some(client), .. } => {
+                    let name = handshake::name(client, address);
+                    shared.client_log.info(client, format_args!("{name}: {error}"));
+                }
                 _ => shared.client_log.info(address.ip(), format_args!("{address}: {error}")),
             }
         }
@@ -124,7 +128,7 @@ fn count(error: &HandshakeError, counters: &Counters) {
         HandshakeError::TimedOut => counters.failed(HandshakeFailure::TimedOut),
         HandshakeError::Tls(_) => counters.failed(HandshakeFailure::Tls),
         HandshakeError::TlsOnPlainPort => counters.failed(HandshakeFailure::WrongPort),
-        HandshakeError::Rejected(rejection) => match rejection {
+        HandshakeError::Rejected { rejection, .. } => match rejection {
             Rejection::NotHttp | Rejection::HeadTooLarge | Rejection::WebSocketKey => {
                 counters.failed(HandshakeFailure::Http);
             }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::handshake::{HandshakeError, Opened, open_stream};
+use super::handshake::{HandshakeError, Opened, name, open_stream};
 use super::http_exchange::{LINGER_TIMEOUT, read_request, respond};
 use super::{Incoming, Shared, refusal_reason};
-use crate::http::Rejection;
+use crate::http::{ClientAddress, Rejection};
 use crate::limits::{LimitExceeded, Permit};
 
 /// A permit to respond to a connection that has exceeded a limit; `None`: close it without a response.
@@ -36,29 +36,30 @@ pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
     let mut stream = match open_stream(&incoming, shared, deadline) {
         Ok(Opened::Stream(stream)) => stream,
         Ok(Opened::Responded(_)) => return,
-        Err(_) => return report_refusal(&incoming, exceeded, shared),
+        Err(_) => return report_refusal(&incoming, peer, exceeded, shared),
     };
     // Reading the request first keeps the system from resetting the connection before the client has read the
     // response.
     let request = match read_request(&mut stream, Vec::new(), deadline) {
         Ok((request, _)) => Some(request),
-        Err(HandshakeError::Disconnected) => return report_refusal(&incoming, exceeded, shared),
+        Err(HandshakeError::Disconnected) => return report_refusal(&incoming, peer, exceeded, shared),
         Err(_) => None,
     };
-    let monitoring = request.as_ref().and_then(|request| {
-        let client = shared.router.proxies.client(peer, request);
-        shared.router.monitoring_response(request, client)
-    });
+    let client = request.as_ref().map(|request| shared.router.proxies.client(peer, request));
+    let monitoring = request
+        .as_ref()
+        .zip(client)
+        .and_then(|(request, client)| shared.router.monitoring_response(request, client));
     let response = monitoring.unwrap_or_else(|| {
-        report_refusal(&incoming, exceeded, shared);
+        report_refusal(&incoming, client.map_or(peer, ClientAddress::ip), exceeded, shared);
         Rejection::Limit(exceeded).response()
     });
     respond(&mut stream, &response, request.as_ref());
 }
 
 /// Logs and counts a connection that has exceeded a limit and gets no other response than 503.
-pub fn report_refusal(incoming: &Incoming, exceeded: LimitExceeded, shared: &Shared) {
-    let address = incoming.address;
-    shared.client_log.info(address.ip(), format_args!("{address}: refused: {exceeded}"));
+pub fn report_refusal(incoming: &Incoming, client: IpAddr, exceeded: LimitExceeded, shared: &Shared) {
+    let name = name(client, incoming.address);
+    shared.client_log.info(client, format_args!("{name}: refused: {exceeded}"));
     shared.counters.refused(refusal_reason(exceeded));
 }

@@ -136,7 +136,8 @@ impl AcceptLoop {
             }
             Err(exceeded) => {
                 let Some(permit) = connection::permit_to_refuse(&incoming, &self.shared) else {
-                    connection::report_refusal(&incoming, exceeded, &self.shared);
+                    let peer = incoming.address.ip().to_canonical();
+                    connection::report_refusal(&incoming, peer, exceeded, &self.shared);
                     return Ok(());
                 };
                 incoming.permits.push(permit);

@@ -113,6 +113,8 @@ fn one_address_is_limited(proxy: &ReverseProxy, server: &mut Process) {
     let line = server.wait_for_line("192.0.2.2 (through 127.0.0.1:");
     assert!(line.ends_with("): Ann joined."), "{line}");
     assert_eq!(upgraded(request(proxy, "192.0.2.2"), proxy).err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    let line = server.wait_for_line("rejected with 503");
+    assert!(line.contains("192.0.2.2 (through 127.0.0.1:"), "{line}");
     let mut cid = upgraded(request(proxy, "192.0.2.3"), proxy).unwrap();
     cid.join_and_wait("Cid");
     ann.leave();
