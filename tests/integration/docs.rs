@@ -14,6 +14,7 @@ use tinychat::tls::self_signed::{self, Request};
 use tungstenite::http::StatusCode;
 
 use crate::support::client::{Client, ClientStream};
+use crate::support::package;
 use crate::support::server::{TestServer, Transport};
 
 /// A new user should be able to read it before the first start.
@@ -369,6 +370,25 @@ fn every_link_leads_somewhere() {
                     documents[&linked].lines().filter_map(heading).map(anchor_of).collect();
                 assert!(anchors.iter().any(|known| known == anchor), "{file:?}: {target} in {anchors:?}");
             }
+            links += 1;
+        }
+    }
+    assert!(links > 50, "the links were not found: {links}");
+}
+
+/// The documents in the Debian package link only to files that it contains as well.
+#[test]
+fn every_link_in_the_package_leads_somewhere() {
+    let assets = package::assets();
+    let mut links = 0;
+    for (source, target) in assets.iter().filter(|(_, target)| target.ends_with(".md")) {
+        let text = without_code_blocks(&read(source));
+        let linked = targets(&text).filter(|link| !link.contains("://") && !link.starts_with('#'));
+        for link in linked {
+            let path = link.split('#').next().unwrap();
+            let path = normal(&Path::new(target).parent().unwrap().join(path));
+            let is_packaged = assets.iter().any(|(_, target)| Path::new(target) == path);
+            assert!(is_packaged, "{source} links to {link}, which the package does not contain");
             links += 1;
         }
     }

@@ -9,6 +9,7 @@ use clap_complete::{Shell, generate};
 use tinychat::config::{SETTINGS, Settings};
 
 use crate::support::manual;
+use crate::support::package;
 use crate::support::program::Folder;
 
 /// Writes the files: `cargo test --test integration generated_files -- --ignored`.
@@ -70,15 +71,10 @@ fn the_package_has_the_version_of_the_program() {
 /// Files that the package contains, and those that it sets the permissions of, exist under these names.
 #[test]
 fn the_package_contains_what_the_service_needs() {
-    let manifest = read("Cargo.toml");
-    let (_, assets) = manifest.split_once("\nassets = [\n").unwrap();
     let mut packaged = vec!["usr/lib/systemd/system/tinychat.service".to_owned()];
-    for line in assets.lines().take_while(|line| line.starts_with("    [")) {
-        let [source, target] = [1, 3].map(|at| line.split('"').nth(at).unwrap());
-        let is_built = source.starts_with("target/") || source.contains('*');
-        assert!(is_built || path(source).is_file(), "{source}");
-        let name = source.rsplit('/').next().unwrap();
-        packaged.push(if target.ends_with('/') { format!("{target}{name}") } else { target.to_owned() });
+    for (source, target) in package::assets() {
+        assert!(source.starts_with("target/") || path(&source).is_file(), "{source}");
+        packaged.push(target);
     }
     let unit = read("deploy/tinychat.service");
     let program = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/")).unwrap();
