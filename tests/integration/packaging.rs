@@ -1,5 +1,5 @@
 //! Files in `deploy/` that are generated from the program, so that they cannot differ from it: the manual pages, the
-//! completions, and the settings of the service.
+//! completions, the settings of the service, and the third-party notices.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,11 @@ use clap_complete::{Shell, generate};
 use tinychat::config::{SETTINGS, Settings};
 
 use crate::support::manual;
+use crate::support::notices;
 use crate::support::package;
 use crate::support::program::Folder;
+
+const NOTICES: &str = "deploy/THIRD-PARTY-NOTICES.txt";
 
 /// Writes the files: `cargo test --test integration generated_files -- --ignored`.
 #[test]
@@ -20,6 +23,7 @@ fn generated_files_are_written() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
+    fs::write(path(NOTICES), notices::generate()).unwrap();
 }
 
 #[test]
@@ -31,6 +35,33 @@ fn generated_files_are_up_to_date() {
             "{path:?} differs from the program: run cargo test --test integration generated_files -- --ignored"
         );
     }
+}
+
+/// Without the feature, Cargo may not have downloaded all crates that the file is about.
+#[cfg(feature = "cluster")]
+#[test]
+fn the_third_party_notices_are_up_to_date() {
+    let current = read(NOTICES);
+    assert!(current == notices::generate(), "run cargo test --test integration generated_files -- --ignored");
+}
+
+#[test]
+fn the_third_party_notices_name_every_crate_in_the_program() {
+    let named = notices::named_crates(&read(NOTICES));
+    let features = if cfg!(feature = "cluster") { "cluster" } else { "" };
+    let linked = notices::linked_crates(features, None);
+    assert!(linked.len() > 50, "{linked:?}");
+    let lock = read("Cargo.lock");
+    let is_locked = |id: &str| {
+        let (name, version) = id.split_once(' ').unwrap();
+        lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n"))
+    };
+    let missing: Vec<&String> = linked.difference(&named).collect();
+    let outdated: Vec<&String> = named.iter().filter(|id| !is_locked(id)).collect();
+    assert!(
+        missing.is_empty() && outdated.is_empty(),
+        "missing: {missing:?}, outdated: {outdated:?}: run cargo test --test integration generated_files -- --ignored"
+    );
 }
 
 #[test]

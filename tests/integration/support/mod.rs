@@ -12,6 +12,7 @@ pub mod http;
 pub mod manual;
 #[cfg(feature = "cluster")]
 pub mod nodes;
+pub mod notices;
 pub mod package;
 pub mod program;
 pub mod proxy;
