@@ -112,8 +112,11 @@ fn the_package_contains_what_the_service_needs() {
     let tmpfiles = read("deploy/tmpfiles.d/tinychat.conf");
     let settings =
         tmpfiles.lines().find_map(|line| line.strip_prefix("z /")).unwrap().split(' ').next().unwrap();
-    for needed in [program, settings, "usr/lib/sysusers.d/tinychat.conf", "usr/lib/tmpfiles.d/tinychat.conf"]
-    {
+    let copyright = read("deploy/debian/copyright");
+    let notices = copyright.lines().find_map(|line| line.strip_prefix(" /")?.strip_suffix('.')).unwrap();
+    assert!(notices.ends_with("/THIRD-PARTY-NOTICES.txt"), "{notices}");
+    let sysusers = "usr/lib/sysusers.d/tinychat.conf";
+    for needed in [program, settings, sysusers, "usr/lib/tmpfiles.d/tinychat.conf", notices] {
         assert!(packaged.iter().any(|path| path == needed), "{needed}");
     }
     let folder = unit.lines().find_map(|line| line.strip_prefix("WorkingDirectory=")).unwrap();
@@ -146,6 +149,19 @@ fn the_settings_of_the_container_can_be_used() {
     assert!(Settings::from_pairs(settings.iter().copied()).is_ok(), "{settings:?}");
     let (_, subnet) = settings.iter().find(|(name, _)| *name == "TRUSTED_PROXIES").unwrap();
     assert!(compose.contains(&format!("subnet: {subnet}}}")));
+}
+
+/// The files that the image is made from exist, and the licenses are among them.
+#[test]
+fn what_the_image_is_made_from_exists() {
+    let containerfile = read("deploy/Containerfile");
+    let copies = containerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let copies = copies.filter(|line| !line.starts_with("--from"));
+    let files: Vec<&str> = copies.flat_map(|line| line.rsplit_once(' ').unwrap().0.split(' ')).collect();
+    assert!(files.contains(&"LICENSE") && files.contains(&NOTICES), "{files:?}");
+    for file in files {
+        assert!(path(file).exists(), "{file}");
+    }
 }
 
 /// The manual pages have no errors, where a program that reports them is installed.
