@@ -100,9 +100,10 @@ pub struct State {
 pub enum Event {
     /// The next entries of the log.
     Entries(Vec<Entry>),
-    /// For two seconds, the engine has not answered or has refused to write.
+    /// For two seconds, the engine has not answered or has refused to write, or it is not known whether it still has the
+    /// chat.
     Unavailable,
-    /// It answers again.
+    /// It answers again, and has the chat.
     Available,
     /// The engine was restarted, or has lost what it had acknowledged. Answer with
     /// [`SharedLog::offer`](super::SharedLog::offer). No entries come until it is known that nothing is lost, or until

@@ -52,6 +52,8 @@ pub struct Reader {
     batch: usize,
     /// `None`: paused.
     following: Option<Following>,
+    /// Since then, the other thread has not found that the engine still has the chat.
+    unverified: Option<Instant>,
 }
 
 enum Trouble {
@@ -90,6 +92,7 @@ impl Reader {
             failing: None,
             batch: FIRST_BATCH,
             following: Some(Following::new(epoch, position)),
+            unverified: None,
         }
     }
 
@@ -131,7 +134,12 @@ impl Reader {
     fn handle_commands(&mut self) -> bool {
         loop {
             let command = if self.following.is_none() {
-                self.commands.recv().ok()
+                self.unverified.get_or_insert_with(Instant::now);
+                self.report();
+                match self.commands.recv_timeout(BLOCK) {
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    command => command.ok(),
+                }
             } else if let Some((since, _)) = &self.failing {
                 // Users are told in time.
                 let left = UNAVAILABLE_AFTER.saturating_sub(since.elapsed());
@@ -153,7 +161,7 @@ impl Reader {
                     self.send(Command::Paused);
                 }
                 Some(ReaderCommand::Follow { epoch, position }) => {
-                    self.engine = None;
+                    (self.engine, self.failing) = (None, None);
                     self.following = Some(Following::new(epoch, position));
                 }
                 Some(ReaderCommand::Reconnect) => {
@@ -174,6 +182,7 @@ impl Reader {
                 let engine = self.node.link.connect(READ_TIMEOUT)?;
                 if std::mem::replace(&mut self.has_connected, true) {
                     status.reconnected();
+                    self.unverified.get_or_insert_with(Instant::now);
                     self.send(Command::Reconnected);
                 }
                 self.engine.insert(engine)
@@ -222,21 +231,24 @@ impl Reader {
         }
     }
 
-    /// Reports whether the engine answers both threads.
+    /// Reports whether the engine answers both threads, and has the chat.
     fn report(&mut self) {
         let now = Instant::now();
-        let reading = self.failing.as_ref().map(|(since, _)| *since);
         let status = &self.node.status;
+        let is_paused = self.following.is_none();
+        self.unverified.take_if(|since| !is_paused && status.has_beaten_since(*since));
+        let reading = self.failing.as_ref().map(|(since, _)| *since).into_iter().chain(self.unverified);
         let writing = status.write_waits_since().into_iter().chain(status.stuck_since());
         let address = self.node.link.address();
-        match self.availability.update(reading.into_iter().chain(writing).min(), now) {
+        match self.availability.update(reading.chain(writing).min(), now) {
             Some(Change::Unavailable) => {
                 let reason = match &self.failing {
                     Some((_, reason)) => reason.clone(),
                     None if status.stuck_since().is_some() => {
                         "what was written to it cannot be read back".into()
                     }
-                    None => "it does not answer writes".into(),
+                    None if status.write_waits_since().is_some() => "it does not answer writes".into(),
+                    None => "it is not known yet whether it still has the whole chat".into(),
                 };
                 error!(
                     "The Redis or Valkey server at {address} is unavailable: {reason}. Messages wait until it is back"

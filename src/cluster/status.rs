@@ -183,6 +183,12 @@ impl Status {
         self.beat_at.store(self.now(), Relaxed);
     }
 
+    /// Whether this node has renewed its lease since then.
+    pub(super) fn has_beaten_since(&self, moment: Instant) -> bool {
+        let moment = moment.saturating_duration_since(self.start).as_millis();
+        u128::from(self.beat_at.load(Relaxed)) >= moment
+    }
+
     /// A call is made that writes.
     pub(super) fn asks_to_write(&self) {
         let _ = self.write_waits_since.compare_exchange(0, self.now(), Relaxed, Relaxed);

@@ -272,6 +272,23 @@ fn nothing_is_appended_before_all_nodes_have_come_back() {
     ann.assert_each_once(&[("a", 2), ("b", 2)]);
 }
 
+/// Users were once not told of this outage, because the thread that reports one waited as well.
+#[test]
+fn users_are_told_that_the_nodes_wait_for_one_that_is_missing() {
+    let Some(mut engine) = TestEngine::start() else { return };
+    let tuning = Tuning { claim: Duration::from_secs(1), ..USUAL };
+    let mut ann = engine.node_with("a", tuning);
+    drop(engine.node_with("b", tuning));
+    ann.append(0);
+    ann.wait("an entry", |ann| ann.chat.len() == 1);
+    engine.kill();
+    engine.restart();
+    ann.wait("a decision", |ann| ann.joined == 1);
+    assert_eq!((ann.unavailable, ann.available), (1, 0), "once, and it lasts until the decision");
+    ann.wait("that it is over", |ann| ann.available == 1);
+    assert_eq!(ann.unavailable, 1);
+}
+
 /// A server would wait for them for ever, and not listen.
 #[test]
 fn a_starting_node_learns_that_entries_it_waits_for_are_lost() {
