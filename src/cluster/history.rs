@@ -14,7 +14,7 @@ use super::scripts::Script;
 use super::start::{Node, decimal};
 use super::tuning::{IO_TIMEOUT, PAGE_RETRY, PAGE_TIMEOUT};
 use super::writer::Command;
-use crate::chat::KeptEntry;
+use crate::chat::{KeptEntry, StoreUnavailable};
 
 /// Reads and completes the history, with a connection of its own.
 pub struct History {
@@ -62,15 +62,29 @@ impl History {
         Self::new(self.node.clone(), self.writer.clone())
     }
 
-    /// Reads a page that does not end early because the history is incomplete. `None`: that was not possible within 3 s
-    /// after the request was made.
-    pub fn page(&mut self, query: &HistoryQuery, asked: Instant) -> Option<HistoryPage> {
-        self.read_until(query, asked + PAGE_TIMEOUT, |page| page.more || page.is_complete)
+    /// Reads a page that does not end early because the history is incomplete. `None`: the history does not have it yet;
+    /// try again after [`PAGE_RETRY`].
+    ///
+    /// # Errors
+    /// The engine does not answer, or the history did not have the page within [`PAGE_TIMEOUT`] after it was `asked` for.
+    pub fn page(
+        &mut self,
+        query: &HistoryQuery,
+        asked: Instant,
+    ) -> Result<Option<HistoryPage>, StoreUnavailable> {
+        self.try_read(query, asked + PAGE_TIMEOUT, |page| page.more || page.is_complete)
     }
 
-    /// Reads a page that may end early.
+    /// Reads a page that may end early. `None`: that was not possible within [`PAGE_TIMEOUT`].
     pub fn page_so_far(&mut self, query: &HistoryQuery) -> Option<HistoryPage> {
-        self.read_until(query, Instant::now() + PAGE_TIMEOUT, |_| true)
+        let deadline = Instant::now() + PAGE_TIMEOUT;
+        loop {
+            match self.try_read(query, deadline, |_| true) {
+                Ok(None) => thread::sleep(PAGE_RETRY),
+                Ok(page) => return page,
+                Err(StoreUnavailable) => return None,
+            }
+        }
     }
 
     /// Adds messages that the history lacks. `applied`: the last entry that was applied when they were read. `is_last`:
@@ -88,34 +102,29 @@ impl History {
         matches!(merged, Ok([1]))
     }
 
-    fn read_until(
+    fn try_read(
         &mut self,
         query: &HistoryQuery,
         deadline: Instant,
         is_enough: impl Fn(&HistoryPage) -> bool,
-    ) -> Option<HistoryPage> {
-        loop {
-            // Others may have waited for an engine that does not respond.
-            if self.engine.is_none() && Instant::now() >= deadline {
-                return None;
-            }
-            match self.read(query) {
-                Ok((written, page)) if written >= query.last_evicted && is_enough(&page) => {
-                    return Some(page);
-                }
-                Ok((written, _)) if written < query.last_evicted => {
-                    // If the thread has ended, nothing will be written.
-                    let _ = self.writer.send(Command::WriteHistory);
-                }
-                // The chat was replaced just now, or the history is about to be completed.
-                Ok(_) | Err(EngineError::Epoch) => {}
-                Err(_) => return None,
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            thread::sleep(PAGE_RETRY);
+    ) -> Result<Option<HistoryPage>, StoreUnavailable> {
+        // Others may have waited for an engine that does not respond.
+        if self.engine.is_none() && Instant::now() >= deadline {
+            return Err(StoreUnavailable);
         }
+        match self.read(query) {
+            Ok((written, page)) if written >= query.last_evicted && is_enough(&page) => {
+                return Ok(Some(page));
+            }
+            Ok((written, _)) if written < query.last_evicted => {
+                // If the thread has ended, nothing will be written.
+                let _ = self.writer.send(Command::WriteHistory);
+            }
+            // The chat was replaced just now, or the history is about to be completed.
+            Ok(_) | Err(EngineError::Epoch) => {}
+            Err(_) => return Err(StoreUnavailable),
+        }
+        if Instant::now() < deadline { Ok(None) } else { Err(StoreUnavailable) }
     }
 
     /// The id up to which the history is written, and the page.

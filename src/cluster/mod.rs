@@ -62,4 +62,4 @@ pub use node::State;
 pub use node::{Event, Formats, Joined, NodeSettings, OwnState, Rank};
 pub use start::{ClusterError, join};
 pub use status::Status;
-pub use tuning::Tuning;
+pub use tuning::{PAGE_RETRY, Tuning};

@@ -775,7 +775,7 @@ fn the_history_is_limited_in_messages_and_age() {
     assert_eq!(engine.history(), [3, 4, 5]);
     // Messages in memory count towards the limit: the history may have one more.
     let query = HistoryQuery { kept: 1, ..ann.query(6, 5, 9) };
-    let page = ann.history.page(&query, Instant::now()).unwrap();
+    let page = ann.history.page(&query, Instant::now()).unwrap().unwrap();
     assert_eq!((ids(&page), page.more), (vec![5], false));
     let mut bob = engine.node("b");
     let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
@@ -947,8 +947,14 @@ impl TestNode {
 
     /// The ids of a page, and whether there are older messages.
     fn page(&mut self, before: u64, last_evicted: u64, count: usize) -> Option<(Vec<u64>, bool)> {
-        let page = self.history.page(&self.query(before, last_evicted, count), Instant::now())?;
-        Some((ids(&page), page.more))
+        let (query, asked) = (self.query(before, last_evicted, count), Instant::now());
+        loop {
+            match self.history.page(&query, asked) {
+                Ok(Some(page)) => return Some((ids(&page), page.more)),
+                Ok(None) => thread::sleep(Duration::from_millis(10)),
+                Err(_) => return None,
+            }
+        }
     }
 
     fn merge(&mut self, applied: u64, messages: &[KeptEntry], is_last: bool) -> bool {

@@ -415,9 +415,16 @@ impl Hub {
                     self.stored(now, decision, outcome);
                 }
             }
-            Report::Older(connection, request, answer) => self.older(now, connection, request, answer),
+            Report::Older(connection, request, answer) => {
+                #[cfg(feature = "cluster")]
+                self.read_is_over(connection);
+                self.older(now, connection, request, answer);
+            }
             #[cfg(feature = "cluster")]
-            Report::Found(decision, is_found) => self.found(now, decision, is_found),
+            Report::Found(decision, is_found) => {
+                self.find_is_over();
+                self.found(now, decision, is_found);
+            }
             Report::Moderators(moderators) => {
                 self.input(now, ConnectionId::SERVER, Input::Moderators(moderators));
             }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Hub;
 use super::entry_clock::Now;
@@ -12,8 +12,11 @@ use super::storage::{COPIED_BYTES, COPIED_MESSAGES, StoredRows};
 use crate::chat::{Action, ConnectionId, Decision, KeptEntry, OlderRequest, Outcome, StoreUnavailable};
 use crate::cluster::{Change, HistoryQuery};
 
-/// The most requests of members that may wait.
-const MAX_REQUESTS: usize = 64;
+/// The most requests of members for pages that may wait at a time, and the most decisions that may. By default, one
+/// address has fewer connections.
+const MAX_REQUESTS: usize = 256;
+/// The most requests for pages from one connection.
+const MAX_REQUESTS_PER_CONNECTION: usize = 1;
 
 /// What the hub asks of the thread that reads the history. [`Report`](super::Report) answers.
 pub enum HistoryRequest {
@@ -44,6 +47,10 @@ pub enum CopyRequest {
 pub struct SharedHistory {
     requests: Sender<HistoryRequest>,
     tasks: Sender<CopyTask>,
+    /// The connections whose requests for pages wait, once for each.
+    asking: Vec<ConnectionId>,
+    /// How many decisions wait.
+    finding: usize,
 }
 
 /// The threads' ends.
@@ -54,10 +61,27 @@ pub struct HistoryWork {
 
 impl SharedHistory {
     pub fn new() -> (Self, HistoryWork) {
-        let (requests, waiting) = bounded(MAX_REQUESTS);
+        let (requests, waiting) = unbounded();
         // There is one each time that this server joins.
         let (tasks, joins) = unbounded();
-        (Self { requests, tasks }, HistoryWork { requests: waiting, tasks: joins })
+        let history = Self { requests, tasks, asking: Vec::new(), finding: 0 };
+        (history, HistoryWork { requests: waiting, tasks: joins })
+    }
+
+    /// Returns whether another request for a page may wait. If so, it counts until [`Self::answered`].
+    fn admit(&mut self, connection: ConnectionId) -> bool {
+        let own = self.asking.iter().filter(|asking| **asking == connection).count();
+        let is_admitted = own < MAX_REQUESTS_PER_CONNECTION && self.asking.len() < MAX_REQUESTS;
+        if is_admitted {
+            self.asking.push(connection);
+        }
+        is_admitted
+    }
+
+    fn answered(&mut self, connection: ConnectionId) {
+        if let Some(position) = self.asking.iter().position(|asking| *asking == connection) {
+            self.asking.swap_remove(position);
+        }
     }
 }
 
@@ -94,9 +118,19 @@ impl Hub {
     ) -> Result<(), StoreUnavailable> {
         let page = &request.page;
         let query = self.query(page.before, page.count.into(), page.bytes);
-        let Order::Shared(order) = &self.order else { return Err(StoreUnavailable) };
+        let Order::Shared(order) = &mut self.order else { return Err(StoreUnavailable) };
+        if !order.history.admit(connection) {
+            return Err(StoreUnavailable);
+        }
         let request = HistoryRequest::Older(query, now.instant, connection, request.clone().into());
-        order.history.requests.try_send(request).map_err(|_| StoreUnavailable)
+        order.history.requests.send(request).map_err(|_| StoreUnavailable)
+    }
+
+    /// A request for a page is answered.
+    pub(super) fn read_is_over(&mut self, connection: ConnectionId) {
+        if let Order::Shared(order) = &mut self.order {
+            order.history.answered(connection);
+        }
     }
 
     /// Whether only the shared history may have the message that a decision deletes.
@@ -113,12 +147,19 @@ impl Hub {
     pub(super) fn find(&mut self, now: &Now, decision: Box<Decision>) {
         let Action::Delete { id, .. } = decision.act.action else { return };
         let query = self.query(id + 1, 1, 1);
-        let Order::Shared(order) = &self.order else { return };
-        let request = HistoryRequest::Find(query, now.instant, decision);
-        if let Err(error) = order.history.requests.try_send(request)
-            && let HistoryRequest::Find(_, _, decision) = error.into_inner()
-        {
-            self.found(now, decision, None);
+        let Order::Shared(order) = &mut self.order else { return };
+        if order.history.finding == MAX_REQUESTS {
+            return self.found(now, decision, None);
+        }
+        order.history.finding += 1;
+        // The thread ends only after the hub.
+        let _ = order.history.requests.send(HistoryRequest::Find(query, now.instant, decision));
+    }
+
+    /// A decision can take effect.
+    pub(super) fn find_is_over(&mut self) {
+        if let Order::Shared(order) = &mut self.order {
+            order.history.finding -= 1;
         }
     }
 
@@ -163,15 +204,17 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
+    use crossbeam_channel::bounded;
+
     use super::*;
-    use crate::chat::Act;
+    use crate::chat::{Act, NodeNumber};
     use crate::cluster::SharedLog;
     use crate::hub::entry_clock::EntryClock;
-    use crate::hub::{HubSettings, SharedOrder};
+    use crate::hub::{HubSettings, Report, SharedOrder};
     use crate::limits::ClientLog;
 
     #[test]
-    fn requests_that_wait_are_bounded() {
+    fn decisions_that_wait_are_bounded() {
         let (joined, log) = SharedLog::detached();
         let (history, work) = SharedHistory::new();
         let order = Order::Shared(Box::new(SharedOrder::new(log, history, &joined, bounded(1).0)));
@@ -190,11 +233,30 @@ mod tests {
             hub.find(&now, decision.clone());
         }
         assert_eq!((work.requests.len(), queued(&hub)), (MAX_REQUESTS, 0));
-        hub.find(&now, decision);
+        hub.find(&now, decision.clone());
         assert_eq!(
             (work.requests.len(), queued(&hub)),
             (MAX_REQUESTS, 1),
             "the last one is answered at once"
         );
+        hub.report(&now, Report::Found(decision.clone(), None));
+        hub.find(&now, decision);
+        assert_eq!(work.requests.len(), MAX_REQUESTS + 1, "another one is answered");
+    }
+
+    #[test]
+    fn requests_for_pages_are_bounded() {
+        let (mut history, _work) = SharedHistory::new();
+        let connection = |number: usize| ConnectionId::new(NodeNumber::LOCAL, number as u64);
+        for _ in 0..MAX_REQUESTS_PER_CONNECTION {
+            assert!(history.admit(connection(0)));
+        }
+        assert!(!history.admit(connection(0)), "the others of this connection are not answered");
+        (MAX_REQUESTS_PER_CONNECTION..MAX_REQUESTS)
+            .for_each(|number| assert!(history.admit(connection(number))));
+        assert!(!history.admit(connection(MAX_REQUESTS)));
+        history.answered(connection(0));
+        history.answered(connection(MAX_REQUESTS));
+        assert!(history.admit(connection(MAX_REQUESTS)) && !history.admit(connection(0)));
     }
 }

@@ -1,14 +1,14 @@
 //! The threads that read and complete the history of several servers. They may wait for the engine and for the hub.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::chat::StoreUnavailable;
-use crate::cluster::{History, HistoryPage, HistoryQuery};
+use crate::cluster::{History, HistoryPage, HistoryQuery, PAGE_RETRY};
 use crate::hub::{
     CopyRequest, CopyTask, Event, HistoryRequest, HistoryWork, HubHandle, Report, StoredRows, kept_messages,
 };
@@ -47,18 +47,41 @@ pub fn start(
     Ok(())
 }
 
-/// Answers requests for messages that memory no longer holds.
+/// Answers requests for messages that memory no longer holds. Those that the history does not have yet are tried again,
+/// one after the other, while others are answered.
 fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceLock<HubHandle>) {
-    for request in requests {
+    let mut waiting: VecDeque<HistoryRequest> = VecDeque::new();
+    let mut retry = Instant::now();
+    loop {
+        let next = match waiting.is_empty() {
+            true => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            // Even if others arrive all the time.
+            false if Instant::now() >= retry => Err(RecvTimeoutError::Timeout),
+            false => requests.recv_deadline(retry),
+        };
+        let request = match next {
+            Ok(request) => Some(request),
+            Err(RecvTimeoutError::Timeout) => waiting.pop_front(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(request) = request else { continue };
+        let (HistoryRequest::Older(query, asked, ..) | HistoryRequest::Find(query, asked, _)) = &request;
+        let page = match history.page(query, *asked) {
+            Ok(Some(page)) => Ok(page),
+            Ok(None) => {
+                waiting.push_back(request);
+                retry = Instant::now() + PAGE_RETRY;
+                continue;
+            }
+            Err(unavailable) => Err(unavailable),
+        };
         let report = match request {
-            HistoryRequest::Older(query, asked, connection, request) => {
-                let page = history.page(&query, asked);
-                let answer = page.map(|page| kept_messages(page.messages, page.more)).ok_or(StoreUnavailable);
+            HistoryRequest::Older(_, _, connection, request) => {
+                let answer = page.map(|page| kept_messages(page.messages, page.more));
                 Report::Older(connection, request, answer)
             }
-            HistoryRequest::Find(query, asked, decision) => {
-                let page = history.page(&query, asked);
-                Report::Found(decision, page.map(|page| has_newest(&page, &query)))
+            HistoryRequest::Find(query, _, decision) => {
+                Report::Found(decision, page.ok().map(|page| has_newest(&page, &query)))
             }
         };
         if hub.wait().send(Event::Store(Box::new(report))).is_err() {

@@ -200,6 +200,32 @@ fn the_history_has_as_many_messages_as_are_kept() {
     }
 }
 
+/// It once delayed the pages of all members of its server by 3 s.
+#[test]
+fn a_request_that_has_to_wait_delays_no_others() {
+    let Some(engine) = Engine::start() else { return };
+    let (nodes, _) = nodes::start(&engine, 1, &[]);
+    let (mut ann, mut bob) = (enter(&nodes[0], "Ann"), enter(&nodes[0], "Bob"));
+    say(&mut ann, 0..MANY);
+    let history = history(&nodes[0]);
+    // As after the engine was filled, until servers have added what their stores have.
+    engine.call(&["HDEL", "tinychat:meta", "complete"]);
+    engine.call(&["HSET", "tinychat:meta", "merged", "9999999999999"]);
+    let ask = |client: &mut Client, before: usize| {
+        client.send(json!({"type": "history", "before": id(&history[before]), "limit": 10}));
+    };
+    ask(&mut ann, 2);
+    // Each connection has one request at a time.
+    ask(&mut ann, 20);
+    assert_eq!(line(&next_answer(&mut ann)), "error: Older messages are not available now: try again later.");
+    ask(&mut bob, 20);
+    assert_eq!(next_answer(&mut bob)["messages"].as_array().unwrap(), &history[10..20]);
+    engine.call(&["HSET", "tinychat:meta", "complete", "1"]);
+    assert_eq!(next_answer(&mut ann)["messages"].as_array().unwrap(), &history[..2]);
+    ask(&mut ann, 20);
+    assert_eq!(next_answer(&mut ann)["messages"].as_array().unwrap(), &history[10..20]);
+}
+
 /// A client that has joined, and gets an `ack`.
 fn enter(node: &Node, name: &str) -> Client {
     let mut client = node.connect();
@@ -219,6 +245,16 @@ fn say(client: &mut Client, numbers: std::ops::Range<usize>) {
         }
     }
     while client.next_line() != format!("ack: {last}") {}
+}
+
+/// The answer to a request for a page.
+fn next_answer(client: &mut Client) -> Value {
+    loop {
+        let message = client.next_event();
+        if message["type"] == "history" || message["type"] == "error" {
+            return message;
+        }
+    }
 }
 
 /// Deletes a message, and waits for this answer.
