@@ -87,9 +87,9 @@ impl History {
         }
     }
 
-    /// Adds messages that the history lacks. `applied`: the last entry that was applied when they were read. `is_last`:
-    /// with them, the history is complete. `false`: that was not possible; read the messages again before the next
-    /// attempt.
+    /// Adds messages that the history lacks, unless they were deleted since they were read. `applied`: the last entry that
+    /// was applied then. `is_last`: with them, the history is complete. `false`: that was not possible; read the messages
+    /// again before the next attempt.
     pub fn merge(&mut self, epoch: &str, applied: u64, messages: &[KeptEntry], is_last: bool) -> bool {
         let pairs: Vec<(String, Vec<u8>)> =
             messages.iter().map(|message| (decimal(message.id), encode(message))).collect();

@@ -19,8 +19,8 @@
 //! - `tinychat:meta`: a hash with the epoch, its mark, the last `id`, the last `time`, the id of the `snapshot`, the
 //!   newest `format` in use, the highest node number (`nodes`), the engine's run in which it was assigned (`numbers`),
 //!   the `run` for which it is known that nothing was lost, and of each node its name, format and last sequence number.
-//!   Of the history: the id up to which it is written (`kept`), the id of the last entry that has `deleted` a message,
-//!   when a node last `merged` its store, and whether it is `complete`.
+//!   Of the history: the id up to which it is written (`kept`), its last 100 `deletions`, the id of the last entry before
+//!   them that has deleted a message (`forgotten`), when a node last `merged` its store, and whether it is `complete`.
 //! - `tinychat:history`: a sorted set of the messages that are kept, by id. A stream would take less memory, but after
 //!   the engine was filled, older messages have to be added.
 //! - `tinychat:leases`: a sorted set of the nodes, by the time at which they count as dead.

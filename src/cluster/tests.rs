@@ -802,10 +802,15 @@ fn after_the_engine_was_filled_nodes_add_what_it_lacks() {
     // A message that was deleted after the store was read does not come back.
     ann.log.keep(Change::Delete { at: 21, id: 5 });
     ann.wait("the deletion", |_| engine.history() == [7, 8, 9]);
-    assert!(!ann.merge(20, &[message(5), message(4)], true));
-    assert!(ann.merge(21, &[message(4)], true));
+    assert!(ann.merge(20, &[message(5), message(4)], false));
     assert_eq!(engine.history(), [4, 7, 8, 9]);
-    assert_eq!(ann.page(6, 7, 2), Some((vec![4], false)));
+    // With many more deletions, the engine no longer knows that one.
+    (22..=121).for_each(|at| ann.log.keep(Change::Delete { at, id: 1000 + at }));
+    ann.wait("the deletions", |_| engine.call(&["HGET", "tinychat:meta", "forgotten"]) != Value::Nil);
+    assert!(!ann.merge(20, &[message(5), message(3)], false));
+    assert!(ann.merge(21, &[message(3)], true));
+    assert_eq!(engine.history(), [3, 4, 7, 8, 9]);
+    assert_eq!(ann.page(6, 7, 2), Some((vec![4, 3], false)));
     // If it is unknown whose history it is, it is removed.
     engine.call(&["DEL", "tinychat:meta"]);
     ann.wait("the loss", |ann| ann.joined == 1);

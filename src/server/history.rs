@@ -41,7 +41,8 @@ pub fn start(
     thread::Builder::new().name("history".into()).spawn(move || answer(history, &requests, &answering))?;
     let LocalHistory { has_store, is_copy, is_older } = local;
     let copy = move || {
-        Copying { history: copying, tasks, hub, has_store, is_copy, has_to_merge: is_older }.run();
+        let to_merge = is_older.then_some(u64::MAX);
+        Copying { history: copying, tasks, hub, has_store, is_copy, to_merge }.run();
     };
     thread::Builder::new().name("history copy".into()).spawn(copy)?;
     Ok(())
@@ -103,8 +104,8 @@ struct Copying {
     has_store: bool,
     /// Whether the store has all that is kept, as far as this server has applied the log.
     is_copy: bool,
-    /// Whether the store may have messages that the engine lacks.
-    has_to_merge: bool,
+    /// The engine may lack messages of the store before this id.
+    to_merge: Option<u64>,
 }
 
 /// The work cannot continue at the moment.
@@ -132,7 +133,8 @@ impl Copying {
 
     fn begin(&mut self, task: &CopyTask) {
         if task.is_refilled {
-            self.has_to_merge |= self.is_copy;
+            let has_to_merge = self.is_copy || self.to_merge.is_some();
+            self.to_merge = has_to_merge.then_some(u64::MAX);
         } else {
             // This server may have missed a part of the log.
             self.is_copy = false;
@@ -140,9 +142,8 @@ impl Copying {
     }
 
     fn work(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
-        if self.has_to_merge {
-            self.complete_history(task)?;
-            self.has_to_merge = false;
+        if let Some(before) = self.to_merge {
+            self.complete_history(task, before)?;
             self.is_copy &= self.has_store;
         }
         if self.has_store {
@@ -153,14 +154,15 @@ impl Copying {
     }
 
     /// Adds the newest messages first, so that the history has no gap meanwhile.
-    fn complete_history(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
-        let mut before = task.query.before;
+    fn complete_history(&mut self, task: &CopyTask, before: u64) -> Result<(), Interrupted> {
+        let mut before = before.min(task.query.before);
         loop {
             let StoredRows { messages, before: next, applied } = self.read_store(before)?;
             let is_last = next.is_none() && self.is_copy;
             if !self.history.merge(&task.query.epoch, applied, &messages, is_last) {
                 return Err(Interrupted);
             }
+            self.to_merge = next;
             let Some(next) = next else { return Ok(()) };
             before = next;
         }

@@ -3,6 +3,7 @@
 -- to keep, their greatest age in ms ('': any), how many ids follow of messages that were deleted earlier, those ids, then
 -- of each change the id of its entry, and the message or `D` and the id of the message that was deleted.
 -- Skips changes that were written. Returns the id up to which all changes are written.
+local DELETIONS = 100
 local log, refusal = log_of_node()
 if not log then return refusal end
 local base, changes = tonumber(ARGV[4]), 9 + tonumber(ARGV[8])
@@ -20,19 +21,32 @@ elseif kept < base and ARGV[5] ~= '1' then
   return kept
 end
 kept = math.max(kept, base)
+-- The last deletions, which `merge.lua` must not undo: of each, the id of its entry and that of the message.
+local deletions
 for argument = changes, #ARGV, 2 do
   local id, change = tonumber(ARGV[argument]), ARGV[argument + 1]
   if id > kept then
     if string.sub(change, 1, 1) == 'D' then
       local deleted = string.sub(change, 2)
       redis.call('ZREMRANGEBYSCORE', HISTORY, deleted, deleted)
-      redis.call('HSET', META, 'deleted', ARGV[argument])
+      deletions = (deletions or redis.call('HGET', META, 'deletions') or '') .. ARGV[argument] .. ' ' .. deleted .. ' '
     else
       redis.call('ZADD', HISTORY, ARGV[argument], change)
     end
     kept = id
   end
 end
+if deletions then
+  local _, count = string.gsub(deletions, ' ', '')
+  for _ = DELETIONS + 1, count / 2 do
+    local at, rest = string.match(deletions, '^(%d+) %d+ (.*)$')
+    redis.call('HSET', META, 'forgotten', at)
+    deletions = rest
+  end
+  redis.call('HSET', META, 'deletions', deletions)
+end
+-- The earlier ones are not among them.
+if changes > 9 then redis.call('HSET', META, 'forgotten', whole(kept)) end
 redis.call('HSET', META, 'kept', whole(kept))
 redis.call('ZREMRANGEBYRANK', HISTORY, 0, -(tonumber(ARGV[6]) + 1))
 if ARGV[7] ~= '' then
