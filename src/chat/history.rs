@@ -210,10 +210,11 @@ impl History {
         self.deletions.iter().filter(|deletion| deletion.participants.is_none()).map(|deletion| deletion.id)
     }
 
-    /// Whether all deletions by entries after this one are remembered.
+    /// All deletions by entries after the one with this id are remembered.
     #[cfg(feature = "cluster")]
-    pub fn knows_deletions_since(&self, id: u64) -> bool {
-        self.deletions.len() < MAX_DELETIONS || self.deletions.front().is_some_and(|first| first.at <= id)
+    pub fn remembers_deletions_after(&self) -> u64 {
+        let oldest = self.deletions.front().filter(|_| self.deletions.len() >= MAX_DELETIONS);
+        oldest.map_or(0, |oldest| oldest.at)
     }
 
     /// The id of the newest message that memory no longer holds; 0: there is none.
@@ -611,11 +612,11 @@ mod tests {
     fn a_history_knows_whether_it_has_forgotten_deletions() {
         let mut history = History::new(HistoryLimits::default(), None);
         for at in 1..=MAX_DELETIONS as u64 {
-            assert!(history.knows_deletions_since(0));
+            assert_eq!(history.remembers_deletions_after(), 0);
             let place = JoinOrder(0);
             history.deleted(Deletion { at, id: at, participants: Some([place, place]) });
         }
-        assert!(!history.knows_deletions_since(0) && history.knows_deletions_since(1));
+        assert_eq!(history.remembers_deletions_after(), 1);
     }
 
     #[test]

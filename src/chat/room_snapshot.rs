@@ -154,10 +154,10 @@ impl Room {
         self.history.deletions().collect()
     }
 
-    /// Whether all deletions by entries after this one are remembered.
+    /// All deletions by entries after the one with this id are remembered.
     #[cfg(feature = "cluster")]
-    pub fn knows_deletions_since(&self, id: u64) -> bool {
-        self.history.knows_deletions_since(id)
+    pub fn remembers_deletions_after(&self) -> u64 {
+        self.history.remembers_deletions_after()
     }
 
     /// # Errors

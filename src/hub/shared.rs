@@ -496,6 +496,7 @@ impl Hub {
             time_outs: room.stored_time_outs(),
             moderators: room.moderators().to_vec(),
             deleted: room.deleted_messages(),
+            deleted_after: room.remembers_deletions_after(),
             messages: room.kept_messages(),
         });
         self.follow_history(is_refilled);

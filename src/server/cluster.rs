@@ -100,9 +100,7 @@ pub fn join(
         if !differing.is_empty() {
             warn!("Using the chat's values instead of this server's, which differ: {}", differing.join(", "));
         }
-        // Otherwise the store may have messages of which nobody knows that they were deleted.
-        let knows_deletions = room.knows_deletions_since(local.newest_id);
-        is_older = local.newest_id > 0 && *local.epoch != joined.epoch && knows_deletions;
+        is_older = local.newest_id > 0 && *local.epoch != joined.epoch;
         local.hub.room = room;
     }
     local.hub.room.continue_in(joined.epoch.as_str().into(), joined.id);

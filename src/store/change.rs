@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
-use super::messages::Insert;
+use super::messages::{self, Insert};
 use super::moderation::{self, meta, set_meta};
 use super::moderators;
 use super::queue::Item;
@@ -26,6 +26,8 @@ pub struct Followed {
     pub moderators: Vec<NamedModerator>,
     /// The last messages that were deleted, in order.
     pub deleted: Vec<u64>,
+    /// These are all that entries after the one with this id have deleted.
+    pub deleted_after: u64,
     /// All public and system messages that are in memory, the oldest first.
     pub messages: Vec<KeptEntry>,
 }
@@ -128,6 +130,7 @@ impl Followed {
 
     fn write(&self, connection: &Connection, limits: StoreLimits, clock: u64) -> rusqlite::Result<()> {
         let epoch = meta(connection, "epoch")?;
+        let knows_deletions = self.knows_deletions(connection, epoch.as_deref())?;
         set_epoch(connection, &self.epoch, true)?;
         moderation::replace_bans(connection, &self.bans)?;
         moderation::replace_time_outs(connection, &self.time_outs, clock)?;
@@ -135,7 +138,7 @@ impl Followed {
         for &id in &self.deleted {
             moderation::delete(connection, id)?;
         }
-        self.delete_others(connection, epoch.as_deref())?;
+        self.delete_others(connection, epoch.as_deref(), knows_deletions)?;
         let oldest_kept = limits.oldest_kept(clock);
         let skipped = self.messages.len().saturating_sub(limits.messages);
         let mut insert = Insert::new(connection)?;
@@ -147,14 +150,42 @@ impl Followed {
         Ok(())
     }
 
-    /// Deletes messages that the chat does not have: from the oldest in memory on, it has all that there are. `epoch`: of
-    /// the store.
-    fn delete_others(&self, connection: &Connection, epoch: Option<&str>) -> rusqlite::Result<()> {
-        let first = self.messages.first().map_or(self.last_id.saturating_add(1), |message| message.id);
+    /// Whether it is known, with [`Self::deleted`], which messages of the store were deleted. `epoch`: of the store.
+    fn knows_deletions(&self, connection: &Connection, epoch: Option<&str>) -> rusqlite::Result<bool> {
+        let Some(last_id) = self.end_of(epoch) else { return Ok(epoch.is_none()) };
+        let newest = messages::newest_before(connection, last_id.saturating_add(1), 0)?;
+        if newest.unwrap_or(0) >= self.deleted_after {
+            return Ok(true);
+        }
+        // Messages may be older than the last deletions that the store knows of.
+        let known = moderation::deleted(connection)?;
+        Ok(known.last().is_some_and(|last| self.deleted.contains(last)))
+    }
+
+    /// The last id of an epoch that belongs to this chat. `None`: it is not one of its epochs.
+    fn end_of(&self, epoch: Option<&str>) -> Option<u64> {
+        if epoch == Some(&*self.epoch) {
+            return Some(u64::MAX);
+        }
+        self.past_epochs.iter().find(|past| epoch == Some(&*past.epoch)).map(|past| past.last_id)
+    }
+
+    /// Deletes messages that the chat does not have: from the oldest in memory on, it has all that there are. If it is
+    /// unknown which of the older ones were deleted, they are removed as well, and copied again. `epoch`: of the store.
+    fn delete_others(
+        &self,
+        connection: &Connection,
+        epoch: Option<&str>,
+        knows_deletions: bool,
+    ) -> rusqlite::Result<()> {
+        let first = match self.messages.first() {
+            _ if !knows_deletions => 0,
+            Some(message) => message.id,
+            None => self.last_id.saturating_add(1),
+        };
         if epoch != Some(&*self.epoch) {
             // The same ids may belong to other messages.
-            let past = self.past_epochs.iter().find(|past| epoch == Some(&*past.epoch));
-            let first = past.map_or(first, |past| first.min(past.last_id.saturating_add(1)));
+            let first = self.end_of(epoch).map_or(first, |last_id| first.min(last_id.saturating_add(1)));
             return connection.execute("DELETE FROM messages WHERE id >= ?1", [int(first)]).map(drop);
         }
         // What follows `last_id` will come as entries.

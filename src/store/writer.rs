@@ -589,6 +589,10 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             self.commit(false);
         }
         let PageRequest { before, limit, max_bytes, tag } = request;
+        if self.pending.iter().any(Pending::replaces_messages) {
+            // The table may have messages that were deleted on other servers.
+            return (self.on_event)(StoreEvent::Page(tag, None));
+        }
         let page = self.page(before, limit, max_bytes);
         if let Err(error) = &page {
             self.waiting.shared.counters().store_failure();

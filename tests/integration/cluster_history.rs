@@ -200,6 +200,46 @@ fn the_history_has_as_many_messages_as_are_kept() {
     }
 }
 
+/// The chat remembers the last 1,000 deletions. Earlier ones were once undone by a store that had missed them.
+#[test]
+fn a_store_that_has_missed_many_deletions_brings_nothing_back() {
+    const DELETED: usize = 1010;
+    let Some(engine) = Engine::start() else { return };
+    let servers = Servers::default();
+    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
+    let mut other = Node::prepare(&engine, 2, &[], servers);
+    for node in [&mut stored, &mut other] {
+        node.start_without_waiting();
+        node.wait_until_running();
+    }
+    let mut ann = enter(&other, "Ann");
+    for number in 0..DELETED + 5 {
+        ann.public(&format!("{number} x"));
+    }
+    let all = history(&other);
+    until("everything is stored", || stored.stored() == all);
+    stored.stop();
+    let mut moderator = other.join("Meg");
+    moderator.command("/login secret");
+    for message in &all[..DELETED] {
+        moderator.command(&format!("/delete {}", id(message)));
+    }
+    let answer = format!("system: The message {} was deleted.", id(&all[DELETED - 1]));
+    while moderator.next_line() != answer {}
+    // So much that the server starts from a snapshot, and gets no entries of these deletions.
+    say(&mut enter(&other, "Bob"), DELETED + 5..DELETED + 5 + 2 * MANY);
+    until("a snapshot is stored", || figure(&other, "snapshot_age_entries") < MANY as u64);
+    stored.start_without_waiting();
+    stored.wait_until_running();
+    let left: Vec<usize> = (DELETED..DELETED + 5 + 2 * MANY).collect();
+    until("the store is a copy", || numbers(&stored.stored()) == left);
+    // Now only this store has the history.
+    other.kill();
+    engine.call(&["FLUSHALL"]);
+    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    until("the history is there", || try_history(&stored).is_some_and(|history| numbers(&history) == left));
+}
+
 /// It once delayed the pages of all members of its server by 3 s.
 #[test]
 fn a_request_that_has_to_wait_delays_no_others() {
