@@ -41,7 +41,7 @@ pub fn start(
     thread::Builder::new().name("history".into()).spawn(move || answer(history, &requests, &answering))?;
     let LocalHistory { has_store, is_copy, is_older } = local;
     let copy = move || {
-        let to_merge = is_older.then_some(u64::MAX);
+        let to_merge = (is_older || is_copy).then_some(u64::MAX);
         Copying { history: copying, tasks, hub, has_store, is_copy, to_merge }.run();
     };
     thread::Builder::new().name("history copy".into()).spawn(copy)?;
@@ -114,7 +114,6 @@ struct Interrupted;
 impl Copying {
     fn run(mut self) {
         let Ok(mut task) = self.tasks.recv() else { return };
-        self.begin(&task);
         loop {
             let next = match self.work(&task) {
                 Ok(()) => self.tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -131,10 +130,11 @@ impl Copying {
         }
     }
 
+    /// This server has joined again.
     fn begin(&mut self, task: &CopyTask) {
         if task.is_refilled {
-            let has_to_merge = self.is_copy || self.to_merge.is_some();
-            self.to_merge = has_to_merge.then_some(u64::MAX);
+            // A store that is not a copy yet may also have messages that no other has.
+            self.to_merge = (self.has_store || self.is_copy).then_some(u64::MAX);
         } else {
             // This server may have missed a part of the log.
             self.is_copy = false;

@@ -160,6 +160,35 @@ fn a_store_that_comes_back_later_completes_the_history() {
     assert_eq!((nodes[0].backups(), nodes[0].stored()), (0, before));
 }
 
+/// Only a store that was a full copy once did, and other messages stayed away although a server had them.
+#[test]
+fn a_store_that_is_not_a_copy_yet_completes_the_history() {
+    let Some(engine) = Engine::start() else { return };
+    let (mut nodes, servers) = nodes::start(&engine, 1, &[]);
+    let mut ann = enter(&nodes[0], "Ann");
+    // So much that the log is trimmed, and the other server starts from a snapshot.
+    say(&mut ann, 0..2 * MANY);
+    until("a snapshot is stored", || figure(&nodes[0], "snapshot_age_entries") < MANY as u64);
+    make_incomplete(&engine);
+    let mut stored = Node::prepare(&engine, 2, &[STORE], servers);
+    stored.start_without_waiting();
+    stored.wait_until_running();
+    // It has stored what was in memory when it joined, and stores what follows.
+    say(&mut ann, 2 * MANY..2 * MANY + 100);
+    let last = 2 * MANY + 99;
+    until("everything is stored", || numbers(&stored.stored()).last() == Some(&last));
+    let before = stored.stored();
+    nodes[0].kill();
+    engine.call(&["FLUSHALL"]);
+    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    until("the history is complete", || try_history(&stored).as_ref() == Some(&before));
+    assert!(
+        (MANY..last).contains(&before.len()),
+        "more than memory holds, and less than all: {}",
+        before.len()
+    );
+}
+
 #[test]
 fn a_store_gets_what_was_said_while_its_server_was_stopped() {
     let Some(engine) = Engine::start() else { return };
@@ -248,9 +277,7 @@ fn a_request_that_has_to_wait_delays_no_others() {
     let (mut ann, mut bob) = (enter(&nodes[0], "Ann"), enter(&nodes[0], "Bob"));
     say(&mut ann, 0..MANY);
     let history = history(&nodes[0]);
-    // As after the engine was filled, until servers have added what their stores have.
-    engine.call(&["HDEL", "tinychat:meta", "complete"]);
-    engine.call(&["HSET", "tinychat:meta", "merged", "9999999999999"]);
+    make_incomplete(&engine);
     let ask = |client: &mut Client, before: usize| {
         client.send(json!({"type": "history", "before": id(&history[before]), "limit": 10}));
     };
@@ -264,6 +291,12 @@ fn a_request_that_has_to_wait_delays_no_others() {
     assert_eq!(next_answer(&mut ann)["messages"].as_array().unwrap(), &history[..2]);
     ask(&mut ann, 20);
     assert_eq!(next_answer(&mut ann)["messages"].as_array().unwrap(), &history[10..20]);
+}
+
+/// As after the engine was filled, until servers have added what their stores have.
+fn make_incomplete(engine: &Engine) {
+    engine.call(&["HDEL", "tinychat:meta", "complete"]);
+    engine.call(&["HSET", "tinychat:meta", "merged", "9999999999999"]);
 }
 
 /// A client that has joined, and gets an `ack`.
