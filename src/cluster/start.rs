@@ -91,7 +91,7 @@ pub enum Found {
 }
 
 /// How a node continues after the engine may have lost the chat.
-pub enum Return {
+pub enum Continuation {
     /// This run of the engine has all that this node has applied, and the log ends with this id or a later one.
     Unchanged {
         run: String,
@@ -254,7 +254,7 @@ pub fn come_back(
     node: &Node,
     past: &Past,
     offer: &Offer,
-) -> Result<Return, EngineError> {
+) -> Result<Continuation, EngineError> {
     let (epoch, log_id) = match engine.chat()? {
         Some((epoch, _, id)) => (Some(epoch), id),
         None => (None, 0),
@@ -263,14 +263,16 @@ pub fn come_back(
     if epoch.as_ref().is_none_or(|epoch| *epoch == past.epoch) {
         match decide(engine, node, epoch.as_deref(), past, offer)? {
             Decision::Filled(epoch) => filled = Some(epoch),
-            Decision::Complete => return Ok(Return::Unchanged { run: engine.info.run.clone(), log_id }),
-            Decision::Behind => return Ok(Return::Behind { log_id }),
+            Decision::Complete => {
+                return Ok(Continuation::Unchanged { run: engine.info.run.clone(), log_id });
+            }
+            Decision::Behind => return Ok(Continuation::Behind { log_id }),
             Decision::Other => {}
         }
     }
     let membership = join_chat(engine, node, past)?;
     let (membership, found) = found(engine, membership, filled.as_ref())?;
-    Ok(Return::Joined(membership, found))
+    Ok(Continuation::Joined(membership, found))
 }
 
 /// The state to continue with. `filled`: the epoch with which this node has filled the engine.

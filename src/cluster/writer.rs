@@ -20,8 +20,8 @@ use super::reader::ReaderCommand;
 use super::scripts::Script;
 use super::snapshot::{Applied, Snapshot};
 use super::start::{
-    Found, Membership, Node, Past, Problems, Return, come_back, decimal, join_chat, joined, load, millis,
-    random_byte, refused,
+    Continuation, Found, Membership, Node, Past, Problems, come_back, decimal, join_chat, joined, load,
+    millis, random_byte, refused,
 };
 use super::tuning::{
     ENTRY_BYTES, EXPIRY_INTERVAL, IO_TIMEOUT, KEPT_BYTES, KEPT_TIME, LEAVE_TIMEOUT, MAX_READ_PAUSE,
@@ -627,7 +627,7 @@ impl Writer {
         while !self.is_over() {
             let back = self.with_engine(|engine, writer| come_back(engine, &writer.node, &past, &offer));
             match back {
-                Ok(Return::Unchanged { run, log_id }) => {
+                Ok(Continuation::Unchanged { run, log_id }) => {
                     self.membership.run = run;
                     info!("Continuing the chat after entry {}", offer.applied.id);
                     self.continue_at_once();
@@ -643,12 +643,12 @@ impl Writer {
                         self.rejoin()
                     };
                 }
-                Ok(Return::Behind { log_id }) => {
+                Ok(Continuation::Behind { log_id }) => {
                     // The next call leads back here.
                     self.follow(&offer.applied);
                     return self.wait_until_read(log_id);
                 }
-                Ok(Return::Joined(membership, found)) => {
+                Ok(Continuation::Joined(membership, found)) => {
                     return self.adopt(membership, found, offer.applied);
                 }
                 // Another node was faster.
