@@ -56,7 +56,7 @@ pub(crate) use room::Snapshot;
 pub use room::{Audience, Effect, KeptEntry, PastEpoch, Room, RoomSettings, guest_error};
 pub use session::{JoinSecrets, SessionDigest, SessionSecret};
 #[cfg(all(test, feature = "cluster"))]
-pub use simulation::Random;
+pub use simulation::{Random, simulate_seeds};
 pub use time_outs::whole_seconds;
 pub use user_list::UserLists;
 pub use username::Username;

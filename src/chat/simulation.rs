@@ -53,21 +53,6 @@ const RESERVED_IDS: u64 = 1000;
 
 #[test]
 fn invariants_hold_for_every_seed() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    if let Some(seed) = number("SIMULATION_SEED") {
-        simulate(seed);
-        return;
-    }
-    let mut seen = BTreeSet::new();
-    let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
-    for seed in 0..seeds {
-        match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
-            Ok(events) => seen.extend(events),
-            Err(_) => panic!(
-                "seed {seed} broke a rule: replay it with SIMULATION_SEED={seed} cargo test --lib simulation"
-            ),
-        }
-    }
     let expected = [
         "a client has missed a deletion",
         "a crash lost messages",
@@ -82,7 +67,35 @@ fn invariants_hold_for_every_seed() {
         "a time-out survived a restart",
         "older messages were read",
     ];
-    assert!(seeds < SEEDS || seen == expected.into(), "only these cases have occurred: {seen:?}");
+    simulate_seeds(SEEDS, simulate, "--lib simulation", &expected);
+}
+
+/// Runs a simulation with the seed in `SIMULATION_SEED`, or with the first `SIMULATION_SEEDS` seeds, or `seeds` of them.
+/// `simulate` returns which rare events have occurred: all of `expected` do, unless fewer seeds are run. `test`: selects
+/// the test.
+pub fn simulate_seeds(
+    seeds: u64,
+    simulate: impl Fn(u64) -> BTreeSet<&'static str>,
+    test: &str,
+    expected: &[&'static str],
+) {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    if let Some(seed) = number("SIMULATION_SEED") {
+        simulate(seed);
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    let count = number("SIMULATION_SEEDS").unwrap_or(seeds);
+    for seed in 0..count {
+        match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
+            Ok(events) => seen.extend(events),
+            Err(_) => {
+                panic!("seed {seed} broke a rule: replay it with SIMULATION_SEED={seed} cargo test {test}")
+            }
+        }
+    }
+    let is_complete = seen.iter().eq(BTreeSet::from_iter(expected));
+    assert!(count < seeds || is_complete, "only these cases have occurred: {seen:?}");
 }
 
 /// Returns which rare events have occurred.

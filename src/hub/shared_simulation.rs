@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::chat::{
     Address, AwayLimits, ClientMessage, EntryTime, Guests, HistoryLimits, JoinSecrets, Random, RoomSettings,
-    SessionSecret,
+    SessionSecret, simulate_seeds,
 };
 use crate::cluster::model::{Engine, Threads};
 use crate::cluster::{Event as ThreadEvent, OwnState, Rank};
@@ -34,22 +33,6 @@ const MAX_ROUNDS: usize = 2000;
 
 #[test]
 fn servers_agree_for_every_seed() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    if let Some(seed) = number("SIMULATION_SEED") {
-        simulate(seed);
-        return;
-    }
-    let mut seen = BTreeSet::new();
-    let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
-    for seed in 0..seeds {
-        match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
-            Ok(events) => seen.extend(events),
-            Err(_) => panic!(
-                "seed {seed} broke a rule: replay it with SIMULATION_SEED={seed} cargo test --features cluster --lib \
-                 shared::simulation"
-            ),
-        }
-    }
     let expected = [
         "a line was repeated by its client",
         "a server continued from a snapshot",
@@ -62,7 +45,7 @@ fn servers_agree_for_every_seed() {
         "the engine was restarted and had lost nothing",
         "the engine lost everything",
     ];
-    assert!(seeds < SEEDS || seen == expected.into(), "only these cases have occurred: {seen:?}");
+    simulate_seeds(SEEDS, simulate, "--features cluster --lib shared::simulation", &expected);
 }
 
 /// Returns which rare events have occurred.
