@@ -224,7 +224,7 @@ impl Hub {
     fn run(mut self) -> io::Result<()> {
         #[cfg(feature = "cluster")]
         if !self.order.is_local() {
-            self.follow(true);
+            self.follow(true, true);
             self.lists.follow(&self.room.list_changed(), Instant::now());
         }
         self.serve();

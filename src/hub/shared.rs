@@ -449,6 +449,7 @@ impl Hub {
             Err(error) => return self.fail(now, io::Error::other(unusable(&error))),
         };
         let Order::Shared(order) = &mut self.order else { return };
+        let has_missed_entries = room.is_some() && joined.id != order.last_id;
         let keeps_clients = order.adopt(joined, room.is_some());
         let node = order.node;
         if let Some(room) = room {
@@ -469,7 +470,7 @@ impl Hub {
         }
         let is_refilled = *self.room.epoch() != *joined.epoch;
         self.room.continue_in(joined.epoch.as_str().into(), self.order.last_id());
-        self.follow(is_refilled);
+        self.follow(is_refilled, has_missed_entries);
         self.decide_again(now);
         if let Order::Shared(order) = &mut self.order {
             order.joined_again(joined.log_id);
@@ -485,8 +486,9 @@ impl Hub {
     }
 
     /// Makes the store match the room, and has the store and the shared history completed. `is_refilled`: the engine
-    /// was filled since this server last did so.
-    pub(super) fn follow(&mut self, is_refilled: bool) {
+    /// was filled since this server last did so. `has_missed_entries`: the room has another state than before, which comes
+    /// from another server.
+    pub(super) fn follow(&mut self, is_refilled: bool, has_missed_entries: bool) {
         let (room, last_id) = (&self.room, self.order.last_id());
         self.storage.follow(|| Followed {
             epoch: room.epoch(),
@@ -499,7 +501,7 @@ impl Hub {
             deleted_after: room.remembers_deletions_after(),
             messages: room.kept_messages(),
         });
-        self.follow_history(is_refilled);
+        self.follow_history(is_refilled, has_missed_entries);
     }
 
     /// This server has left the chat, at the shutdown.

@@ -33,6 +33,8 @@ pub struct CopyTask {
     pub query: HistoryQuery,
     /// The engine was filled: it may lack what the store has.
     pub is_refilled: bool,
+    /// The store may lack what other servers have.
+    pub has_missed_entries: bool,
 }
 
 /// What that thread asks of the hub. Without an answer, the reply's sender is dropped.
@@ -87,12 +89,12 @@ impl SharedHistory {
 
 impl Hub {
     /// Says what this server has of the history, and has its store completed.
-    pub(super) fn follow_history(&mut self, is_refilled: bool) {
+    pub(super) fn follow_history(&mut self, is_refilled: bool, has_missed_entries: bool) {
         self.offer_history();
         let query = self.query(self.room.last_evicted().saturating_add(1), COPIED_MESSAGES, COPIED_BYTES);
         let Order::Shared(order) = &self.order else { return };
         // The thread ends only after the hub.
-        let _ = order.history.tasks.send(CopyTask { query, is_refilled });
+        let _ = order.history.tasks.send(CopyTask { query, is_refilled, has_missed_entries });
     }
 
     /// Says what this server has in memory of the history.

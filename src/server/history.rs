@@ -39,11 +39,8 @@ pub fn start(
     let HistoryWork { requests, tasks } = work;
     let (copying, answering) = (history.another(), hub.clone());
     thread::Builder::new().name("history".into()).spawn(move || answer(history, &requests, &answering))?;
-    let LocalHistory { has_store, is_copy, is_older } = local;
-    let copy = move || {
-        let to_merge = (is_older || is_copy).then_some(u64::MAX);
-        Copying { history: copying, tasks, hub, has_store, is_copy, to_merge }.run();
-    };
+    let store = StoreCopy::new(local);
+    let copy = move || Copying { history: copying, tasks, hub, store }.run();
     thread::Builder::new().name("history copy".into()).spawn(copy)?;
     Ok(())
 }
@@ -101,9 +98,14 @@ struct Copying {
     history: History,
     tasks: Receiver<CopyTask>,
     hub: Arc<OnceLock<HubHandle>>,
+    store: StoreCopy,
+}
+
+/// What this server's store has of the history.
+struct StoreCopy {
     has_store: bool,
     /// Whether the store has all that is kept, as far as this server has applied the log.
-    is_copy: bool,
+    is_complete: bool,
     /// The engine may lack messages of the store before this id.
     to_merge: Option<u64>,
 }
@@ -121,7 +123,7 @@ impl Copying {
             };
             match next {
                 Ok(next) => {
-                    self.begin(&next);
+                    self.store.joined_again(next.is_refilled, next.has_missed_entries);
                     task = next;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -130,25 +132,14 @@ impl Copying {
         }
     }
 
-    /// This server has joined again.
-    fn begin(&mut self, task: &CopyTask) {
-        if task.is_refilled {
-            // A store that is not a copy yet may also have messages that no other has.
-            self.to_merge = (self.has_store || self.is_copy).then_some(u64::MAX);
-        } else {
-            // This server may have missed a part of the log.
-            self.is_copy = false;
-        }
-    }
-
     fn work(&mut self, task: &CopyTask) -> Result<(), Interrupted> {
-        if let Some(before) = self.to_merge {
+        if let Some(before) = self.store.to_merge {
             self.complete_history(task, before)?;
-            self.is_copy &= self.has_store;
+            self.store.is_complete &= self.store.has_store;
         }
-        if self.has_store {
+        if self.store.has_store {
             self.complete_store(task)?;
-            self.is_copy = true;
+            self.store.is_complete = true;
         }
         Ok(())
     }
@@ -158,11 +149,11 @@ impl Copying {
         let mut before = before.min(task.query.before);
         loop {
             let StoredRows { messages, before: next, applied } = self.read_store(before)?;
-            let is_last = next.is_none() && self.is_copy;
+            let is_last = next.is_none() && self.store.is_complete;
             if !self.history.merge(&task.query.epoch, applied, &messages, is_last) {
                 return Err(Interrupted);
             }
-            self.to_merge = next;
+            self.store.to_merge = next;
             let Some(next) = next else { return Ok(()) };
             before = next;
         }
@@ -192,7 +183,7 @@ impl Copying {
     }
 
     fn read_store(&self, before: u64) -> Result<StoredRows, Interrupted> {
-        if self.has_store {
+        if self.store.has_store {
             self.ask(|reply| CopyRequest::Read(before, reply))
         } else {
             Ok(StoredRows { messages: Vec::new(), before: None, applied: u64::MAX })
@@ -207,5 +198,52 @@ impl Copying {
         let (reply, answer) = bounded(1);
         self.hub.wait().send(Event::Copy(request(reply))).map_err(|_| Interrupted)?;
         answer.recv().map_err(|_| Interrupted)
+    }
+}
+
+impl StoreCopy {
+    fn new(local: LocalHistory) -> Self {
+        let LocalHistory { has_store, is_copy, is_older } = local;
+        Self { has_store, is_complete: is_copy, to_merge: (is_copy || is_older).then_some(u64::MAX) }
+    }
+
+    fn joined_again(&mut self, is_refilled: bool, has_missed_entries: bool) {
+        self.is_complete &= !has_missed_entries;
+        if is_refilled {
+            // Even if it is incomplete, the store may have messages that no other has.
+            self.to_merge = (self.has_store || self.is_complete).then_some(u64::MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store without what was said while its server was cut off once counted as all that there is, and clients were told
+    /// that older messages do not exist.
+    #[test]
+    fn a_store_completes_the_history_only_if_it_has_missed_nothing() {
+        let store = |has_store, is_copy| StoreCopy::new(LocalHistory { has_store, is_copy, is_older: false });
+        for (has_store, is_copy, is_refilled, has_missed_entries, is_complete, merges) in [
+            (true, true, true, false, true, true),
+            (true, true, true, true, false, true),
+            (true, false, true, false, false, true),
+            (true, false, false, false, false, false),
+            (true, false, false, true, false, false),
+            (false, true, true, false, true, true),
+            (false, true, true, true, false, false),
+        ] {
+            let mut store = store(has_store, is_copy);
+            store.joined_again(is_refilled, has_missed_entries);
+            assert_eq!((store.is_complete, store.to_merge.is_some()), (is_complete, merges));
+        }
+        // What is being added continues to be, unless the engine was filled again.
+        let mut store = store(true, true);
+        store.to_merge = Some(7);
+        store.joined_again(false, false);
+        assert_eq!(store.to_merge, Some(7));
+        store.joined_again(true, false);
+        assert_eq!(store.to_merge, Some(u64::MAX));
     }
 }
