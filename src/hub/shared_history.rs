@@ -12,11 +12,11 @@ use super::storage::{COPIED_BYTES, COPIED_MESSAGES, StoredRows};
 use crate::chat::{Action, ConnectionId, Decision, KeptEntry, OlderRequest, Outcome, StoreUnavailable};
 use crate::cluster::{Change, HistoryQuery};
 
-/// The most requests of members for pages that may wait at a time, and the most decisions that may. By default, one
-/// address has fewer connections.
-const MAX_REQUESTS: usize = 256;
-/// The most requests for pages from one connection.
-const MAX_REQUESTS_PER_CONNECTION: usize = 1;
+/// The most requests of members for pages that may wait at a time, and the most decisions that may. By default, the
+/// connections of one address have fewer.
+const MAX_REQUESTS: usize = 2048;
+/// The most requests for pages from one connection: more than a client has reason to send before an answer.
+const MAX_REQUESTS_PER_CONNECTION: usize = 16;
 
 /// What the hub asks of the thread that reads the history. [`Report`](super::Report) answers.
 pub enum HistoryRequest {
