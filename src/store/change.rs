@@ -3,6 +3,7 @@
 use std::mem::take;
 use std::sync::Arc;
 
+use log::warn;
 use rusqlite::{Connection, Row, params};
 
 use super::messages::{self, Insert};
@@ -178,8 +179,17 @@ impl Followed {
         epoch: Option<&str>,
         knows_deletions: bool,
     ) -> rusqlite::Result<()> {
+        if !knows_deletions {
+            let removed = connection.execute("DELETE FROM messages", [])?;
+            if removed > 0 {
+                warn!(
+                    "Removed {removed} messages from the store, because it is unknown which of them were deleted while \
+                     this server was away. They are copied again from the Redis or Valkey server"
+                );
+            }
+            return Ok(());
+        }
         let first = match self.messages.first() {
-            _ if !knows_deletions => 0,
             Some(message) => message.id,
             None => self.last_id.saturating_add(1),
         };
