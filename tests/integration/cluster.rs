@@ -20,8 +20,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::support::anomalies::{Line, Record, Seen, anomalies};
 use crate::support::client::{Client, REPLACED, id, line, lines};
-use crate::support::engine::{Engine, free_port, until};
+use crate::support::engine::{Engine, until};
 use crate::support::nodes::{self, Node, Servers};
+use crate::support::port::ReservedPort;
 use crate::support::program::Folder;
 use crate::support::proxy::Proxy;
 use crate::support::random::Random;
@@ -795,13 +796,13 @@ fn the_documented_metrics_are_on_the_page() {
 #[test]
 fn a_server_without_the_engine_does_not_listen() {
     let Some(engine) = Engine::start() else { return };
-    let port = free_port();
+    let port = ReservedPort::new();
     let servers = Servers::default();
-    let mut node = Node::prepare(&engine, 1, &[("PORT", &port.to_string())], servers);
+    let mut node = Node::prepare(&engine, 1, &[("PORT", &port.number.to_string())], servers);
     node.proxy.cut();
     node.start_without_waiting();
     node.wait_for_line("Waiting for the chat: ");
-    let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+    let refused = TcpStream::connect(port.address()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     // It can be stopped while it waits, with status 0.
     node.stop();

@@ -11,6 +11,7 @@ use tungstenite::Message;
 use crate::support::client::TIMEOUT;
 use crate::support::http::{get, read_until_closed, request, upgrade_at, upgrade_request};
 use crate::support::over_ws_and_wss;
+use crate::support::port::ReservedPort;
 use crate::support::program::Folder;
 use crate::support::server::{TestServer, Transport};
 
@@ -73,9 +74,10 @@ fn health_asks_a_running_server() {
         let folder = Folder::new();
         folder.tinychat(&["generate-certs"]).run();
         let settings = [("HOST", host), ("USE_SSL", use_ssl)];
-        let server = folder.tinychat(&["--port", "0"]).envs(&settings).start();
-        let port = server.address.port().to_string();
+        let reserved = ReservedPort::new();
+        let port = reserved.number.to_string();
         let asked = [&settings[..], &[("PORT", &port)]].concat();
+        let server = folder.tinychat(&[]).envs(&asked).start();
         assert_eq!(health(&folder, &asked), healthy, "{host} {use_ssl}");
         server.stop();
         let (status, output) = health(&folder, &asked);

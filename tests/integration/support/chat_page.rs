@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::client::Client;
+use super::port::ReservedPort;
 use super::program::{Folder, Process};
 use super::server::Transport;
 use super::webdriver::{Browser, DOWN, ENTER};
@@ -29,7 +30,7 @@ pub const SELECT_ALL: &str = "\u{e009}a\u{e000}";
 pub struct Server {
     process: Option<Process>,
     transport: Transport,
-    port: u16,
+    port: ReservedPort,
     folder: Folder,
     flags: Vec<&'static str>,
 }
@@ -44,14 +45,15 @@ impl Server {
         if transport == Transport::Wss {
             folder.tinychat(&["generate-certs"]).run();
         }
-        let mut server = Self { process: None, transport, port: 0, folder, flags: flags.to_vec() };
+        let mut server =
+            Self { process: None, transport, port: ReservedPort::new(), folder, flags: flags.to_vec() };
         server.resume();
         server
     }
 
     /// Starts the program, on the same port as before if it was stopped.
     pub fn resume(&mut self) {
-        let port = self.port.to_string();
+        let port = self.port.number.to_string();
         let ssl = if self.transport == Transport::Wss { "true" } else { "false" };
         // Members can resume however slow the machine is.
         let flags = ["--port", &port, "--mod-password", "secret", "--message-rate", "0", "--use-ssl", ssl];
@@ -59,9 +61,7 @@ impl Server {
             if self.flags.contains(&"--resume-seconds") { &[] } else { &["--resume-seconds", "3600"] };
         let store: &[&str] =
             if self.flags.contains(&"--database-path") { &[] } else { &["--database-path", "off"] };
-        let process = self.folder.tinychat(&[&flags, resume, store, &self.flags].concat()).start();
-        self.port = process.address.port();
-        self.process = Some(process);
+        self.process = Some(self.folder.tinychat(&[&flags, resume, store, &self.flags].concat()).start());
     }
 
     pub fn stop(&mut self) {
@@ -73,7 +73,7 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        self.url_at(self.port)
+        self.url_at(self.port.number)
     }
 
     pub fn url_at(&self, port: u16) -> String {

@@ -1,6 +1,5 @@
 //! A Redis server of Debian (`redis-server`), and what happens to it.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use redis::Value;
 use rustix::process::Signal;
 
 use super::client::TIMEOUT;
+use super::port::ReservedPort;
 use super::program::{Folder, KillOnDrop};
 
 /// For one call of a test. A paused engine answers none.
@@ -20,6 +20,8 @@ pub struct Engine {
     arguments: Vec<String>,
     password: Option<String>,
     pub port: u16,
+    /// So that it can be restarted on it.
+    _port: ReservedPort,
     folder: Folder,
 }
 
@@ -40,22 +42,18 @@ impl Engine {
         }
         let position = settings.iter().position(|&setting| setting == "--requirepass");
         let password = position.map(|at| settings[at + 1].to_owned());
-        // Another process may take the port before the engine does.
-        for _ in 0..10 {
-            let (port, folder) = (free_port(), Folder::new());
-            let (port_text, path) = (port.to_string(), folder.path("."));
-            let usual = ["--port", &port_text, "--bind", "127.0.0.1", "--dir", path.to_str().unwrap()];
-            // With "everysec", it may acknowledge writes up to two seconds before the operating system gets them.
-            let storage = ["--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"];
-            let arguments = [&usual[..], &storage, settings].concat();
-            let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-            let process = spawn(&arguments);
-            let mut engine = Self { process, arguments, password: password.clone(), port, folder };
-            if engine.wait_until_ready() {
-                return Some(engine);
-            }
-        }
-        panic!("redis-server does not start")
+        let (reserved, folder) = (ReservedPort::new(), Folder::new());
+        let port = reserved.number;
+        let (port_text, path) = (port.to_string(), folder.path("."));
+        let usual = ["--port", &port_text, "--bind", "127.0.0.1", "--dir", path.to_str().unwrap()];
+        // With "everysec", it may acknowledge writes up to two seconds before the operating system gets them.
+        let storage = ["--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"];
+        let arguments = [&usual[..], &storage, settings].concat();
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        let process = spawn(&arguments);
+        let mut engine = Self { process, arguments, password, port, _port: reserved, folder };
+        assert!(engine.wait_until_ready(), "redis-server does not start");
+        Some(engine)
     }
 
     /// What `CLUSTER_URL` would be without a proxy.
@@ -141,11 +139,6 @@ pub fn until(what: &str, mut is_done: impl FnMut() -> bool) {
         assert!(start.elapsed() < TIMEOUT, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// A port on which nothing listens.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn is_installed() -> bool {

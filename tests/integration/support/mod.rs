@@ -14,6 +14,7 @@ pub mod manual;
 pub mod nodes;
 pub mod notices;
 pub mod package;
+pub mod port;
 pub mod program;
 pub mod proxy;
 pub mod random;

@@ -1,7 +1,7 @@
 //! nginx and Caddy of Debian, with the configuration that docs/operations.md shows.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::certificates::localhost;
 use super::client::TIMEOUT;
+use super::port::ReservedPort;
 use super::program::{Folder, KillOnDrop};
 
 /// Which proxy, and whether it serves TinyChat under the path `/chat/`.
@@ -26,6 +27,7 @@ pub struct ReverseProxy {
     /// The path of the chat page.
     pub path: &'static str,
     _process: KillOnDrop,
+    _port: ReservedPort,
     _folder: Folder,
 }
 
@@ -45,20 +47,15 @@ impl ReverseProxy {
             eprintln!("skipped: {program} is not installed (apt-get install {program})");
             return None;
         }
-        // Another process may take the port before the proxy does.
-        for _ in 0..10 {
-            let folder = Folder::new();
-            let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-            let command = match program {
-                "nginx" => nginx(&folder, address, server, path),
-                _ => caddy(&folder, address, server, path),
-            };
-            let mut process = start(command, &folder);
-            if is_ready(&mut process, address) {
-                return Some(Self { address, path, _process: process, _folder: folder });
-            }
-        }
-        panic!("{program} does not start")
+        let (port, folder) = (ReservedPort::new(), Folder::new());
+        let address = port.address();
+        let command = match program {
+            "nginx" => nginx(&folder, address, server, path),
+            _ => caddy(&folder, address, server, path),
+        };
+        let mut process = start(command, &folder);
+        wait_until_ready(&mut process, address);
+        Some(Self { address, path, _process: process, _port: port, _folder: folder })
     }
 }
 
@@ -141,15 +138,11 @@ fn start(mut command: Command, folder: &Folder) -> KillOnDrop {
     KillOnDrop(command.spawn().unwrap())
 }
 
-/// `false`: it has exited.
-fn is_ready(process: &mut KillOnDrop, address: SocketAddr) -> bool {
+fn wait_until_ready(process: &mut KillOnDrop, address: SocketAddr) {
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
-        if process.0.try_wait().unwrap().is_some() {
-            return false;
-        }
+        assert!(process.0.try_wait().unwrap().is_none(), "the proxy has exited");
         assert!(start.elapsed() < TIMEOUT, "the proxy does not listen");
         thread::sleep(Duration::from_millis(20));
     }
-    true
 }
