@@ -31,8 +31,7 @@ over_ws_and_wss! {
 
 fn the_page_fits_every_screen_with_sixty_people(transport: Transport) {
     let Some(driver) = Driver::start() else { return };
-    // The sixty do not answer pings.
-    let server = Server::with_flags(transport, &["--ping-interval", "3600"]);
+    let server = Server::start(transport);
     // The first after the own name.
     let long_name = "M".repeat(32);
     let mut people: Vec<_> = (1..60).map(|number| server.client(&format!("Person {number}"))).collect();

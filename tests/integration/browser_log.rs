@@ -12,9 +12,6 @@ use crate::support::webdriver::{Browser, Driver, ENTER, ESCAPE, SHIFT, TAB, UP, 
 /// Ctrl+C.
 const COPY: &str = "\u{e009}c";
 
-/// For clients that answer no ping while others act.
-const IDLE: &[&str] = &["--ping-interval", "3600"];
-
 /// Texts, and the markup that they become in the page of Ann.
 const FORMATTED: &[(&str, &str)] = &[
     ("plain <b>&amp;</b>", "plain &lt;b&gt;&amp;amp;&lt;/b&gt;"),
@@ -348,7 +345,7 @@ fn days_are_separated() {
 #[test]
 fn joins_and_leaves_are_grouped() {
     let Some(driver) = Driver::start() else { return };
-    let server = Server::with_flags(Transport::Ws, IDLE);
+    let server = Server::start(Transport::Ws);
     let ann = driver.desktop();
     server.enter(&ann, "Ann");
     let presence = |texts: &[&str]| {
@@ -738,7 +735,7 @@ fn a_new_message_changes_one_chunk_of_a_long_log() {
 #[test]
 fn the_log_is_accessible_in_a_full_room() {
     let (Some(driver), Some(axe)) = (Driver::start(), axe_core()) else { return };
-    let server = Server::with_flags(Transport::Ws, IDLE);
+    let server = Server::start(Transport::Ws);
     let browsers = [(driver.desktop(), "Ann", "desktop"), (driver.phone(), "Mia", "phone")];
     for (browser, name, _) in &browsers {
         server.enter(browser, name);

@@ -50,8 +50,7 @@ fn nothing_is_lost_or_duplicated(transport: Transport) {
 fn round(transport: Transport, seed: usize, cuts: usize) {
     let _seed = PrintedOnPanic(seed);
     let mut random = Random(seed as u64);
-    let settings = [("RESUME_SECONDS", "86400"), ("PING_INTERVAL", "3600")];
-    let server = TestServer::with(transport, &settings);
+    let server = TestServer::with(transport, &[("RESUME_SECONDS", "86400")]);
     let mut members = NAMES.map(|name| Member::join(name, &server));
     for (at, member) in members.iter_mut().enumerate() {
         for later in &NAMES[at + 1..] {

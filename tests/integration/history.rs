@@ -755,7 +755,7 @@ fn a_second_answer_counts_while_the_first_one_waits(transport: Transport) {
 /// A server with SEND_QUEUE_BYTES of 4096 and a history that is longer than what the systems and TLS hold for a client
 /// that does not read.
 fn long_history(transport: Transport) -> TestServer {
-    let settings = [("SEND_QUEUE_BYTES", "4096"), ("PING_INTERVAL", "3600"), ("RESUME_SECONDS", "3600")];
+    let settings = [("SEND_QUEUE_BYTES", "4096"), ("RESUME_SECONDS", "3600")];
     let server = TestServer::with(transport, &settings);
     let mut zoe = server.join("Zoe");
     (0..20).for_each(|_| zoe.public(&"x".repeat(16_000)));

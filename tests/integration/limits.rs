@@ -199,8 +199,7 @@ fn a_client_that_stops_reading_is_cut_off(transport: Transport) {
 fn a_new_member_is_not_cut_off_by_its_own_list(transport: Transport) {
     // Their list is longer than what the systems and TLS hold for a client that does not read.
     const MEMBERS: usize = 700;
-    // The members do not answer pings.
-    let settings = [("SEND_QUEUE_BYTES", "4096"), ("MAX_MESSAGE_BYTES", "1024"), ("PING_INTERVAL", "3600")];
+    let settings = [("SEND_QUEUE_BYTES", "4096"), ("MAX_MESSAGE_BYTES", "1024")];
     let server = TestServer::with(transport, &settings);
     let _members = members(&server, MEMBERS);
     let mut ann = server.join("Ann");

@@ -55,8 +55,9 @@ impl Server {
     pub fn resume(&mut self) {
         let port = self.port.number.to_string();
         let ssl = if self.transport == Transport::Wss { "true" } else { "false" };
-        // Members can resume however slow the machine is.
         let flags = ["--port", &port, "--mod-password", "secret", "--message-rate", "0", "--use-ssl", ssl];
+        // However slow the machine is, members can resume, and clients stay connected that do not read meanwhile.
+        let flags = [&flags[..], &["--ping-interval", "3600"]].concat();
         let resume: &[&str] =
             if self.flags.contains(&"--resume-seconds") { &[] } else { &["--resume-seconds", "3600"] };
         let store: &[&str] =

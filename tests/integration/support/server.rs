@@ -32,7 +32,7 @@ pub struct TestServer {
 
 impl TestServer {
     /// Starts a server with the default settings, except that it has a free port, the moderators' password
-    /// `secret`, and no message rate, which tests would exceed.
+    /// `secret`, no message rate, which tests would exceed, and no pings, which clients do not answer while others act.
     pub fn start(transport: Transport) -> Self {
         Self::with(transport, &[])
     }
@@ -59,8 +59,13 @@ impl TestServer {
     }
 
     fn bind(transport: Transport, changed: &[(&str, &str)]) -> Server {
-        let mut pairs =
-            vec![("PORT", "0"), ("MOD_PASSWORD", "secret"), ("MESSAGE_RATE", "0"), ("DATABASE_PATH", "off")];
+        let mut pairs = vec![
+            ("PORT", "0"),
+            ("MOD_PASSWORD", "secret"),
+            ("MESSAGE_RATE", "0"),
+            ("PING_INTERVAL", "3600"),
+            ("DATABASE_PATH", "off"),
+        ];
         if transport == Transport::Wss {
             let files = localhost();
             let (cert, key) = (files.cert.to_str().unwrap(), files.key.to_str().unwrap());
