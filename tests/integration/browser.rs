@@ -149,6 +149,7 @@ fn page_reconnects_after_a_server_restart(transport: Transport) {
     let ann = driver.desktop();
     server.enter(&ann, "Ann");
     send(&ann, "before");
+    wait_for_messages(&ann, &["before"]);
     server.stop();
     ann.wait_for_text("#log", "The server has shut down or is restarting.");
     ann.wait_for("document.querySelector('#status').dataset.state !== 'online'");
@@ -187,11 +188,13 @@ fn page_misses_nothing_after_a_restart_with_a_store(transport: Transport) {
     let ann = driver.desktop();
     server.enter(&ann, "Ann");
     send(&ann, "before");
+    wait_for_messages(&ann, &["before"]);
     server.stop();
     ann.wait_for_text("#log", "The server has shut down or is restarting.");
     send(&ann, "meanwhile");
     server.resume();
     wait_until_back(&ann);
+    wait_for_messages(&ann, &["before", "meanwhile"]);
     let mut bob = server.client("Bob");
     bob.public("welcome back");
     ann.wait_for_text(LATEST, "welcome back");
