@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::chat_page::{LATEST, SELECT_ALL, Server, assert_empty_console};
+use crate::support::chat_page::{LATEST, SELECT_ALL, STOP_CLOCK, Server, assert_empty_console};
 use crate::support::over_ws_and_wss;
 use crate::support::server::Transport;
 use crate::support::webdriver::{Browser, Driver, ENTER};
@@ -55,6 +55,7 @@ fn the_page_fits_every_screen_with_sixty_people(transport: Transport) {
             browser.click("#members-button");
         }
         // The longest state of the connection, with a button beside it.
+        browser.evaluate(STOP_CLOCK);
         browser.evaluate("dispatchEvent(new Event('offline'))");
         browser.wait_for("!document.querySelector('#retry').hidden");
         assert_fits(&browser, width, "room without a connection");

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::support::chat_page::{
-    BACKSPACE, LATEST, SELECT_ALL, Server, assert_empty_console, assert_only_connection_errors, choose,
-    open_menu_of, send, wait_for_messages, wait_until_back,
+    BACKSPACE, LATEST, SELECT_ALL, STOP_CLOCK, Server, assert_empty_console, assert_only_connection_errors,
+    choose, open_menu_of, send, wait_for_messages, wait_until_back,
 };
 use crate::support::proxy::Proxy;
 use crate::support::scripted::ScriptedServer;
@@ -305,6 +305,7 @@ fn a_waiting_message_over_a_new_limit_returns_to_the_box() {
     ann.wait_for(HAS_FOCUS);
     peer.cut();
     let peer = server.accept();
+    ann.evaluate(STOP_CLOCK);
     let text = "long ".repeat(50);
     send(&ann, &text);
     send(&ann, "short");

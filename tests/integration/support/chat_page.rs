@@ -22,6 +22,9 @@ pub const MENU_ITEMS: &str =
     "[...document.querySelectorAll('#menu [role=menuitem]')].map((item) => item.innerText)";
 pub const IS_MENU_OPEN: &str = "document.querySelector('#menu').matches(':popover-open')";
 
+/// Stops the page's clock, so that the page neither connects nor gives up by itself.
+pub const STOP_CLOCK: &str = "void (Date.now = ((now) => () => now)(Date.now()))";
+
 pub const BACKSPACE: &str = "\u{e003}";
 /// Ctrl+A, so that what follows replaces the text.
 pub const SELECT_ALL: &str = "\u{e009}a\u{e000}";
