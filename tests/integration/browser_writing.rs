@@ -325,7 +325,7 @@ fn drafts_survive_a_reload() {
     let Some(driver) = Driver::start() else { return };
     for browser in [driver.desktop(), driver.phone()] {
         let server = Server::start(Transport::Ws);
-        let _bob = server.client("Bob");
+        let mut bob = server.client("Bob");
         server.enter(&browser, "Ann");
         paste(&browser, "for all\nof you");
         whisper_to(&browser, "Bob");
@@ -346,6 +346,8 @@ fn drafts_survive_a_reload() {
         // They also survive leaving, but are not for another name.
         browser.click("#leave");
         browser.wait_for("document.activeElement.id === 'name'");
+        assert_eq!(bob.next_line(), "system: Ann joined.");
+        assert_eq!(bob.next_line(), "system: Ann left.");
         browser.press(&[ENTER]);
         wait_for_text_in_box(&browser, "for Bob");
         browser.click("#leave");
