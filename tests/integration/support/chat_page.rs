@@ -141,6 +141,7 @@ pub fn open_menu_of(browser: &Browser, name: &str) {
 
 /// Chooses an item of the open menu with the keyboard.
 pub fn choose(browser: &Browser, item: &str) {
+    browser.wait_for(IS_MENU_OPEN);
     let items = browser.evaluate(MENU_ITEMS);
     let position = items.as_array().unwrap().iter().position(|label| label == item);
     let position = position.unwrap_or_else(|| panic!("{item} is not among {items}"));
