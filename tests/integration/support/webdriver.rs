@@ -35,7 +35,7 @@ pub struct Driver {
     port: u16,
 }
 
-/// How often chromedriver is started at most.
+/// How often chromedriver is started, and a page loaded, at most.
 const ATTEMPTS: usize = 5;
 
 /// A chromedriver and its port; `None`: it has ended.
@@ -194,11 +194,21 @@ impl Browser<'_> {
     }
 
     pub fn open(&self, url: &str) {
-        self.post("/url", json!({"url": url}));
+        self.load("/url", &json!({"url": url}));
     }
 
     pub fn reload(&self) {
-        self.post("/refresh", json!({}));
+        self.load("/refresh", &json!({}));
+    }
+
+    /// The browser fails with ERR_NETWORK_CHANGED if meanwhile, for example, a container has started on this machine.
+    fn load(&self, command: &str, parameters: &Value) {
+        for _ in 0..ATTEMPTS {
+            self.post(command, parameters.clone());
+            if self.evaluate("document.body.innerText.includes('ERR_NETWORK_CHANGED')") != json!(true) {
+                return;
+            }
+        }
     }
 
     /// The value of a JavaScript expression in the page.
@@ -253,6 +263,8 @@ impl Browser<'_> {
     pub fn console(&self) -> Vec<String> {
         let entries = self.post("/se/log", json!({"type": "browser"}));
         let entries = entries.as_array().unwrap().iter();
+        // On a busy machine, the page of a new tab, which comes first, reports that it is slow.
+        let entries = entries.filter(|entry| !entry["message"].as_str().unwrap().starts_with("chrome://"));
         entries.map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect()
     }
 
