@@ -496,7 +496,10 @@ fn nothing_is_lost_while_the_engine_is_paused() {
     told(2);
     until("all servers are healthy", || nodes.iter().all(|node| node.health() == 200));
     for record in finish(talkers, &nodes) {
-        assert_eq!((record.closes, record.system.len()), (vec![], 2), "{:?}", record.system);
+        assert_eq!(record.closes, [], "connections stay open");
+        // A busy machine may make the engine slow once more.
+        let (told, later) = record.system.split_at(2);
+        assert!(told[0] != told[1] && later.chunks(2).all(|again| again == told), "{:?}", record.system);
     }
 }
 
