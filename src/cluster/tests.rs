@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, unbounded};
 use redis::Value;
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::outbox::{MAX_QUEUE_BYTES, MAX_QUEUE_ENTRIES};
@@ -1082,6 +1083,8 @@ struct TestEngine {
     arguments: Vec<String>,
     port: u16,
     tls_port: u16,
+    /// So that it can be restarted on them.
+    _ports: [Socket; 2],
     folder: TempDir,
 }
 
@@ -1098,28 +1101,23 @@ impl TestEngine {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        // Another process may take a port before the engine does.
-        for _ in 0..10 {
-            let (port, tls_port) = (free_port(), free_port());
-            let (port_text, tls_text) = (port.to_string(), tls_port.to_string());
-            let dir = folder.path().to_str().unwrap();
-            let mut arguments = vec!["--port", &port_text, "--bind", "127.0.0.1", "--dir", dir, "--save", ""];
-            // With "everysec", it may acknowledge writes up to two seconds before the operating system gets them.
-            arguments.extend(["--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"]);
-            if !tls.is_empty() {
-                arguments.extend(["--tls-port", &tls_text]);
-                arguments.extend(tls);
-            }
-            let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-            let process = spawn(&arguments);
-            let mut engine =
-                Self { process, arguments, port, tls_port, folder: tempfile::tempdir_in(&folder).unwrap() };
-            if engine.wait_until_ready() {
-                engine.folder = folder;
-                return Some(engine);
-            }
+        let (reserved, tls_reserved) = (reserve_port(), reserve_port());
+        let [port, tls_port] = [&reserved, &tls_reserved].map(port_of);
+        let (port_text, tls_text) = (port.to_string(), tls_port.to_string());
+        let dir = folder.path().to_str().unwrap();
+        let mut arguments = vec!["--port", &port_text, "--bind", "127.0.0.1", "--dir", dir, "--save", ""];
+        // With "everysec", it may acknowledge writes up to two seconds before the operating system gets them.
+        arguments.extend(["--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"]);
+        if !tls.is_empty() {
+            arguments.extend(["--tls-port", &tls_text]);
+            arguments.extend(tls);
         }
-        panic!("redis-server does not start")
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        let process = spawn(&arguments);
+        let ports = [reserved, tls_reserved];
+        let mut engine = Self { process, arguments, port, tls_port, _ports: ports, folder };
+        assert!(engine.wait_until_ready(), "redis-server does not start");
+        Some(engine)
     }
 
     fn wait_until_ready(&mut self) -> bool {
@@ -1248,8 +1246,17 @@ fn spawn(arguments: &[String]) -> Child {
     Command::new("redis-server").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that nobody else gets: this socket, which does not listen, is bound to it. With `SO_REUSEADDR`, an engine can
+/// listen on it.
+fn reserve_port() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket
+}
+
+fn port_of(socket: &Socket) -> u16 {
+    socket.local_addr().unwrap().as_socket().unwrap().port()
 }
 
 /// Between a node and the engine. Its threads end with the test process.
