@@ -754,7 +754,7 @@ fn axe_finds_no_violations(transport: Transport) {
     let (Some(driver), Some(axe)) = (Driver::start(), axe_core()) else { return };
     let server = Server::start(transport);
     let (desktop, phone) = (driver.desktop(), driver.phone());
-    let [mut bob, ..] = fill_room(&server, &[(&desktop, "Ann"), (&phone, "Mia")], |browser, name| {
+    let [mut bob, _eve, _tom] = fill_room(&server, &[(&desktop, "Ann"), (&phone, "Mia")], |browser, name| {
         browser.open(&server.url());
         browser.wait_for("document.activeElement.id === 'name'");
         browser.assert_accessible(&axe, "join form");
