@@ -223,6 +223,7 @@ fn twenty_short_messages_are_visible_at_once() {
             const { top, bottom } = text.getBoundingClientRect();
             return top >= box.top && bottom <= box.bottom;
         }).length; })()";
+    ann.wait_for(IS_AT_END);
     let count = ann.evaluate(visible).as_u64().unwrap();
     assert!(count >= 20, "{count}");
     ann.evaluate("document.documentElement.dataset.density = 'compact'");
@@ -707,6 +708,8 @@ fn a_new_message_changes_one_chunk_of_a_long_log() {
         bob.public(&format!("line {line}"));
     }
     ann.wait_for_text(LATEST, "line 10299");
+    // Chunks above the last one change once more when the browser has laid them out.
+    ann.wait_for("!document.querySelector('#log > :not(.settled, :last-child)')");
     for scroll_top in [1e9, 100_000.0] {
         ann.evaluate(&format!("document.querySelector('#log').scrollTop = {scroll_top}"));
         ann.wait_for(&format!("document.querySelector('#jump-to-latest').hidden === {}", scroll_top > 1e6));
