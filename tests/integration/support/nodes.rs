@@ -70,6 +70,8 @@ impl Node {
             ("DATABASE_PATH", "off"),
             ("MOD_PASSWORD", "secret"),
             ("MESSAGE_RATE", "0"),
+            // For clients that do not read while others act.
+            ("PING_INTERVAL", "3600"),
         ];
         let settings = [&usual, settings].concat();
         let settings = settings.iter().map(|&(name, value)| (name.into(), value.into())).collect();
