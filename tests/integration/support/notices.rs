@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The program is distributed for these.
+/// The program is distributed for these targets.
 const TARGETS: [&str; 7] = [
     "x86_64-unknown-linux-gnu",
     "x86_64-unknown-linux-musl",
@@ -27,9 +27,8 @@ const RULE: &str = "\n==========================================================
 const START: &str = "\
 THIRD-PARTY NOTICES OF TINYCHAT
 
-The program `tinychat` contains the software below. This file has its copyright notices and licenses, and accompanies
-the program where it is distributed without its source. TinyChat's own license is in the file LICENSE; in the Debian
-package, it is in the file copyright.
+The program `tinychat` contains the software below. This file contains its copyright notices and licenses, and must
+accompany the program where it is distributed without its source. TinyChat's own license is in the file LICENSE.
 
 The file is for Linux, and for the default features and the feature cluster. A program that was built with the feature
 aws-lc also contains AWS-LC, whose notices are in the crate aws-lc-sys.
