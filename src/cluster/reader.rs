@@ -52,7 +52,7 @@ pub struct Reader {
     batch: usize,
     /// `None`: paused.
     following: Option<Following>,
-    /// Since then, the other thread has not found that the engine still has the chat.
+    /// Since when the thread that writes has not confirmed that the engine still has the chat.
     unverified: Option<Instant>,
 }
 
@@ -248,7 +248,7 @@ impl Reader {
                         "what was written to it cannot be read back".into()
                     }
                     None if status.write_waits_since().is_some() => "it does not answer writes".into(),
-                    None => "it is not known yet whether it still has the whole chat".into(),
+                    None => "checking whether it has lost messages".into(),
                 };
                 error!(
                     "The Redis or Valkey server at {address} is unavailable: {reason}. Messages wait until it is back"

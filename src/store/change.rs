@@ -27,7 +27,7 @@ pub struct Followed {
     pub moderators: Vec<NamedModerator>,
     /// The last messages that were deleted, in order.
     pub deleted: Vec<u64>,
-    /// These are all that entries after the one with this id have deleted.
+    /// `deleted` contains all messages that were deleted by entries after the one with this id.
     pub deleted_after: u64,
     /// All public and system messages that are in memory, the oldest first.
     pub messages: Vec<KeptEntry>,
@@ -183,8 +183,8 @@ impl Followed {
             let removed = connection.execute("DELETE FROM messages", [])?;
             if removed > 0 {
                 warn!(
-                    "Removed {removed} messages from the store, because it is unknown which of them were deleted while \
-                     this server was away. They are copied again from the Redis or Valkey server"
+                    "Removed {removed} messages from the store, because some of them may have been deleted while this \
+                     server was disconnected. The others are copied again from the Redis or Valkey server"
                 );
             }
             return Ok(());
