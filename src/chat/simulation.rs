@@ -70,9 +70,9 @@ fn invariants_hold_for_every_seed() {
     simulate_seeds(SEEDS, simulate, "--lib simulation", &expected);
 }
 
-/// Runs a simulation with the seed in `SIMULATION_SEED`, or with the first `SIMULATION_SEEDS` seeds, or `seeds` of them.
-/// `simulate` returns which rare events have occurred: all of `expected` do, unless fewer seeds are run. `test`: selects
-/// the test.
+/// Runs a simulation with the seed in `SIMULATION_SEED`, or with the first `SIMULATION_SEEDS` seeds, or the first `seeds`.
+/// `simulate` returns which rare events have occurred. Together they must be `expected`, unless fewer seeds are run.
+/// `test`: the arguments of `cargo test` that select the test.
 pub fn simulate_seeds(
     seeds: u64,
     simulate: impl Fn(u64) -> BTreeSet<&'static str>,

@@ -100,8 +100,8 @@ pub struct State {
 pub enum Event {
     /// The next entries of the log.
     Entries(Vec<Entry>),
-    /// For two seconds, the engine has not answered or has refused to write, or it is not known whether it still has the
-    /// chat.
+    /// For two seconds, the engine has not answered or has refused to write, or it has not been confirmed that it still
+    /// has the chat.
     Unavailable,
     /// It answers again, and has the chat.
     Available,

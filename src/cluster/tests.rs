@@ -273,7 +273,7 @@ fn nothing_is_appended_before_all_nodes_have_come_back() {
     ann.assert_each_once(&[("a", 2), ("b", 2)]);
 }
 
-/// Users were once not told of this outage, because the thread that reports one waited as well.
+/// Users were once not told of this outage, because the thread that reports outages was paused.
 #[test]
 fn users_are_told_that_the_nodes_wait_for_one_that_is_missing() {
     let Some(mut engine) = TestEngine::start() else { return };
@@ -805,7 +805,7 @@ fn after_the_engine_was_filled_nodes_add_what_it_lacks() {
     ann.wait("the deletion", |_| engine.history() == [7, 8, 9]);
     assert!(ann.merge(20, &[message(5), message(4)], false));
     assert_eq!(engine.history(), [4, 7, 8, 9]);
-    // With many more deletions, the engine no longer knows that one.
+    // After 100 more deletions, the engine no longer remembers that one.
     (22..=121).for_each(|at| ann.log.keep(Change::Delete { at, id: 1000 + at }));
     ann.wait("the deletions", |_| engine.call(&["HGET", "tinychat:meta", "forgotten"]) != Value::Nil);
     assert!(!ann.merge(20, &[message(5), message(3)], false));
@@ -1083,7 +1083,7 @@ struct TestEngine {
     arguments: Vec<String>,
     port: u16,
     tls_port: u16,
-    /// So that it can be restarted on them.
+    /// Keep the ports for a restart.
     _ports: [Socket; 2],
     folder: TempDir,
 }
@@ -1246,8 +1246,8 @@ fn spawn(arguments: &[String]) -> Child {
     Command::new("redis-server").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// A port that nobody else gets: this socket, which does not listen, is bound to it. With `SO_REUSEADDR`, an engine can
-/// listen on it.
+/// Binds a socket that does not listen, so that the system gives its port to no other process. With `SO_REUSEADDR`, an
+/// engine can listen on the port.
 fn reserve_port() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();

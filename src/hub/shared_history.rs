@@ -12,10 +12,10 @@ use super::storage::{COPIED_BYTES, COPIED_MESSAGES, StoredRows};
 use crate::chat::{Action, ConnectionId, Decision, KeptEntry, OlderRequest, Outcome, StoreUnavailable};
 use crate::cluster::{Change, HistoryQuery};
 
-/// The most requests of members for pages that may wait at a time, and the most decisions that may. By default, the
-/// connections of one address have fewer.
+/// The most requests of members for pages that may wait at a time, and the most decisions that may. With the default
+/// limits, the connections of one address cannot reach it.
 const MAX_REQUESTS: usize = 2048;
-/// The most requests for pages from one connection: more than a client has reason to send before an answer.
+/// The most requests for pages from one connection that may wait at a time. Clients usually wait for each answer.
 const MAX_REQUESTS_PER_CONNECTION: usize = 16;
 
 /// What the hub asks of the thread that reads the history. [`Report`](super::Report) answers.
@@ -49,7 +49,7 @@ pub enum CopyRequest {
 pub struct SharedHistory {
     requests: Sender<HistoryRequest>,
     tasks: Sender<CopyTask>,
-    /// The connections whose requests for pages wait, once for each.
+    /// For each request for a page that waits, its connection.
     asking: Vec<ConnectionId>,
     /// How many decisions wait.
     finding: usize,
@@ -253,7 +253,7 @@ mod tests {
         for _ in 0..MAX_REQUESTS_PER_CONNECTION {
             assert!(history.admit(connection(0)));
         }
-        assert!(!history.admit(connection(0)), "the others of this connection are not answered");
+        assert!(!history.admit(connection(0)), "the connection has too many requests");
         (MAX_REQUESTS_PER_CONNECTION..MAX_REQUESTS)
             .for_each(|number| assert!(history.admit(connection(number))));
         assert!(!history.admit(connection(MAX_REQUESTS)));

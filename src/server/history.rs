@@ -45,15 +45,15 @@ pub fn start(
     Ok(())
 }
 
-/// Answers requests for messages that memory no longer holds. Those that the history does not have yet are tried again,
-/// one after the other, while others are answered.
+/// Answers requests for messages that memory no longer holds. If the history does not have the messages yet, a request is
+/// retried while others are answered.
 fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceLock<HubHandle>) {
     let mut waiting: VecDeque<HistoryRequest> = VecDeque::new();
     let mut retry = Instant::now();
     loop {
         let next = match waiting.is_empty() {
             true => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            // Even if others arrive all the time.
+            // Retry even if new requests keep arriving.
             false if Instant::now() >= retry => Err(RecvTimeoutError::Timeout),
             false => requests.recv_deadline(retry),
         };
@@ -220,8 +220,8 @@ impl StoreCopy {
 mod tests {
     use super::*;
 
-    /// A store without what was said while its server was cut off once counted as all that there is, and clients were told
-    /// that older messages do not exist.
+    /// A store that lacked the messages from a time when its server was disconnected once counted as complete, and clients
+    /// were told that there were no older messages.
     #[test]
     fn a_store_completes_the_history_only_if_it_has_missed_nothing() {
         let store = |has_store, is_copy| StoreCopy::new(LocalHistory { has_store, is_copy, is_older: false });
@@ -238,7 +238,7 @@ mod tests {
             store.joined_again(is_refilled, has_missed_entries);
             assert_eq!((store.is_complete, store.to_merge.is_some()), (is_complete, merges));
         }
-        // What is being added continues to be, unless the engine was filled again.
+        // Adding continues where it was, unless the engine was filled again.
         let mut store = store(true, true);
         store.to_merge = Some(7);
         store.joined_again(false, false);

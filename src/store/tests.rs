@@ -1112,7 +1112,7 @@ fn a_store_takes_over_the_chat_that_other_servers_have() {
     assert_eq!(column(&folder, "SELECT moderator FROM time_outs ORDER BY name"), ["Ann", ""]);
 }
 
-/// A store whose server had missed more deletions than the chat remembers once brought messages back.
+/// A store whose server had missed more deletions than the chat remembers once restored deleted messages.
 #[test]
 fn a_store_that_has_missed_deletions_keeps_only_what_is_known_not_to_be_deleted() {
     let past = PastEpoch { epoch: "past".into(), last_id: 6 };

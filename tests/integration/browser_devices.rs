@@ -146,7 +146,7 @@ fn the_form_needs_few_requests_and_bytes(transport: Transport) {
     let Some(driver) = Driver::start() else { return };
     let server = Server::start(transport);
     let browser = driver.phone();
-    // What the page loads with a low priority comes later on a slow line. Here it does not come at all.
+    // On a slow line, files with a low priority are loaded last. Here they are blocked.
     let page = include_str!("../../src/http/web/index.html");
     let later: Vec<&str> = page
         .lines()
@@ -163,7 +163,7 @@ fn the_form_needs_few_requests_and_bytes(transport: Transport) {
     browser.open(&server.url());
     browser.wait_for("document.activeElement.id === 'name' && document.readyState === 'complete'");
     browser.wait_for_text("#join-error", "Couldn't load the chat");
-    // Nor do the icon and the manifest delay the form.
+    // The icon and the manifest do not count: the form does not wait for them.
     let loaded = "performance.getEntries().filter((entry) => entry.transferSize > 0 && !/favicon|manifest/.test(entry.name))";
     let requests = browser.evaluate(&format!("{loaded}.length")).as_u64().unwrap();
     let bytes = format!("{loaded}.reduce((sum, entry) => sum + entry.transferSize, 0)");
@@ -171,7 +171,7 @@ fn the_form_needs_few_requests_and_bytes(transport: Transport) {
     let names = browser.evaluate(&format!("{loaded}.map((entry) => entry.name)"));
     assert!((3..=MAX_FORM_REQUESTS).contains(&requests), "{requests} requests: {names}");
     assert!((1_000..=MAX_FORM_BYTES).contains(&bytes), "{bytes} bytes: {names}");
-    // A name can be sent before the rest of the page has been loaded, on a line as slow as 3G often is.
+    // On a line as slow as 3G often is, users can join before the rest of the page has been loaded.
     block(&[]);
     browser.devtools(
         "Network.emulateNetworkConditions",

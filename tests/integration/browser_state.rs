@@ -40,7 +40,7 @@ fn the_page_says_that_the_server_does_not_respond_before_it_gives_up() {
         // The user need not wait.
         browser.wait_for("document.querySelector('#retry').checkVisibility()");
         proxy.restore();
-        // Not by the mouse: meanwhile the page may have begun to connect, without the button.
+        // Not with the mouse: the page may start to connect first, and hide the button.
         browser.evaluate("document.querySelector('#retry').click()");
         wait_until_back(&browser);
         let states = browser.evaluate("states");
@@ -58,7 +58,7 @@ fn an_answer_ends_the_silence() {
     server.enter(&ann, "Ann");
     ann.wait_for(&format!("{STATE} === 'online'"));
     record_states(&ann);
-    // However long the test takes, the page does not give up.
+    // The page does not give up, even if the test is slow.
     ann.evaluate(&format!(
         "void new MutationObserver(() => {{ if ({STATE} === 'unresponsive') {STOP_CLOCK}; }}) \
          .observe(document.querySelector('#status'), {{ attributeFilter: ['data-state'] }})"

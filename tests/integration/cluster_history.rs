@@ -160,7 +160,7 @@ fn a_store_that_comes_back_later_completes_the_history() {
     assert_eq!((nodes[0].backups(), nodes[0].stored()), (0, before));
 }
 
-/// Only a store that was a full copy once did, and other messages stayed away although a server had them.
+/// Once, only full copies were added, and messages were missing although a server had them.
 #[test]
 fn a_store_that_is_not_a_copy_yet_completes_the_history() {
     let Some(engine) = Engine::start() else { return };
@@ -290,7 +290,7 @@ fn a_request_that_has_to_wait_delays_no_others() {
     assert_eq!(next_answer(&mut ann)["messages"].as_array().unwrap(), &history[..2]);
 }
 
-/// As after the engine was filled, until servers have added what their stores have.
+/// The history is as after the engine was filled, before servers have added what their stores have.
 fn make_incomplete(engine: &Engine) {
     engine.call(&["HDEL", "tinychat:meta", "complete"]);
     engine.call(&["HSET", "tinychat:meta", "merged", "9999999999999"]);

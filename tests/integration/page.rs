@@ -202,7 +202,7 @@ fn a_kept_connection_can_be_upgraded(transport: Transport) {
 }
 
 fn a_kept_connection_ends_in_time(transport: Transport) {
-    // It is that of the first request as well, which takes longer on a busy machine.
+    // It also applies to the first request, which takes longer on a busy machine.
     let server = TestServer::with(transport, &[("HANDSHAKE_TIMEOUT", "3")]);
     let [mut idle, mut slow] = [(); 2].map(|()| {
         let mut stream = ClientStream::connect(server.address, transport);

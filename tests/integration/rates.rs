@@ -137,7 +137,7 @@ fn a_client_that_has_disconnected_keeps_its_name_for_ten_seconds_at_most(transpo
 }
 
 fn a_message_that_is_not_completed_closes_with_1008(transport: Transport) {
-    // It is that of the clients' handshakes as well, which take longer on a busy machine.
+    // It also applies to the clients' handshakes, which take longer on a busy machine.
     let server = TestServer::with(transport, &[("HANDSHAKE_TIMEOUT", "3")]);
     for has_pings in [false, true] {
         let mut bob = server.join("Bob");

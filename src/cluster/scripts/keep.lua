@@ -45,7 +45,7 @@ if deletions then
   end
   redis.call('HSET', META, 'deletions', deletions)
 end
--- The earlier ones are not among them.
+-- `deletions` does not contain those that the engine may have lost.
 if changes > 9 then redis.call('HSET', META, 'forgotten', whole(kept)) end
 redis.call('HSET', META, 'kept', whole(kept))
 redis.call('ZREMRANGEBYRANK', HISTORY, 0, -(tonumber(ARGV[6]) + 1))

@@ -22,7 +22,7 @@ pub const MENU_ITEMS: &str =
     "[...document.querySelectorAll('#menu [role=menuitem]')].map((item) => item.innerText)";
 pub const IS_MENU_OPEN: &str = "document.querySelector('#menu').matches(':popover-open')";
 
-/// Stops the page's clock, so that the page neither connects nor gives up by itself.
+/// Stops the page's clock, so that its timeouts do not expire.
 pub const STOP_CLOCK: &str = "void (Date.now = ((now) => () => now)(Date.now()))";
 
 pub const BACKSPACE: &str = "\u{e003}";
@@ -59,7 +59,7 @@ impl Server {
         let port = self.port.number.to_string();
         let ssl = if self.transport == Transport::Wss { "true" } else { "false" };
         let flags = ["--port", &port, "--mod-password", "secret", "--message-rate", "0", "--use-ssl", ssl];
-        // However slow the machine is, members can resume, and clients stay connected that do not read meanwhile.
+        // On a slow machine too, members can resume, and clients that do not read stay connected.
         let flags = [&flags[..], &["--ping-interval", "3600"]].concat();
         let resume: &[&str] =
             if self.flags.contains(&"--resume-seconds") { &[] } else { &["--resume-seconds", "3600"] };

@@ -20,7 +20,7 @@ pub struct Engine {
     arguments: Vec<String>,
     password: Option<String>,
     pub port: u16,
-    /// So that it can be restarted on it.
+    /// Keeps the port for a restart.
     _port: ReservedPort,
     folder: Folder,
 }

@@ -70,7 +70,7 @@ impl Node {
             ("DATABASE_PATH", "off"),
             ("MOD_PASSWORD", "secret"),
             ("MESSAGE_RATE", "0"),
-            // For clients that do not read while others act.
+            // Clients that do not read while others act send no pongs.
             ("PING_INTERVAL", "3600"),
         ];
         let settings = [&usual, settings].concat();

@@ -1,11 +1,11 @@
-//! Ports that nobody else gets.
+//! Ports that no other process is given.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-/// A port on which a server may listen, now and again later. Whoever asks the system for a free port does not get it in
-/// between: a socket that does not listen is bound to it. With `SO_REUSEADDR`, which servers set, they can listen on it.
+/// A port on which a server can listen more than once. A socket that does not listen is bound to it, so that the system
+/// gives it to no other process that asks for a free port. Servers set `SO_REUSEADDR`, and can listen on it.
 pub struct ReservedPort {
     pub number: u16,
     _socket: Socket,

@@ -35,7 +35,7 @@ pub struct Driver {
     port: u16,
 }
 
-/// How often chromedriver is started, and a page loaded, at most.
+/// The most attempts to start chromedriver, and to load a page.
 const ATTEMPTS: usize = 5;
 
 /// A chromedriver and its port; `None`: it has ended.
@@ -201,7 +201,7 @@ impl Browser<'_> {
         self.load("/refresh", &json!({}));
     }
 
-    /// The browser fails with ERR_NETWORK_CHANGED if meanwhile, for example, a container has started on this machine.
+    /// Loading fails with ERR_NETWORK_CHANGED if a network interface changes, as when a container starts.
     fn load(&self, command: &str, parameters: &Value) {
         for _ in 0..ATTEMPTS {
             self.post(command, parameters.clone());
