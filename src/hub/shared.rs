@@ -448,6 +448,8 @@ impl Hub {
             Ok(room) => room,
             Err(error) => return self.fail(now, io::Error::other(unusable(&error))),
         };
+        // The state may be from after the engine was filled.
+        let is_refilled = *self.room.epoch() != *joined.epoch;
         let Order::Shared(order) = &mut self.order else { return };
         let has_missed_entries = room.is_some() && joined.id != order.last_id;
         let keeps_clients = order.adopt(joined, room.is_some());
@@ -468,7 +470,6 @@ impl Hub {
                 self.input(now, connection, Input::Disconnected(Departure::Lost));
             }
         }
-        let is_refilled = *self.room.epoch() != *joined.epoch;
         self.room.continue_in(joined.epoch.as_str().into(), self.order.last_id());
         self.follow(is_refilled, has_missed_entries);
         self.decide_again(now);

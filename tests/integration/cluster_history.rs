@@ -269,6 +269,32 @@ fn a_store_that_has_missed_many_deletions_brings_nothing_back() {
     until("the history is there", || try_history(&stored).is_some_and(|history| numbers(&history) == left));
 }
 
+/// It once did so only if the engine had no newer snapshot than the one that it was filled with.
+#[test]
+fn a_server_that_was_cut_off_completes_the_history() {
+    let Some(engine) = Engine::start() else { return };
+    let servers = Servers::default();
+    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
+    let mut other = Node::prepare(&engine, 2, &[], servers);
+    for node in [&mut stored, &mut other] {
+        node.start_without_waiting();
+        node.wait_until_running();
+    }
+    let mut ann = enter(&other, "Ann");
+    say(&mut ann, 0..MANY);
+    until("everything is stored", || stored.stored().len() == MANY);
+    stored.proxy.cut();
+    engine.call(&["FLUSHALL"]);
+    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    // Its connection may have been closed, as if the engine had lost what it has said.
+    let mut bob = enter(&other, "Bob");
+    say(&mut bob, MANY..3 * MANY);
+    until("a snapshot is stored", || figure(&other, "snapshot_age_entries") < MANY as u64);
+    stored.proxy.restore();
+    let all: Vec<usize> = (0..3 * MANY).collect();
+    until("the history is complete", || try_history(&other).is_some_and(|history| numbers(&history) == all));
+}
+
 /// It once delayed the pages of all members of its server by 3 s.
 #[test]
 fn a_request_that_has_to_wait_delays_no_others() {
