@@ -499,7 +499,8 @@ impl Hub {
             time_outs: room.stored_time_outs(),
             moderators: room.moderators().to_vec(),
             deleted: room.deleted_messages(),
-            deleted_after: room.remembers_deletions_after(),
+            // Otherwise the store knows at least as many: a decision is stored before it is an entry.
+            deleted_after: if has_missed_entries { room.remembers_deletions_after() } else { 0 },
             messages: room.kept_messages(),
         });
         self.follow_history(is_refilled, has_missed_entries);
