@@ -57,6 +57,7 @@ fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceL
             false if Instant::now() >= retry => Err(RecvTimeoutError::Timeout),
             false => requests.recv_deadline(retry),
         };
+        let is_new = next.is_ok();
         let request = match next {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => waiting.pop_front(),
@@ -67,8 +68,10 @@ fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceL
         let page = match history.page(query, *asked) {
             Ok(Some(page)) => Ok(page),
             Ok(None) => {
+                if !is_new || waiting.is_empty() {
+                    retry = Instant::now() + PAGE_RETRY;
+                }
                 waiting.push_back(request);
-                retry = Instant::now() + PAGE_RETRY;
                 continue;
             }
             Err(unavailable) => Err(unavailable),
