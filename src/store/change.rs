@@ -89,6 +89,14 @@ impl Change {
         matches!(self, Self::Follow(_) | Self::Copy(_))
     }
 
+    /// The epoch of the store, if it has messages of another chat, which this replaces.
+    pub fn replaced_epoch(&self, connection: &Connection) -> rusqlite::Result<Option<String>> {
+        match self {
+            Self::Follow(followed) => followed.replaced_epoch(connection),
+            _ => Ok(None),
+        }
+    }
+
     /// Returns how many messages it has deleted of those that [`Self::deletes`] names. `clock`: the wall clock, in
     /// milliseconds since 1970.
     pub fn write(&self, connection: &Connection, limits: StoreLimits, clock: u64) -> rusqlite::Result<u64> {
@@ -163,6 +171,12 @@ impl Followed {
         Ok(known.last().is_some_and(|last| self.deleted.contains(last)))
     }
 
+    fn replaced_epoch(&self, connection: &Connection) -> rusqlite::Result<Option<String>> {
+        let epoch = meta(connection, "epoch")?.filter(|epoch| self.end_of(Some(epoch)).is_none());
+        let has_messages = messages::newest_before(connection, u64::MAX, 0)?.is_some();
+        Ok(epoch.filter(|_| has_messages))
+    }
+
     /// The last id of an epoch that belongs to this chat. `None`: it is not one of its epochs.
     fn end_of(&self, epoch: Option<&str>) -> Option<u64> {
         if epoch == Some(&*self.epoch) {
@@ -181,7 +195,7 @@ impl Followed {
     ) -> rusqlite::Result<()> {
         if !knows_deletions {
             let removed = connection.execute("DELETE FROM messages", [])?;
-            if removed > 0 {
+            if removed > 0 && self.end_of(epoch).is_some() {
                 warn!(
                     "Removed {removed} messages from the store, because some of them may have been deleted while this \
                      server was disconnected. The others are copied again from the Redis or Valkey server"

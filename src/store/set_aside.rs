@@ -1,8 +1,10 @@
-//! Moves a store away, so that the server can begin with an empty one.
+//! Moves or copies a store away, so that the server can continue with an empty one.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
 
 use super::database::{BUSY_TIMEOUT, Database, LOG_SUFFIXES};
 use super::error::StoreError;
@@ -40,6 +42,19 @@ pub fn set_aside(path: &Path, epoch: &str) -> Result<PathBuf, StoreError> {
     // Otherwise a symbolic link to the store would lead nowhere.
     create_new(path).and_then(|_| sync_folder(path)).map_err(failed)?;
     Ok(backup)
+}
+
+/// Copies an open store to a file that is named as by [`set_aside`], and returns its path.
+///
+/// # Errors
+/// It cannot be copied. No file remains.
+pub fn back_up(connection: &Connection, path: &Path, epoch: &str) -> Result<PathBuf, StoreError> {
+    let backup = reserve(path, epoch).map_err(|error| StoreError::io(path, error))?;
+    let copied = files::copy_into(connection, &backup);
+    if copied.is_err() {
+        let _ = fs::remove_file(&backup);
+    }
+    copied.map(|()| backup)
 }
 
 /// Creates an empty file for the store to replace, so that it replaces nothing else.

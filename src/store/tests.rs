@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -354,7 +355,6 @@ fn damage_is_found_at_the_start() {
 
 #[test]
 fn only_the_owner_can_read_the_files() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
     let mut store = folder.start(LIMITS);
     store.keep(1, "hello");
@@ -1148,6 +1148,41 @@ fn a_store_that_has_missed_deletions_keeps_only_what_is_known_not_to_be_deleted(
         assert_eq!(store.ids(), expected, "{epoch} {deleted_after} {deletion:?}");
         store.close(30);
     }
+}
+
+/// They were once removed, although they may exist nowhere else.
+#[test]
+fn messages_of_another_chat_are_copied_to_a_backup() {
+    let folder = Folder::new();
+    let (mut fails, counted) = (2, Arc::new(AtomicUsize::default()));
+    let attempts = counted.clone();
+    let mut store = folder.start_with(LIMITS, move |point, connection| {
+        if point != Point::Begin || moderation::meta(connection, "epoch")?.as_deref() != Some("other") {
+            return Ok(());
+        }
+        attempts.fetch_add(1, Relaxed);
+        fails -= 1;
+        if fails < 0 { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+    });
+    store.queue.set_epoch("other".into(), true);
+    store.keep(1, "before");
+    store.settle();
+    let followed = Followed { epoch: "now".into(), last_id: 1, ..Followed::default() };
+    store.queue.follow(Followed { messages: vec![message(1, "after")], ..followed });
+    store.close(1);
+    let folder_of_all = fs::read_dir(folder.0.path()).unwrap();
+    let names = folder_of_all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(
+        names.filter(|name| name.contains("-backup")).collect::<Vec<_>>(),
+        ["tinychat.db.other-backup"]
+    );
+    assert!(counted.load(Relaxed) > 2, "the commit has failed, and was tried again");
+    let content =
+        |path: &Path| open::<u32>(path, LIMITS, Arc::default()).unwrap().state.messages.remove(0).json;
+    let backup = files::beside(&folder.path(), ".other-backup");
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(content(&backup), message(1, "before").json);
+    assert_eq!(content(&folder.path()), message(1, "after").json);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::moderation::{self, meta, set_meta};
 use super::moderators;
 use super::queue::{Item, LOG_INTERVAL, PageRequest, Waiting};
 use super::schedule::{Due, Schedule};
+use super::set_aside::back_up;
 use super::{StoreLimits, int};
 use crate::chat::{Act, Action, Decision, KeptEntry, NamedModerator, Outcome};
 use crate::ops::clock;
@@ -99,6 +100,7 @@ impl<T: Send + 'static> Writer<T> {
                 closing: None,
                 health: Health::Good,
                 logged: None,
+                has_backup: false,
             }
             .run();
             drop::<Sender<()>>(ending);
@@ -134,6 +136,8 @@ struct StoreThread<T, F> {
     health: Health,
     /// When a failure was last logged.
     logged: Option<Instant>,
+    /// Whether what the next commit replaces is in a backup.
+    has_backup: bool,
 }
 
 enum Pending {
@@ -307,7 +311,7 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
             self.discard(stop);
             return;
         }
-        if !self.check_files() {
+        if !self.check_files() || !self.back_up_other_chat() {
             return;
         }
         if self.pending.iter().any(Pending::replaces_messages) {
@@ -332,8 +336,37 @@ impl<T, F: FnMut(StoreEvent<T>)> StoreThread<T, F> {
         }
     }
 
+    /// Copies the store to another file if the next commit replaces another chat: nothing else may have its messages.
+    /// Returns whether the commit may follow.
+    fn back_up_other_chat(&mut self) -> bool {
+        let (connection, path) = (self.database.connection(), self.database.path());
+        let replaced = self.pending.iter().find_map(|item| match item {
+            Pending::Change(change) => change.replaced_epoch(connection).transpose(),
+            _ => None,
+        });
+        let Some(epoch) = replaced.filter(|_| !self.has_backup) else { return true };
+        let epoch = epoch.map_err(|error| StoreError::sqlite(path, error));
+        match epoch.and_then(|epoch| back_up(connection, path, &epoch)) {
+            Ok(backup) => {
+                warn!(
+                    "The store {} held a chat other than that of CLUSTER_URL: copied it to {}, and removed its messages",
+                    path.display(),
+                    backup.display()
+                );
+                self.has_backup = true;
+                true
+            }
+            Err(error) => {
+                let reason = format!("it holds another chat, and cannot be copied to another file: {error}");
+                self.fail(&reason, "check the disk and its folder");
+                false
+            }
+        }
+    }
+
     fn committed(&mut self, is_synced: bool, clock: u64, written: Written) {
         let now = Instant::now();
+        self.has_backup = false;
         written.added.iter().for_each(|&(id, unix_millis)| self.contents.added(id, unix_millis));
         written.deleted.iter().for_each(|&id| self.contents.deleted(id));
         self.contents.expired(written.expired);

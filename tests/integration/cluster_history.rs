@@ -269,6 +269,35 @@ fn a_store_that_has_missed_many_deletions_brings_nothing_back() {
     until("the history is there", || try_history(&stored).is_some_and(|history| numbers(&history) == left));
 }
 
+/// Its store was once emptied, although nothing else had these messages.
+#[test]
+fn messages_of_another_chat_are_kept_in_a_backup() {
+    let Some(engine) = Engine::start() else { return };
+    let servers = Servers::default();
+    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
+    let mut other = Node::prepare(&engine, 2, &[], servers);
+    for node in [&mut stored, &mut other] {
+        node.start_without_waiting();
+        node.wait_until_running();
+    }
+    let mut ann = enter(&stored, "Ann");
+    (0..5).for_each(|number| ann.public(&format!("{number} x")));
+    until("everything is stored", || numbers(&stored.stored()) == [0, 1, 2, 3, 4]);
+    // While this server is cut off, the engine loses the chat, and another one begins.
+    stored.proxy.blackhole();
+    stored.proxy.cut();
+    other.kill();
+    engine.call(&["FLUSHALL"]);
+    other.start_without_waiting();
+    other.wait_until_running();
+    let mut bob = enter(&other, "Bob");
+    bob.public("7 x");
+    stored.proxy.restore();
+    until("the store has the other chat", || numbers(&stored.stored()) == [7]);
+    assert_eq!(stored.backups(), 1);
+    assert_eq!(numbers(&stored.backed_up()), [0, 1, 2, 3, 4]);
+}
+
 /// It once did so only if the engine had no newer snapshot than the one that it was filled with.
 #[test]
 fn a_server_that_was_cut_off_completes_the_history() {

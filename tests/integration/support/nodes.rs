@@ -161,7 +161,18 @@ impl Node {
 
     /// The messages in its store, the oldest first.
     pub fn stored(&self) -> Vec<Value> {
-        let export = self.folder.tinychat(&["export"]).run().stdout;
+        self.exported("tinychat.db")
+    }
+
+    /// The messages in the only store that it has set aside.
+    pub fn backed_up(&self) -> Vec<Value> {
+        let files = self.folder.files(".");
+        let backup = files.iter().find_map(|name| name.to_str().filter(|name| name.contains("-backup")));
+        self.exported(backup.unwrap())
+    }
+
+    fn exported(&self, store: &str) -> Vec<Value> {
+        let export = self.folder.tinychat(&["export"]).env("DATABASE_PATH", store).run().stdout;
         export.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
