@@ -144,6 +144,10 @@ impl Followed {
         moderation::replace_bans(connection, &self.bans)?;
         moderation::replace_time_outs(connection, &self.time_outs, clock)?;
         moderators::replace(connection, &self.moderators, clock)?;
+        if epoch.as_deref() != Some(&*self.epoch) {
+            // The same ids may belong to other messages.
+            moderation::forget_deletions(connection, self.end_of(epoch.as_deref()).unwrap_or(0))?;
+        }
         for &id in &self.deleted {
             moderation::delete(connection, id)?;
         }

@@ -89,6 +89,11 @@ fn add_deletion(connection: &Connection, id: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Forgets the deletions of messages after this id.
+pub fn forget_deletions(connection: &Connection, after: u64) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM deletions WHERE message > ?1", [int(after)]).map(drop)
+}
+
 /// Adds an act to the audit log, unless an author has deleted a message of its own.
 pub fn record(connection: &Connection, act: &Act) -> rusqlite::Result<()> {
     let Some(Recorded { action, target, until, reason }) = recorded(act) else { return Ok(()) };

@@ -1185,6 +1185,26 @@ fn messages_of_another_chat_are_copied_to_a_backup() {
     assert_eq!(content(&folder.path()), message(1, "after").json);
 }
 
+/// Messages with the same ids were once left out of the store, and later deleted on the other servers.
+#[test]
+fn deletions_of_messages_that_the_chat_has_lost_are_forgotten() {
+    for (epoch, expected) in [("now", vec![]), ("past", vec![5, 6]), ("other", vec![2, 5, 6])] {
+        let folder = Folder::new();
+        let mut store = folder.start(LIMITS);
+        store.queue.set_epoch(epoch.into(), true);
+        for id in [2, 5, 6] {
+            store.keep(id, "before");
+            store.queue.apply(act(clock::unix_millis(), Action::Delete { id, is_own: false }));
+        }
+        store.settle();
+        let past_epochs = vec![PastEpoch { epoch: "past".into(), last_id: 4 }];
+        store.queue.follow(Followed { epoch: "now".into(), past_epochs, last_id: 6, ..Followed::default() });
+        assert!(store.queue.copy([2, 5, 6].map(|id| message(id, "after")).to_vec()));
+        assert_eq!(store.ids(), expected, "{epoch}");
+        store.close(6);
+    }
+}
+
 #[test]
 fn a_store_of_another_epoch_keeps_nothing() {
     let folder = Folder::new();
