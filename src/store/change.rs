@@ -170,9 +170,9 @@ impl Followed {
         if newest.unwrap_or(0) >= self.deleted_after {
             return Ok(true);
         }
-        // Messages may be older than the last deletions that the store knows of.
+        // Messages may be older than the last deletions that the store knows of. Those of whispers are not in the list.
         let known = moderation::deleted(connection)?;
-        Ok(known.last().is_some_and(|last| self.deleted.contains(last)))
+        Ok(known.iter().any(|id| self.deleted.contains(id)))
     }
 
     fn replaced_epoch(&self, connection: &Connection) -> rusqlite::Result<Option<String>> {
