@@ -332,17 +332,20 @@ fn a_request_that_has_to_wait_delays_no_others() {
     let (mut ann, mut bob) = (enter(&nodes[0], "Ann"), enter(&nodes[0], "Bob"));
     say(&mut ann, 0..MANY);
     let history = history(&nodes[0]);
-    make_incomplete(&engine);
     let ask = |client: &mut Client, before: usize| {
         client.send(json!({"type": "history", "before": id(&history[before]), "limit": 10}));
     };
-    ask(&mut ann, 2);
-    for client in [&mut ann, &mut bob] {
-        ask(client, 20);
-        assert_eq!(next_answer(client)["messages"].as_array().unwrap(), &history[10..20]);
-    }
-    engine.call(&["HSET", "tinychat:meta", "complete", "1"]);
-    assert_eq!(next_answer(&mut ann)["messages"].as_array().unwrap(), &history[..2]);
+    let mut delays_none = || {
+        make_incomplete(&engine);
+        ask(&mut ann, 2);
+        ask(&mut ann, 20);
+        ask(&mut bob, 20);
+        assert_eq!(next_answer(&mut bob)["messages"].as_array().unwrap(), &history[10..20]);
+        engine.call(&["HSET", "tinychat:meta", "complete", "1"]);
+        [10..20, 0..2].map(|page| next_answer(&mut ann)["messages"] == json!(history[page])) == [true; 2]
+    };
+    // On a busy machine, the first request may have waited for as long as is allowed by then.
+    assert!((0..5).any(|_| delays_none()));
 }
 
 /// The history is as after the engine was filled, before servers have added what their stores have.
