@@ -242,9 +242,7 @@ fn a_store_that_has_missed_many_deletions_brings_nothing_back() {
         node.wait_until_running();
     }
     let mut ann = enter(&other, "Ann");
-    for number in 0..DELETED + 5 {
-        ann.public(&format!("{number} x"));
-    }
+    say_lines(&mut ann, 0..DELETED + 5, |number| format!("{number} x"));
     let all = history(&other);
     until("everything is stored", || stored.stored() == all);
     stored.stop();
@@ -281,7 +279,7 @@ fn messages_of_another_chat_are_kept_in_a_backup() {
         node.wait_until_running();
     }
     let mut ann = enter(&stored, "Ann");
-    (0..5).for_each(|number| ann.public(&format!("{number} x")));
+    say_lines(&mut ann, 0..5, |number| format!("{number} x"));
     until("everything is stored", || numbers(&stored.stored()) == [0, 1, 2, 3, 4]);
     // While this server is cut off, the engine loses the chat, and another one begins.
     stored.proxy.blackhole();
@@ -363,8 +361,11 @@ fn enter(node: &Node, name: &str) -> Client {
 
 /// Sends these numbers, in long lines, and waits until all are delivered.
 fn say(client: &mut Client, numbers: std::ops::Range<usize>) {
+    say_lines(client, numbers, |number| format!("{number} {}", "x".repeat(LINE_BYTES)));
+}
+
+fn say_lines(client: &mut Client, numbers: std::ops::Range<usize>, line: impl Fn(usize) -> String) {
     let last = numbers.end - 1;
-    let line = |number: usize| format!("{number} {}", "x".repeat(LINE_BYTES));
     for number in numbers {
         if number == last {
             client.send(json!({"type": "public", "content": line(number), "txn_id": number.to_string()}));
