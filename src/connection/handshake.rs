@@ -78,8 +78,7 @@ pub fn handshake(
                 request
             }
             Err(HandshakeError::Rejected { rejection, .. }) => {
-                respond(&mut stream, &rejection.response(), None);
-                return Err(rejection.into());
+                return Err(reject(&mut stream, rejection, None));
             }
             Err(error) => {
                 if last_status.is_some() || matches!(error, HandshakeError::TlsOnPlainPort) {
@@ -121,7 +120,7 @@ fn serve_request(
     deadline: &mut Instant,
     may_keep: bool,
 ) -> Result<Served, HandshakeError> {
-    let peer = incoming.address.ip().to_canonical();
+    let peer = incoming.peer();
     let client = shared.router.proxies.client(peer, request);
     // Checked before the wait: otherwise one address behind a proxy could fill the server with waiting connections.
     let permit = match late_permit(peer, client, shared) {
@@ -141,7 +140,7 @@ fn serve_request(
                     respond(stream, &response, Some(request));
                     Ok(Served::Closed(response.status()))
                 }
-                None => Err(reject(stream, rejection, request, client)),
+                None => Err(reject(stream, rejection, Some((request, client)))),
             };
         }
     };
@@ -171,7 +170,7 @@ fn serve_request(
             return Ok(Served::Closed(response.status()));
         }
         Ok(Route::Upgrade(response)) => response,
-        Err(rejection) => return Err(reject(stream, rejection, request, client)),
+        Err(rejection) => return Err(reject(stream, rejection, Some((request, client)))),
     };
     write_response(stream, &accepted, Some(request), *deadline)?;
     let name = name(client.ip(), incoming.address).into();
@@ -214,14 +213,14 @@ fn late_permit(
     }
 }
 
+/// `request`: if it could be read, with its client.
 fn reject(
     stream: &mut Stream,
     rejection: Rejection,
-    request: &Request,
-    client: ClientAddress,
+    request: Option<(&Request, ClientAddress)>,
 ) -> HandshakeError {
-    respond(stream, &rejection.response(), Some(request));
-    HandshakeError::Rejected { rejection, client: Some(client.ip()) }
+    respond(stream, &rejection.response(), request.map(|(request, _)| request));
+    HandshakeError::Rejected { rejection, client: request.map(|(_, client)| client.ip()) }
 }
 
 /// The request could not be read.
@@ -255,10 +254,7 @@ pub fn open_stream(
     if first[0].is_ascii_alphabetic() {
         return match respond_to_health_check(incoming, shared, &mut plain, deadline) {
             Some(status) => Ok(Opened::Responded(status)),
-            None => {
-                respond(&mut plain, &Rejection::PlainHttpOnTlsPort.response(), None);
-                Err(Rejection::PlainHttpOnTlsPort.into())
-            }
+            None => Err(reject(&mut plain, Rejection::PlainHttpOnTlsPort, None)),
         };
     }
     let mut stream = Stream::tls(incoming.socket.clone(), config.clone())

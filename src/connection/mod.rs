@@ -8,7 +8,7 @@ mod reader;
 mod refusal;
 mod session;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -72,14 +72,13 @@ pub fn serve(mut incoming: Incoming, shared: &Arc<Shared>) {
         Ok(Handshake::Responded(status)) => debug!("{address}: responded with {status}"),
         Err(error) => {
             count(&error, &shared.counters);
-            match error {
-                HandshakeError::Disconnected => debug!("{address}: {error}"),
-                HandshakeError::Rejected { client: Some(client), .. } => {
-                    let name = handshake::name(client, address);
-                    shared.client_log.info(client, format_args!("{name}: {error}"));
-                }
-                _ => shared.client_log.info(address.ip(), format_args!("{address}: {error}")),
-            }
+            let client = match error {
+                HandshakeError::Disconnected => return debug!("{address}: {error}"),
+                HandshakeError::Rejected { client: Some(client), .. } => client,
+                _ => incoming.peer(),
+            };
+            let name = handshake::name(client, address);
+            shared.client_log.info(client, format_args!("{name}: {error}"));
         }
     }
     // The connection counts against the limits until here.
@@ -103,10 +102,15 @@ fn start_session(incoming: Incoming, upgraded: Upgraded, shared: Arc<Shared>) {
 }
 
 impl Incoming {
+    /// The address of the client, or of the proxy that it comes through.
+    pub fn peer(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
     /// The address that rates are charged to. `None`: loopback is exempt, and behind a proxy only the request shows
     /// the client's address.
     pub fn charged(&self, shared: &Shared) -> Option<Network> {
-        let ip = self.address.ip().to_canonical();
+        let ip = self.peer();
         (!ip.is_loopback() && !shared.router.proxies.contains(ip)).then(|| ip.into())
     }
 }

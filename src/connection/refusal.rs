@@ -13,7 +13,7 @@ use crate::limits::{LimitExceeded, Permit};
 ///
 /// Peers that may read the metrics have some in reserve.
 pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> {
-    let peer = incoming.address.ip().to_canonical();
+    let peer = incoming.peer();
     let is_proxy = shared.router.proxies.contains(peer);
     if shared.router.monitoring.is_reserved_for(peer, is_proxy) {
         return shared.permits.monitoring();
@@ -32,7 +32,7 @@ pub fn permit_to_refuse(incoming: &Incoming, shared: &Shared) -> Option<Permit> 
 /// Responds to a connection that has exceeded a limit. It holds the permit from [`permit_to_refuse`].
 pub fn refuse(incoming: Incoming, exceeded: LimitExceeded, shared: &Shared) {
     let deadline = Instant::now() + LINGER_TIMEOUT;
-    let peer: IpAddr = incoming.address.ip().to_canonical();
+    let peer = incoming.peer();
     let mut stream = match open_stream(&incoming, shared, deadline) {
         Ok(Opened::Stream(stream)) => stream,
         Ok(Opened::Responded(_)) => return,

@@ -136,8 +136,7 @@ impl AcceptLoop {
             }
             Err(exceeded) => {
                 let Some(permit) = connection::permit_to_refuse(&incoming, &self.shared) else {
-                    let peer = incoming.address.ip().to_canonical();
-                    connection::report_refusal(&incoming, peer, exceeded, &self.shared);
+                    connection::report_refusal(&incoming, incoming.peer(), exceeded, &self.shared);
                     return Ok(());
                 };
                 incoming.permits.push(permit);
