@@ -116,8 +116,7 @@ fn an_engine_that_has_lost_its_data_gets_the_history_from_a_store() {
         });
     };
     // While all servers run.
-    engine.call(&["FLUSHALL"]);
-    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    lose_data(&engine);
     nodes.iter().for_each(assert_kept);
     // While none does.
     drop(ann);
@@ -132,8 +131,7 @@ fn an_engine_that_has_lost_its_data_gets_the_history_from_a_store() {
     until("the store is a copy", || nodes[2].stored() == before);
     // The copy in that store is enough.
     nodes[0].kill();
-    engine.call(&["FLUSHALL"]);
-    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    lose_data(&engine);
     nodes[1..].iter().for_each(assert_kept);
 }
 
@@ -150,8 +148,7 @@ fn a_store_that_comes_back_later_completes_the_history() {
     drop(ann);
     nodes[0].stop();
     // A server without a store fills the engine.
-    engine.call(&["FLUSHALL"]);
-    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    lose_data(&engine);
     nodes[0].start_without_waiting();
     nodes[0].wait_until_running();
     for node in [&nodes[0], &other] {
@@ -179,8 +176,7 @@ fn a_store_that_is_not_a_copy_yet_completes_the_history() {
     until("everything is stored", || numbers(&stored.stored()).last() == Some(&last));
     let before = stored.stored();
     nodes[0].kill();
-    engine.call(&["FLUSHALL"]);
-    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    lose_data(&engine);
     until("the history is complete", || try_history(&stored).as_ref() == Some(&before));
     assert!(
         (MANY..last).contains(&before.len()),
@@ -192,13 +188,7 @@ fn a_store_that_is_not_a_copy_yet_completes_the_history() {
 #[test]
 fn a_store_gets_what_was_said_while_its_server_was_stopped() {
     let Some(engine) = Engine::start() else { return };
-    let servers = Servers::default();
-    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
-    let mut other = Node::prepare(&engine, 2, &[], servers);
-    for node in [&mut stored, &mut other] {
-        node.start_without_waiting();
-        node.wait_until_running();
-    }
+    let (mut stored, other) = start_with_and_without_store(&engine);
     let mut ann = enter(&other, "Ann");
     say(&mut ann, 0..20);
     until("it is stored", || stored.stored().len() == 20);
@@ -234,13 +224,7 @@ fn the_history_has_as_many_messages_as_are_kept() {
 fn a_store_that_has_missed_many_deletions_brings_nothing_back() {
     const DELETED: usize = 1010;
     let Some(engine) = Engine::start() else { return };
-    let servers = Servers::default();
-    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
-    let mut other = Node::prepare(&engine, 2, &[], servers);
-    for node in [&mut stored, &mut other] {
-        node.start_without_waiting();
-        node.wait_until_running();
-    }
+    let (mut stored, mut other) = start_with_and_without_store(&engine);
     let mut ann = enter(&other, "Ann");
     say_lines(&mut ann, 0..DELETED + 5, |number| format!("{number} x"));
     let all = history(&other);
@@ -262,22 +246,15 @@ fn a_store_that_has_missed_many_deletions_brings_nothing_back() {
     until("the store is a copy", || numbers(&stored.stored()) == left);
     // Now only this store has the history.
     other.kill();
-    engine.call(&["FLUSHALL"]);
-    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
+    lose_data(&engine);
     until("the history is there", || try_history(&stored).is_some_and(|history| numbers(&history) == left));
 }
 
-/// Its store was once emptied, although nothing else had these messages.
+/// The store of a running server was once emptied, although nothing else had its messages.
 #[test]
 fn messages_of_another_chat_are_kept_in_a_backup() {
     let Some(engine) = Engine::start() else { return };
-    let servers = Servers::default();
-    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
-    let mut other = Node::prepare(&engine, 2, &[], servers);
-    for node in [&mut stored, &mut other] {
-        node.start_without_waiting();
-        node.wait_until_running();
-    }
+    let (stored, mut other) = start_with_and_without_store(&engine);
     let mut ann = enter(&stored, "Ann");
     say_lines(&mut ann, 0..5, |number| format!("{number} x"));
     until("everything is stored", || numbers(&stored.stored()) == [0, 1, 2, 3, 4]);
@@ -296,24 +273,17 @@ fn messages_of_another_chat_are_kept_in_a_backup() {
     assert_eq!(numbers(&stored.backed_up()), [0, 1, 2, 3, 4]);
 }
 
-/// It once did so only if the engine had no newer snapshot than the one that it was filled with.
+/// Once, it did not if the engine had a newer snapshot than the one that it was filled with.
 #[test]
 fn a_server_that_was_cut_off_completes_the_history() {
     let Some(engine) = Engine::start() else { return };
-    let servers = Servers::default();
-    let mut stored = Node::prepare(&engine, 1, &[STORE], servers.clone());
-    let mut other = Node::prepare(&engine, 2, &[], servers);
-    for node in [&mut stored, &mut other] {
-        node.start_without_waiting();
-        node.wait_until_running();
-    }
+    let (stored, other) = start_with_and_without_store(&engine);
     let mut ann = enter(&other, "Ann");
     say(&mut ann, 0..MANY);
     until("everything is stored", || stored.stored().len() == MANY);
     stored.proxy.cut();
-    engine.call(&["FLUSHALL"]);
-    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
-    // Its connection may have been closed, as if the engine had lost what it has said.
+    lose_data(&engine);
+    // Ann's connection may have been closed.
     let mut bob = enter(&other, "Bob");
     say(&mut bob, MANY..3 * MANY);
     until("a snapshot is stored", || figure(&other, "snapshot_age_entries") < MANY as u64);
@@ -322,7 +292,7 @@ fn a_server_that_was_cut_off_completes_the_history() {
     until("the history is complete", || try_history(&other).is_some_and(|history| numbers(&history) == all));
 }
 
-/// It once delayed the pages of all members of its server by 3 s.
+/// Such a request once delayed the pages of all members of its server by 3 s.
 #[test]
 fn a_request_that_has_to_wait_delays_no_others() {
     let Some(engine) = Engine::start() else { return };
@@ -344,6 +314,24 @@ fn a_request_that_has_to_wait_delays_no_others() {
     };
     // On a busy machine, the first request may have waited for as long as is allowed by then.
     assert!((0..5).any(|_| delays_none()));
+}
+
+/// Two servers, of which the first has a store.
+fn start_with_and_without_store(engine: &Engine) -> (Node, Node) {
+    let servers = Servers::default();
+    let mut nodes = [(1, &[STORE][..]), (2, &[])]
+        .map(|(number, settings)| Node::prepare(engine, number, settings, servers.clone()));
+    for node in &mut nodes {
+        node.start_without_waiting();
+        node.wait_until_running();
+    }
+    nodes.into()
+}
+
+/// The engine loses its data, and a server fills it again.
+fn lose_data(engine: &Engine) {
+    engine.call(&["FLUSHALL"]);
+    until("the engine is filled", || engine.call(&["EXISTS", "tinychat:meta"]) == redis::Value::Int(1));
 }
 
 /// The history is as after the engine was filled, before servers have added what their stores have.
