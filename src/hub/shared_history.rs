@@ -158,7 +158,7 @@ impl Hub {
         let _ = order.history.requests.send(HistoryRequest::Find(query, now.instant, decision));
     }
 
-    /// A decision can take effect.
+    /// It is known whether the history has the message that a decision deletes.
     pub(super) fn find_is_over(&mut self) {
         if let Order::Shared(order) = &mut self.order {
             order.history.finding -= 1;

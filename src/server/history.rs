@@ -51,11 +51,13 @@ fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceL
     let mut waiting: VecDeque<HistoryRequest> = VecDeque::new();
     let mut retry = Instant::now();
     loop {
-        let next = match waiting.is_empty() {
-            true => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            // Retry even if new requests keep arriving.
-            false if Instant::now() >= retry => Err(RecvTimeoutError::Timeout),
-            false => requests.recv_deadline(retry),
+        let next = if waiting.is_empty() {
+            requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else if Instant::now() >= retry {
+            // Even if new requests keep arriving.
+            Err(RecvTimeoutError::Timeout)
+        } else {
+            requests.recv_deadline(retry)
         };
         let is_new = next.is_ok();
         let request = match next {
@@ -68,6 +70,7 @@ fn answer(mut history: History, requests: &Receiver<HistoryRequest>, hub: &OnceL
         let page = match history.page(query, *asked) {
             Ok(Some(page)) => Ok(page),
             Ok(None) => {
+                // New requests do not postpone the next retry.
                 if !is_new || waiting.is_empty() {
                     retry = Instant::now() + PAGE_RETRY;
                 }

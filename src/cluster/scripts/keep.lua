@@ -3,6 +3,7 @@
 -- to keep, their greatest age in ms ('': any), how many ids follow of messages that were deleted earlier, those ids, then
 -- of each change the id of its entry, and the message or `D` and the id of the message that was deleted.
 -- Skips changes that were written. Returns the id up to which all changes are written.
+-- The most deletions that are remembered.
 local DELETIONS = 100
 local log, refusal = log_of_node()
 if not log then return refusal end
